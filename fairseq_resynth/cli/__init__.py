@@ -1,0 +1,1 @@
+"""The `resynth` command: one file a verb, argparse and progress only."""

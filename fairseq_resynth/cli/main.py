@@ -1,0 +1,58 @@
+"""`resynth VERB`: finds the verb's module, parses its arguments, turns mistakes into one sentence."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# verb -> one line of help; the module is fairseq_resynth.cli.<verb with underscores>, with
+# add_arguments(parser) and run(args) -> exit status. Listed here so that --help imports nothing.
+VERBS = {
+    "user-dir": "print the folder to give to fairseq's --user-dir",
+}
+
+
+def _module(verb: str):
+    return importlib.import_module("fairseq_resynth.cli." + verb.replace("-", "_"))
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    rows = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
+    return f"usage: resynth VERB [options]   (resynth VERB --help shows a verb's options)\n\n{rows}\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Returns:
+        The exit status: 0 success, 1 finished with files named as failed, 2 a user's mistake, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage(), end="")
+        return 0 if arguments else 2
+    verb = arguments[0]
+    if verb not in VERBS:
+        print(f"resynth: error: unknown verb {verb!r}\n{_usage()}", end="", file=sys.stderr)
+        return 2
+    module = _module(verb)
+    parser = argparse.ArgumentParser(
+        prog=f"resynth {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parsed = parser.parse_args(arguments[1:])
+    try:
+        return module.run(parsed) or 0
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        print(f"resynth {verb}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nresynth {verb}: interrupted; the same command continues", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Print the folder of the installed plugin: fairseq-train DATA --user-dir "$(resynth user-dir)" …"""
+
+import argparse
+from pathlib import Path
+
+import fairseq_resynth
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb takes no options."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints one path."""
+    print(Path(fairseq_resynth.__file__).parent)
+    return 0

@@ -1,0 +1,1 @@
+"""The `.rsyn` bitstream and its entropy coder."""

@@ -1,0 +1,72 @@
+"""Writing files so that an interrupted run leaves either the whole file or none."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` and renames it over `path` when the block succeeds.
+
+    The temporary name keeps the suffix, since writers such as soundfile choose a format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, hint: str = "") -> Any:
+    """Reads JSON.
+
+    Args:
+        path: the file.
+        hint: what to do when the file is missing, a command for instance.
+
+    Raises:
+        FileNotFoundError: no such file; the message ends with `hint`.
+        ValueError: not JSON, with the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. {hint}".strip())
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}. {hint}".strip()) from error
+
+
+def file_hash(path: str | Path, length: int = 16) -> str:
+    """Returns the first `length` hexadecimal digits of the file's SHA-256.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    digest = hashlib.sha256()
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:length]

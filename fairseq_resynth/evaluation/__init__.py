@@ -1,0 +1,1 @@
+"""Metrics of resynthesised speech; each compares wavs or frames and knows no model."""

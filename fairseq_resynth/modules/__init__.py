@@ -1,0 +1,1 @@
+"""Plain torch modules: no fairseq in here, a test sees to it."""

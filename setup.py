@@ -1,0 +1,46 @@
+"""Packaging of fairseq_resynth; `scripts/setup.sh` installs it with the versions of constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIREMENTS = [
+    "ve-fairseq>=0.12.3,<0.13",  # fairseq 0.12.2 rebuilt for Python 3.11 and 3.12
+    "torch>=2.6,<3",
+    "torchaudio>=2.6,<3",
+    "omegaconf>=2.1,<2.4",
+    "sentencepiece>=0.1.99,<0.3",
+    "librosa>=0.10,<0.12",
+    "amfm_decompy>=1.0.11,<2",
+    "tensorboardX>=2.6,<3",
+    "soundfile>=0.12,<1",
+    "av>=12,<19",
+    "safetensors>=0.4,<1",
+    "numpy>=1.26,<3",
+    "tqdm>=4.60,<5",
+    "constriction>=0.4,<0.6",
+]
+EXTRAS = {
+    "eval": [
+        "pyworld>=0.3.4,<0.4",
+        "praat-parselmouth>=0.4,<0.5",
+        "pesq>=0.0.4,<0.1",
+        "pystoi>=0.4,<0.5",
+        "jiwer>=3,<5",
+    ],
+    "test": ["pytest>=8,<10", "hypothesis>=6,<7", "ruff>=0.6,<1", "pyworld>=0.3.4,<0.4"],
+}
+
+setup(
+    name="fairseq_resynth",
+    version="0.1.0",
+    description="Speech resynthesis from discrete disentangled units, as a fairseq plugin",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["fairseq_resynth", "fairseq_resynth.*"]),
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["resynth=fairseq_resynth.cli.main:main"]},
+)
