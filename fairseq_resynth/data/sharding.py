@@ -1,8 +1,9 @@
-"""One job over many machines: `--shard I/N` leaves parts beside the file, the last one to finish joins them.
+"""One job over many machines: `--shard I/N` leaves parts, which the last shard to finish joins.
 
-A part of `train.units` is `train.units.2-of-4`, with `train.units.2-of-4.json` beside it: the key (what it was made
-from: the manifest's rows and the options) and whether it is complete. A run of its own is shard 1/1 and goes the same
-way, so that an interrupted run continues where it stopped and four shards give the bytes of one run:
+A part of `train.units` is `train.units.2-of-4`, with `train.units.2-of-4.json` beside it: the key (what it
+was made from: the manifest's rows and the options) and whether it is complete. A run of its own is shard 1/1
+and goes the same way, so that an interrupted run continues where it stopped and four shards give the bytes
+of one run:
 
     shard, key = parse_shard("2/4"), {"rows": rows_hash(manifest), "kmeans": "1f0c…"}
     part = open_part(path, shard, key)                # drops what was made from something else
