@@ -1,0 +1,138 @@
+"""Errors between two F0 tracks: the columns VDE and FFE of the paper's Tables 1 and 2, and their
+companions.
+
+A track is (N,) in Hz, 0 where unvoiced. Frame n of one is compared with frame n of the other,
+without any time warping; a difference in length of up to `TOLERANCE_FRAMES` is cut off the longer
+track's end, more is refused.
+"""
+
+import numpy as np
+
+# 0.2 s at 200 Hz: what padding to whole F0 codes (80 ms) and an encoder's edges can add
+TOLERANCE_FRAMES = 40
+GROSS_ERROR = 0.2  # the paper, Section 4.1: more than 20 % off
+
+
+def align(
+    reference: np.ndarray, estimate: np.ndarray, tolerance: int = TOLERANCE_FRAMES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts two tracks to the shorter one's length.
+
+    Args:
+        reference: (N,) Hz, 0 = unvoiced.
+        estimate: (N',) Hz, 0 = unvoiced.
+        tolerance: how many frames N and N' may differ by.
+
+    Raises:
+        ValueError: not one-dimensional, empty, negative or not finite; or lengths further apart
+        than `tolerance`.
+    """
+    tracks = [np.asarray(track, dtype=np.float64) for track in (reference, estimate)]
+    for name, track in zip(("reference", "estimate"), tracks, strict=True):
+        if track.ndim != 1 or not len(track):
+            raise ValueError(f"the {name} F0 has shape {track.shape}, expected (N,) with N > 0")
+        if not np.isfinite(track).all() or (track < 0).any():
+            raise ValueError(f"the {name} F0 has negative or non-finite values; unvoiced is 0")
+    length = min(map(len, tracks))
+    if abs(len(tracks[0]) - len(tracks[1])) > tolerance:
+        raise ValueError(
+            f"the F0 tracks have {len(tracks[0])} and {len(tracks[1])} frames, "
+            f"more than {tolerance} apart"
+        )
+    return tracks[0][:length], tracks[1][:length]
+
+
+def _gross(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+    """(N,) bool: voiced in both tracks and more than 20 % away from the reference."""
+    both = (reference > 0) & (estimate > 0)
+    return both & (np.abs(estimate - reference) > GROSS_ERROR * reference)
+
+
+def voicing_decision_error(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """VDE: the share of all frames, in [0, 1], that one track calls voiced and the other unvoiced.
+
+    Nakatani et al., "A method for fundamental frequency estimation and voicing decision" (2008).
+    Both (N,) Hz.
+    """
+    reference, estimate = align(reference, estimate)
+    return float(np.mean((reference > 0) != (estimate > 0)))
+
+
+def gross_pitch_error(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """GPE: of the frames voiced in both tracks, the share in [0, 1] that is more than 20 % off; NaN
+    without any.
+
+    Rabiner et al. (1976) as restated by Chu and Alwan (2009). Both (N,) Hz.
+    """
+    reference, estimate = align(reference, estimate)
+    both = np.sum((reference > 0) & (estimate > 0))
+    return float(_gross(reference, estimate).sum() / both) if both else float("nan")
+
+
+def f0_frame_error(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """FFE: the share of all frames, in [0, 1], with a voicing error or more than 20 % off.
+
+    Chu and Alwan, "Reducing F0 frame error of F0 tracking algorithms under noisy conditions"
+    (ICASSP 2009). Both (N,) Hz.
+    """
+    reference, estimate = align(reference, estimate)
+    voicing = (reference > 0) != (estimate > 0)
+    return float(np.mean(voicing | _gross(reference, estimate)))
+
+
+def _both_voiced_logs(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    reference, estimate = align(reference, estimate)
+    both = (reference > 0) & (estimate > 0)
+    return np.log(reference[both]), np.log(estimate[both])
+
+
+def log_f0_rmse(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """Root mean square of the difference of natural logarithms over frames voiced in both; NaN
+    without any.
+
+    An octave is 0.693, a semitone 0.058. Both (N,) Hz.
+    """
+    first, second = _both_voiced_logs(reference, estimate)
+    return float(np.sqrt(np.mean((first - second) ** 2))) if len(first) else float("nan")
+
+
+def log_f0_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """Pearson's correlation of log F0 over frames voiced in both; NaN with under 2, or when one is
+    constant.
+
+    It ignores a constant shift in semitones, so it serves conversion, where RMSE and FFE do not.
+    Both (N,) Hz.
+    """
+    first, second = _both_voiced_logs(reference, estimate)
+    # A flat contour has rounding noise instead of a deviation of exactly 0, and would correlate by
+    # chance.
+    if len(first) < 2 or min(np.std(first), np.std(second)) < 1e-9:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def f0_errors(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+    """All of the above, and the counts that pool them over utterances.
+
+    Args:
+        reference: (N,) Hz, 0 = unvoiced.
+        estimate: (N',) Hz, 0 = unvoiced, at the same frame rate.
+
+    Returns:
+        `vde`, `gpe`, `ffe` in [0, 1], `log_f0_rmse`, `log_f0_correlation`, `frames`,
+        `frames_both_voiced`. Over several utterances weigh vde and ffe by the first count, gpe by
+        the second.
+
+    Raises:
+        ValueError: see `align`.
+    """
+    reference, estimate = align(reference, estimate)
+    return {
+        "vde": voicing_decision_error(reference, estimate),
+        "gpe": gross_pitch_error(reference, estimate),
+        "ffe": f0_frame_error(reference, estimate),
+        "log_f0_rmse": log_f0_rmse(reference, estimate),
+        "log_f0_correlation": log_f0_correlation(reference, estimate),
+        "frames": len(reference),
+        "frames_both_voiced": int(np.sum((reference > 0) & (estimate > 0))),
+    }
