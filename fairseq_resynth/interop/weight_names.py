@@ -1,0 +1,84 @@
+"""Names of weights: those of speech-resynthesis and of fairseq's code HiFi-GAN, and ours."""
+
+import re
+
+import torch
+from torch import Tensor
+
+_EMBEDDINGS = {
+    "dict.": "unit_embedding.",
+    "f0_dict.": "f0_code_embedding.",
+    "f0_quant_embed.": "f0_code_embedding.",
+    "spkr.": "speaker_embedding.",
+}
+_NORMS = {
+    "weight_g": "parametrizations.weight.original0",
+    "weight_v": "parametrizations.weight.original1",
+}
+
+
+def generator_name(name: str, blocks_per_stage: int) -> str:
+    """Returns our name of one weight of a published unit generator.
+
+    Args:
+        name: `conv_pre.weight_g`, `ups.0.bias`, `resblocks.4.convs1.2.weight_v`, `dict.weight`, …
+        blocks_per_stage: residual blocks after each upsampling: the published list is flat, ours nested.
+    """
+    for published, ours in _EMBEDDINGS.items():
+        if name.startswith(published):
+            return ours + name.removeprefix(published)
+    if match := re.match(r"resblocks\.(\d+)\.convs([12])\.(.*)", name):
+        stage, block = divmod(int(match[1]), blocks_per_stage)
+        kind = "dilated" if match[2] == "1" else "plain"
+        name = f"resblocks.{stage}.{block}.{kind}.{match[3]}"
+    name = re.sub(r"^ups\.", "upsamples.", name)
+    head, _, leaf = name.rpartition(".")
+    return f"generator.{head}.{_NORMS.get(leaf, leaf)}"
+
+
+def f0_vqvae_name(name: str) -> str | None:
+    """Returns our name of one weight of the published F0 quantiser, None for what we keep elsewhere."""
+    name = name.replace("level_blocks.0.", "")
+    if name == "vq.k":
+        return "quantizer.codebook"
+    if match := re.match(r"encoder\.model\.(\d)\.0\.(\w+)$", name):
+        return f"encoder.downsamples.{match[1]}.0.{match[2]}"
+    if match := re.match(r"encoder\.model\.(\d)\.1\.model\.(\d)\.model\.(\d\.\w+)$", name):
+        return f"encoder.downsamples.{match[1]}.1.{match[2]}.layers.{match[3]}"
+    if match := re.match(r"encoder\.model\.\d\.(\w+)$", name):
+        return f"encoder.out.{match[1]}"
+    if match := re.match(r"decoder\.model\.0\.(\w+)$", name):
+        return f"decoder.pre.{match[1]}"
+    if match := re.match(r"decoder\.model\.(\d)\.0\.model\.(\d)\.model\.(\d\.\w+)$", name):
+        return f"decoder.upsamples.{int(match[1]) - 1}.0.{match[2]}.layers.{match[3]}"
+    if match := re.match(r"decoder\.model\.(\d)\.1\.(\w+)$", name):
+        return f"decoder.upsamples.{int(match[1]) - 1}.1.{match[2]}"
+    return name if name.startswith("decoder.out.") else None
+
+
+def convert_generator(state: dict[str, Tensor], blocks_per_stage: int) -> dict[str, Tensor]:
+    """Renames a published generator's weights, the F0 quantiser inside it (`quantizer.*`) left out."""
+    return {
+        generator_name(name, blocks_per_stage): value
+        for name, value in state.items()
+        if not name.startswith("quantizer.")
+    }
+
+
+def convert_f0_vqvae(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames a published F0 quantiser's weights and adds the running sums that it did not keep.
+
+    Raises:
+        ValueError: a weight that the quantiser does not have.
+    """
+    converted = {}
+    for name, value in state.items():
+        ours = f0_vqvae_name(name.removeprefix("quantizer."))
+        if ours is None:
+            raise ValueError(f"{name} is no weight of an F0 quantiser.")
+        converted[ours] = value
+    codebook = converted["quantizer.codebook"]
+    converted["quantizer.running_sum"] = codebook.clone()
+    converted["quantizer.running_count"] = codebook.new_ones(len(codebook))
+    converted["quantizer.num_steps"] = torch.ones((), dtype=torch.int64)
+    return converted

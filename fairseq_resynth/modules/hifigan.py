@@ -1,0 +1,148 @@
+"""HiFi-GAN V1's generator (Kong et al., 2020, arXiv 2010.05646) over frames of any conditioning."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+
+LEAKY_RELU_SLOPE = 0.1
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask
+
+
+class ResBlock(nn.Module):
+    """Residual block of dilated convolutions: HiFi-GAN's resblock "1".
+
+    Args:
+        channels: channels in and out.
+        kernel_size: odd kernel size of all six convolutions.
+        dilations: dilation of each first convolution; the second of each pair has none.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int]):
+        super().__init__()
+
+        def conv(dilation: int) -> nn.Module:
+            padding = dilation * (kernel_size - 1) // 2
+            layer = nn.Conv1d(channels, channels, kernel_size, dilation=dilation, padding=padding)
+            return weight_norm(layer)
+
+        self.dilated = nn.ModuleList([conv(dilation) for dilation in dilations])
+        self.plain = nn.ModuleList([conv(1) for _ in dilations])
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what lies behind each row's end."""
+        for dilated, plain in zip(self.dilated, self.plain, strict=True):
+            residual = _masked(dilated(F.leaky_relu(x, LEAKY_RELU_SLOPE)), mask)
+            residual = _masked(plain(F.leaky_relu(residual, LEAKY_RELU_SLOPE)), mask)
+            x = x + residual
+        return x
+
+
+class HifiganGenerator(nn.Module):
+    """Upsamples frames to samples.
+
+    Weights keep torch's default initialisation: the published code draws N(0, 0.01) into tensors that its
+    weight norm recomputes at once, so its models trained from the default too.
+
+    Args:
+        in_channels: channels of a frame.
+        upsample_rates: factor of each stage; their product is `hop`.
+        upsample_kernel_sizes: kernel of each stage's transposed convolution, rate + an even number.
+        upsample_initial_channel: channels before the first stage, halved by each.
+        resblock_kernel_sizes: one residual block a kernel size, averaged, after each stage.
+        resblock_dilation_sizes: dilations of each of these blocks.
+
+    Attributes:
+        hop: samples a frame.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        upsample_rates: Sequence[int] = (5, 4, 4, 2, 2),
+        upsample_kernel_sizes: Sequence[int] = (11, 8, 8, 4, 4),
+        upsample_initial_channel: int = 512,
+        resblock_kernel_sizes: Sequence[int] = (3, 7, 11),
+        resblock_dilation_sizes: Sequence[Sequence[int]] = ((1, 3, 5),) * 3,
+    ):
+        super().__init__()
+        _check_sizes(upsample_rates, upsample_kernel_sizes, upsample_initial_channel)
+        if len(resblock_kernel_sizes) != len(resblock_dilation_sizes):
+            raise ValueError(
+                f"{len(resblock_kernel_sizes)} resblock kernel sizes, "
+                f"{len(resblock_dilation_sizes)} lists of dilations: expected as many."
+            )
+        self.hop = math.prod(upsample_rates)
+        self.upsample_rates = tuple(upsample_rates)
+        channels = upsample_initial_channel
+        self.conv_pre = weight_norm(nn.Conv1d(in_channels, channels, 7, padding=3))
+        self.upsamples = nn.ModuleList()
+        self.resblocks = nn.ModuleList()
+        for rate, kernel in zip(upsample_rates, upsample_kernel_sizes, strict=True):
+            layer = nn.ConvTranspose1d(
+                channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2
+            )
+            self.upsamples.append(weight_norm(layer))
+            channels //= 2
+            blocks = zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True)
+            self.resblocks.append(nn.ModuleList([ResBlock(channels, k, d) for k, d in blocks]))
+        self.conv_post = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Generates samples.
+
+        Args:
+            x: (B, C, L) frames.
+            lengths: (B,) frames of each row; behind them the output is 0 and does not change what lies
+                before, so that a padded batch gives each row what it gives alone. None: no padding.
+
+        Returns:
+            (B, 1, L * hop) samples in [-1, 1].
+        """
+        mask = None
+        if lengths is not None:
+            mask = (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)[
+                :, None
+            ]
+            x = x * mask
+        x = _masked(self.conv_pre(x), mask)
+        for rate, upsample, blocks in zip(
+            self.upsample_rates, self.upsamples, self.resblocks, strict=True
+        ):
+            if mask is not None:
+                mask = mask.repeat_interleave(rate, dim=2)
+            x = _masked(upsample(F.leaky_relu(x, LEAKY_RELU_SLOPE)), mask)
+            x = sum(block(x, mask) for block in blocks) / len(blocks)
+        # The published generator leaves the slope of the last activation at torch's default, 0.01.
+        return _masked(torch.tanh(self.conv_post(F.leaky_relu(x))), mask)
+
+    def remove_weight_norm(self) -> None:
+        """Folds weight norm into plain weights, for inference."""
+        for module in self.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+
+
+def _check_sizes(rates: Sequence[int], kernels: Sequence[int], channels: int) -> None:
+    if len(rates) != len(kernels):
+        raise ValueError(f"{len(rates)} upsample rates, {len(kernels)} kernels: expected as many.")
+    for rate, kernel in zip(rates, kernels, strict=True):
+        if kernel < rate or (kernel - rate) % 2:
+            raise ValueError(
+                f"upsample kernel {kernel} at rate {rate}: expected the rate plus an even number."
+            )
+    if channels % 2 ** len(rates):
+        raise ValueError(
+            f"upsample_initial_channel {channels} cannot be halved {len(rates)} times: "
+            f"expected a multiple of {2 ** len(rates)}."
+        )

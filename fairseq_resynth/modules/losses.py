@@ -1,0 +1,92 @@
+"""Losses of HiFi-GAN as pure functions, and the log-mel spectrogram they compare."""
+
+import librosa
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def discriminator_loss(real_scores: list[Tensor], fake_scores: list[Tensor]) -> Tensor:
+    """Least-squares loss of the discriminators, summed over them (HiFi-GAN, equation 1).
+
+    Args:
+        real_scores: scores (B, n) of each sub-discriminator on real speech, wanted near 1.
+        fake_scores: the same on generated speech, wanted near 0.
+
+    Returns:
+        A scalar, at least 0.
+    """
+    pairs = zip(real_scores, fake_scores, strict=True)
+    return sum(((1 - real) ** 2).mean() + (fake**2).mean() for real, fake in pairs)
+
+
+def generator_loss(fake_scores: list[Tensor]) -> Tensor:
+    """Least-squares adversarial loss of the generator, summed (HiFi-GAN, equation 2)."""
+    return sum(((1 - fake) ** 2).mean() for fake in fake_scores)
+
+
+def feature_matching_loss(real_maps: list[list[Tensor]], fake_maps: list[list[Tensor]]) -> Tensor:
+    """Mean absolute difference of each feature map, summed over layers (HiFi-GAN, equation 4)."""
+    loss = 0.0
+    for real_layers, fake_layers in zip(real_maps, fake_maps, strict=True):
+        for real, fake in zip(real_layers, fake_layers, strict=True):
+            loss = loss + F.l1_loss(fake, real)
+    return loss
+
+
+class LogMelSpectrogram(nn.Module):
+    """HiFi-GAN's log-mel spectrogram: reflection padded, magnitude, natural log clamped at 1e-5.
+
+    Args:
+        sample_rate: Hz.
+        num_mels: bands, from 0 Hz to half the sample rate (librosa's Slaney filters).
+        n_fft: samples of a window.
+        hop: samples between frames.
+    """
+
+    def __init__(
+        self, sample_rate: int = 16000, num_mels: int = 80, n_fft: int = 1024, hop: int = 256
+    ):
+        super().__init__()
+        filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=num_mels, fmin=0)
+        self.n_fft = n_fft
+        self.hop = hop
+        # Not saved: both follow from the arguments.
+        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """Maps (B, 1, T) samples to (B, num_mels, M) with M = T // hop; always in float32."""
+        with torch.autocast(wav.device.type, enabled=False):
+            margin = (self.n_fft - self.hop) // 2
+            # A recording shorter than the margin cannot be reflected; it is padded with zeros first.
+            shortfall = max(0, margin + 1 - wav.size(2))
+            padded = F.pad(F.pad(wav.float(), (0, shortfall)), (margin, margin), "reflect")
+            spectrum = torch.stft(
+                padded.squeeze(1),
+                self.n_fft,
+                self.hop,
+                window=self.window,
+                center=False,
+                return_complex=True,
+            )
+            magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt()
+            return torch.log((self.filters @ magnitude).clamp(min=1e-5))
+
+
+def mel_l1(real: Tensor, fake: Tensor, num_frames: Tensor | None = None) -> Tensor:
+    """Mean absolute difference of two log-mel spectrograms (B, num_mels, M).
+
+    Args:
+        real: of the recording.
+        fake: of the generated speech.
+        num_frames: (B,) frames that count in each row; None: all.
+
+    Returns:
+        A scalar, in nepers.
+    """
+    difference = (real - fake).abs()
+    if num_frames is None:
+        return difference.mean()
+    mask = torch.arange(real.size(2), device=real.device) < num_frames[:, None]
+    return (difference * mask[:, None]).sum() / (mask.sum() * real.size(1)).clamp(min=1)

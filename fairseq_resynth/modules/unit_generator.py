@@ -1,0 +1,138 @@
+"""Embeds the conditioning streams, aligns them to frames and hands them to a waveform generator."""
+
+import torch
+from torch import Tensor, nn
+
+F0_HOP = 80  # samples between F0 frames: 200 Hz at 16 kHz
+
+
+class UnitGenerator(nn.Module):
+    """Content units, pitch and speaker to a waveform (Polyak et al., 2021, section 2.2).
+
+    A frame's channels are [units | pitch | speaker]; each stream is held for as many frames as its hop
+    spans. A stream is there when its size is not 0.
+
+    Args:
+        generator: maps (B, C, L) frames to (B, 1, L * generator.hop) samples, C = `frame_channels(…)`.
+        num_units: size of the unit table.
+        unit_hop: samples a unit.
+        num_f0_codes: size of the table of pitch codes, 0 for none.
+        f0_code_hop: samples a pitch code.
+        f0_channels: channels of continuous F0 at 200 Hz, instead of codes; 0 for none.
+        num_speakers: size of the speaker table, 0 for none.
+        speaker_dim: dimensions of a speaker vector, instead of the table; 0 for none.
+        embedding_dim: channels of each embedded stream.
+
+    Raises:
+        ValueError: two forms of one stream, or hops that the generator's hop does not divide.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        num_units: int,
+        unit_hop: int,
+        num_f0_codes: int = 0,
+        f0_code_hop: int = 1280,
+        f0_channels: int = 0,
+        num_speakers: int = 0,
+        speaker_dim: int = 0,
+        embedding_dim: int = 128,
+    ):
+        super().__init__()
+        if num_f0_codes and f0_channels or num_speakers and speaker_dim:
+            raise ValueError("give either F0 codes or continuous F0, a speaker table or vectors.")
+        self.generator = generator
+        self.unit_repeats = _repeats("unit_hop", unit_hop, generator.hop)
+        self.f0_repeats = 0
+        self.unit_embedding = nn.Embedding(num_units, embedding_dim)
+        self.f0_code_embedding = self.speaker_embedding = None
+        if num_f0_codes:
+            self.f0_repeats = _repeats("f0_code_hop", f0_code_hop, generator.hop)
+            self.f0_code_embedding = nn.Embedding(num_f0_codes, embedding_dim)
+        elif f0_channels:
+            self.f0_repeats = _repeats("F0 hop", F0_HOP, generator.hop)
+        if num_speakers:
+            self.speaker_embedding = nn.Embedding(num_speakers, embedding_dim)
+        elif speaker_dim:
+            self.speaker_embedding = nn.Linear(speaker_dim, embedding_dim)
+
+    @staticmethod
+    def frame_channels(
+        num_f0_codes: int = 0,
+        f0_channels: int = 0,
+        num_speakers: int = 0,
+        speaker_dim: int = 0,
+        embedding_dim: int = 128,
+    ) -> int:
+        """Returns the channels of a frame for these streams."""
+        embedded = 1 + bool(num_f0_codes) + bool(num_speakers or speaker_dim)
+        return embedded * embedding_dim + f0_channels
+
+    def forward(
+        self,
+        units: Tensor,
+        f0_codes: Tensor | None = None,
+        speaker: Tensor | None = None,
+        f0: Tensor | None = None,
+        unit_lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Generates speech.
+
+        Args:
+            units: (B, U) int64.
+            f0_codes: (B, F) int64 with F >= U * unit_hop / f0_code_hop.
+            speaker: (B,) int64, or (B, D) float for a model on speaker vectors.
+            f0: (B, C, N) float, normalised, for a model on continuous F0.
+            unit_lengths: (B,) units of each row in a padded batch; None: no padding.
+
+        Returns:
+            (B, 1, U * unit_hop) samples in [-1, 1], 0 behind a row's end.
+
+        Raises:
+            ValueError: a stream that the model has is missing or too short, or one it has not is given.
+        """
+        units_embedded = self.unit_embedding(units).transpose(1, 2)
+        streams = [units_embedded.repeat_interleave(self.unit_repeats, dim=2)]
+        frames = streams[0].size(2)
+        streams += self._pitch(f0_codes, f0, frames)
+        streams += self._speaker(speaker, frames)
+        lengths = None if unit_lengths is None else unit_lengths * self.unit_repeats
+        return self.generator(torch.cat(streams, dim=1), lengths)
+
+    def _pitch(self, f0_codes: Tensor | None, f0: Tensor | None, frames: int) -> list[Tensor]:
+        has_codes = self.f0_code_embedding is not None
+        _check_given("F0 codes", f0_codes, has_codes)
+        _check_given("continuous F0", f0, not has_codes and self.f0_repeats > 0)
+        if not self.f0_repeats:
+            return []
+        pitch = self.f0_code_embedding(f0_codes).transpose(1, 2) if has_codes else f0
+        pitch = pitch.repeat_interleave(self.f0_repeats, dim=2)
+        if pitch.size(2) < frames:
+            raise ValueError(
+                f"the pitch stream covers {pitch.size(2)} of {frames} frames: "
+                f"expected at least {-(-frames // self.f0_repeats)} values a row."
+            )
+        return [pitch[:, :, :frames]]
+
+    def _speaker(self, speaker: Tensor | None, frames: int) -> list[Tensor]:
+        _check_given("speaker", speaker, self.speaker_embedding is not None)
+        if self.speaker_embedding is None:
+            return []
+        return [self.speaker_embedding(speaker)[:, :, None].expand(-1, -1, frames)]
+
+
+def _check_given(stream: str, value: Tensor | None, expected: bool) -> None:
+    if expected and value is None:
+        raise ValueError(f"the model was trained with the stream `{stream}`, and none was given.")
+    if value is not None and not expected:
+        raise ValueError(f"the stream `{stream}` was given, and the model was trained without it.")
+
+
+def _repeats(name: str, hop: int, frame_hop: int) -> int:
+    if hop <= 0 or hop % frame_hop:
+        raise ValueError(
+            f"{name} is {hop} samples and the generator's upsample rates multiply to {frame_hop}: "
+            f"expected a multiple, {frame_hop} for instance."
+        )
+    return hop // frame_hop

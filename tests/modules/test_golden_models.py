@@ -1,0 +1,75 @@
+"""The generator and the F0 VQ-VAE with the original's weights against its stored outputs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from golden import GOLDEN
+
+from fairseq_resynth.interop.weight_names import convert_f0_vqvae, convert_generator
+from fairseq_resynth.modules.f0_vqvae import F0Vqvae
+from fairseq_resynth.modules.hifigan import HifiganGenerator
+from fairseq_resynth.modules.unit_generator import UnitGenerator
+
+
+def _load(folder):
+    directory = GOLDEN / folder
+    config = json.loads((directory / "config.json").read_text())
+    checkpoint = next(directory.glob("g_*"))
+    state = torch.load(checkpoint, weights_only=True)["generator"]
+    io = {name: torch.from_numpy(value) for name, value in np.load(directory / "io.npz").items()}
+    return config, state, io
+
+
+def _generator(config, state):
+    streams = {
+        "num_f0_codes": 20 if "f0_dict.weight" in state else 0,
+        "num_speakers": len(state["spkr.weight"]) if "spkr.weight" in state else 0,
+    }
+    generator = HifiganGenerator(
+        UnitGenerator.frame_channels(**streams),
+        config["upsample_rates"],
+        config["upsample_kernel_sizes"],
+        config["upsample_initial_channel"],
+        config["resblock_kernel_sizes"],
+        config["resblock_dilation_sizes"],
+    )
+    model = UnitGenerator(
+        generator, config["num_embeddings"], config.get("code_hop_size", 320), **streams
+    )
+    weights = {name: w for name, w in state.items() if not name.startswith("dur_predictor.")}
+    model.load_state_dict(convert_generator(weights, 3), strict=True)
+    return model.eval()
+
+
+@pytest.mark.parametrize("folder", ["vctk_hubert100_lut_small", "lj_cpc100_lut_small"])
+def test_units_pitch_and_speaker(folder):
+    config, state, io = _load(folder)
+    quantizer = {n: w for n, w in state.items() if n.startswith("quantizer.")}
+    f0_vqvae = F0Vqvae()
+    f0_vqvae.load_state_dict(convert_f0_vqvae(quantizer), strict=True)
+    with torch.no_grad():
+        f0_codes = f0_vqvae.eval().encode(io["f0"])
+        wav = _generator(config, state)(io["units"], f0_codes, io["speaker"][:, 0])
+    assert torch.equal(f0_codes, io["f0_codes"])
+    torch.testing.assert_close(wav, io["wav"], atol=1e-5, rtol=0)
+
+
+def test_units_alone():
+    config, state, io = _load("hubert100_duration_small")
+    with torch.no_grad():
+        wav = _generator(config, state)(io["units"])
+    torch.testing.assert_close(wav, io["wav"], atol=1e-5, rtol=0)
+
+
+def test_f0_quantiser():
+    _, state, io = _load("f0_quantizer")
+    model = F0Vqvae()
+    model.load_state_dict(convert_f0_vqvae(state), strict=True)
+    with torch.no_grad():
+        reconstructed, codes, commitment = model.eval()(io["f0"])
+    assert torch.equal(codes, io["f0_codes"])
+    torch.testing.assert_close(reconstructed, io["f0_reconstructed"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(commitment, io["commit_loss"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.decode(codes), reconstructed)
