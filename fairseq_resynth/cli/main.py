@@ -8,6 +8,11 @@ from collections.abc import Sequence
 # verb -> one line of help; the module is fairseq_resynth.cli.<verb with underscores>, with
 # add_arguments(parser) and run(args) -> exit status. Listed here so that --help imports nothing.
 VERBS = {
+    "preprocess": "convert any audio to 16 kHz mono files",
+    "manifest": "split prepared audio into train, valid and test, with speaker names",
+    "f0": "extract F0 of whole utterances, and each speaker's mean and deviation",
+    "quantize-f0": "write the F0 codes of a trained F0 VQ-VAE",
+    "merge": "join the parts that --shard left",
     "user-dir": "print the folder to give to fairseq's --user-dir",
 }
 

@@ -1,0 +1,72 @@
+"""Split a folder of 16 kHz mono audio: DATA gets {train,valid,test}.tsv and .speaker.
+
+    resynth manifest audio --outdir DATA --speaker-from parent
+    resynth manifest audio --outdir DATA --ref-train train.txt --ref-valid val.txt --ref-test test.txt
+
+The references reproduce a published split: manifests, or lists of {'audio': …} lines. Files are found by
+their path, or by their name if only one file has it. Without --ref-train the files that no list names are the
+training set; with it they are left out.
+"""
+
+import argparse
+from collections import Counter
+
+from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.data.audio import SAMPLE_RATE
+from fairseq_resynth.data.references import reference_splits
+from fairseq_resynth.data.splits import SPLITS, random_splits, scan, speakers_of, write_splits
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument("root", help="folder of 16 kHz mono audio, searched with its subfolders")
+    parser.add_argument("--outdir", required=True, metavar="DATA", help="the data folder to write")
+    parser.add_argument("--valid-percent", type=float, default=5.0, help="0 to 100 (%(default)s)")
+    parser.add_argument("--test-percent", type=float, default=5.0, help="0 to 100 (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the split (%(default)s)")
+    parser.add_argument(
+        "--speaker-from",
+        default="single",
+        metavar="RULE",
+        help="single, parent, grandparent (folder), prefix (of the name up to _), or a regular expression "
+        "with one group, searched in the path below the root (%(default)s)",
+    )
+    for split in SPLITS:
+        parser.add_argument(f"--ref-{split}", metavar="FILE", help=f"take these files as {split}")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the splits and prints their sizes."""
+    references = {
+        split: getattr(args, f"ref_{split}") for split in SPLITS if getattr(args, f"ref_{split}")
+    }
+    lengths = scan(args.root)
+    speakers = speakers_of(lengths, args.root, args.speaker_from)
+    if references:
+        splits = reference_splits(lengths, references)
+    else:
+        splits = random_splits(speakers, args.valid_percent, args.test_percent, args.seed)
+    notes = write_splits(args.root, args.outdir, splits, lengths, speakers)
+    summary = _summary(splits, lengths, speakers)
+    used = sum(len(names) for names in splits.values())
+    if used < len(lengths):
+        notes.append(f"{len(lengths) - used} files are in no list and were left out")
+    lines = [
+        f"{split}: {row['files']} files, {row['minutes']} min, {row['speakers']} speakers"
+        for split, row in summary.items()
+    ]
+    report(args, {"splits": summary, "notes": notes}, lines + [f"note: {note}" for note in notes])
+    return 0
+
+
+def _summary(splits: dict, lengths: dict, speakers: dict) -> dict[str, dict]:
+    return {
+        split: {
+            "files": len(splits[split]),
+            "minutes": round(sum(lengths[name] for name in splits[split]) / SAMPLE_RATE / 60, 2),
+            "speakers": len(Counter(speakers[name] for name in splits[split])),
+        }
+        for split in SPLITS
+        if splits.get(split)
+    }

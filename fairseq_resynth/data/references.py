@@ -1,0 +1,125 @@
+"""Reproducing a published split: reads lists of files and finds each under another root."""
+
+import ast
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+_SHOWN = 10  # names in a message
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns the first ten names, one a line, and how many more there are."""
+    more = f"\n  … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return "\n  " + "\n  ".join(names[:_SHOWN]) + more
+
+
+def read_reference(path: str | Path) -> list[str]:
+    """Reads the files that a list names: a manifest, `{'audio': …}` lines, `name|…` or `name` lines.
+
+    Raises:
+        FileNotFoundError: no such list.
+        ValueError: a line that is none of these, with its number; or no line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a list of files, one a line")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # A manifest's first line is its root: the only one without a tab.
+    is_manifest = len(lines) > 1 and "\t" in lines[1] and "\t" not in lines[0]
+    first = 2 if is_manifest else 1
+    names = [
+        _audio_name(line, f"{path}:{number}")
+        for number, line in enumerate(lines[first - 1 :], first)
+        if line.strip()
+    ]
+    if not names:
+        raise ValueError(f"{path} names no file")
+    return names
+
+
+def _audio_name(line: str, where: str) -> str:
+    if not line.lstrip().startswith("{"):
+        return line.split("\t")[0].split("|")[0].strip()
+    try:
+        row = ast.literal_eval(line.strip())
+        name = row["audio"]
+    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{where}: expected {{'audio': path, …}}, found {line[:80]!r}") from error
+    if not isinstance(name, str):
+        raise ValueError(f"{where}: expected a path under 'audio', found {name!r}")
+    return name
+
+
+def _bare(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name
+
+
+class _Finder:
+    def __init__(self, names: Iterable[str]):
+        self.by_path: dict[str, list[str]] = defaultdict(list)
+        self.by_stem: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            self.by_path[_bare(name)].append(name)
+            self.by_stem[PurePosixPath(_bare(name)).name].append(name)
+
+    def candidates(self, reference: str) -> list[str]:
+        bare = _bare(reference)
+        if bare in self.by_path:
+            return self.by_path[bare]
+        same_stem = self.by_stem.get(PurePosixPath(bare).name, [])
+        # Lists made elsewhere carry longer paths: data/wavs/english/a.wav is our english/a.flac.
+        ending_so = [name for name in same_stem if bare.endswith("/" + _bare(name))]
+        nearest = max(map(len, ending_so), default=0)
+        return [name for name in ending_so if len(name) == nearest] or same_stem
+
+
+def reference_splits(
+    names: Iterable[str], references: Mapping[str, str | Path]
+) -> dict[str, list[str]]:
+    """Finds the files of given splits, by relative path or else by a stem that one file alone has.
+
+    Args:
+        names: relative paths of the files there are.
+        references: list of files of each split; without `train` it gets all files that the others leave.
+
+    Returns:
+        Sorted relative paths, by split.
+
+    Raises:
+        ValueError: files that are missing, that several match, or that two splits hold: all by name.
+    """
+    names = list(names)
+    finder = _Finder(names)
+    splits = {split: _resolve(finder, path, split) for split, path in references.items()}
+    counts = Counter(name for found in splits.values() for name in set(found))
+    shared = sorted(name for name, count in counts.items() if count > 1)
+    if shared:
+        raise ValueError(f"{len(shared)} files are in two splits:{listed(shared)}")
+    if "train" not in splits:
+        splits["train"] = [name for name in names if name not in counts]
+    return {split: sorted(set(found)) for split, found in splits.items()}
+
+
+def _resolve(finder: _Finder, path: str | Path, split: str) -> list[str]:
+    found, missing, ambiguous = [], [], []
+    for reference in read_reference(path):
+        candidates = finder.candidates(reference)
+        if len(candidates) == 1:
+            found += candidates
+        elif candidates:
+            ambiguous.append(f"{reference}: {', '.join(candidates[:3])}")
+        else:
+            missing.append(reference)
+    problems = []
+    if missing:
+        problems.append(
+            f"{len(missing)} files of --ref-{split} {path} are not under the root:{listed(missing)}"
+        )
+    if ambiguous:
+        problems.append(
+            f"{len(ambiguous)} files of --ref-{split} {path} match several:{listed(ambiguous)}"
+        )
+    if problems:
+        raise ValueError("\n".join(problems))
+    return found
