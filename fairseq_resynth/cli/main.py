@@ -10,6 +10,8 @@ from collections.abc import Sequence
 VERBS = {
     "preprocess": "convert any audio to 16 kHz mono files",
     "manifest": "split prepared audio into train, valid and test, with speaker names",
+    "kmeans": "fit the k-means whose clusters are the content units",
+    "quantize": "write the content units of every utterance",
     "f0": "extract F0 of whole utterances, and each speaker's mean and deviation",
     "quantize-f0": "write the F0 codes of a trained F0 VQ-VAE",
     "merge": "join the parts that --shard left",

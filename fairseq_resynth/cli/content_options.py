@@ -1,0 +1,93 @@
+"""Options of the verbs that run a content encoder, and the splits of a data directory."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fairseq_resynth.data.manifest import Manifest, read_manifest
+from fairseq_resynth.interop.content_encoder import FEATURE_TYPES
+
+SPLITS = ("train", "valid", "test")
+
+
+def add_encoder(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Adds `--feature-type`, `--checkpoint-path`, `--layer`, `--device` and `--workers`."""
+    parser.add_argument(
+        "--feature-type",
+        choices=FEATURE_TYPES,
+        required=required,
+        help="logmel needs no weights" if required else "default: the k-means file's",
+    )
+    parser.add_argument(
+        "--checkpoint-path",
+        metavar="P",
+        help="the encoder's weights, in the layout they were released in",
+    )
+    parser.add_argument(
+        "--layer",
+        type=int,
+        metavar="L",
+        help="as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers",
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)"
+    )
+    parser.add_argument(
+        "--batch-seconds",
+        type=float,
+        metavar="S",
+        help="seconds of speech encoded together (default: 100 on a GPU; 0, one file at a time, on a CPU)",
+    )
+
+
+def prepare_device(args: argparse.Namespace) -> torch.device:
+    """Returns the device that the options name, and sets the number of threads.
+
+    Raises:
+        ValueError: no such device on this machine.
+    """
+    if args.workers > 0:
+        torch.set_num_threads(args.workers)
+    try:
+        device = torch.device(args.device)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {args.device} cannot be used here: {reason}") from error
+    return device
+
+
+def batch_samples(args: argparse.Namespace, device: torch.device, sample_rate: int = 16000) -> int:
+    """Returns the padded size of a batch in samples; 0: one file at a time."""
+    if args.batch_seconds is None:
+        return 0 if device.type == "cpu" else 100 * sample_rate
+    if args.batch_seconds < 0:
+        raise ValueError(f"--batch-seconds is {args.batch_seconds}, expected 0 or more")
+    return int(args.batch_seconds * sample_rate)
+
+
+def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Manifest]:
+    """Reads the manifests of a data directory.
+
+    Args:
+        data: the directory.
+        names: which splits; None: those of train, valid and test that are there.
+
+    Raises:
+        FileNotFoundError: no directory, no manifest at all, or not one that was named.
+    """
+    data = Path(data)
+    if not data.is_dir():
+        raise FileNotFoundError(f"{data} is not a folder. Make it with `resynth manifest`.")
+    names = names or [name for name in SPLITS if (data / f"{name}.tsv").is_file()]
+    if not names:
+        raise FileNotFoundError(
+            f"{data} has none of {', '.join(f'{name}.tsv' for name in SPLITS)}. Make them with "
+            "`resynth manifest`."
+        )
+    return {name: read_manifest(data / f"{name}.tsv") for name in names}

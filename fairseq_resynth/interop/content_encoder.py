@@ -1,0 +1,130 @@
+"""Content encoders by name, and speech to content units with one of them and its k-means."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairseq_resynth.data.features import FrameEncoder, LogMelEncoder
+from fairseq_resynth.data.kmeans import KMeans, load_kmeans, require_same_features
+
+FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc")
+
+
+def build_encoder(
+    feature_type: str,
+    checkpoint_path: str | Path | None = None,
+    layer: int | None = None,
+    device: str | torch.device = "cpu",
+) -> FrameEncoder:
+    """Builds the encoder that `--feature-type` names.
+
+    Args:
+        feature_type: one of `FEATURE_TYPES`.
+        checkpoint_path: the weights, in the layout they were released in; none for logmel.
+        layer: as GSLM's `--layer`: HuBERT from 1, wav2vec 2.0 from 0, CPC how many LSTM layers.
+        device: where to compute.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: unknown type, checkpoint or layer missing or superfluous, or a refused checkpoint.
+    """
+    if feature_type not in FEATURE_TYPES:
+        raise ValueError(
+            f"--feature-type: found {feature_type!r}, expected one of {', '.join(FEATURE_TYPES)}"
+        )
+    if feature_type == "logmel":
+        if checkpoint_path is not None or layer is not None:
+            raise ValueError("logmel has no weights: leave out --checkpoint-path and --layer")
+        return LogMelEncoder(device)
+    if checkpoint_path is None or layer is None:
+        raise ValueError(f"--feature-type {feature_type} needs --checkpoint-path and --layer")
+    from fairseq_resynth.interop import gslm
+
+    encoder = {"hubert": gslm.HubertEncoder, "w2v2": gslm.Wav2vec2Encoder, "cpc": gslm.CpcEncoder}
+    return encoder[feature_type](checkpoint_path, layer, device)
+
+
+class ContentEncoder:
+    """Speech to content units: frame features and the nearest centroid of each.
+
+    Args:
+        encoder: gives the features.
+        kmeans: made from features of the same encoder and layer.
+
+    Attributes:
+        unit_hop: samples a unit.
+        min_samples: fewest samples that give a unit.
+        num_units: K.
+        description: what `units.json` says: encoder, checkpoint, layer, k-means and their hashes.
+
+    Raises:
+        ValueError: the k-means was made from other features.
+    """
+
+    def __init__(self, encoder: FrameEncoder, kmeans: KMeans):
+        description = encoder.description()
+        require_same_features(kmeans, description)
+        self.encoder, self.kmeans = encoder, kmeans
+        self.unit_hop, self.num_units = encoder.unit_hop, kmeans.num_units
+        self.min_samples = encoder.min_samples
+        self.description: dict[str, Any] = description | {
+            "num_clusters": kmeans.num_units,
+            "kmeans": kmeans.description.get("kmeans"),
+            "kmeans_hash": kmeans.description.get("kmeans_hash"),
+        }
+
+    @classmethod
+    def from_kmeans(
+        cls,
+        kmeans_path: str | Path,
+        checkpoint_path: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> "ContentEncoder":
+        """Builds the encoder that a k-means file names.
+
+        Args:
+            kmeans_path: written by `resynth kmeans`.
+            checkpoint_path: the encoder's weights, unless it has none.
+            device: where to compute.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a foreign k-means or checkpoint, or they do not belong together.
+        """
+        kmeans = load_kmeans(kmeans_path)
+        found = kmeans.description
+        return cls(
+            build_encoder(found["feature_type"], checkpoint_path, found["layer"], device), kmeans
+        )
+
+    def features(self, wav: np.ndarray | Tensor) -> Tensor:
+        """Returns the frame features of one waveform.
+
+        Args:
+            wav: (T,) float32 in [-1, 1] at 16 kHz.
+
+        Returns:
+            (U, D) float32 on the encoder's device.
+
+        Raises:
+            ValueError: not of one dimension, or too short for a frame.
+        """
+        wav = torch.as_tensor(wav, dtype=torch.float32)
+        if wav.dim() != 1 or len(wav) < self.encoder.min_samples:
+            raise ValueError(
+                f"wav: found shape {tuple(wav.shape)}, expected (T,) with {self.encoder.min_samples} "
+                "samples or more"
+            )
+        return self.encoder.features([wav])[0]
+
+    def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
+        """Returns the units of one waveform, (T,) to (U,) int64; see `features`."""
+        return self.kmeans.assign(self.features(wav)).cpu().numpy()
+
+    def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:
+        """Returns the units of several waveforms, each as alone: (T,) to (U,) int64."""
+        return [self.kmeans.assign(frames).cpu().numpy() for frames in self.encoder.features(wavs)]
