@@ -17,6 +17,7 @@ REQUIREMENTS = [
     "av>=12,<19",
     "safetensors>=0.4,<1",
     "numpy>=1.26,<3",
+    "pillow>=9,<14",  # pictures in TensorBoard
     "tqdm>=4.60,<5",
     "constriction>=0.4,<0.6",
 ]

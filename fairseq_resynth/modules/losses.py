@@ -17,12 +17,14 @@ def discriminator_loss(real_scores: list[Tensor], fake_scores: list[Tensor]) -> 
         A scalar, at least 0.
     """
     pairs = zip(real_scores, fake_scores, strict=True)
-    return sum(((1 - real) ** 2).mean() + (fake**2).mean() for real, fake in pairs)
+    return sum(
+        ((1 - real.float()) ** 2).mean() + (fake.float() ** 2).mean() for real, fake in pairs
+    )
 
 
 def generator_loss(fake_scores: list[Tensor]) -> Tensor:
     """Least-squares adversarial loss of the generator, summed (HiFi-GAN, equation 2)."""
-    return sum(((1 - fake) ** 2).mean() for fake in fake_scores)
+    return sum(((1 - fake.float()) ** 2).mean() for fake in fake_scores)
 
 
 def feature_matching_loss(real_maps: list[list[Tensor]], fake_maps: list[list[Tensor]]) -> Tensor:
@@ -30,7 +32,7 @@ def feature_matching_loss(real_maps: list[list[Tensor]], fake_maps: list[list[Te
     loss = 0.0
     for real_layers, fake_layers in zip(real_maps, fake_maps, strict=True):
         for real, fake in zip(real_layers, fake_layers, strict=True):
-            loss = loss + F.l1_loss(fake, real)
+            loss = loss + F.l1_loss(fake.float(), real.float())
     return loss
 
 

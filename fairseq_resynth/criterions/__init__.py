@@ -1,0 +1,1 @@
+"""fairseq criterions: `hifigan`, `f0_vqvae`."""

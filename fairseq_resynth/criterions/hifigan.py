@@ -1,0 +1,137 @@
+"""HiFi-GAN's losses; the discriminators are this criterion's parameters."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from omegaconf import II
+from torch import Tensor
+
+from fairseq_resynth.modules import losses
+from fairseq_resynth.modules.discriminators import HifiganDiscriminators, detach, split_batch
+
+LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d")
+
+
+@dataclass
+class HifiganCriterionConfig(FairseqDataclass):
+    """Weights of the terms; the defaults are the paper's."""
+
+    mel_weight: float = field(default=45.0, metadata={"help": "weight of the mel L1 distance"})
+    feature_matching_weight: float = field(
+        default=2.0, metadata={"help": "weight of the feature matching loss"}
+    )
+    adversarial_weight: float = field(
+        default=1.0, metadata={"help": "weight of the generator's adversarial loss"}
+    )
+    discriminator_width: float = field(
+        default=1.0,
+        metadata={
+            "help": "factor on the discriminators' channels; 1 is the paper's 70.7 M parameters"
+        },
+    )
+    clip_norm_d: float = field(
+        default=0.0,
+        metadata={"help": "gradient norm to clip the discriminators at; 0: not clipped"},
+    )
+    sample_rate: int = II("task.sample_rate")
+
+
+@register_criterion("hifigan", dataclass=HifiganCriterionConfig)
+class HifiganCriterion(FairseqCriterion):
+    """Owns the discriminators, weighs the losses and logs them; the task alternates the steps.
+
+    Called as a criterion (in validation) it is the mel L1 distance alone, so that --best-checkpoint-metric
+    compares epochs; an adversarial loss does not.
+    """
+
+    def __init__(
+        self,
+        task,
+        mel_weight: float,
+        feature_matching_weight: float,
+        adversarial_weight: float,
+        discriminator_width: float,
+        clip_norm_d: float,
+        sample_rate: int,
+    ):
+        super().__init__(task)
+        self.mel_weight = mel_weight
+        self.feature_matching_weight = feature_matching_weight
+        self.adversarial_weight = adversarial_weight
+        self.clip_norm_d = clip_norm_d
+        self.log_mel = losses.LogMelSpectrogram(sample_rate)
+        self.discriminators = HifiganDiscriminators(discriminator_width)
+
+    def get_extra_state(self) -> Dict[str, Any]:
+        """What the tables' rows mean, so that training never resumes on other speakers or units."""
+        return self.task.streams.to_dict()
+
+    def set_extra_state(self, state: Dict[str, Any]) -> None:
+        """Refuses a checkpoint of other streams."""
+        self.task.check_streams(state)
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Returns the discriminators' loss on (B, 1, T) real and detached generated speech."""
+        both = torch.cat([real, fake])
+        (real_scores, _), (fake_scores, _) = split_batch(*self.discriminators(both))
+        return losses.discriminator_loss(real_scores, fake_scores)
+
+    def generator_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """Returns (weighted sum, {mel, adv_g, fm}) on (B, 1, T); the discriminators must be frozen."""
+        with torch.no_grad():
+            _, real_maps = self.discriminators(real)
+        fake_scores, fake_maps = self.discriminators(fake)
+        terms = {
+            "mel": losses.mel_l1(self.log_mel(real), self.log_mel(fake)),
+            "adv_g": losses.generator_loss(fake_scores),
+            "fm": losses.feature_matching_loss(detach(real_maps), fake_maps),
+        }
+        loss = (
+            self.mel_weight * terms["mel"]
+            + self.adversarial_weight * terms["adv_g"]
+            + self.feature_matching_weight * terms["fm"]
+        )
+        return loss, terms
+
+    def forward(self, model, sample, reduce: bool = True):
+        """Returns (mel L1 summed over utterances, number of utterances, logged terms)."""
+        fake = model(**sample["net_input"]).float()
+        real = sample["target"]
+        num_frames = self._num_frames(sample, real)
+        mel = losses.mel_l1(self.log_mel(real), self.log_mel(fake), num_frames)
+        logged = self.logged(sample, {"loss": mel, "mel": mel}, real.size(0))
+        return mel * real.size(0), real.size(0), logged
+
+    def _num_frames(self, sample: Dict[str, Any], real: Tensor) -> Optional[Tensor]:
+        lengths = sample["net_input"].get("unit_lengths")
+        if lengths is None:
+            return None
+        hop = real.size(2) // sample["net_input"]["units"].size(1)
+        return (lengths * hop // self.log_mel.hop).clamp(min=1)
+
+    @staticmethod
+    def logged(sample: Dict[str, Any], terms: Dict[str, Any], weight: int) -> Dict[str, Any]:
+        """Returns fairseq's logging output: each term times `weight`, to be averaged over sample_size."""
+        output = {name: value * weight for name, value in terms.items()}
+        output["sample_size"] = weight
+        output["nsentences"] = sample["target"].size(0)
+        output["ntokens"] = sample["target"].numel()
+        return output
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
+        """Logs every term's mean."""
+        size = sum(log.get("sample_size", 0) for log in logging_outputs)
+        for name in LOGGED:
+            if any(name in log for log in logging_outputs):
+                total = sum(log.get(name, 0) for log in logging_outputs)
+                metrics.log_scalar(name, total / max(size, 1), size, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """True: every term is a sum."""
+        return True

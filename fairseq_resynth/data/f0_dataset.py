@@ -1,0 +1,111 @@
+"""Normalised pitch tracks of utterances, for the F0 VQ-VAE."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+from torch.nn.utils.rnn import pad_sequence
+
+from fairseq_resynth.data.f0 import F0_HOP, F0Cache
+from fairseq_resynth.data.manifest import read_lines, read_manifest
+from fairseq_resynth.data.segment import crop_start
+from fairseq_resynth.data.speakers import SpeakerStatistics
+
+
+class F0Dataset(FairseqDataset):
+    """One split's F0 at 200 Hz, z-scored by speaker on voiced frames (unvoiced stay 0).
+
+    Args:
+        data: the data directory, with `f0/`, `speakers.json` and `{split}.speaker`.
+        split: `train`, `valid`, …
+        stride: F0 frames a code.
+        segment_size: samples of a random crop; 0: whole utterances.
+        seed: of the crops and of the order.
+
+    Raises:
+        FileNotFoundError: a file is missing, with the command that makes it.
+        ValueError: files that contradict each other.
+    """
+
+    def __init__(
+        self, data: str | Path, split: str, stride: int, segment_size: int = 0, seed: int = 1
+    ):
+        data = Path(data)
+        frame_step = stride * F0_HOP
+        if segment_size % frame_step:
+            raise ValueError(
+                f"--segment-size is {segment_size} samples, expected a multiple of {frame_step} "
+                f"({stride} F0 frames a code)."
+            )
+        self.stride = stride
+        self.segment_frames = segment_size // F0_HOP
+        self.seed = seed
+        self.epoch = 1
+        manifest = read_manifest(data / f"{split}.tsv")
+        self.cache = F0Cache(data, split, manifest)
+        self.statistics = SpeakerStatistics.load(data / "speakers.json")
+        lines = read_lines(data / f"{split}.speaker", len(manifest), "resynth manifest")
+        self.speakers = [line.strip() for line in lines]
+        self.lengths = self.cache.lengths
+        limit = self.segment_frames or self.lengths.max(initial=0)
+        self.sizes = np.minimum(self.lengths, limit) * F0_HOP
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns {"id", "f0": (n,) float32 normalised}."""
+        index = int(index)
+        length, start = int(self.lengths[index]), 0
+        if self.segment_frames:
+            start = crop_start(
+                length, self.segment_frames, self.stride, self.seed, self.epoch, index
+            )
+            length = min(length - start, self.segment_frames)
+        f0 = self.statistics.normalize(self.cache.slice(index, start, length), self.speakers[index])
+        return {"id": index, "f0": torch.from_numpy(np.asarray(f0, dtype=np.float32))}
+
+    def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Batches pitch tracks, padded with unvoiced frames to a whole number of codes.
+
+        Returns:
+            {"id": (B,), "net_input": {"f0": (B, 1, N), "mask": (B, N / stride) bool, codes that count},
+            "target": (B, 1, N)}; empty for no items.
+        """
+        if not items:
+            return {}
+        f0 = pad_sequence([item["f0"] for item in items], batch_first=True)
+        f0 = torch.nn.functional.pad(f0, (0, -f0.size(1) % self.stride))[:, None]
+        codes = torch.tensor([-(-len(item["f0"]) // self.stride) for item in items])
+        mask = torch.arange(f0.size(2) // self.stride) < codes[:, None]
+        ids = torch.tensor([item["id"] for item in items])
+        return {"id": ids, "net_input": {"f0": f0, "mask": mask}, "target": f0}
+
+    def num_tokens(self, index: int) -> int:
+        """Returns the samples of an item: what --max-tokens counts."""
+        return int(self.sizes[index])
+
+    def size(self, index: int) -> int:
+        """Returns the samples of an item."""
+        return int(self.sizes[index])
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the samples of items."""
+        return self.sizes[indices]
+
+    def ordered_indices(self) -> np.ndarray:
+        """Returns a new order each epoch for crops, the order of length for whole utterances."""
+        if self.segment_frames:
+            return np.random.default_rng((self.seed, self.epoch)).permutation(len(self))
+        return np.argsort(self.sizes, kind="stable")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets what crops and order depend on."""
+        self.epoch = epoch
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """False: batches are drawn anew, and data loader workers learn the epoch only when they start."""
+        return False

@@ -1,0 +1,171 @@
+"""What the streams of a data directory are: read beside the data, kept in every checkpoint and bundle."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairseq_resynth.data.audio import SAMPLE_RATE
+from fairseq_resynth.data.files import read_json
+from fairseq_resynth.data.manifest import read_lines, read_manifest
+
+STREAM_NAMES = ("units", "f0", "speaker")
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The streams that a model is trained on.
+
+    Attributes:
+        unit_hop: samples a unit.
+        num_units: units are 0 … num_units - 1.
+        f0_code_hop: samples a pitch code.
+        num_f0_codes: pitch codes are 0 … num_f0_codes - 1; 0: no pitch stream.
+        speakers: names, the index of each is its row in the table; empty: no speaker stream.
+        units: `units.json`: how the units were made.
+        f0_codes: `f0_codes.json`: how the pitch codes were made.
+        speaker_statistics: `speakers.json`: F0 mean and deviation by name.
+        sample_rate: Hz.
+    """
+
+    unit_hop: int
+    num_units: int
+    f0_code_hop: int = 1280
+    num_f0_codes: int = 0
+    speakers: tuple[str, ...] = ()
+    units: dict[str, Any] = field(default_factory=dict)
+    f0_codes: dict[str, Any] = field(default_factory=dict)
+    speaker_statistics: dict[str, Any] = field(default_factory=dict)
+    sample_rate: int = SAMPLE_RATE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+        return {**asdict(self), "speakers": list(self.speakers)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Streams":
+        """Inverse of `to_dict`."""
+        return cls(**{**values, "speakers": tuple(values.get("speakers", ()))})
+
+    def speaker_index(self, name: str) -> int:
+        """Returns the row of a speaker.
+
+        Raises:
+            ValueError: not a speaker of the model; the message lists them.
+        """
+        if name not in self.speakers:
+            known = ", ".join(self.speakers[:20]) + (" …" if len(self.speakers) > 20 else "")
+            raise ValueError(
+                f"unknown speaker {name!r}; the model has {known or 'no speaker stream'}."
+            )
+        return self.speakers.index(name)
+
+    def check_same_encoders(self, data: Path) -> None:
+        """Refuses a data directory whose units or pitch codes another encoder made.
+
+        Raises:
+            ValueError: what differs, both values, and the command to run.
+        """
+        units = _optional_json(data / "units.json")
+        _compare(
+            data / "units.json", self.units, units, ("kmeans_hash", "num_clusters", "unit_hop")
+        )
+        codes = _optional_json(data / "f0_codes.json")
+        if self.num_f0_codes:
+            _compare(data / "f0_codes.json", self.f0_codes, codes, ("vqvae_hash", "num_codes"))
+
+
+def _compare(path: Path, expected: dict, found: dict, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if key in expected and key in found and expected[key] != found[key]:
+            verb = "quantize" if path.name == "units.json" else "quantize-f0"
+            raise ValueError(
+                f"{path}: {key} is {found[key]}, the model was trained with {expected[key]}. Run "
+                f"`resynth {verb} {path.parent}` with the quantiser that the model was trained with."
+            )
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _wanted(data: Path, split: str, names: str) -> dict[str, bool]:
+    files = {name: (data / f"{split}.{name}").is_file() for name in STREAM_NAMES}
+    if names == "auto":
+        return {**files, "units": True}
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in STREAM_NAMES:
+            raise ValueError(f"--streams has {name!r}, expected some of {', '.join(STREAM_NAMES)}.")
+        if not files[name]:
+            raise FileNotFoundError(
+                f"--streams asks for {name}, and {data / split}.{name} does not exist."
+            )
+    if "units" not in chosen:
+        raise ValueError(f"--streams is {names!r}: it must hold `units`.")
+    return {name: name in chosen for name in STREAM_NAMES}
+
+
+def read_streams(
+    data: str | Path,
+    names: str = "auto",
+    split: str = "train",
+    unit_hop: int = 0,
+    num_units: int = 0,
+) -> Streams:
+    """Reads what a data directory holds.
+
+    Args:
+        data: the directory.
+        names: `auto` (every stream that has a file) or some of `units,f0,speaker`.
+        split: the split whose files and speakers count.
+        unit_hop: samples a unit, for units without `units.json`.
+        num_units: size of the table, for units without `units.json`.
+
+    Raises:
+        FileNotFoundError: a file that is needed is missing, with the command that makes it.
+        ValueError: contradictory files or arguments.
+    """
+    data = Path(data)
+    if not data.is_dir():
+        raise FileNotFoundError(f"the data directory {data} does not exist.")
+    wanted = _wanted(data, split, names)
+    units = _optional_json(data / "units.json")
+    hop, count = _unit_sizes(data, units, unit_hop, num_units)
+    codes: dict[str, Any] = {}
+    if wanted["f0"]:
+        codes = read_json(data / "f0_codes.json", "Make it with `resynth quantize-f0`.")
+    speakers: tuple[str, ...] = ()
+    if wanted["speaker"]:
+        rows = len(read_manifest(data / f"{split}.tsv"))
+        lines = read_lines(data / f"{split}.speaker", rows, "resynth manifest")
+        speakers = tuple(sorted({line.strip() for line in lines}))
+    return Streams(
+        unit_hop=hop,
+        num_units=count,
+        f0_code_hop=codes.get("f0_code_hop", 1280),
+        num_f0_codes=codes.get("num_codes", 0),
+        speakers=speakers,
+        units=units,
+        f0_codes=codes,
+        speaker_statistics=_optional_json(data / "speakers.json"),
+    )
+
+
+def _unit_sizes(data: Path, units: dict, unit_hop: int, num_units: int) -> tuple[int, int]:
+    sizes = []
+    for flag, key, given in (
+        ("unit-hop", "unit_hop", unit_hop),
+        ("num-units", "num_clusters", num_units),
+    ):
+        known = units.get(key, 0)
+        if given and known and given != known:
+            raise ValueError(
+                f"--{flag} {given} contradicts {data / 'units.json'}: {key} is {known}."
+            )
+        if not given and not known:
+            raise ValueError(
+                f"{data / 'units.json'} does not say {key}: make the units with `resynth quantize`, or "
+                f"give --{flag} for units that were made elsewhere."
+            )
+        sizes.append(given or known)
+    return sizes[0], sizes[1]

@@ -1,0 +1,197 @@
+"""Utterances as aligned units, pitch codes, speaker and waveform, for fairseq."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+
+from fairseq_resynth.data.audio import read_audio
+from fairseq_resynth.data.manifest import read_lines, read_manifest
+from fairseq_resynth.data.segment import check_segment_size, crop_start
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.units import IntegerRows, read_integer_rows
+
+# Encoders leave out up to this much at the end of an utterance (a HuBERT frame spans 25 ms).
+MAX_UNCOVERED = 800  # samples, 50 ms
+
+
+class UnitDataset(FairseqDataset):
+    """One split of a data directory.
+
+    An utterance is as long as its units: what no unit covers at its end (less than 50 ms) is not used.
+
+    Args:
+        data: the data directory.
+        split: `train`, `valid`, `test` or any other.
+        streams: what to read.
+        segment_size: samples of a random crop; 0: whole utterances, in order of length.
+        seed: of the crops and of the order.
+        load_wav: whether items carry the waveform; synthesis needs none.
+
+    Raises:
+        FileNotFoundError: a file is missing, with the command that makes it.
+        ValueError: files that contradict each other, with file and line.
+    """
+
+    def __init__(
+        self,
+        data: str | Path,
+        split: str,
+        streams: Streams,
+        segment_size: int = 0,
+        seed: int = 1,
+        load_wav: bool = True,
+    ):
+        data = Path(data)
+        self.streams = streams
+        self.segment_size = segment_size
+        self.seed = seed
+        self.epoch = 1
+        self.load_wav = load_wav
+        f0_code_hop = streams.f0_code_hop if streams.num_f0_codes else 0
+        self.step = (
+            check_segment_size(segment_size, streams.unit_hop, f0_code_hop) if segment_size else 1
+        )
+        streams.check_same_encoders(data)
+        self.manifest = read_manifest(data / f"{split}.tsv")
+        rows = len(self.manifest)
+        self.units = read_integer_rows(data / f"{split}.units", rows, "resynth quantize")
+        self._check_units(data / f"{split}.units")
+        self.f0_codes = None
+        if streams.num_f0_codes:
+            self.f0_codes = read_integer_rows(data / f"{split}.f0", rows, "resynth quantize-f0")
+            self._check_f0_codes(data / f"{split}.f0")
+        self.speakers = None
+        if streams.speakers:
+            self.speakers = self._read_speakers(data / f"{split}.speaker", rows)
+        self.lengths = self.units.lengths * streams.unit_hop
+        self.sizes = np.minimum(self.lengths, segment_size) if segment_size else self.lengths
+
+    def _check_units(self, path: Path) -> None:
+        if self.units.maximum >= self.streams.num_units:
+            row = next(i for i, units in enumerate(self.units) if units.max() == self.units.maximum)
+            raise ValueError(
+                f"{path}:{row + 1}: unit {self.units.maximum} is outside the table of "
+                f"{self.streams.num_units} units (0 to {self.streams.num_units - 1})."
+            )
+        hop = self.streams.unit_hop
+        uncovered = self.manifest.num_samples - self.units.lengths * hop
+        wrong = np.flatnonzero((uncovered >= MAX_UNCOVERED + hop) | (uncovered <= -hop))
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"{path}:{row + 1}: {self.units.lengths[row]} units of {hop} samples do not fit the "
+                f"{self.manifest.num_samples[row]} samples of {self.manifest.paths[row]} "
+                f"({len(wrong)} such rows). Make the units again with `resynth quantize`."
+            )
+
+    def _check_f0_codes(self, path: Path) -> None:
+        hop, unit_hop = self.streams.f0_code_hop, self.streams.unit_hop
+        needed = -(-self.units.lengths * unit_hop // hop)
+        short = np.flatnonzero(self.f0_codes.lengths < needed)
+        if len(short):
+            row = int(short[0])
+            raise ValueError(
+                f"{path}:{row + 1}: {self.f0_codes.lengths[row]} pitch codes of {hop} samples, and "
+                f"{self.units.lengths[row]} units of {unit_hop} need {needed[row]} "
+                f"({len(short)} such rows). Make them again with `resynth quantize-f0`."
+            )
+        if self.f0_codes.maximum >= self.streams.num_f0_codes:
+            raise ValueError(
+                f"{path}: pitch code {self.f0_codes.maximum} is outside the table of "
+                f"{self.streams.num_f0_codes} codes. Make them again with `resynth quantize-f0`."
+            )
+
+    def _read_speakers(self, path: Path, rows: int) -> np.ndarray:
+        index = {name: row for row, name in enumerate(self.streams.speakers)}
+        speakers = []
+        for number, line in enumerate(read_lines(path, rows, "resynth manifest"), 1):
+            if line.strip() not in index:
+                raise ValueError(
+                    f"{path}:{number}: speaker {line.strip()!r} was not trained on; "
+                    f"known are {', '.join(self.streams.speakers[:20])}."
+                )
+            speakers.append(index[line.strip()])
+        return np.array(speakers, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns tensors: units (U,), f0_codes (F,), speaker (), wav (U * unit_hop,)."""
+        index = int(index)
+        hop = self.streams.unit_hop
+        length = int(self.lengths[index])
+        start = 0
+        if self.segment_size:
+            start = crop_start(length, self.segment_size, self.step, self.seed, self.epoch, index)
+            length = min(length - start, self.segment_size)
+        item = {"id": index, "units": self._crop(self.units, index, start, length, hop)}
+        if self.f0_codes is not None:
+            code_hop = self.streams.f0_code_hop
+            item["f0_codes"] = self._crop(self.f0_codes, index, start, length, code_hop)
+        if self.speakers is not None:
+            item["speaker"] = torch.tensor(int(self.speakers[index]))
+        if self.load_wav:
+            samples = min(length, int(self.manifest.num_samples[index]) - start)
+            wav = torch.from_numpy(read_audio(self.manifest.path(index), start, samples))
+            item["wav"] = torch.nn.functional.pad(wav, (0, length - samples))
+        return item
+
+    @staticmethod
+    def _crop(rows: IntegerRows, index: int, start: int, length: int, hop: int) -> torch.Tensor:
+        return torch.from_numpy(rows.slice(index, start // hop, -(-length // hop)))
+
+    def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Batches items, the shorter ones padded with zeros.
+
+        Returns:
+            {"id": (B,), "net_input": {"units": (B, U), "f0_codes": (B, F), "speaker": (B,), "unit_lengths":
+            (B,) when lengths differ}, "target": (B, 1, T) or None}; empty for no items.
+        """
+        if not items:
+            return {}
+        net_input: dict[str, torch.Tensor] = {"units": _pad([item["units"] for item in items])}
+        if self.f0_codes is not None:
+            net_input["f0_codes"] = _pad([item["f0_codes"] for item in items])
+        if self.speakers is not None:
+            net_input["speaker"] = torch.stack([item["speaker"] for item in items])
+        lengths = [len(item["units"]) for item in items]
+        if min(lengths) != max(lengths):
+            net_input["unit_lengths"] = torch.tensor(lengths)
+        target = _pad([item["wav"] for item in items])[:, None] if self.load_wav else None
+        ids = torch.tensor([item["id"] for item in items])
+        return {"id": ids, "net_input": net_input, "target": target}
+
+    def num_tokens(self, index: int) -> int:
+        """Returns the samples of an item: what --max-tokens counts."""
+        return int(self.sizes[index])
+
+    def size(self, index: int) -> int:
+        """Returns the samples of an item."""
+        return int(self.sizes[index])
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the samples of items."""
+        return self.sizes[indices]
+
+    def ordered_indices(self) -> np.ndarray:
+        """Returns a new order each epoch for crops, the order of length for whole utterances."""
+        if self.segment_size:
+            return np.random.default_rng((self.seed, self.epoch)).permutation(len(self))
+        return np.argsort(self.sizes, kind="stable")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets what crops and order depend on."""
+        self.epoch = epoch
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """False: batches are drawn anew, and data loader workers learn the epoch only when they start."""
+        return False
+
+
+def _pad(rows: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)

@@ -1,0 +1,1 @@
+"""fairseq models: `unit_hifigan`, `f0_vqvae`."""

@@ -1,0 +1,68 @@
+"""Training the F0 VQ-VAE."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II
+
+from fairseq_resynth.data.f0_dataset import F0Dataset
+
+
+@dataclass
+class F0QuantizationConfig(FairseqDataclass):
+    """Data of the training; the defaults are the paper's."""
+
+    data: str = field(
+        default="",
+        metadata={"help": "directory with {train,valid}.tsv, .speaker, f0/ and speakers.json"},
+    )
+    segment_size: int = field(
+        default=16640,
+        metadata={"help": "samples of a random crop (1.04 s), a multiple of the codes' hop (1280)"},
+    )
+    seed: int = II("common.seed")
+    num_downsamples: int = II("model.num_downsamples")
+
+
+@register_task("f0_quantization", dataclass=F0QuantizationConfig)
+class F0QuantizationTask(FairseqTask):
+    """Normalised F0 in, codes and F0 out."""
+
+    @classmethod
+    def setup_task(cls, cfg: F0QuantizationConfig, **kwargs) -> "F0QuantizationTask":
+        """Builds the task."""
+        return cls(cfg)
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs) -> None:
+        """Loads a split: crops for training, whole utterances otherwise."""
+        segment_size = self.cfg.segment_size if split.startswith("train") else 0
+        self.datasets[split] = F0Dataset(
+            self.cfg.data, split, 2**self.cfg.num_downsamples, segment_size, self.cfg.seed
+        )
+
+    def num_codes(self, model: Any) -> int:
+        """Returns the size of the codebook of a model, wrapped for distributed training or not."""
+        return getattr(model, "module", model).f0_vqvae.num_codes
+
+    def state_dict(self) -> Dict[str, Any]:
+        """A checkpoint keeps nothing of the task."""
+        return {}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """There is nothing to take from a checkpoint."""
+
+    def max_positions(self) -> None:
+        """Utterances of any length."""
+        return None
+
+    @property
+    def source_dictionary(self) -> None:
+        """There is no text."""
+        return None
+
+    @property
+    def target_dictionary(self) -> None:
+        """There is no text."""
+        return None

@@ -1,0 +1,102 @@
+"""One update of a GAN inside fairseq's trainer, and the settings under which it would go wrong.
+
+The generator is fairseq's model, the discriminators are parameters of its criterion, and one Adam holds
+both. It is stepped twice: a parameter without gradient stays as it is, so each step moves one network.
+"""
+
+from typing import Any, Dict, Tuple
+
+import torch
+from torch import Tensor
+
+from fairseq_resynth.distributed import average_gradients
+from fairseq_resynth.modules.discriminators import freeze
+
+AUTOCAST_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+DDP_BACKENDS = ("legacy_ddp", "no_c10d", "pytorch_ddp", "c10d")
+
+
+def refuse_settings(settings: Dict[str, Any]) -> None:
+    """Refuses what fairseq's trainer would do to a GAN without an error.
+
+    Args:
+        settings: update_freq, ddp_backend, zero_sharding, and the trainer's mixed precision switches.
+
+    Raises:
+        ValueError: the option, why, and what to use instead.
+    """
+    if list(settings["update_freq"]) != [1]:
+        raise ValueError(
+            f"--update-freq is {settings['update_freq']}: the discriminators step at every batch, so "
+            "gradients cannot be accumulated. Use --update-freq 1 and a larger --batch-size."
+        )
+    for name in ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16"):
+        if settings[name]:
+            raise ValueError(
+                f"--{name.replace('_', '-')} scales and casts for one optimizer step, and this task takes "
+                "two. Use --autocast bfloat16."
+            )
+    if settings["ddp_backend"] not in DDP_BACKENDS or settings["zero_sharding"] != "none":
+        raise ValueError(
+            f"--ddp-backend {settings['ddp_backend']} with --zero-sharding {settings['zero_sharding']} "
+            "shards one model, and this task has two. Use --ddp-backend legacy_ddp."
+        )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Returns the context of the forward passes.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    if precision not in AUTOCAST_DTYPES:
+        raise ValueError(
+            f"--autocast is {precision!r}, expected one of {', '.join(AUTOCAST_DTYPES)}."
+        )
+    dtype = AUTOCAST_DTYPES[precision]
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def gan_step(
+    sample: Dict[str, Any], model, criterion, optimizer, precision: str, ignore_grad: bool
+) -> Tuple[Tensor, int, Dict[str, Any]]:
+    """Steps the discriminators and leaves the generator's gradients for fairseq's trainer to step.
+
+    Args:
+        sample: {"net_input", "target" (B, 1, T)}.
+        model: the generator, with or without its DistributedDataParallel wrapper.
+        criterion: HifiganCriterion, wrapped or not.
+        optimizer: fairseq's, over the parameters of both.
+        precision: `float32` or `bfloat16`, of the forward passes.
+        ignore_grad: whether this is a dummy batch, there to keep processes in step.
+
+    Returns:
+        (loss of the generator, sample size 1, logged terms).
+    """
+    real = sample["target"]
+    weight = 0.0 if ignore_grad else 1.0
+    with autocast(real.device, precision):
+        fake = model(**sample["net_input"])
+        freeze(criterion.discriminators, False)
+        loss_d = criterion.discriminator_loss(real, fake.detach())
+    optimizer.backward(loss_d * weight)
+    gnorm_d = _step_discriminators(criterion, optimizer, weight)
+    # They stay frozen until the trainer has stepped: legacy_ddp would turn their missing gradients into
+    # zeros, and Adam's momentum would move them a second time.
+    freeze(criterion.discriminators, True)
+    with autocast(real.device, precision):
+        loss, terms = criterion.generator_loss(real, fake)
+    optimizer.backward(loss * weight)
+    terms = {**terms, "loss": loss, "loss_d": loss_d, "gnorm_d": gnorm_d}
+    detached = {name: value.detach().float() for name, value in terms.items()}
+    return loss.detach(), 1, criterion.logged(sample, detached, 1)
+
+
+def _step_discriminators(criterion, optimizer, weight: float) -> Tensor:
+    parameters = list(criterion.discriminators.parameters())
+    # Calling a criterion's method bypasses its DDP wrapper: nobody else averages these gradients.
+    average_gradients(parameters, weight)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, criterion.clip_norm_d or float("inf"))
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm

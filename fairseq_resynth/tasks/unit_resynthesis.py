@@ -1,0 +1,205 @@
+"""Training a unit vocoder, and synthesis by fairseq-generate."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II
+
+from fairseq_resynth.data.streams import Streams, read_streams
+from fairseq_resynth.data.unit_dataset import UnitDataset
+from fairseq_resynth.modules.discriminators import freeze
+from fairseq_resynth.tasks.gan_step import autocast, gan_step, refuse_settings
+from fairseq_resynth.tasks.validation_log import ValidationLog
+from fairseq_resynth.tasks.wav_writer import WavWriter
+
+
+@dataclass
+class UnitResynthesisConfig(FairseqDataclass):
+    """Data and step of the training; the defaults are the paper's."""
+
+    data: str = field(
+        default="",
+        metadata={
+            "help": "directory with {train,valid,test}.tsv, .units and, if wanted, .f0, .speaker"
+        },
+    )
+    streams: str = field(
+        default="auto",
+        metadata={
+            "help": "streams to train on, some of units,f0,speaker; auto: every one that DATA has"
+        },
+    )
+    segment_size: int = field(
+        default=8960,
+        metadata={"help": "samples of a random crop, a multiple of the streams' hops (1280)"},
+    )
+    unit_hop: int = field(
+        default=0,
+        metadata={"help": "samples a unit, for units made elsewhere; 0: as units.json says"},
+    )
+    num_units: int = field(
+        default=0,
+        metadata={
+            "help": "size of the unit table, for units made elsewhere; 0: as units.json says"
+        },
+    )
+    sample_rate: int = field(default=16000, metadata={"help": "Hz; 16000 is the only rate so far"})
+    autocast: str = field(
+        default="float32",
+        metadata={
+            "help": "precision of the forward passes: float32 or bfloat16 (weights stay float32)"
+        },
+    )
+    eval_utterances: int = field(
+        default=5,
+        metadata={
+            "help": "utterances of the valid split to show in TensorBoard at each validation"
+        },
+    )
+    wav_format: str = field(
+        default="PCM_16",
+        metadata={
+            "help": "sample format of the wavs that fairseq-generate writes: PCM_16 or FLOAT"
+        },
+    )
+    seed: int = II("common.seed")
+    results_path: Optional[str] = II("common_eval.results_path")
+    tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
+    update_freq: List[int] = II("optimization.update_freq")
+    fp16: bool = II("common.fp16")
+    bf16: bool = II("common.bf16")
+    amp: bool = II("common.amp")
+    memory_efficient_fp16: bool = II("common.memory_efficient_fp16")
+    memory_efficient_bf16: bool = II("common.memory_efficient_bf16")
+    ddp_backend: str = II("distributed_training.ddp_backend")
+    zero_sharding: str = II("distributed_training.zero_sharding")
+
+
+@register_task("unit_resynthesis", dataclass=UnitResynthesisConfig)
+class UnitResynthesisTask(FairseqTask):
+    """Units, pitch codes and speaker in, speech out."""
+
+    def __init__(self, cfg: UnitResynthesisConfig):
+        super().__init__(cfg)
+        self._streams: Optional[Streams] = None
+        self._criterion = None
+        self._validation_log = ValidationLog(cfg.tensorboard_logdir, cfg.eval_utterances)
+
+    @classmethod
+    def setup_task(cls, cfg: UnitResynthesisConfig, **kwargs) -> "UnitResynthesisTask":
+        """Checks the settings and builds the task.
+
+        Raises:
+            ValueError: settings that a GAN cannot be trained with here.
+        """
+        if cfg.sample_rate != 16000:
+            raise ValueError(f"--sample-rate is {cfg.sample_rate}, expected 16000 Hz.")
+        autocast(torch.device("cpu"), cfg.autocast)
+        if not kwargs.get("from_checkpoint"):
+            refuse_settings(
+                {key: getattr(cfg, key) for key in UnitResynthesisConfig.__annotations__}
+            )
+        return cls(cfg)
+
+    @property
+    def streams(self) -> Streams:
+        """The streams of the checkpoint that was loaded, else of the data directory."""
+        if self._streams is None:
+            self._streams = read_streams(
+                self.cfg.data,
+                self.cfg.streams,
+                unit_hop=self.cfg.unit_hop,
+                num_units=self.cfg.num_units,
+            )
+        return self._streams
+
+    def check_streams(self, state: Dict[str, Any]) -> None:
+        """Refuses a checkpoint whose tables mean other units, pitch codes or speakers.
+
+        Raises:
+            ValueError: the first thing that differs.
+        """
+        saved, here = Streams.from_dict(state), self.streams
+        saved.check_same_encoders(Path(self.cfg.data))
+        for name in ("unit_hop", "num_units", "num_f0_codes", "speakers"):
+            if getattr(saved, name) != getattr(here, name):
+                raise ValueError(
+                    f"the checkpoint was trained with {name} {getattr(saved, name)}, {self.cfg.data} has "
+                    f"{getattr(here, name)}. Use another --save-dir, or --restore-file of this data."
+                )
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Returns what a checkpoint keeps of the task: its streams."""
+        return {"streams": self.streams.to_dict()}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """Takes the streams from a checkpoint."""
+        self._streams = Streams.from_dict(state["streams"])
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs) -> None:
+        """Loads a split: crops for training, whole utterances otherwise."""
+        training = split.startswith("train") and "task_cfg" not in kwargs
+        self.datasets[split] = UnitDataset(
+            self.cfg.data,
+            split,
+            self.streams,
+            self.cfg.segment_size if training else 0,
+            self.cfg.seed,
+            load_wav="task_cfg" not in kwargs,  # only fairseq-generate gives it
+        )
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """Steps the discriminators; leaves the generator's gradients to the trainer."""
+        model.train()
+        model.set_num_updates(update_num)
+        self._validation_log.num_updates = update_num + 1
+        self._criterion = criterion
+        return gan_step(sample, model, criterion, optimizer, self.cfg.autocast, ignore_grad)
+
+    def optimizer_step(self, optimizer, model, update_num) -> None:
+        """Steps the generator, then gives the discriminators their gradients back."""
+        optimizer.step()
+        freeze(self._criterion.discriminators, False)
+
+    def valid_step(self, sample, model, criterion):
+        """Returns the mel L1 distance on whole utterances; shows some in TensorBoard."""
+        model.eval()
+        with torch.no_grad(), autocast(sample["target"].device, self.cfg.autocast):
+            result = criterion(model, sample)
+            self._validation_log.show(sample, model)
+        return result
+
+    def begin_valid_epoch(self, epoch, model) -> None:
+        """Starts a new set of shown utterances."""
+        self._validation_log.begin()
+
+    def max_positions(self) -> None:
+        """Utterances of any length."""
+        return None
+
+    @property
+    def source_dictionary(self) -> None:
+        """There is no text."""
+        return None
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        """An empty dictionary, which fairseq-generate asks for."""
+        return Dictionary()
+
+    def build_generator(self, models, args, **kwargs) -> WavWriter:
+        """Returns what fairseq-generate calls for each batch."""
+        if not self.cfg.results_path:
+            raise ValueError("--results-path is missing: the folder to write the wavs to.")
+        split = next(iter(self.datasets))
+        return WavWriter(self.cfg.results_path, self.datasets[split].manifest, self.cfg.wav_format)
+
+    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
+        """Synthesises a batch and writes its wavs."""
+        with torch.no_grad():
+            return generator.generate(models, sample)
