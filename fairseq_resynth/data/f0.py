@@ -225,6 +225,8 @@ class F0Cache:
 
     def slice(self, row: int, start: int, length: int) -> np.ndarray:
         """Returns frames start … start + length of a row, as far as it goes: (length,) float32 Hz."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
         end = int(self._ends[row])
         first = end - int(self.lengths[row]) + start
         return np.array(self._values[first : min(first + length, end)])

@@ -187,9 +187,18 @@ def join_parts(
     except FileNotFoundError:  # two shards finished at once and the other one joined
         return False
     for name, value in beside.items():
-        write_json(path.with_name(name), value)
+        write_json(path.with_name(name), _with_other_rows(path.with_name(name), value))
     remove_parts(parts)
     return True
+
+
+def _with_other_rows(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Keeps the splits that a description of the same making lists under `rows` already."""
+    before = read_json(path) if path.is_file() else {}
+    same = all(before.get(name) == value[name] for name in value if name != "rows")
+    if not same or not isinstance(value.get("rows"), dict):
+        return value
+    return {**value, "rows": {**before.get("rows", {}), **value["rows"]}}
 
 
 def _concatenate(path: Path, parts: Sequence[Path], header: bytes) -> None:

@@ -1,0 +1,73 @@
+"""Extract F0 at 200 Hz of whole utterances into DATA/f0, and each speaker's mean and deviation.
+
+    resynth f0 DATA                    # YAAPT with the settings of Polyak et al. (2021)
+    resynth f0 DATA --shard 2/8        # on the second of eight machines
+
+speakers.json appears when train is complete. Files whose F0 fails are named, the exit status is 1, and the
+split's cache is not written until they are mended or --accept-unvoiced says that silence will do.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fairseq_resynth.cli.content_options import read_splits
+from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failure_lines, report
+from fairseq_resynth.data.f0 import METHODS, F0Options
+from fairseq_resynth.data.f0_build import F0Outcome, build_f0, write_speaker_statistics
+from fairseq_resynth.data.sharding import parse_shard
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument("data", metavar="DATA", help="folder of `resynth manifest`")
+    parser.add_argument(
+        "--method", choices=list(METHODS), default="yaapt", help="default: %(default)s"
+    )
+    parser.add_argument("--f0-min", type=float, default=60.0, help="Hz (%(default)s)")
+    parser.add_argument("--f0-max", type=float, default=400.0, help="Hz (%(default)s)")
+    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
+    parser.add_argument(
+        "--accept-unvoiced",
+        action="store_true",
+        help="take files whose F0 failed as unvoiced, and exit with 0 though some have no voiced frame",
+    )
+    add_workers(parser)
+    add_shard(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extracts every split, prints the summary; 1 if a file has no F0 or no voiced frame."""
+    options, shard = F0Options(args.method, args.f0_min, args.f0_max), parse_shard(args.shard)
+    data, splits = Path(args.data), list(read_splits(args.data, args.split))
+    outcomes = {
+        split: build_f0(data, split, options, shard, args.workers, args.accept_unvoiced)
+        for split in splits
+    }
+    summary: dict[str, Any] = {"splits": {split: vars(done) for split, done in outcomes.items()}}
+    lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
+    if outcomes.get("train", F0Outcome()).joined:
+        statistics = write_speaker_statistics(data, list(read_splits(data, None)))
+        summary["speakers"] = statistics.speakers
+        lines += [
+            f"{name}: {entry['f0_mean']:.1f} ± {entry['f0_std']:.1f} Hz"
+            for name, entry in statistics.speakers.items()
+        ]
+    report(args, summary, lines)
+    troubled = any(outcome.failed or outcome.unvoiced for outcome in outcomes.values())
+    return 1 if troubled and not args.accept_unvoiced else 0
+
+
+def _lines(split: str, outcome: F0Outcome) -> list[str]:
+    state = "written" if outcome.joined else "waits for the other shards"
+    if outcome.failed and not outcome.joined:
+        state = "not written: mend these files and run again, or give --accept-unvoiced"
+    lines = [
+        f"{split}: {outcome.rows} files, {outcome.reused} of them reused; f0/{split}.npy {state}"
+    ]
+    lines += failure_lines(outcome.failed, f"files of {split} failed")
+    if outcome.unvoiced:
+        lines.append(f"warning: {len(outcome.unvoiced)} files of {split} have no voiced frame:")
+        lines += [f"  {name}" for name in outcome.unvoiced]
+    return lines
