@@ -133,29 +133,35 @@ def _states(path: Path, count: int) -> list[dict[str, Any] | None]:
 
 
 def missing_parts(path: str | Path, count: int, key: dict[str, Any] | None = None) -> list[int]:
-    """Returns the indices (from 1) of the parts that are not complete yet.
+    """Returns the indices (from 1) of the parts that are not complete.
 
     Args:
         path: the file that the parts make together.
         count: how many parts there are.
-        key: what they must be made from; None: the key of the first part there is.
+        key: what they must be made from, parts of an earlier run count as missing; None: all of the same.
 
     Raises:
-        ValueError: a complete part was made from another manifest or with other options.
+        ValueError: without `key`, complete parts that were made from different things.
     """
     path = Path(path)
-    states = _states(path, count)
     missing = []
-    for index, state in enumerate(states, 1):
+    for index, state in enumerate(_states(path, count), 1):
         if state is None or not state["complete"]:
             missing.append(index)
-            continue
-        key = state["key"] if key is None else key
-        if state["key"] != key:
-            differing = [name for name in key if state["key"].get(name) != key[name]]
+        elif key is not None and state["key"] != key:
+            missing.append(index)
+    return missing if key is not None else _of_one_making(path, count, missing)
+
+
+def _of_one_making(path: Path, count: int, missing: list[int]) -> list[int]:
+    states = {i: state for i, state in enumerate(_states(path, count), 1) if i not in missing}
+    for index, state in states.items():
+        first = min(states)
+        differing = [k for k, value in states[first]["key"].items() if state["key"].get(k) != value]
+        if differing:
             raise ValueError(
-                f"{part_path(path, Shard(index, count))} was made from other rows or options than the "
-                f"other parts (it differs in: {', '.join(differing)}). Run shard {index}/{count} again."
+                f"{part_path(path, Shard(index, count))} and part {first}-of-{count} were made differently "
+                f"({', '.join(differing)}). Run one of the two shards again."
             )
     return missing
 
