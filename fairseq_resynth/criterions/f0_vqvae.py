@@ -57,7 +57,7 @@ class F0VqvaeCriterion(FairseqCriterion):
             metrics.log_scalar(name, total / max(batches, 1), max(batches, 1), round=5)
         names = [name for name in logging_outputs[0] if name.startswith("code_")]
         counts = [sum(log.get(name, 0) for log in logging_outputs) for name in names]
-        for name, count in zip(names, counts):
+        for name, count in zip(names, counts, strict=True):
             metrics.log_scalar_sum(f"_{name}", int(count))
         metrics.log_derived("codes_used", lambda meters: len(_frequencies(meters)))
         metrics.log_derived("code_entropy", lambda meters: round(_entropy(_frequencies(meters)), 3))

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.data.f0 import F0_HOP, F0Cache
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.segment import crop_start
 from fairseq_resynth.data.speakers import SpeakerStatistics
+from fairseq_resynth.data.utterance_dataset import UtteranceDataset
 
 
-class F0Dataset(FairseqDataset):
+class F0Dataset(UtteranceDataset):
     """One split's F0 at 200 Hz, z-scored by speaker on voiced frames (unvoiced stay 0).
 
     Args:
@@ -41,8 +41,6 @@ class F0Dataset(FairseqDataset):
             )
         self.stride = stride
         self.segment_frames = segment_size // F0_HOP
-        self.seed = seed
-        self.epoch = 1
         manifest = read_manifest(data / f"{split}.tsv")
         self.cache = F0Cache(data, split, manifest)
         self.statistics = SpeakerStatistics.load(data / "speakers.json")
@@ -50,10 +48,8 @@ class F0Dataset(FairseqDataset):
         self.speakers = [line.strip() for line in lines]
         self.lengths = self.cache.lengths
         limit = self.segment_frames or self.lengths.max(initial=0)
-        self.sizes = np.minimum(self.lengths, limit) * F0_HOP
-
-    def __len__(self) -> int:
-        return len(self.lengths)
+        sizes = np.minimum(self.lengths, limit) * F0_HOP
+        super().__init__(sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns {"id", "f0": (n,) float32 normalised}."""
@@ -82,30 +78,3 @@ class F0Dataset(FairseqDataset):
         mask = torch.arange(f0.size(2) // self.stride) < codes[:, None]
         ids = torch.tensor([item["id"] for item in items])
         return {"id": ids, "net_input": {"f0": f0, "mask": mask}, "target": f0}
-
-    def num_tokens(self, index: int) -> int:
-        """Returns the samples of an item: what --max-tokens counts."""
-        return int(self.sizes[index])
-
-    def size(self, index: int) -> int:
-        """Returns the samples of an item."""
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the samples of items."""
-        return self.sizes[indices]
-
-    def ordered_indices(self) -> np.ndarray:
-        """Returns a new order each epoch for crops, the order of length for whole utterances."""
-        if self.segment_frames:
-            return np.random.default_rng((self.seed, self.epoch)).permutation(len(self))
-        return np.argsort(self.sizes, kind="stable")
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets what crops and order depend on."""
-        self.epoch = epoch
-
-    @property
-    def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """False: batches are drawn anew, and data loader workers learn the epoch only when they start."""
-        return False

@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 
 from fairseq_resynth.data.audio import read_audio
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.segment import check_segment_size, crop_start
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.data.units import IntegerRows, read_integer_rows
+from fairseq_resynth.data.utterance_dataset import UtteranceDataset
 
 # Encoders leave out up to this much at the end of an utterance (a HuBERT frame spans 25 ms).
 MAX_UNCOVERED = 800  # samples, 50 ms
 
 
-class UnitDataset(FairseqDataset):
+class UnitDataset(UtteranceDataset):
     """One split of a data directory.
 
     An utterance is as long as its units: what no unit covers at its end (less than 50 ms) is not used.
@@ -47,8 +47,6 @@ class UnitDataset(FairseqDataset):
         data = Path(data)
         self.streams = streams
         self.segment_size = segment_size
-        self.seed = seed
-        self.epoch = 1
         self.load_wav = load_wav
         f0_code_hop = streams.f0_code_hop if streams.num_f0_codes else 0
         self.step = (
@@ -67,7 +65,8 @@ class UnitDataset(FairseqDataset):
         if streams.speakers:
             self.speakers = self._read_speakers(data / f"{split}.speaker", rows)
         self.lengths = self.units.lengths * streams.unit_hop
-        self.sizes = np.minimum(self.lengths, segment_size) if segment_size else self.lengths
+        sizes = np.minimum(self.lengths, segment_size) if segment_size else self.lengths
+        super().__init__(sizes, segment_size > 0, seed)
 
     def _check_units(self, path: Path) -> None:
         if self.units.maximum >= self.streams.num_units:
@@ -116,9 +115,6 @@ class UnitDataset(FairseqDataset):
             speakers.append(index[line.strip()])
         return np.array(speakers, dtype=np.int32)
 
-    def __len__(self) -> int:
-        return len(self.manifest)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns tensors: units (U,), f0_codes (F,), speaker (), wav (U * unit_hop,)."""
         index = int(index)
@@ -164,33 +160,6 @@ class UnitDataset(FairseqDataset):
         target = _pad([item["wav"] for item in items])[:, None] if self.load_wav else None
         ids = torch.tensor([item["id"] for item in items])
         return {"id": ids, "net_input": net_input, "target": target}
-
-    def num_tokens(self, index: int) -> int:
-        """Returns the samples of an item: what --max-tokens counts."""
-        return int(self.sizes[index])
-
-    def size(self, index: int) -> int:
-        """Returns the samples of an item."""
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the samples of items."""
-        return self.sizes[indices]
-
-    def ordered_indices(self) -> np.ndarray:
-        """Returns a new order each epoch for crops, the order of length for whole utterances."""
-        if self.segment_size:
-            return np.random.default_rng((self.seed, self.epoch)).permutation(len(self))
-        return np.argsort(self.sizes, kind="stable")
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets what crops and order depend on."""
-        self.epoch = epoch
-
-    @property
-    def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """False: batches are drawn anew, and data loader workers learn the epoch only when they start."""
-        return False
 
 
 def _pad(rows: list[torch.Tensor]) -> torch.Tensor:
