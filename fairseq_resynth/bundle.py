@@ -1,0 +1,181 @@
+"""A trained system as one folder without a pickle: the bundle.
+
+config.json             format, sizes of the nets, the streams (with F0 statistics), identity
+generator.safetensors   the unit vocoder, weight norm folded
+f0_vqvae.safetensors    the F0 quantiser, when the model has a pitch stream
+kmeans.safetensors      the content units' centroids
+speakers.json           F0 mean and deviation by speaker name
+README.md               the model card
+"""
+
+import dataclasses
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fairseq_resynth.data.files import atomic_path, file_hash, read_json, write_json, write_text
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
+from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.f0_vqvae import F0Vqvae
+from fairseq_resynth.modules.unit_generator import UnitGenerator
+
+FORMAT = "fairseq_resynth bundle"
+VERSION = 1
+WEIGHTS = ("generator.safetensors", "f0_vqvae.safetensors", "kmeans.safetensors")
+
+
+@dataclass
+class Bundle:
+    """What a bundle's folder holds.
+
+    Attributes:
+        generator: the unit vocoder in evaluation mode.
+        model: its sizes.
+        streams: what it was trained on.
+        f0_vqvae: the F0 quantiser, None without a pitch stream.
+        f0_model: its sizes.
+        kmeans: path of the centroids, None when the units are made elsewhere.
+        identity: 16 hexadecimal digits over all weights.
+    """
+
+    generator: UnitGenerator
+    model: UnitHifiganConfig
+    streams: Streams
+    f0_vqvae: F0Vqvae | None = None
+    f0_model: F0VqvaeConfig | None = None
+    kmeans: Path | None = None
+    identity: str = ""
+
+
+def _sizes(config: Any) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(config) if not f.name.startswith("_")]
+    return {name: getattr(config, name) for name in names}
+
+
+def _save_weights(path: Path, module: nn.Module) -> None:
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
+
+
+def _identity(folder: Path) -> str:
+    hashes = [file_hash(folder / name) for name in WEIGHTS if (folder / name).is_file()]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
+
+
+def save_bundle(folder: str | Path, bundle: Bundle) -> str:
+    """Writes a bundle; the configuration last, so that an interrupted one is not taken for whole.
+
+    Args:
+        folder: made if it is not there.
+        bundle: what to write; its generator's weight norm is folded away.
+
+    Returns:
+        The identity.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
+    bundle.generator.generator.remove_weight_norm()
+    _save_weights(folder / "generator.safetensors", bundle.generator)
+    if bundle.f0_vqvae is not None:
+        _save_weights(folder / "f0_vqvae.safetensors", bundle.f0_vqvae)
+    if bundle.kmeans is not None and bundle.kmeans != folder / "kmeans.safetensors":
+        with atomic_path(folder / "kmeans.safetensors") as temporary:
+            shutil.copyfile(bundle.kmeans, temporary)
+    if bundle.streams.speaker_statistics:
+        write_json(folder / "speakers.json", bundle.streams.speaker_statistics)
+    bundle.identity = _identity(folder)
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "identity": bundle.identity,
+        "arch": "unit_hifigan",
+        "model": _sizes(bundle.model),
+        "f0_vqvae": _sizes(bundle.f0_model) if bundle.f0_model else None,
+        "streams": bundle.streams.to_dict(),
+    }
+    write_text(folder / "README.md", _card(bundle))
+    write_json(folder / "config.json", config)
+    return bundle.identity
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Reads a bundle.
+
+    Raises:
+        FileNotFoundError: no bundle there, or a file of it is missing.
+        ValueError: another format or version, or weights that do not fit the configuration.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "config.json", "Make a bundle with `resynth export`.")
+    if config.get("format") != FORMAT or config.get("version") != VERSION:
+        raise ValueError(
+            f"{folder / 'config.json'}: found format {config.get('format')!r} version "
+            f"{config.get('version')}, expected {FORMAT!r} version {VERSION}."
+        )
+    streams = Streams.from_dict(config["streams"])
+    model = UnitHifiganConfig(**config["model"])
+    generator = build_generator(model, streams)
+    generator.generator.remove_weight_norm()
+    _load_weights(folder / "generator.safetensors", generator)
+    f0_vqvae = f0_model = None
+    if config["f0_vqvae"]:
+        f0_model = F0VqvaeConfig(**config["f0_vqvae"])
+        f0_vqvae = build_f0_vqvae(f0_model)
+        _load_weights(folder / "f0_vqvae.safetensors", f0_vqvae)
+    kmeans = folder / "kmeans.safetensors"
+    return Bundle(
+        generator,
+        model,
+        streams,
+        f0_vqvae,
+        f0_model,
+        kmeans if kmeans.is_file() else None,
+        config["identity"],
+    )
+
+
+def _load_weights(path: Path, module: nn.Module) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing from the bundle.")
+    try:
+        module.load_state_dict(load_file(path))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} does not fit the bundle's config.json: {error}") from error
+    module.eval()
+
+
+def _card(bundle: Bundle) -> str:
+    streams = bundle.streams
+    parameters = sum(p.numel() for p in bundle.generator.parameters()) / 1e6
+    speakers = ", ".join(streams.speakers) or "none (one voice)"
+    units = streams.units.get("feature_type", "unknown")
+    return f"""---
+library_name: fairseq_resynth
+tags: [speech, vocoder, unit-hifigan, voice-conversion]
+---
+
+# Unit vocoder
+
+Speech from {streams.num_units} content units ({units}, {streams.sample_rate / streams.unit_hop:g} Hz),
+{streams.num_f0_codes or "no"} pitch codes and a speaker; {parameters:.1f} M parameters.
+
+- Speakers: {speakers}
+- Identity: `{bundle.identity}`
+
+```python
+from fairseq_resynth import Resynthesizer
+
+resynthesizer = Resynthesizer.from_pretrained("THIS FOLDER")
+speech = resynthesizer.encode("speech.wav")
+wav = resynthesizer.decode(speech.units[None], speech.f0_codes[None], speaker="NAME")
+```
+"""

@@ -1,0 +1,193 @@
+"""Speech to streams and back, in Python."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fairseq_resynth.bundle import Bundle, load_bundle
+from fairseq_resynth.checkpoints import load_f0_vqvae, load_unit_generator
+from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
+from fairseq_resynth.data.f0 import extract_f0
+from fairseq_resynth.data.f0_codes import encode_f0, weights_hash
+from fairseq_resynth.data.speakers import SpeakerStatistics
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.interop.content_encoder import ContentEncoder
+from fairseq_resynth.unit_decoder import EncodedSpeech, Speaker, UnitDecoder
+
+
+class Resynthesizer:
+    """A unit vocoder with what makes its streams.
+
+    Args:
+        bundle: the models.
+        encoder: makes content units; None: only `decode` works.
+        device: where the generator computes.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        encoder: ContentEncoder | None = None,
+        device: str | torch.device = "cpu",
+    ):
+        self.bundle = bundle
+        self.streams: Streams = bundle.streams
+        self.encoder = encoder
+        self.decoder = UnitDecoder(bundle.generator, bundle.streams, device)
+        self.statistics = None
+        if self.streams.speaker_statistics:
+            self.statistics = SpeakerStatistics.from_dict(self.streams.speaker_statistics)
+        self._check_encoders()
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        f0_path: str | Path | None = None,
+        kmeans: str | Path | None = None,
+        content_checkpoint: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        ema: bool = False,
+    ) -> "Resynthesizer":
+        """Takes fairseq's checkpoints.
+
+        Args:
+            path: of the unit vocoder.
+            f0_path: of the F0 quantiser; needed by `encode` when the model has a pitch stream.
+            kmeans: the units' k-means; needed by `encode`.
+            content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
+            device: where to compute.
+            ema: takes the averaged weights of --store-ema.
+
+        Raises:
+            FileNotFoundError, ValueError: a file is missing, no such checkpoint, or they do not belong
+                together.
+        """
+        generator, streams, model = load_unit_generator(path, ema)
+        f0_vqvae, f0_model = load_f0_vqvae(f0_path) if f0_path else (None, None)
+        bundle = Bundle(
+            generator, model, streams, f0_vqvae, f0_model, Path(kmeans) if kmeans else None
+        )
+        return cls(bundle, _encoder(bundle.kmeans, content_checkpoint, device), device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        content_checkpoint: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> "Resynthesizer":
+        """Takes a bundle's folder; see `from_checkpoint` for the other arguments."""
+        bundle = load_bundle(folder)
+        return cls(bundle, _encoder(bundle.kmeans, content_checkpoint, device), device)
+
+    def _check_encoders(self) -> None:
+        if self.encoder is not None:
+            found, expected = self.encoder.description, self.streams.units
+            for key in ("kmeans_hash", "unit_hop", "num_clusters"):
+                if key in expected and expected[key] != found.get(key):
+                    raise ValueError(
+                        f"the k-means has {key} {found.get(key)}, the model was trained with "
+                        f"{expected[key]}: give the k-means that made its units."
+                    )
+        expected_hash = self.streams.f0_codes.get("vqvae_hash")
+        if self.bundle.f0_vqvae is not None and expected_hash:
+            found_hash = weights_hash(self.bundle.f0_vqvae)
+            if found_hash != expected_hash:
+                raise ValueError(
+                    f"the F0 quantiser has weights {found_hash}, the model was trained with codes of "
+                    f"{expected_hash}: give the F0 quantiser that made its codes."
+                )
+
+    def encode(
+        self,
+        wav: np.ndarray | str | Path,
+        speaker: str | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> EncodedSpeech:
+        """Turns speech into streams.
+
+        Args:
+            wav: (T,) float in [-1, 1], or a path to any audio file.
+            speaker: who speaks, if the model knows the voice: its F0 statistics normalise the pitch.
+                None: the utterance's own mean and deviation do.
+            sample_rate: of `wav` in Hz; other rates than 16 000 are resampled.
+
+        Raises:
+            ValueError: not mono, NaN, too short; an unknown speaker; an encoder is missing.
+        """
+        if self.encoder is None:
+            raise ValueError("to encode, give the k-means of the units (kmeans=…).")
+        wav = _waveform(wav, sample_rate)
+        units = self.encoder.encode(wav)
+        f0_codes = self._encode_f0(wav, len(units), speaker) if self.streams.num_f0_codes else None
+        return EncodedSpeech(units, f0_codes, speaker, len(wav))
+
+    def _encode_f0(self, wav: np.ndarray, num_units: int, speaker: str | None) -> np.ndarray:
+        if self.bundle.f0_vqvae is None:
+            raise ValueError(
+                "to encode pitch, give the checkpoint of the F0 quantiser (f0_path=…)."
+            )
+        f0 = extract_f0(wav, self.streams.f0_codes.get("f0_method", "yaapt"))
+        if speaker is not None and self.statistics is not None:
+            normalized = self.statistics.normalize(f0, speaker)
+        elif not f0.any():
+            normalized = f0
+        else:
+            own = SpeakerStatistics.from_frames([("", f0)])
+            normalized = own.normalize(f0, None)
+        codes = encode_f0(self.bundle.f0_vqvae, normalized)
+        return codes[: -(-num_units * self.streams.unit_hop // self.streams.f0_code_hop)]
+
+    def decode(
+        self,
+        units: np.ndarray,
+        f0_codes: np.ndarray | None = None,
+        speaker: Speaker | None = None,
+        unit_lengths: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """Turns streams into speech, (B, U) and (B, F) to (B, 1, T); see `UnitDecoder.decode`."""
+        return self.decoder.decode(units, f0_codes, speaker, unit_lengths)
+
+    def convert(
+        self,
+        wav: np.ndarray | str | Path,
+        speaker: str,
+        source: str | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> np.ndarray:
+        """Says an utterance in another voice; the pitch moves to that voice's statistics.
+
+        Args:
+            wav: (T,) float in [-1, 1], or a path.
+            speaker: the voice to speak with.
+            source: who speaks, if the model knows the voice.
+            sample_rate: of `wav` in Hz.
+
+        Returns:
+            (T',) float32 at 16 kHz.
+        """
+        encoded = self.encode(wav, source, sample_rate)
+        return self.decoder.decode_all([replace(encoded, speaker=speaker)])[0]
+
+
+def _encoder(
+    kmeans: Path | None, checkpoint: str | Path | None, device: str | torch.device
+) -> ContentEncoder | None:
+    if kmeans is None:
+        return None
+    return ContentEncoder.from_kmeans(kmeans, checkpoint, device)
+
+
+def _waveform(wav: np.ndarray | str | Path, sample_rate: int) -> np.ndarray:
+    if isinstance(wav, str | Path):
+        wav, sample_rate = load_any_audio(wav)
+    wav = np.asarray(wav, dtype=np.float32)
+    if wav.ndim != 1:
+        raise ValueError(f"wav: found shape {wav.shape}, expected (T,), one channel.")
+    if not np.isfinite(wav).all():
+        raise ValueError("wav: it has NaN or infinity in it.")
+    return resample(wav, sample_rate)
