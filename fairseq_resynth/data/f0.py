@@ -56,7 +56,7 @@ def _yaapt(wav: np.ndarray, options: F0Options) -> np.ndarray:
     from amfm_decompy import basic_tools, pYAAPT
 
     # Half a frame of zeros centres frame 0 at sample 0 and makes ceil(T / 80) frames of it.
-    signal = basic_tools.SignalObj(np.pad(wav.astype(np.float64), 160), float(SAMPLE_RATE))
+    signal = basic_tools.SignalObj(np.pad(wav, 160), float(SAMPLE_RATE))
     pitch = pYAAPT.yaapt(
         signal,
         frame_length=20.0,
@@ -84,13 +84,13 @@ def _world_range(options: F0Options) -> dict[str, float]:
 
 
 def _harvest(wav: np.ndarray, options: F0Options) -> np.ndarray:
-    return _pyworld().harvest(wav.astype(np.float64), SAMPLE_RATE, **_world_range(options))[0]
+    return _pyworld().harvest(wav, SAMPLE_RATE, **_world_range(options))[0]
 
 
 def _dio(wav: np.ndarray, options: F0Options) -> np.ndarray:
-    world, samples = _pyworld(), wav.astype(np.float64)
-    f0, times = world.dio(samples, SAMPLE_RATE, **_world_range(options))
-    return world.stonemask(samples, f0, times, SAMPLE_RATE)
+    world = _pyworld()
+    f0, times = world.dio(wav, SAMPLE_RATE, **_world_range(options))
+    return world.stonemask(wav, f0, times, SAMPLE_RATE)
 
 
 def _by_blocks(
@@ -149,8 +149,8 @@ def extract_f0(
     peak = np.abs(wav).max()
     if peak < SILENCE_PEAK:
         return np.zeros(num_frames(len(wav)), dtype=np.float32)
-    # The original scales to this peak; YAAPT's decisions move a little with the level.
-    f0 = _guarded(options, wav * np.float32(0.95 / peak))
+    # The original scales to this peak; YAAPT's close decisions turn with the last bits of its input.
+    f0 = _guarded(options, wav.astype(np.float64) * (0.95 / peak))
     wanted = num_frames(len(wav))
     if not wanted <= len(f0) <= wanted + 1:  # pyworld counts the frame at the very end too
         raise ValueError(
