@@ -15,6 +15,10 @@ VERBS = {
     "f0": "extract F0 of whole utterances, and each speaker's mean and deviation",
     "quantize-f0": "write the F0 codes of a trained F0 VQ-VAE",
     "merge": "join the parts that --shard left",
+    "synthesize": "speak a test set or a file of units, in its own or other voices",
+    "export": "publish a trained system as one folder",
+    "fit-codec": "fit the codec's context model on streams or unit files",
+    "codec-bench": "count the bits a second of streams, in whole bytes of decoded files",
     "user-dir": "print the folder to give to fairseq's --user-dir",
 }
 

@@ -9,8 +9,8 @@ import numpy as np
 from fairseq_resynth.codec import contexts
 from fairseq_resynth.codec.entropy_model import ORDERS, EntropyModel, Settings
 from fairseq_resynth.codec.network import IntegerNetwork
-from fairseq_resynth.codec.ngrams import NgramTables, fit_tables
 from fairseq_resynth.codec.network_training import TrainingOptions, to_integers, train_network
+from fairseq_resynth.codec.ngrams import NgramTables, fit_tables
 
 logger = logging.getLogger(__name__)
 

@@ -93,6 +93,11 @@ class ContextNetwork(nn.Module):
         return ((unit_cost * present).sum() + (run_cost * has_run).sum()) / present.sum()
 
 
+def default_updates(num_utterances: int) -> int:
+    """Returns the steps for a set: 12 passes over 2 000 utterances, more over fewer, fewer over more."""
+    return min(max(num_utterances * 12 // 16, 200), 6000)
+
+
 def _batches(rows: Sequence[Run], options: TrainingOptions, rng: np.random.Generator):
     """Yields row numbers for ever, utterances of similar length together."""
     while True:

@@ -206,6 +206,12 @@ class PayloadWriter:
             self._samples += (need is Need.UNIT) * len(values) * self._unit_hop
         self._advance()
 
+    def end_units(self) -> bytes:
+        """Ends the units and returns what they cost alone, as bytes of a stream that holds nothing else yet."""
+        self._queues[Need.UNIT].append(END)
+        self._advance()
+        return self._encoder.finish()
+
     def finish(self, num_samples: int | None = None) -> bytes:
         """Ends the streams and returns all bytes, the settled ones included.
 

@@ -47,7 +47,8 @@ class ByteEncoder:
             frequencies: (symbols,) float64 or int64 integers in sum 2**24 - symbols.
             symbol: which came.
         """
-        self._encoder.encode(symbol, Categorical(frequencies.astype(np.float64), lazy=True))
+        if len(frequencies) > 1:  # one symbol needs no bits, and constriction refuses it
+            self._encoder.encode(symbol, Categorical(frequencies.astype(np.float64), lazy=True))
         return symbol
 
     @property
@@ -117,6 +118,8 @@ class ByteDecoder:
         Raises:
             CodecError: the bytes end before the symbols do, or no encoder could have written them.
         """
+        if len(frequencies) == 1:
+            return 0
         if self._decoder is None:
             self._decoder = self._open()
         model = Categorical(frequencies.astype(np.float64), lazy=True)
