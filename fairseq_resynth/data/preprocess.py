@@ -62,10 +62,11 @@ def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = N
         raise NotADirectoryError(f"--srcdir {srcdir} is not a folder")
     if source == out:
         raise ValueError(f"--outdir is --srcdir ({srcdir}); give another folder")
+    outputs = out if source in out.parents else None
     files = [
         path.relative_to(source)
         for path in source.rglob("*")
-        if path.is_file() and out not in path.parents and not path.name.startswith(".")
+        if path.is_file() and outputs not in path.parents and not path.name.startswith(".")
     ]
     found = sorted(path for path in files if _wanted(path, postfix))
     if not found:
