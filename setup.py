@@ -16,6 +16,7 @@ REQUIREMENTS = [
     "soundfile>=0.12,<1",
     "av>=12,<19",
     "safetensors>=0.4,<1",
+    "scikit-learn>=1.4,<2",
     "numpy>=1.26,<3",
     "pillow>=9,<14",  # pictures in TensorBoard
     "tqdm>=4.60,<5",

@@ -18,7 +18,7 @@ from fairseq_resynth.cli.content_options import (
 )
 from fairseq_resynth.cli.options import add_json, add_shard, failure_lines, report
 from fairseq_resynth.data.kmeans import load_kmeans
-from fairseq_resynth.data.quantize import Outcome, quantize_split
+from fairseq_resynth.data.quantize import Outcome, foreign_units, quantize_split
 from fairseq_resynth.data.sharding import parse_shard
 from fairseq_resynth.interop.content_encoder import ContentEncoder, build_encoder
 
@@ -51,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
             )
     summary = {split: vars(outcome) for split, outcome in outcomes.items()}
     lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
+    lines += [
+        f"note: {name} is of another encoder or k-means than units.json now says; quantise its split too"
+        for name in foreign_units(Path(args.data))
+    ]
     report(args, summary, lines)
     return 1 if any(outcome.failed for outcome in outcomes.values()) else 0
 

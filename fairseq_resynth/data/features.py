@@ -103,14 +103,14 @@ class LogMelEncoder(FrameEncoder):
 
     Args:
         device: where to compute.
-        chunk_frames: frames computed at once; any number gives the same features.
+        chunk_frames: frames computed at once; frames do not depend on each other.
     """
 
     feature_type = "logmel"
     unit_hop = 160
     min_samples = 400
 
-    def __init__(self, device: str | torch.device = "cpu", chunk_frames: int = 6000):
+    def __init__(self, device: str | torch.device = "cpu", chunk_frames: int = 10_000):
         from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained import (
             logmel_feature_reader,
         )
@@ -134,14 +134,13 @@ class LogMelEncoder(FrameEncoder):
         for chunk in plan_chunks(self.num_frames(len(wav)), self.chunk_frames, 0):
             stop = (chunk.stop - 1) * self.unit_hop + self.min_samples
             piece = wav[chunk.start * self.unit_hop : stop]
-            pieces.append(
-                self._fbank(
-                    piece[None],
-                    num_mel_bins=self._reader.num_mel_bins,
-                    frame_length=self._reader.frame_length,
-                    sample_frequency=SAMPLE_RATE,
-                )
+            frames = self._fbank(
+                piece[None],
+                num_mel_bins=self._reader.num_mel_bins,
+                frame_length=self._reader.frame_length,
+                sample_frequency=SAMPLE_RATE,
             )
+            pieces.append(frames[chunk.kept])
         return torch.cat(pieces)
 
 

@@ -66,13 +66,14 @@ class KMeans:
         return (squares - 2 * (features.double() @ transposed)).argmin(dim=1)
 
     def save(self, path: str | Path) -> None:
-        """Writes the safetensors file atomically; each metadata value is JSON."""
+        """Writes the safetensors file atomically; the description is JSON in its metadata."""
         metadata = {**self.description, "num_clusters": self.num_units}
         with atomic_path(path) as temporary:
             save_file(
                 {"centroids": self.centroids},
                 temporary,
-                {name: json.dumps(value) for name, value in metadata.items()},
+                # one entry, since safetensors writes several in an order that changes from run to run
+                {"kmeans": json.dumps(metadata)},
             )
 
 
@@ -93,10 +94,10 @@ def load_kmeans(path: str | Path) -> KMeans:
         raise ValueError(
             f"{path} is not a k-means file of `resynth kmeans` ({error}). {PICKLE_ADVICE}"
         ) from error
-    missing = {"feature_type", "layer", "unit_hop", "sample_rate"} - set(metadata)
+    description = json.loads(metadata.get("kmeans", "{}"))
+    missing = {"feature_type", "layer", "unit_hop", "sample_rate"} - set(description)
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: not made by `resynth kmeans`")
-    description = {name: json.loads(value) for name, value in metadata.items()}
     return KMeans(centroids, description | {"kmeans": path.name, "kmeans_hash": file_hash(path)})
 
 

@@ -162,6 +162,15 @@ def _units_json(target: Path, encoder: UnitEncoder, digest: str) -> dict[str, An
     return {**encoder.description, "rows": {**rows, target.stem: digest}}
 
 
+def foreign_units(data: Path) -> list[str]:
+    """Returns the `.units` files of a directory that `units.json` does not speak of."""
+    path = data / "units.json"
+    known = read_json(path).get("rows") if path.is_file() else None
+    if known is None:
+        return []
+    return sorted(file.name for file in data.glob("*.units") if file.stem not in known)
+
+
 def _retry(
     part: Path, manifest: Manifest, rows: range, encoder: UnitEncoder, outcome: Outcome
 ) -> None:

@@ -42,10 +42,14 @@ def build_encoder(
         return LogMelEncoder(device)
     if checkpoint_path is None or layer is None:
         raise ValueError(f"--feature-type {feature_type} needs --checkpoint-path and --layer")
-    from fairseq_resynth.interop import gslm
+    if feature_type == "cpc":
+        from fairseq_resynth.interop.gslm_cpc import CpcEncoder
 
-    encoder = {"hubert": gslm.HubertEncoder, "w2v2": gslm.Wav2vec2Encoder, "cpc": gslm.CpcEncoder}
-    return encoder[feature_type](checkpoint_path, layer, device)
+        return CpcEncoder(checkpoint_path, layer, device)
+    from fairseq_resynth.interop.gslm import HubertEncoder, Wav2vec2Encoder
+
+    encoder = HubertEncoder if feature_type == "hubert" else Wav2vec2Encoder
+    return encoder(checkpoint_path, layer, device)
 
 
 class ContentEncoder:
