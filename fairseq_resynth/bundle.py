@@ -19,6 +19,8 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fairseq_resynth.checkpoints import load_f0_vqvae, load_unit_generator
+from fairseq_resynth.data.f0_codes import weights_hash
 from fairseq_resynth.data.files import atomic_path, file_hash, read_json, write_json, write_text
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
@@ -52,6 +54,41 @@ class Bundle:
     f0_model: F0VqvaeConfig | None = None
     kmeans: Path | None = None
     identity: str = ""
+
+
+def build_bundle(
+    path: str | Path,
+    f0_path: str | Path | None = None,
+    kmeans: str | Path | None = None,
+    ema: bool = False,
+) -> Bundle:
+    """Puts fairseq's checkpoints together.
+
+    Args:
+        path: of the unit vocoder.
+        f0_path: of the F0 quantiser that made its pitch codes.
+        kmeans: that made its units.
+        ema: takes the averaged weights of --store-ema.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, or they do not belong together.
+    """
+    generator, streams, model = load_unit_generator(path, ema)
+    f0_vqvae, f0_model = load_f0_vqvae(f0_path) if f0_path else (None, None)
+    if f0_vqvae is not None:
+        _check_hash("F0 quantiser", f0_path, weights_hash(f0_vqvae), streams.f0_codes, "vqvae_hash")
+    if kmeans is not None:
+        _check_hash("k-means", kmeans, file_hash(kmeans), streams.units, "kmeans_hash")
+    return Bundle(generator, model, streams, f0_vqvae, f0_model, Path(kmeans) if kmeans else None)
+
+
+def _check_hash(what: str, path: str | Path, found: str, description: dict, key: str) -> None:
+    expected = description.get(key)
+    if expected and expected != found:
+        raise ValueError(
+            f"the {what} {path} has hash {found}, the model was trained with {expected}: give the {what} "
+            "that made its data."
+        )
 
 
 def _sizes(config: Any) -> dict[str, Any]:

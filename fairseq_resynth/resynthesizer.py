@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairseq_resynth.bundle import Bundle, load_bundle
-from fairseq_resynth.checkpoints import load_f0_vqvae, load_unit_generator
+from fairseq_resynth.bundle import Bundle, build_bundle, load_bundle
 from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
 from fairseq_resynth.data.f0 import extract_f0
-from fairseq_resynth.data.f0_codes import encode_f0, weights_hash
+from fairseq_resynth.data.f0_codes import encode_f0
 from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.content_encoder import ContentEncoder
@@ -40,7 +39,6 @@ class Resynthesizer:
         self.statistics = None
         if self.streams.speaker_statistics:
             self.statistics = SpeakerStatistics.from_dict(self.streams.speaker_statistics)
-        self._check_encoders()
 
     @classmethod
     def from_checkpoint(
@@ -66,11 +64,7 @@ class Resynthesizer:
             FileNotFoundError, ValueError: a file is missing, no such checkpoint, or they do not belong
                 together.
         """
-        generator, streams, model = load_unit_generator(path, ema)
-        f0_vqvae, f0_model = load_f0_vqvae(f0_path) if f0_path else (None, None)
-        bundle = Bundle(
-            generator, model, streams, f0_vqvae, f0_model, Path(kmeans) if kmeans else None
-        )
+        bundle = build_bundle(path, f0_path, kmeans, ema)
         return cls(bundle, _encoder(bundle.kmeans, content_checkpoint, device), device)
 
     @classmethod
@@ -83,24 +77,6 @@ class Resynthesizer:
         """Takes a bundle's folder; see `from_checkpoint` for the other arguments."""
         bundle = load_bundle(folder)
         return cls(bundle, _encoder(bundle.kmeans, content_checkpoint, device), device)
-
-    def _check_encoders(self) -> None:
-        if self.encoder is not None:
-            found, expected = self.encoder.description, self.streams.units
-            for key in ("kmeans_hash", "unit_hop", "num_clusters"):
-                if key in expected and expected[key] != found.get(key):
-                    raise ValueError(
-                        f"the k-means has {key} {found.get(key)}, the model was trained with "
-                        f"{expected[key]}: give the k-means that made its units."
-                    )
-        expected_hash = self.streams.f0_codes.get("vqvae_hash")
-        if self.bundle.f0_vqvae is not None and expected_hash:
-            found_hash = weights_hash(self.bundle.f0_vqvae)
-            if found_hash != expected_hash:
-                raise ValueError(
-                    f"the F0 quantiser has weights {found_hash}, the model was trained with codes of "
-                    f"{expected_hash}: give the F0 quantiser that made its codes."
-                )
 
     def encode(
         self,

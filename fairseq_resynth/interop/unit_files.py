@@ -1,0 +1,85 @@
+"""Unit sequences in other projects' text files: GSLM's `name|1 2 3` and speech-resynthesis's dict lines."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_resynth.data.units import parse_integers
+
+# Keys of the units in a dict line, in the order in which the original looks for them.
+UNIT_KEYS = ("cpc_km100", "vqvae256", "hubert", "units", "codes")
+
+
+@dataclass(frozen=True)
+class UnitRow:
+    """One utterance of a unit file.
+
+    Attributes:
+        name: the name in front of `|`, the audio path without suffix, or the line number.
+        units: (U,) int64.
+        audio: path of the recording, when the line has one.
+        speaker: name, when the line has one.
+    """
+
+    name: str
+    units: np.ndarray
+    audio: str | None = None
+    speaker: str | None = None
+
+
+def _dict_row(line: str, where: str, number: int) -> UnitRow:
+    try:
+        values = ast.literal_eval(line)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{where}: not a dict of plain values: {error}") from error
+    keys = [key for key in UNIT_KEYS if isinstance(values, dict) and key in values]
+    if not keys:
+        raise ValueError(
+            f"{where}: found no units, expected one of the keys {', '.join(UNIT_KEYS)}."
+        )
+    units = values[keys[0]]
+    text = units if isinstance(units, str) else " ".join(map(str, units))
+    audio = values.get("audio")
+    name = str(Path(audio).with_suffix("")) if audio else f"line_{number}"
+    return UnitRow(name, parse_integers(text, where), audio, values.get("spk"))
+
+
+def parse_unit_line(line: str, where: str, number: int) -> UnitRow:
+    """Parses one line in any of the formats; dict lines are read as literals, never evaluated.
+
+    Args:
+        line: `1 2 3`, `name|1 2 3` or `{'audio': …, 'hubert': '1 2 3', …}`.
+        where: file:line, for messages.
+        number: of the line, the name of a row that has none.
+
+    Raises:
+        ValueError: neither, or no units in it.
+    """
+    if line.lstrip().startswith("{"):
+        row = _dict_row(line.strip(), where, number)
+    else:
+        name, bar, text = line.rpartition("|")
+        row = UnitRow(name if bar else f"line_{number}", parse_integers(text, where))
+    if not len(row.units):
+        raise ValueError(f"{where}: there are no units on the line.")
+    return row
+
+
+def read_unit_file(path: str | Path) -> list[UnitRow]:
+    """Reads a file of unit sequences.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an empty file, an empty or unreadable line, with its number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist.")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise ValueError(f"{path} is empty.")
+    return [
+        parse_unit_line(line, f"{path}:{number}", number) for number, line in enumerate(lines, 1)
+    ]
