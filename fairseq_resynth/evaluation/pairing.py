@@ -1,0 +1,194 @@
+"""Which generated file belongs to which reference: by name, strictly, never by accident."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairseq_resynth.data.audio import AUDIO_SUFFIXES
+from fairseq_resynth.data.manifest import read_lines, read_manifest
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated file and its reference.
+
+    Attributes:
+        name: the generated file's relative name without suffix.
+        generated: the file.
+        reference_name: the reference's relative name without suffix.
+        reference: the file.
+        speaker: whose voice it should be, "" if unknown.
+        source_speaker: whose voice the reference is; differs in conversion.
+    """
+
+    name: str
+    generated: Path
+    reference_name: str
+    reference: Path
+    speaker: str = ""
+    source_speaker: str = ""
+
+
+@dataclass
+class Pairing:
+    """Pairs, and the names left over on either side."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    only_generated: list[str] = field(default_factory=list)
+    only_reference: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Collection:
+    """Audio files by name.
+
+    Attributes:
+        files: relative name without suffix -> file, sorted by name.
+        speakers: name -> speaker, where known.
+        source: where they come from, for messages.
+    """
+
+    files: dict[str, Path]
+    speakers: dict[str, str]
+    source: Path
+
+
+def read_folder(folder: Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> Collection:
+    """Collects the audio files under a folder; a first-level subfolder's name is the speaker.
+
+    Raises:
+        FileNotFoundError: no such folder, or no audio in it.
+        ValueError: two files with one name and different suffixes.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in files:
+            raise ValueError(f"{path} and {files[name].name} have one name; remove either")
+        files[name] = path
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no audio ({' '.join(sorted(suffixes))})")
+    return Collection(files, {n: n.split("/")[0] for n in files if "/" in n}, folder)
+
+
+def read_data(folder: Path, split: str) -> Collection:
+    """Collects the rows of a data directory's `{split}.tsv`, speakers from `{split}.speaker`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_manifest`; or a repeated name.
+    """
+    manifest = read_manifest(folder / f"{split}.tsv")
+    names = [Path(manifest.name(row)).as_posix() for row in range(len(manifest))]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{manifest.source} has rows that differ in their suffix only")
+    files = {name: manifest.path(row) for row, name in enumerate(names)}
+    speakers = {name: name.split("/")[0] for name in names if "/" in name}
+    if (folder / f"{split}.speaker").is_file():
+        lines = read_lines(folder / f"{split}.speaker", len(names), "resynth speaker")
+        speakers = dict(zip(names, (line.strip() for line in lines), strict=True))
+    return Collection(dict(sorted(files.items())), speakers, manifest.source)
+
+
+def read_collection(place: str | Path, split: str = "test") -> Collection:
+    """Reads a folder of audio, or a data directory if it holds `{split}.tsv`."""
+    place = Path(place)
+    if (place / f"{split}.tsv").is_file():
+        return read_data(place, split)
+    if place.is_dir() and any(place.glob("*.tsv")):
+        found = ", ".join(sorted(path.stem for path in place.glob("*.tsv")))
+        raise FileNotFoundError(f"{place} has no {split}.tsv; choose one of {found} with --split")
+    return read_folder(place)
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Turns `{name}_to_{target}` into a regular expression.
+
+    Args:
+        pattern: how generated files are called: `{name}` stands for the reference's relative name,
+            `{target}` for the speaker converted to, everything else for itself.
+
+    Raises:
+        ValueError: not exactly one `{name}`, more than one `{target}`, or another field.
+    """
+    fields = re.findall(r"\{(.*?)\}", pattern)
+    if fields.count("name") != 1 or fields.count("target") > 1 or set(fields) - {"name", "target"}:
+        raise ValueError(
+            f"--pattern {pattern!r}: expected {{name}} once and {{target}} at most once, "
+            "as in {name}_gen or {name}_to_{target}"
+        )
+    escaped = re.escape(pattern).replace(r"\{name\}", "(?P<name>.+)")
+    return re.compile(escaped.replace(r"\{target\}", "(?P<target>[^/]+?)"))
+
+
+def pair_files(generated: Collection, reference: Collection, pattern: str = "{name}") -> Pairing:
+    """Pairs generated files with the references that their names say.
+
+    Args:
+        generated: what is judged.
+        reference: what it is compared with.
+        pattern: see `compile_pattern`.
+
+    Raises:
+        ValueError: nothing is paired, with a name of each side to compare.
+    """
+    matcher, result, used = compile_pattern(pattern), Pairing(), set()
+    for name, path in generated.files.items():
+        match = matcher.fullmatch(name)
+        reference_name = match["name"] if match else ""
+        if reference_name not in reference.files:
+            result.only_generated.append(name)
+            continue
+        used.add(reference_name)
+        source = reference.speakers.get(reference_name, "")
+        target = match.groupdict().get("target") or source
+        files = path, reference_name, reference.files[reference_name]
+        result.pairs.append(Pair(name, *files, target, source))
+    result.only_reference = [name for name in reference.files if name not in used]
+    if not result.pairs:
+        raise ValueError(_nothing_paired(generated, reference, pattern))
+    return result
+
+
+def _nothing_paired(generated: Collection, reference: Collection, pattern: str) -> str:
+    first, second = next(iter(generated.files)), next(iter(reference.files))
+    return (
+        f"no file of {generated.source} belongs to one of {reference.source} by the pattern "
+        f"{pattern!r}: generated are called like {first!r}, references like {second!r}. Names are "
+        "relative to their folder; --pattern {name}_gen, say, allows for what was added to them."
+    )
+
+
+def read_transcripts(path: str | Path) -> dict[str, str]:
+    """Reads `name<TAB>text` or `name|text` lines; of three or more `|` fields the last one counts.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line without a separator, or a name twice, with its line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; give --transcripts a file of name<TAB>text"
+        )
+    transcripts: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        name, separator, text = line.partition("\t") if "\t" in line else line.partition("|")
+        if not separator:
+            raise ValueError(f"{path}:{number}: expected name<TAB>text, found {line[:60]!r}")
+        name = name.strip().removesuffix(".wav")
+        if name in transcripts:
+            raise ValueError(f"{path}:{number}: {name} has a transcript already")
+        transcripts[name] = text.split("|")[-1].strip() if separator == "|" else text.strip()
+    return transcripts
+
+
+def transcript_of(transcripts: Mapping[str, str], name: str) -> str | None:
+    """Looks up a relative name, then its last component (LJSpeech's list has no folders)."""
+    return transcripts.get(name, transcripts.get(name.rsplit("/", 1)[-1]))

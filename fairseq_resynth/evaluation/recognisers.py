@@ -1,0 +1,132 @@
+"""Speech recognisers behind one interface; each is an optional package."""
+
+import functools
+import importlib.util
+from typing import Protocol
+
+import numpy as np
+
+INSTALL = {
+    "pocketsphinx": "pocketsphinx",
+    "whisper": "faster-whisper",
+    "ctc": "transformers",
+}
+MODULES = {"pocketsphinx": "pocketsphinx", "whisper": "faster_whisper", "ctc": "transformers"}
+
+
+class Recogniser(Protocol):
+    """Hears words."""
+
+    def transcribe(self, wav: np.ndarray) -> str:
+        """Returns the words of (T,) samples at 16 kHz, an empty string for none."""
+
+
+class Pocketsphinx:
+    """CMU PocketSphinx with the US English model that its package holds. Weak, but needs no
+    network.
+    """
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder
+
+        self._decoder = Decoder(samprate=16000, loglevel="FATAL")
+
+    def transcribe(self, wav: np.ndarray) -> str:
+        """See `Recogniser`."""
+        samples = (np.clip(wav, -1, 1) * 32767).astype(np.int16)
+        self._decoder.start_utt()
+        self._decoder.process_raw(samples.tobytes(), full_utt=True)
+        self._decoder.end_utt()
+        hypothesis = self._decoder.hyp()
+        return hypothesis.hypstr if hypothesis else ""
+
+
+class FasterWhisper:
+    """OpenAI Whisper through CTranslate2, greedy and without the previous text as a prompt.
+
+    Args:
+        model: a folder with `model.bin`, or a name such as base.en that faster-whisper downloads.
+        language: ISO code; None: Whisper guesses it for each utterance.
+    """
+
+    def __init__(self, model: str, language: str | None = None) -> None:
+        from faster_whisper import WhisperModel
+
+        self._language = language
+        self._model = WhisperModel(model, device="auto", compute_type="int8", cpu_threads=1)
+
+    def transcribe(self, wav: np.ndarray) -> str:
+        """See `Recogniser`."""
+        segments, _ = self._model.transcribe(
+            wav.astype(np.float32),
+            language=self._language,
+            beam_size=1,
+            temperature=0.0,
+            condition_on_previous_text=False,
+        )
+        return " ".join(segment.text.strip() for segment in segments)
+
+
+class HuggingFaceCtc:
+    """Any CTC model of `transformers` (wav2vec 2.0 and its kin), decoded greedily.
+
+    Args:
+        model: a folder, or a name on the hub.
+    """
+
+    def __init__(self, model: str) -> None:
+        from transformers import AutoModelForCTC, AutoProcessor
+
+        self._processor = AutoProcessor.from_pretrained(model)
+        self._model = AutoModelForCTC.from_pretrained(model).eval()
+
+    def transcribe(self, wav: np.ndarray) -> str:
+        """See `Recogniser`."""
+        import torch
+
+        inputs = self._processor(wav, sampling_rate=16000, return_tensors="pt")
+        with torch.inference_mode():
+            tokens = self._model(**inputs).logits.argmax(-1)
+        return self._processor.batch_decode(tokens)[0]
+
+
+def parse_recogniser(text: str) -> tuple[str, str]:
+    """Splits `whisper:base.en`, `ctc:facebook/wav2vec2-base-960h` or `pocketsphinx`.
+
+    Returns:
+        The kind and the model.
+
+    Raises:
+        ValueError: an unknown kind, or a model where none belongs.
+    """
+    kind, _, model = text.partition(":")
+    if kind not in MODULES or bool(model) == (kind == "pocketsphinx"):
+        raise ValueError(
+            f"--recogniser {text!r}: expected pocketsphinx, whisper:NAME_OR_FOLDER or "
+            "ctc:NAME_OR_FOLDER"
+        )
+    return kind, model
+
+
+def missing_recogniser(text: str) -> str:
+    """Returns what to install for a recogniser, or an empty string."""
+    kind, _ = parse_recogniser(text)
+    if importlib.util.find_spec(MODULES[kind]):
+        return ""
+    return f"{MODULES[kind]} not installed: pip install {INSTALL[kind]}"
+
+
+@functools.cache
+def load_recogniser(text: str, language: str | None = None) -> Recogniser:
+    """Loads a recogniser once a process.
+
+    Raises:
+        ValueError: see `parse_recogniser`; or the model cannot be loaded.
+    """
+    kind, model = parse_recogniser(text)
+    try:
+        if kind == "whisper":
+            return FasterWhisper(model, language)
+        return HuggingFaceCtc(model) if kind == "ctc" else Pocketsphinx()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"--recogniser {text}: the model cannot be loaded: {error}") from error

@@ -1,0 +1,222 @@
+"""Whose voice it is: similarity to enrolled speakers and the equal error rate of the paper."""
+
+import functools
+import importlib.util
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fairseq_resynth.evaluation.eer import equal_error_rate
+from fairseq_resynth.evaluation.metric import (
+    Column,
+    Metric,
+    Recording,
+    Utterance,
+    package_version,
+    register,
+)
+from fairseq_resynth.evaluation.pairing import read_folder
+
+MODULES = {"resemblyzer": "resemblyzer", "xvector": "transformers"}
+MINIMUM_SECONDS = 0.4  # shorter speech gives no embedding worth a score
+
+
+class SpeakerEncoder(Protocol):
+    """Maps a voice to a vector."""
+
+    def embed(self, wav: np.ndarray) -> np.ndarray:
+        """Returns (D,) of length 1 from (T,) samples at 16 kHz."""
+
+
+class Resemblyzer:
+    """Resemblyzer's d-vector, 256 numbers: GE2E (Wan et al., 2018), as the paper's kind of encoder."""
+
+    def __init__(self) -> None:
+        from resemblyzer import VoiceEncoder
+
+        self._encoder = VoiceEncoder("cpu", verbose=False)
+
+    def embed(self, wav: np.ndarray) -> np.ndarray:
+        """See `SpeakerEncoder`; long pauses are cut as its package does."""
+        from resemblyzer import preprocess_wav
+
+        voiced = preprocess_wav(wav.astype(np.float32), source_sr=16000)
+        if len(voiced) < MINIMUM_SECONDS * 16000:
+            raise ValueError(
+                f"{len(voiced) / 16000:.2f} s of voice: too little to tell the speaker"
+            )
+        return self._encoder.embed_utterance(voiced)
+
+
+class HuggingFaceXVector:
+    """Any x-vector model of `transformers`, microsoft/wavlm-base-plus-sv for instance.
+
+    Args:
+        model: a folder, or a name on the hub.
+    """
+
+    def __init__(self, model: str) -> None:
+        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+        self._extractor = AutoFeatureExtractor.from_pretrained(model)
+        self._model = AutoModelForAudioXVector.from_pretrained(model).eval()
+
+    def embed(self, wav: np.ndarray) -> np.ndarray:
+        """See `SpeakerEncoder`."""
+        import torch
+
+        inputs = self._extractor(wav, sampling_rate=16000, return_tensors="pt")
+        with torch.inference_mode():
+            vector = self._model(**inputs).embeddings[0].numpy()
+        return vector / np.linalg.norm(vector)
+
+
+def parse_encoder(text: str) -> tuple[str, str]:
+    """Splits `resemblyzer` or `xvector:NAME_OR_FOLDER`.
+
+    Raises:
+        ValueError: an unknown kind, or a model where none belongs.
+    """
+    kind, _, model = text.partition(":")
+    if kind not in MODULES or bool(model) == (kind == "resemblyzer"):
+        raise ValueError(
+            f"--speaker-encoder {text!r}: expected resemblyzer or xvector:NAME_OR_FOLDER"
+        )
+    return kind, model
+
+
+@functools.cache
+def load_encoder(text: str) -> SpeakerEncoder:
+    """Loads a speaker encoder once a process.
+
+    Raises:
+        ValueError: see `parse_encoder`; or the model cannot be loaded.
+    """
+    kind, model = parse_encoder(text)
+    try:
+        return HuggingFaceXVector(model) if kind == "xvector" else Resemblyzer()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"--speaker-encoder {text}: cannot be loaded: {error}") from error
+
+
+def enrol_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:
+    """Returns the sum of embeddings of each speaker of `FOLDER/SPEAKER/*.wav`.
+
+    Raises:
+        FileNotFoundError, ValueError: no audio, or a file outside of a speaker's folder.
+    """
+    collection = read_folder(folder)
+    sums: dict[str, Any] = defaultdict(float)
+    for name, path in collection.files.items():
+        if name not in collection.speakers:
+            raise ValueError(f"{path}: expected enrolment files in {folder}/SPEAKER/")
+        sums[collection.speakers[name]] += encoder.embed(Recording(path).wav)
+    return dict(sums)
+
+
+@register
+class Speaker(Metric):
+    """Cosine similarity, and the EER of every utterance against every enrolled speaker.
+
+    As in the paper's Section 4.2: each generated utterance is scored against each enrolled speaker;
+    its target's score is a target trial, the others are not. Speakers are enrolled by the mean
+    embedding of `enrol`'s files, else of the references, without the one that is being converted
+    or resynthesised itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="speaker",
+            columns=(
+                Column("speaker_similarity", "speaker sim.", "higher"),
+                Column("reference_similarity", "sim. to reference", ""),
+            ),
+            predicts="same speaker or not: cosine with the enrolled target speaker and with the "
+            "reference itself (the source voice, in conversion), and the equal error rate",
+            needs=("reference",),
+            settings={"speaker_encoder": "resemblyzer", "enrol": None},
+            judges_reference=True,
+        )
+
+    def missing(self) -> str:
+        """See `Metric`."""
+        module = MODULES[parse_encoder(self.settings["speaker_encoder"])[0]]
+        if importlib.util.find_spec(module):
+            return ""
+        return f"{module} not installed: pip install {module} (and setuptools<81 for resemblyzer)"
+
+    def version(self) -> str:
+        """See `Metric`."""
+        encoder = self.settings["speaker_encoder"]
+        module = MODULES[parse_encoder(encoder)[0]]
+        return f"{encoder} ({module} {package_version(module)})"
+
+    def measure(self, utterance: Utterance) -> dict[str, Any]:
+        """See `Metric`; also both embeddings, which `finish` needs."""
+        encoder = load_encoder(self.settings["speaker_encoder"])
+        reference = utterance.reference.derive("embedding", encoder.embed)
+        generated = utterance.generated.derive("embedding", encoder.embed)
+        return {
+            "reference_similarity": float(reference @ generated),
+            "embedding": np.round(generated, 5).tolist(),
+            "reference_embedding": np.round(reference, 5).tolist(),
+        }
+
+    def finish(self, rows: list[dict[str, Any]]) -> None:
+        """Scores each row against all enrolled speakers."""
+        measured = [row for row in rows if "embedding" in row]
+        folder = self.settings["enrol"]
+        if folder:
+            sums = enrol_folder(Path(folder), load_encoder(self.settings["speaker_encoder"]))
+        else:
+            sums = _enrol_references(measured)
+        for row in measured:
+            enrolled = sums if folder else _without(sums, row)
+            scores = {who: _cosine(vector, row["embedding"]) for who, vector in enrolled.items()}
+            row["speaker_scores"] = scores
+            row["speaker_similarity"] = scores.get(row["speaker"], float("nan"))
+
+    def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        """Returns `eer` over all trials, NaN with fewer than two enrolled speakers."""
+        scored = [row for row in rows if row.get("speaker_scores")]
+        targets = [row["speaker_scores"].get(row["speaker"]) for row in scored]
+        others = [
+            score
+            for row in scored
+            for who, score in row["speaker_scores"].items()
+            if who != row["speaker"]
+        ]
+        return {"eer": equal_error_rate([score for score in targets if score is not None], others)}
+
+
+def _cosine(first: np.ndarray, second: Iterable[float]) -> float:
+    second = np.asarray(second)
+    return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+
+
+def _references(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
+    return {
+        row["reference_name"]: (row["source_speaker"], np.array(row["reference_embedding"]))
+        for row in rows
+    }
+
+
+def _enrol_references(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    sums: dict[str, Any] = defaultdict(float)
+    for speaker, embedding in _references(rows).values():
+        if speaker:
+            sums[speaker] = sums[speaker] + embedding
+    return dict(sums)
+
+
+def _without(sums: dict[str, np.ndarray], row: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The enrolment without the row's own reference; a speaker who had only that one drops out."""
+    speaker, rest = row["source_speaker"], dict(sums)
+    if speaker in rest:
+        rest[speaker] = rest[speaker] - np.array(row["reference_embedding"])
+        if np.linalg.norm(rest[speaker]) < 1e-6:
+            del rest[speaker]
+    return rest

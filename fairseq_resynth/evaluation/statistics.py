@@ -1,0 +1,58 @@
+"""Means with bootstrap confidence intervals."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], count: int, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval (Efron and Tibshirani, 1993, Section 13) over utterances.
+
+    Args:
+        statistic: maps (count,) indices, drawn with replacement, to a number.
+        count: utterances.
+        resamples: how often to draw.
+        seed: of the draws; the same numbers give the same interval.
+
+    Returns:
+        Low and high; NaN for under two utterances, where nothing can be said.
+    """
+    if count < 2:
+        return float("nan"), float("nan")
+    generator = np.random.default_rng(seed)
+    values = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
+    margin = 50 * (1 - LEVEL)
+    low, high = np.nanpercentile(values, [margin, 100 - margin])
+    return float(low), float(high)
+
+
+def mean_interval(
+    values: Sequence[float], weights: Sequence[float] | None = None
+) -> dict[str, float]:
+    """Weighted mean of the defined values with its interval, utterances drawn whole.
+
+    Args:
+        values: one an utterance; NaN is left out and counted.
+        weights: non-negative, one an utterance (words for WER, frames for VDE); None: all the same.
+
+    Returns:
+        `mean`, `low`, `high`, `count` (values used) and `undefined` (left out).
+    """
+    values = np.asarray(values, dtype=float)
+    weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
+    kept = np.isfinite(values) & np.isfinite(weights) & (weights > 0)
+    values, weights = values[kept], weights[kept]
+    result = {"count": int(kept.sum()), "undefined": int((~kept).sum())}
+    if not len(values):
+        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), **result}
+
+    def mean(index: np.ndarray) -> float:
+        return float(values[index] @ weights[index] / weights[index].sum())
+
+    low, high = bootstrap(mean, len(values))
+    return {"mean": mean(np.arange(len(values))), "low": low, "high": high, **result}
