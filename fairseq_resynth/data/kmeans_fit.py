@@ -64,7 +64,11 @@ class FrameReservoir:
 
 
 def fit_centroids(frames: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarray, float]:
-    """Fits mini-batch k-means with the settings of GSLM's cluster_kmeans.py.
+    """Fits mini-batch k-means, as GSLM's cluster_kmeans.py but for two of its settings.
+
+    GSLM re-seeds every cluster with under half as many frames as the largest (reassignment_ratio 0.5): on 6
+    minutes of log-mel, K = 100, the distance stays 1.5 times that of scikit-learn's default, 0.01, used here.
+    And 3 initialisations are compared rather than 20.
 
     Args:
         frames: (n, D) float32 in random order.
@@ -90,8 +94,8 @@ def fit_centroids(frames: np.ndarray, num_clusters: int, seed: int) -> tuple[np.
         batch_size=10000,
         tol=0.0,
         max_no_improvement=100,
-        n_init=20,
-        reassignment_ratio=0.5,
+        n_init=3,
+        reassignment_ratio=0.01,
         compute_labels=True,
         random_state=seed,
     )
