@@ -16,6 +16,9 @@ from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failur
 from fairseq_resynth.data.f0 import METHODS, F0Options
 from fairseq_resynth.data.f0_build import F0Outcome, build_f0, write_speaker_statistics
 from fairseq_resynth.data.sharding import parse_shard
+from fairseq_resynth.data.speakers import SpeakerStatistics
+
+_SHOWN_SPEAKERS = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,13 +53,17 @@ def run(args: argparse.Namespace) -> int:
     if outcomes.get("train", F0Outcome()).joined:
         statistics = write_speaker_statistics(data, list(read_splits(data, None)))
         summary["speakers"] = statistics.speakers
-        lines += [
-            f"{name}: {entry['f0_mean']:.1f} ± {entry['f0_std']:.1f} Hz"
-            for name, entry in statistics.speakers.items()
-        ]
+        lines += _speaker_lines(statistics)
     report(args, summary, lines)
     troubled = any(outcome.failed or outcome.unvoiced for outcome in outcomes.values())
     return 1 if troubled and not args.accept_unvoiced else 0
+
+
+def _speaker_lines(statistics: SpeakerStatistics) -> list[str]:
+    rows = list({**statistics.speakers, "all": statistics.overall}.items())
+    shown = rows if len(rows) <= _SHOWN_SPEAKERS else rows[-1:]
+    lines = [f"{name}: {entry['f0_mean']:.1f} ± {entry['f0_std']:.1f} Hz" for name, entry in shown]
+    return [f"speakers.json: {len(statistics.speakers)} speakers", *lines]
 
 
 def _lines(split: str, outcome: F0Outcome) -> list[str]:
