@@ -10,7 +10,7 @@ ONE = 1 << PROBABILITY_BITS
 
 
 class UnitModel:
-    """Predicts content units frame by frame: first whether the run of equal units ends, then which unit follows.
+    """Predicts content units frame by frame: whether the run of equal units ends, then which unit follows.
 
     Attributes:
         end: A, the symbol that ends the file.
@@ -30,7 +30,10 @@ class UnitModel:
         self._bias = np.zeros(self.end + 1, np.int64)
         self._experts = np.zeros((len(self._weights["unit"]), self.end + 1), np.int64)
         self._odds = np.zeros(len(self._weights["run"]), np.int64)
+        self._mixed = np.zeros(self.end + 1, np.int64)
         self._frequencies = np.zeros(self.end + 1, np.int64)
+        self._cache = np.zeros(mixing.CACHE_SIZE, np.int32)
+        self._share = mixing.CACHE_SHARE
         self._probability = 0
         self._network = None if model.network is None else _NetworkState(model)
 
@@ -56,19 +59,22 @@ class UnitModel:
         self._run += not answer
 
     def frequencies(self) -> np.ndarray:
-        """Returns the next symbol's frequencies (A + 1,) int64, in sum 2**24 - (A + 1); only after a change."""
+        """Returns the next symbol's frequencies (A + 1,) int64, in sum 2**24 - (A + 1), after a change."""
         contexts.unit_experts(self._past_units, *self._tables["unit"], self._experts)
         if self._network is not None:
             self._network.unit_logits(self._experts[4])
         masked = self.unit if self.unit != self.end else -1
-        mixing.mix(self._experts, self._weights["unit"], self._bias, masked, self._frequencies)
+        mixing.mix(self._experts, self._weights["unit"], self._bias, masked, self._mixed)
+        mixing.blend_cache(self._mixed, self._cache, self.unit, self._share, self._frequencies)
         return self._frequencies
 
     def saw_unit(self, unit: int) -> None:
         """Learns the unit that follows; A is a unit that the model does not have."""
         rates = self._model.rates["unit"]
-        mixing.learn(
-            self._experts, self._weights["unit"], self._bias, self._frequencies, unit, rates
+        weights = self._weights["unit"]
+        mixing.learn(self._experts, weights, self._bias, self._mixed, unit, rates)
+        self._share = mixing.learn_cache(
+            self._mixed, self._cache, self.unit, self._share, self._frequencies, unit
         )
         self._past_units[1:] = self._past_units[:-1]
         self._past_units[0] = unit
@@ -122,7 +128,7 @@ class _NetworkState:
         network.ending_odds(self._lengths, self._odds)
 
     def run_odds(self, run: int, otherwise: int) -> int:
-        """Returns the log2 odds, Q16, that the run ends after `run` frames; `otherwise` beyond the longest."""
+        """Returns the log2 odds, Q16, that the run ends after `run` frames; `otherwise` beyond R."""
         return int(self._odds[run]) if run < self._longest else int(otherwise)
 
 

@@ -1,4 +1,4 @@
-"""What each table looks at: the contexts as numbers, the same when fitting (numpy) and when coding (compiled).
+"""What each table looks at: the contexts as numbers, the same in fitting (numpy) and coding (compiled).
 
 Every function takes integers or parallel arrays of them; all the contexts of a table fit 63 bits.
 """
@@ -33,7 +33,7 @@ def run_context(order: int, run, units, radix: int):
 
 @njit(cache=True)
 def rate_context(order: int, run, before, earlier, unit, radix: int):
-    """The frames so far of this run with the lengths of the two runs before (order 0), or of one and the unit."""
+    """The frames so far of this run, with the two runs before (order 0), or with one and the unit."""
     if order == 0:
         return (run * RATE_CLASSES + before) * RATE_CLASSES + earlier
     return (run * RATE_CLASSES + before) * radix + unit
@@ -69,7 +69,7 @@ def unit_experts(
     counts: np.ndarray,
     experts: np.ndarray,
 ) -> None:
-    """Writes the tables' log2 probabilities of the next unit: rows 0 … 3 of `experts` (rows, A + 1) int64 Q16.
+    """Writes the tables' log2 probabilities of the next unit to `experts[:4]`, (rows, A + 1) int64 Q16.
 
     Args:
         units: (4,) int64, the last units, most recent first; A before the start.
@@ -117,7 +117,7 @@ def rate_expert(
     symbols: np.ndarray,
     counts: np.ndarray,
 ) -> int:
-    """Returns the log2 odds that the run ends here, by the speaking rate; `lengths` (2,) are the runs before."""
+    """Returns the log2 odds that the run ends here by the speaking rate; `lengths` (2,): the runs before."""
     probabilities = np.full(2, 1 << (PROBABILITY_BITS - 1), np.int64)
     before, earlier = min(lengths[0], RATE_CLASSES - 1), min(lengths[1], RATE_CLASSES - 1)
     for order in range(len(firsts) - 1):

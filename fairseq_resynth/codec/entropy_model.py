@@ -1,4 +1,4 @@
-"""The fitted context model of a bundle, `entropy.safetensors`: tables, network and starting weights, all integers."""
+"""The fitted context model of a bundle, `entropy.safetensors`: tables, network, weights, all integers."""
 
 import hashlib
 import json
@@ -51,8 +51,8 @@ class Settings:
         )
         if not sound:
             raise ValueError(
-                f"expected 1 to 4096 units, up to 4096 F0 codes and an F0 hop that is a multiple of the unit hop; "
-                f"found {asdict(self)}"
+                "expected 1 to 4096 units, up to 4096 F0 codes and an F0 hop that is a multiple of the "
+                f"unit hop; found {asdict(self)}"
             )
 
     @property
@@ -71,8 +71,8 @@ class EntropyModel:
             `f0` (code after the last 0 … 3) and `f0_by_unit` (code by unit, then also by the last codes).
         weights: by name, Q16: `unit`, `run`, `f0`: where the mixers begin.
         rates: by name, (2,) int64 Q16: steps of weights and bias.
-        f0_end: (units_per_f0_code, 3, 2) int64, by the units in the last group and the codes after the last unit:
-            how often the F0 codes went on and ended.
+        f0_end: (units_per_f0_code, 3, 2) int64, by the units in the last group and the codes after the
+            last unit: how often the F0 codes went on and ended.
         network: None leaves the tables alone.
     """
 

@@ -11,19 +11,20 @@ from fairseq_resynth.codec.entropy_model import ORDERS, EntropyModel, Settings
 from fairseq_resynth.codec.network import IntegerNetwork
 from fairseq_resynth.codec.network_training import TrainingOptions, to_integers, train_network
 from fairseq_resynth.codec.ngrams import NgramTables, fit_tables
+from fairseq_resynth.data.units import collapse_runs
 
 logger = logging.getLogger(__name__)
 
-# Where the mixers begin, Q16: the tables' orders, then the network. Chosen on held-out halves of released codes.
+# Where the mixers begin: the tables' orders, then the network. Chosen on held-out released codes.
 _WEIGHTS = {
     False: {"unit": (0.2, 0.35, 0.2, 0.2), "run": (0.1, 0.7, 0.3), "f0": (0.2, 0.3, 0.1, 0.3, 0.2)},
     True: {
-        "unit": (0.0, 0.08, 0.05, 0.07, 0.78),
-        "run": (0.0, 0.1, 0.0, 0.9),
+        "unit": (0.0, 0.08, 0.03, 0.09, 0.74),
+        "run": (0.0, 0.3, -0.05, 0.78),
         "f0": (0.2, 0.3, 0.1, 0.3, 0.2),
     },
 }
-_RATES = {"unit": (0.0014, 0.144), "run": (0.002, 0.0), "f0": (0.002, 0.05)}
+_RATES = {"unit": (0.0005, 0.2), "run": (0.002, 0.0), "f0": (0.002, 0.05)}
 _LEAST = {
     "unit": (1, 1, 1, 2, 2),
     "run": (1, 1, 1),
@@ -46,12 +47,6 @@ class Utterance:
     name: str
     units: np.ndarray
     f0_codes: np.ndarray | None = None
-
-
-def to_runs(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the units without repetitions and the lengths of their runs, (runs,) int64 each."""
-    starts = np.flatnonzero(np.r_[True, units[1:] != units[:-1]][: len(units)])
-    return units[starts], np.diff(starts, append=len(units))
 
 
 def _shifted(rows: Sequence[np.ndarray], by: int, filler: int) -> np.ndarray:
@@ -166,7 +161,7 @@ def fit_entropy_model(
     """
     utterances = [utterance for utterance in utterances if len(utterance.units)]
     _check(utterances, settings)
-    runs = [to_runs(utterance.units) for utterance in utterances]
+    runs = [collapse_runs(utterance.units) for utterance in utterances]
     end, longest = settings.num_units, settings.longest_run
     network = _network(runs, end, replace(options, longest_run=longest))
     run, rate = _run_tables(runs, end, longest)

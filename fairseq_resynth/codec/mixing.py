@@ -1,9 +1,9 @@
 """Mixing of predictions in the logarithmic domain, learned while coding, in integers.
 
-p(s) is proportional to 2**(sum_k w_k L_k(s) + b(s)): L_k are the experts' log2 probabilities in Q16, w_k their weights
-in Q16, b(s) a bias for each symbol that follows the file at hand. After each symbol w and b take one step of gradient
-descent on its code length, as PAQ's mixers do (Mahoney 2005), so an unseen voice or language costs less. Shifts round
-down, here and in any other implementation.
+p(s) is proportional to 2**(sum_k w_k L_k(s) + b(s)): L_k are the experts' log2 probabilities in Q16, w_k
+their weights in Q16, b(s) a bias for each symbol that follows the file at hand. After each symbol w and
+b take one step of gradient descent on its code length, as PAQ's mixers do (Mahoney 2005), so an unseen
+voice or language costs less. Shifts round down, here and in any other implementation.
 """
 
 import numpy as np
@@ -19,6 +19,10 @@ from fairseq_resynth.codec.integer_math import (
 
 WEIGHT_LIMIT = 4 << 16
 BIAS_LIMIT = 8 << 16
+CACHE_SIZE = 1 << 16
+CACHE_PRIOR = 20
+CACHE_SHARE = 13107  # 0.2 in Q16, at the start
+CACHE_LEAST = 655  # 0.01 in Q16
 FLOOR = -(24 << 16)  # the smallest log2 probability of an expert, Q16
 
 
@@ -98,6 +102,58 @@ def learn(
             error += 1 << 16
         moved = bias[other] + (error * rates[1] >> 16)
         bias[other] = min(max(moved, -BIAS_LIMIT), BIAS_LIMIT)
+
+
+@njit(cache=True)
+def blend_cache(
+    mixed: np.ndarray, cache: np.ndarray, context: int, share: int, frequencies: np.ndarray
+) -> None:
+    """Blends the mixed frequencies with what has followed the last unit in this very file.
+
+    The second opinion is (20 p(s) + c(s)) / (20 + n): the mixed p with the file's own counts c, n in sum.
+
+    Args:
+        mixed: (symbols,) int64 as `mix` wrote them.
+        cache: (CACHE_SIZE,) int32 counts; pairs of units share a place where there are many.
+        context: the last unit.
+        share: of the second opinion, Q16.
+        frequencies: (symbols,) int64, written, with the sum of `mixed`.
+    """
+    size = len(mixed)
+    total, rest, best = CACHE_PRIOR, 0, 0
+    for symbol in range(size):
+        total += cache[(context * size + symbol) & (CACHE_SIZE - 1)]
+        rest += mixed[symbol]
+    for symbol in range(size):
+        count = np.int64(cache[(context * size + symbol) & (CACHE_SIZE - 1)])
+        other = (CACHE_PRIOR * mixed[symbol] + (count << PROBABILITY_BITS)) // total
+        value = mixed[symbol] + ((other - mixed[symbol]) * share >> 16)
+        value = max(min(value, rest), 0)
+        frequencies[symbol] = value
+        rest -= value
+        if mixed[symbol] > mixed[best]:
+            best = symbol
+    frequencies[best] += rest
+
+
+@njit(cache=True)
+def learn_cache(
+    mixed: np.ndarray,
+    cache: np.ndarray,
+    context: int,
+    share: int,
+    frequencies: np.ndarray,
+    symbol: int,
+) -> int:
+    """Counts a symbol in the cache and returns the second opinion's new share, by Bayes' rule, Q16."""
+    size, total = len(mixed), CACHE_PRIOR
+    for other in range(size):
+        total += cache[(context * size + other) & (CACHE_SIZE - 1)]
+    place = (context * size + symbol) & (CACHE_SIZE - 1)
+    likely = (CACHE_PRIOR * mixed[symbol] + (np.int64(cache[place]) << PROBABILITY_BITS)) // total
+    cache[place] += 1
+    moved = share * (likely + 1) // (frequencies[symbol] + 1)
+    return min(max(moved, CACHE_LEAST), (1 << 16) - CACHE_LEAST)
 
 
 @njit(cache=True)

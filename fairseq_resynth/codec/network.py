@@ -1,7 +1,8 @@
 """A gated recurrent network in integers: the same bits on every processor, thread count and library version.
 
-One step a run of equal units. Weights and activations are Q12, sums int32 that cannot overflow (checked when loading),
-gates come from tables, so the order of summation does not matter and nothing is rounded by a floating point unit.
+One step a run of equal units. Weights and activations are Q12, sums int32 that cannot overflow (checked
+when loading), gates come from tables, so the order of summation does not matter and nothing is rounded
+by a floating point unit.
 """
 
 from dataclasses import dataclass, fields
@@ -23,10 +24,11 @@ ODDS_LIMIT = 12 << 16  # Q16
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Weights of the network. H hidden units, A units (A + 1 symbols: the last ends the file), R longest run, D.
+    """Weights. H: hidden units; A units, the symbol A ends the file; R: longest run; D: inner layer.
 
     Attributes:
-        unit_input: (A + 1, 3H) int32 Q12, input of the gates reset, update, new by the run's unit; row A at the start.
+        unit_input: (A + 1, 3H) int32 Q12, by the run's unit, of the gates reset, update and new; row A
+            at the start.
         run_input: (R + 1, 3H) int32 Q12, the same by the run's length.
         recurrent: (3H, H) int32 Q12.
         recurrent_bias: (H,) int32 Q12, of the new gate, inside the reset product.
@@ -34,7 +36,7 @@ class IntegerNetwork:
         unit_output_bias: (A + 1,) int32 Q12.
         run_hidden: (D, H) int32 Q12.
         run_hidden_unit: (A + 1, D) int32 Q12, by the unit whose run it is.
-        run_output: (R + 1, D) int32 Q12, to log2 probabilities of the run's length; length R means R or longer.
+        run_output: (R + 1, D) int32 Q12, to log2 probabilities of the run's length, R for R or longer.
         run_output_bias: (R + 1,) int32 Q12.
     """
 

@@ -122,8 +122,8 @@ def refine(
 ) -> None:
     """Turns a lower order's distribution into the next order's, in place.
 
-    Absolute discounting by 3/4, interpolated: p(s) = (c(s) - 3/4) / n + (3/4) m / n * lower(s), with m different
-    symbols in n (Ney, Essen & Kneser 1994).
+    Absolute discounting by 3/4, interpolated: p(s) = (c(s) - 3/4) / n + (3/4) m / n * lower(s), with m
+        different symbols in n (Ney, Essen & Kneser 1994).
 
     Args:
         probabilities: (symbols,) int64, Q24.

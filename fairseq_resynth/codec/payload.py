@@ -1,13 +1,14 @@
 """The coded streams of one file: in which order symbols come, the same for the encoder and the decoder.
 
-Frame by frame: a change bit (not for the first frame), after a change the unit; after the last unit of each span, its F0
-code; then the end of the units, the remaining F0 codes, and the number of samples. `docs/codec.md` specifies it.
+Frame by frame: a change bit (not for the first frame), after a change the unit; after the last unit of
+each span, its F0 code; then the end of the units, the remaining F0 codes, and the number of samples.
+`docs/codec.md` specifies it.
 """
 
 import hashlib
 import math
 from collections import Counter, deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from enum import Enum
 
 import numpy as np
@@ -65,7 +66,7 @@ class PayloadCoder:
         self._span: list[int] = []  # known units of the F0 code's span
 
     def steps(self) -> Steps:
-        """Yields what it needs: send a value to encode it, None to decode it, or anything once bytes have come."""
+        """Yields what it needs: send a value to encode it, None to decode it or once bytes have come."""
         span, count, unit_before = self._settings.units_per_f0_code, 0, self._unit_model.end
         f0_open = self._f0_model is not None
         while (yield from self._code_unit((yield Need.UNIT))) != END:
@@ -131,7 +132,7 @@ class PayloadCoder:
         raise CodecError(f"the file claims more than {LIMIT} F0 codes after its units")
 
     def _value(self, part: str, frequencies: np.ndarray, end: int, value: int | None) -> Steps:
-        """Codes a unit or an F0 code; the symbol `end` is the end, or escapes a value that the model lacks."""
+        """Codes a unit or an F0 code; the symbol `end` ends, or escapes a value that the model lacks."""
         symbol = None if value is None else end if value == END else min(value, end)
         name = "end" if value == END else part
         symbol = yield from self._symbol(name, frequencies, symbol)
@@ -150,7 +151,7 @@ class PayloadCoder:
         return total
 
     def _code_samples(self, value: int | None, count: int) -> Steps:
-        """Codes the samples beyond the units' own: none, up to two units' hops, or any number of either sign."""
+        """Codes the samples beyond the units' own: none, up to two hops, or any number of either sign."""
         hop = self._settings.unit_hop
         rest = None if value is None else value - count * hop
         kind = None if rest is None else 0 if rest == 0 else 1 if 0 < rest < 2 * hop else 2
@@ -172,98 +173,3 @@ class PayloadCoder:
         if value != END:
             stream.append(value)
         return value
-
-
-class PayloadWriter:
-    """Encodes streams as they come.
-
-    Attributes:
-        coder: see `PayloadCoder`.
-    """
-
-    def __init__(self, model: EntropyModel, has_f0: bool):
-        self._encoder = ByteEncoder()
-        self.coder = PayloadCoder(model, self._encoder, has_f0)
-        self._steps = self.coder.steps()
-        self._need: Need | None = next(self._steps)
-        self._queues: dict[Need, deque[int]] = {need: deque() for need in Need}
-        self._samples, self._unit_hop = 0, model.settings.unit_hop
-
-    def push(self, units: Iterable[int] = (), f0_codes: Iterable[int] = ()) -> None:
-        """Takes more of the streams.
-
-        Raises:
-            ValueError: a value is negative or too large.
-        """
-        for need, values in ((Need.UNIT, units), (Need.F0, f0_codes)):
-            values = np.asarray(values, dtype=np.int64).tolist()
-            if values and not (0 <= min(values) and max(values) <= LARGEST):
-                raise ValueError(
-                    f"{need.value}: expected integers from 0 to {LARGEST}, "
-                    f"found {min(values)} to {max(values)}"
-                )
-            self._queues[need].extend(values)
-            self._samples += (need is Need.UNIT) * len(values) * self._unit_hop
-        self._advance()
-
-    def end_units(self) -> bytes:
-        """Ends the units and returns what they cost alone, as bytes of a stream that holds nothing else yet."""
-        self._queues[Need.UNIT].append(END)
-        self._advance()
-        return self._encoder.finish()
-
-    def finish(self, num_samples: int | None = None) -> bytes:
-        """Ends the streams and returns all bytes, the settled ones included.
-
-        Args:
-            num_samples: of the waveform; None: units times their hop.
-        """
-        self._queues[Need.UNIT].append(END)
-        self._queues[Need.F0].append(END)
-        self._queues[Need.SAMPLES].append(self._samples if num_samples is None else num_samples)
-        self._advance()
-        return self._encoder.finish()
-
-    def settled(self) -> bytes:
-        """Returns the bytes so far that nothing later can change."""
-        return self._encoder.settled()
-
-    def _advance(self) -> None:
-        while self._need is not None and self._queues[self._need]:
-            try:
-                self._need = self._steps.send(self._queues[self._need].popleft())
-            except StopIteration:
-                self._need = None
-        self.coder.units.clear()
-        self.coder.f0_codes.clear()
-
-
-class PayloadReader:
-    """Decodes streams as their bytes come.
-
-    Attributes:
-        coder: see `PayloadCoder`; take units and F0 codes from its queues.
-        finished: whether everything has been decoded and checked against the encoder's bytes.
-    """
-
-    def __init__(self, model: EntropyModel, has_f0: bool):
-        self._decoder = ByteDecoder()
-        self.coder = PayloadCoder(model, self._decoder, has_f0)
-        self._steps = self.coder.steps()
-        next(self._steps)
-        self.finished = False
-
-    def feed(self, data: bytes, complete: bool) -> None:
-        """Takes more bytes; `complete` says that they were the last.
-
-        Raises:
-            CodecError: the bytes are damaged.
-        """
-        self._decoder.feed(data, complete)
-        while not self.finished and self._decoder.ready():
-            try:
-                self._steps.send(None)
-            except StopIteration:
-                self.finished = True
-        if complete:
-            self._decoder.finish()

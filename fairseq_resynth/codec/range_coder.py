@@ -1,8 +1,8 @@
-"""Range coding with constriction, whole bytes instead of its 32-bit words, and decoding of a file that still arrives.
+"""Range coding with constriction in whole bytes, and decoding of bytes that still arrive.
 
-constriction's Python interface takes probabilities as floating point numbers and turns them into fixed point with 24
-bits. Frequencies that are integers in sum 2**24 - symbols pass through exactly: each symbol gets its frequency + 1, so
-no rounding decides a byte (a test compares every interval).
+constriction's Python interface takes probabilities as floating point numbers and turns them into fixed
+point with 24 bits. Frequencies that are integers in sum 2**24 - symbols pass through exactly: each
+symbol gets its frequency + 1, so no rounding decides a byte (a test compares every interval).
 """
 
 import constriction
@@ -69,7 +69,7 @@ class ByteEncoder:
         return self._encoder.get_compressed()[:words].astype(">u4").tobytes().rstrip(b"\0")
 
     def finish(self) -> bytes:
-        """Returns the shortest bytes that decode to the symbols, followed by zeros for ever; never ends in a zero."""
+        """Returns the shortest bytes that, followed by zeros, decode to the symbols; the last is not zero."""
         words, (lower, width) = self._encoder.pos()
         sealed = self._encoder.get_compressed().astype(">u4").tobytes()
         size = words * WORD_BYTES + STATE_BITS // 8

@@ -1,26 +1,23 @@
 """Reading streams to code: data directories and plain unit files."""
 
-import ast
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from fairseq_resynth.codec.fit import Utterance
 from fairseq_resynth.data.files import read_json
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.units import parse_integers
-
-F0_KEYS = ("f0_codes", "f0")
-_NOT_UNITS = ("audio", "duration", "name", "speaker", *F0_KEYS)
-_FORMATS = "expected dict lines {'audio': 'a.wav', 'hubert': '1 2 3', 'duration': 0.06}, lines `name|1 2 3` or `1 2 3`"
+from fairseq_resynth.interop.unit_files import read_unit_file
 
 
 def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> list[Utterance]:
     """Reads the streams of a data directory or of a file.
 
     Args:
-        path: folder of `resynth quantize`, or a file of lines `name|1 2 3`, `name|1 2 3|4 5` (with F0 codes), `1 2 3`,
-            or dict lines, whose units are under the first key that is not audio, duration, name, speaker or F0.
+        path: folder of `resynth quantize`; or a file of lines `name|1 2 3`, `1 2 3` or dict lines, beside
+            whose NAME.txt a NAME.f0 may hold F0 codes, a line each.
         splits: of a folder; None: all.
 
     Raises:
@@ -30,22 +27,22 @@ def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> li
     path = Path(path)
     if path.is_dir():
         return [row for split in _splits(path, splits) for row in _read_split(path, split)]
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; {_FORMATS}, or a folder of `resynth quantize`."
-        )
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = read_unit_file(path)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text: {error}; {_FORMATS}.") from error
-    rows = [
-        _parse_line(line.strip(), f"{path}:{number}", f"{path.stem}-{number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip()
+        raise ValueError(f"{path} is not text: {error}.") from error
+    codes = _f0_rows(path.with_suffix(".f0"), len(rows))
+    return [
+        Utterance(Path(row.name).name or row.name, row.units, f0_codes)
+        for row, f0_codes in zip(rows, codes, strict=True)
     ]
-    if not rows:
-        raise ValueError(f"{path} has no line with units; {_FORMATS}.")
-    return rows
+
+
+def _f0_rows(path: Path, rows: int) -> Sequence[np.ndarray | None]:
+    if not path.is_file():
+        return [None] * rows
+    lines = read_lines(path, rows, "resynth quantize-f0")
+    return [parse_integers(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
 
 
 def _splits(folder: Path, splits: Sequence[str] | None) -> list[str]:
@@ -63,51 +60,21 @@ def _splits(folder: Path, splits: Sequence[str] | None) -> list[str]:
 
 
 def _read_split(folder: Path, split: str) -> Iterator[Utterance]:
-    units_path, f0_path = folder / f"{split}.units", folder / f"{split}.f0"
-    rows = len(units_path.read_text(encoding="utf-8").splitlines())
-    names: Sequence[str] = [f"{split}-{row + 1}" for row in range(rows)]
+    units_path = folder / f"{split}.units"
     if (folder / f"{split}.tsv").is_file():
         manifest = read_manifest(folder / f"{split}.tsv")
-        names = [manifest.name(row) for row in range(len(manifest))]
+        names: Sequence[str] = [manifest.name(row) for row in range(len(manifest))]
+    else:
+        count = len(units_path.read_text(encoding="utf-8").splitlines())
+        names = [f"{split}_{number}" for number in range(1, count + 1)]
     lines = read_lines(units_path, len(names), "resynth quantize")
-    f0_lines = None
-    if f0_path.is_file():
-        f0_lines = read_lines(f0_path, len(names), "resynth quantize-f0")
-    for row, line in enumerate(lines):
-        units = parse_integers(line, f"{units_path}:{row + 1}")
-        codes = None if f0_lines is None else parse_integers(f0_lines[row], f"{f0_path}:{row + 1}")
-        yield Utterance(names[row], units, codes)
-
-
-def _parse_line(line: str, where: str, name: str) -> Utterance:
-    if line.startswith("{"):
-        return _parse_dict(line, where, name)
-    parts = line.split("|")
-    if len(parts) == 1:
-        return Utterance(name, parse_integers(parts[0], where))
-    if len(parts) > 3:
-        raise ValueError(f"{where}: found {len(parts)} fields divided by |; {_FORMATS}.")
-    codes = parse_integers(parts[2], where) if len(parts) == 3 else None
-    return Utterance(parts[0].strip() or name, parse_integers(parts[1], where), codes)
-
-
-def _parse_dict(line: str, where: str, name: str) -> Utterance:
-    try:
-        fields = ast.literal_eval(line)
-        texts = {key: value for key, value in fields.items() if isinstance(value, str)}
-    except (ValueError, SyntaxError, AttributeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{where}: not a literal dictionary: {error}; {_FORMATS}.") from error
-    units = [key for key in texts if key not in _NOT_UNITS]
-    if not units:
-        raise ValueError(f"{where}: found the keys {', '.join(map(str, fields))}; {_FORMATS}.")
-    codes = next((parse_integers(texts[key], where) for key in F0_KEYS if key in texts), None)
-    audio = texts.get("audio", texts.get("name", name))
-    name = re.sub(r"\.\w+$", "", audio.replace("\\", "/").rsplit("/", 1)[-1])
-    return Utterance(name, parse_integers(texts[units[0]], where), codes)
+    f0_rows = _f0_rows(folder / f"{split}.f0", len(names))
+    for row, (name, line) in enumerate(zip(names, lines, strict=True)):
+        yield Utterance(name, parse_integers(line, f"{units_path}:{row + 1}"), f0_rows[row])
 
 
 def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -> dict[str, int]:
-    """Returns what `Settings` needs: from `units.json` and `f0_codes.json` of the folders, else from the rows.
+    """Returns what `Settings` needs, from the folders' `units.json` and `f0_codes.json` or from the rows.
 
     Raises:
         ValueError: the folders disagree.
