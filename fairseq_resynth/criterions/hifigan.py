@@ -13,7 +13,7 @@ from torch import Tensor
 from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators import HifiganDiscriminators, detach, split_batch
 
-LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d")
+LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d", "duration")
 
 
 @dataclass
@@ -37,6 +37,17 @@ class HifiganCriterionConfig(FairseqDataclass):
         default=0.0,
         metadata={"help": "gradient norm to clip the discriminators at; 0: not clipped"},
     )
+    duration_weight: float = field(
+        default=1.0,
+        metadata={"help": "weight of the duration predictor's loss, with --duration-predictor"},
+    )
+    discriminator_start: int = field(
+        default=0,
+        metadata={
+            "help": "updates that the generator first trains on the mel distance alone, without the "
+            "discriminators; 0, the paper: none"
+        },
+    )
     sample_rate: int = II("task.sample_rate")
 
 
@@ -56,6 +67,7 @@ class HifiganCriterion(FairseqCriterion):
         adversarial_weight: float,
         discriminator_width: float,
         clip_norm_d: float,
+        duration_weight: float,
         sample_rate: int,
     ):
         super().__init__(task)
@@ -63,6 +75,8 @@ class HifiganCriterion(FairseqCriterion):
         self.feature_matching_weight = feature_matching_weight
         self.adversarial_weight = adversarial_weight
         self.clip_norm_d = clip_norm_d
+        self.discriminator_start = discriminator_start
+        self.duration_weight = duration_weight
         self.log_mel = losses.LogMelSpectrogram(sample_rate)
         self.discriminators = HifiganDiscriminators(discriminator_width)
 
@@ -80,22 +94,33 @@ class HifiganCriterion(FairseqCriterion):
         (real_scores, _), (fake_scores, _) = split_batch(*self.discriminators(both))
         return losses.discriminator_loss(real_scores, fake_scores)
 
+    def mel_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """Returns (weighted mel L1 distance, {mel}) on (B, 1, T): the loss before `discriminator_start`."""
+        mel = losses.mel_l1(self.log_mel(real), self.log_mel(fake))
+        return self.mel_weight * mel, {"mel": mel}
+
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
         """Returns (weighted sum, {mel, adv_g, fm}) on (B, 1, T); the discriminators must be frozen."""
         with torch.no_grad():
             _, real_maps = self.discriminators(real)
         fake_scores, fake_maps = self.discriminators(fake)
-        terms = {
-            "mel": losses.mel_l1(self.log_mel(real), self.log_mel(fake)),
+        mel_loss, terms = self.mel_loss(real, fake)
+        terms |= {
             "adv_g": losses.generator_loss(fake_scores),
             "fm": losses.feature_matching_loss(detach(real_maps), fake_maps),
         }
         loss = (
-            self.mel_weight * terms["mel"]
+            mel_loss
             + self.adversarial_weight * terms["adv_g"]
             + self.feature_matching_weight * terms["fm"]
         )
         return loss, terms
+
+    def duration_terms(self, model, sample: Dict[str, Any]) -> Dict[str, Tensor]:
+        """Returns {"duration": its loss} for a model with a duration predictor, else {}."""
+        net_input = sample["net_input"]
+        loss = model.duration_loss(net_input["units"], net_input.get("unit_lengths"))
+        return {} if loss is None else {"duration": loss}
 
     def forward(self, model, sample, reduce: bool = True):
         """Returns (mel L1 summed over utterances, number of utterances, logged terms)."""
@@ -103,7 +128,8 @@ class HifiganCriterion(FairseqCriterion):
         real = sample["target"]
         num_frames = self._num_frames(sample, real)
         mel = losses.mel_l1(self.log_mel(real), self.log_mel(fake), num_frames)
-        logged = self.logged(sample, {"loss": mel, "mel": mel}, real.size(0))
+        terms = {"loss": mel, "mel": mel, **self.duration_terms(model, sample)}
+        logged = self.logged(sample, terms, real.size(0))
         return mel * real.size(0), real.size(0), logged
 
     def _num_frames(self, sample: Dict[str, Any], real: Tensor) -> Optional[Tensor]:

@@ -58,7 +58,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def gan_step(
-    sample: Dict[str, Any], model, criterion, optimizer, precision: str, ignore_grad: bool
+    sample: Dict[str, Any],
+    model,
+    criterion,
+    optimizer,
+    update_num: int,
+    precision: str,
+    ignore_grad: bool,
 ) -> Tuple[Tensor, int, Dict[str, Any]]:
     """Steps the discriminators and leaves the generator's gradients for fairseq's trainer to step.
 
@@ -67,6 +73,7 @@ def gan_step(
         model: the generator, with or without its DistributedDataParallel wrapper.
         criterion: HifiganCriterion, wrapped or not.
         optimizer: fairseq's, over the parameters of both.
+        update_num: updates done so far.
         precision: `float32` or `bfloat16`, of the forward passes.
         ignore_grad: whether this is a dummy batch, there to keep processes in step.
 
@@ -77,26 +84,33 @@ def gan_step(
     weight = 0.0 if ignore_grad else 1.0
     with autocast(real.device, precision):
         fake = model(**sample["net_input"])
-        freeze(criterion.discriminators, False)
-        loss_d = criterion.discriminator_loss(real, fake.detach())
-    optimizer.backward(loss_d * weight)
-    gnorm_d = _step_discriminators(criterion, optimizer, weight)
+    adversarial = update_num >= criterion.discriminator_start
+    terms: Dict[str, Tensor] = {}
+    if adversarial:
+        terms = _step_discriminators(real, fake, criterion, optimizer, precision, weight)
     # They stay frozen until the trainer has stepped: legacy_ddp would turn their missing gradients into
     # zeros, and Adam's momentum would move them a second time.
     freeze(criterion.discriminators, True)
     with autocast(real.device, precision):
-        loss, terms = criterion.generator_loss(real, fake)
+        objective = criterion.generator_loss if adversarial else criterion.mel_loss
+        loss, generator_terms = objective(real, fake)
     optimizer.backward(loss * weight)
-    terms = {**terms, "loss": loss, "loss_d": loss_d, "gnorm_d": gnorm_d}
+    terms |= {**generator_terms, "loss": loss}
     detached = {name: value.detach().float() for name, value in terms.items()}
     return loss.detach(), 1, criterion.logged(sample, detached, 1)
 
 
-def _step_discriminators(criterion, optimizer, weight: float) -> Tensor:
+def _step_discriminators(
+    real: Tensor, fake: Tensor, criterion, optimizer, precision: str, weight: float
+) -> Dict[str, Tensor]:
+    freeze(criterion.discriminators, False)
+    with autocast(real.device, precision):
+        loss_d = criterion.discriminator_loss(real, fake.detach())
+    optimizer.backward(loss_d * weight)
     parameters = list(criterion.discriminators.parameters())
     # Calling a criterion's method bypasses its DDP wrapper: nobody else averages these gradients.
     average_gradients(parameters, weight)
     norm = torch.nn.utils.clip_grad_norm_(parameters, criterion.clip_norm_d or float("inf"))
     optimizer.step()
     optimizer.zero_grad()
-    return norm
+    return {"loss_d": loss_d, "gnorm_d": norm}

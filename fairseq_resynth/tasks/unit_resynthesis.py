@@ -159,7 +159,9 @@ class UnitResynthesisTask(FairseqTask):
         model.set_num_updates(update_num)
         self._validation_log.num_updates = update_num + 1
         self._criterion = criterion
-        return gan_step(sample, model, criterion, optimizer, self.cfg.autocast, ignore_grad)
+        return gan_step(
+            sample, model, criterion, optimizer, update_num, self.cfg.autocast, ignore_grad
+        )
 
     def optimizer_step(self, optimizer, model, update_num) -> None:
         """Steps the generator, then gives the discriminators their gradients back."""

@@ -173,3 +173,15 @@ def test_autocast_bfloat16_stays_near_float32(tiny_data, tmp_path):
     for name in ("mel", "adv_g", "loss_d"):
         assert logs[0][name] == pytest.approx(logs[1][name], rel=0.03)
     assert logs[0]["mel"] != logs[1]["mel"]  # the option does something
+
+
+def test_discriminators_wait_for_their_start(tiny_data, tmp_path):
+    trainer = build_trainer(tiny_data, tmp_path, "--discriminator-start", "1")
+    before = [p.clone() for p in trainer.criterion.discriminators.parameters()]
+    samples = list(batches(trainer, 1))
+    first = trainer.train_step([samples[0]])
+    after = list(trainer.criterion.discriminators.parameters())
+    assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    assert "loss_d" not in first and first["loss"] == pytest.approx(45 * first["mel"], rel=1e-3)
+    assert "loss_d" in trainer.train_step([samples[1]])
+    assert not all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
