@@ -68,6 +68,7 @@ class HifiganCriterion(FairseqCriterion):
         discriminator_width: float,
         clip_norm_d: float,
         duration_weight: float,
+        discriminator_start: int,
         sample_rate: int,
     ):
         super().__init__(task)
