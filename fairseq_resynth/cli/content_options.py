@@ -1,15 +1,10 @@
-"""Options of the verbs that run a content encoder, and the splits of a data directory."""
+"""Options of the verbs that run a content encoder."""
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from fairseq_resynth.data.manifest import Manifest, read_manifest
 from fairseq_resynth.interop.content_encoder import FEATURE_TYPES
-
-SPLITS = ("train", "valid", "test")
 
 
 def add_encoder(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -29,7 +24,10 @@ def add_encoder(parser: argparse.ArgumentParser, required: bool) -> None:
         "--layer",
         type=int,
         metavar="L",
-        help="as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers",
+        help="as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers; hf, torchaudio from 1",
+    )
+    parser.add_argument(
+        "--bundle", metavar="NAME", help="for torchaudio: which of its pipelines, such as HUBERT_BASE"
     )
     parser.add_argument(
         "--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)"
@@ -69,25 +67,3 @@ def batch_samples(args: argparse.Namespace, device: torch.device, sample_rate: i
     if args.batch_seconds < 0:
         raise ValueError(f"--batch-seconds is {args.batch_seconds}, expected 0 or more")
     return int(args.batch_seconds * sample_rate)
-
-
-def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Manifest]:
-    """Reads the manifests of a data directory.
-
-    Args:
-        data: the directory.
-        names: which splits; None: those of train, valid and test that are there.
-
-    Raises:
-        FileNotFoundError: no directory, no manifest at all, or not one that was named.
-    """
-    data = Path(data)
-    if not data.is_dir():
-        raise FileNotFoundError(f"{data} is not a folder. Make it with `resynth manifest`.")
-    names = names or [name for name in SPLITS if (data / f"{name}.tsv").is_file()]
-    if not names:
-        raise FileNotFoundError(
-            f"{data} has none of {', '.join(f'{name}.tsv' for name in SPLITS)}. Make them with "
-            "`resynth manifest`."
-        )
-    return {name: read_manifest(data / f"{name}.tsv") for name in names}

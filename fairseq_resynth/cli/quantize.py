@@ -10,16 +10,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.content_options import (
-    add_encoder,
-    batch_samples,
-    prepare_device,
-    read_splits,
-)
+from fairseq_resynth.cli.content_options import add_encoder, batch_samples, prepare_device
 from fairseq_resynth.cli.options import add_json, add_shard, failure_lines, report
 from fairseq_resynth.data.kmeans import load_kmeans
 from fairseq_resynth.data.quantize import Outcome, foreign_units, quantize_split
 from fairseq_resynth.data.sharding import parse_shard
+from fairseq_resynth.data.splits import read_splits
 from fairseq_resynth.interop.content_encoder import ContentEncoder, build_encoder
 
 
@@ -68,7 +64,10 @@ def _encoder(args: argparse.Namespace, device) -> ContentEncoder:
             f"--feature-type is {feature_type}, {args.kmeans} was made from "
             f"{kmeans.description['feature_type']} features. Run `resynth kmeans` for {feature_type}."
         )
-    return ContentEncoder(build_encoder(feature_type, args.checkpoint_path, layer, device), kmeans)
+    bundle = args.bundle or kmeans.description.get("bundle")
+    return ContentEncoder(
+        build_encoder(feature_type, args.checkpoint_path, layer, device, bundle), kmeans
+    )
 
 
 def _lines(split: str, outcome: Outcome) -> list[str]:

@@ -8,10 +8,10 @@ DATA holds what `resynth f0` wrote. F0 is normalised by each speaker's statistic
 import argparse
 
 from fairseq_resynth.checkpoints import load_f0_vqvae
-from fairseq_resynth.cli.content_options import read_splits
 from fairseq_resynth.cli.options import add_json, add_shard, report
 from fairseq_resynth.data.f0_codes import F0CodeWriter
 from fairseq_resynth.data.sharding import parse_shard
+from fairseq_resynth.data.splits import read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
