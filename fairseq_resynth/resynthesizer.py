@@ -14,6 +14,7 @@ from fairseq_resynth.data.f0_codes import encode_f0
 from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.content_encoder import ContentEncoder
+from fairseq_resynth.modules.unit_generator import F0_HOP
 from fairseq_resynth.unit_decoder import EncodedSpeech, Speaker, UnitDecoder
 
 
@@ -100,23 +101,28 @@ class Resynthesizer:
         wav = _waveform(wav, sample_rate)
         units = self.encoder.encode(wav)
         f0_codes = self._encode_f0(wav, len(units), speaker) if self.streams.num_f0_codes else None
-        return EncodedSpeech(units, f0_codes, speaker, len(wav))
+        f0 = None
+        if self.streams.f0_channels:
+            frames = -(-len(units) * self.streams.unit_hop // F0_HOP)
+            f0 = np.atleast_2d(self._normalized_f0(wav, speaker))[:, :frames]
+            f0 = np.pad(f0, ((0, 0), (0, frames - f0.shape[1])))
+        return EncodedSpeech(units, f0_codes, speaker, len(wav), f0)
 
     def _encode_f0(self, wav: np.ndarray, num_units: int, speaker: str | None) -> np.ndarray:
         if self.bundle.f0_vqvae is None:
             raise ValueError(
                 "to encode pitch, give the checkpoint of the F0 quantiser (f0_path=…)."
             )
+        codes = encode_f0(self.bundle.f0_vqvae, self._normalized_f0(wav, speaker))
+        return codes[: -(-num_units * self.streams.unit_hop // self.streams.f0_code_hop)]
+
+    def _normalized_f0(self, wav: np.ndarray, speaker: str | None) -> np.ndarray:
         f0 = extract_f0(wav, self.streams.f0_codes.get("f0_method", "yaapt"))
         if speaker is not None and self.statistics is not None:
-            normalized = self.statistics.normalize(f0, speaker)
-        elif not f0.any():
-            normalized = f0
-        else:
-            own = SpeakerStatistics.from_frames([("", f0)])
-            normalized = own.normalize(f0, None)
-        codes = encode_f0(self.bundle.f0_vqvae, normalized)
-        return codes[: -(-num_units * self.streams.unit_hop // self.streams.f0_code_hop)]
+            return self.statistics.normalize(f0, speaker)
+        if not f0.any():
+            return f0
+        return SpeakerStatistics.from_frames([("", f0)]).normalize(f0, None)
 
     def decode(
         self,
@@ -124,9 +130,39 @@ class Resynthesizer:
         f0_codes: np.ndarray | None = None,
         speaker: Speaker | None = None,
         unit_lengths: Sequence[int] | None = None,
+        f0: np.ndarray | None = None,
+        style: str | Sequence[str] | None = None,
     ) -> np.ndarray:
         """Turns streams into speech, (B, U) and (B, F) to (B, 1, T); see `UnitDecoder.decode`."""
-        return self.decoder.decode(units, f0_codes, speaker, unit_lengths)
+        return self.decoder.decode(units, f0_codes, speaker, unit_lengths, f0, style)
+
+    def speak(
+        self,
+        units: Sequence[np.ndarray],
+        speaker: str | None = None,
+        rate: float = 1.0,
+        style: str | None = None,
+    ) -> list[np.ndarray]:
+        """Speaks units without repeats, as a language model gives them, for as long as predicted.
+
+        Args:
+            units: (U,) integers of each utterance; runs of a unit count as one.
+            speaker: the voice; needed when the model has several.
+            rate: of speaking; 2 halves every duration.
+            style: needed when the model has several.
+
+        Returns:
+            (T,) float32 at 16 kHz for each utterance.
+
+        Raises:
+            ValueError: the model has no duration predictor, or wants pitch; units outside the table.
+        """
+        if self.streams.num_f0_codes or self.streams.f0_channels:
+            raise ValueError("the model wants pitch, and units without repeats come without it.")
+        expanded = self.decoder.expand(units, rate)
+        return self.decoder.decode_all(
+            [EncodedSpeech(row, speaker=speaker, style=style) for row in expanded]
+        )
 
     def convert(
         self,

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.units import collapse_runs
+from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 Speaker = str | int | Sequence[str | int] | np.ndarray
@@ -21,12 +23,16 @@ class EncodedSpeech:
         f0_codes: (F,) int64 pitch codes, None for a model without pitch.
         speaker: name of who speaks, None when unknown.
         num_samples: of the recording.
+        f0: (C, N) float normalised continuous F0 at 200 Hz, for a model on it.
+        style: name of the speaking style, for a model with styles.
     """
 
     units: np.ndarray
     f0_codes: np.ndarray | None = None
-    speaker: str | None = None
+    speaker: str | np.ndarray | None = None
     num_samples: int = 0
+    f0: np.ndarray | None = None
+    style: str | None = None
 
 
 class UnitDecoder:
@@ -53,14 +59,19 @@ class UnitDecoder:
         f0_codes: np.ndarray | None = None,
         speaker: Speaker | None = None,
         unit_lengths: Sequence[int] | None = None,
+        f0: np.ndarray | None = None,
+        style: str | Sequence[str] | None = None,
     ) -> np.ndarray:
         """Turns streams into speech.
 
         Args:
             units: (B, U) integers.
             f0_codes: (B, F) integers, F >= U * unit_hop / f0_code_hop, for a model with pitch.
-            speaker: a name or index, or one a row; needed when the model has several.
+            speaker: a name or index, or one a row; needed when the model has several. For a model on
+                speaker vectors: (D,) or (B, D) float.
             unit_lengths: units of each row of a padded batch; None: no padding.
+            f0: (B, C, N) float, normalised, N >= U * unit_hop / 80, for a model on continuous F0.
+            style: a name, or one a row; needed when the model has several.
 
         Returns:
             (B, 1, U * unit_hop) float32, 0 behind a row's end.
@@ -72,11 +83,51 @@ class UnitDecoder:
         inputs = {"units": units}
         if f0_codes is not None:
             inputs["f0_codes"] = self._integers("f0_codes", f0_codes, self.streams.num_f0_codes)
-        if self.streams.speakers or speaker is not None:
+        if f0 is not None:
+            inputs["f0"] = self._floats("f0", f0, (len(units), self.streams.f0_channels, None))
+        if self.streams.speaker_dim:
+            shape = (len(units), self.streams.speaker_dim)
+            vectors = np.asarray(speaker, np.float32)
+            inputs["speaker"] = self._floats("speaker", np.atleast_2d(vectors), shape)
+        elif self.streams.speakers or speaker is not None:
             inputs["speaker"] = self._speakers(speaker, len(units))
+        if self.streams.styles or style is not None:
+            inputs["style"] = self._styles(style, len(units))
         if unit_lengths is not None:
             inputs["unit_lengths"] = torch.as_tensor(list(unit_lengths), device=self.device)
         return self.generator(**inputs).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def expand(
+        self, units: Sequence[np.ndarray], rate: float = 1.0, batch_units: int = 3000
+    ) -> list[np.ndarray]:
+        """Repeats each unit as often as the duration predictor says.
+
+        Args:
+            units: (U,) integers of each utterance; runs of a unit count as one.
+            rate: of speaking; 2 halves every duration.
+            batch_units: in a batch, padding included; a row's result does not depend on its batch.
+
+        Returns:
+            (U',) int64 units at the model's rate for each utterance.
+
+        Raises:
+            ValueError: the model has no duration predictor, units outside the table, no positive rate.
+        """
+        rows = [collapse_runs(row)[0] for row in units]
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+        expanded: list[np.ndarray] = [np.zeros(0, np.int64)] * len(rows)
+        while order:
+            count = max(1, batch_units // max(1, len(rows[order[-1]])))
+            batch, order = order[-count:], order[:-count]
+            lengths = torch.tensor([len(rows[row]) for row in batch], device=self.device)
+            padded = self._integers(
+                "units", _pad([rows[row] for row in batch]), self.streams.num_units
+            )
+            counts = expand_counts(self.generator.log_durations(padded, lengths), rate).cpu()
+            for row, repeats in zip(batch, counts.numpy(), strict=True):
+                expanded[row] = np.repeat(rows[row], repeats[: len(rows[row])])
+        return expanded
 
     def decode_all(
         self, utterances: Sequence[EncodedSpeech], batch_seconds: float = 60.0
@@ -108,12 +159,17 @@ class UnitDecoder:
         f0_codes = None
         if self.streams.num_f0_codes:
             f0_codes = _pad([utterance.f0_codes for utterance in utterances])
-        speakers = [u.speaker for u in utterances] if self.streams.speakers else None
+        f0 = None
+        if self.streams.f0_channels:
+            f0 = _pad([utterance.f0 for utterance in utterances])
+        has_speakers = self.streams.speakers or self.streams.speaker_dim
         wavs = self.decode(
             _pad([utterance.units for utterance in utterances]),
             f0_codes,
-            speakers,
+            [u.speaker for u in utterances] if has_speakers else None,
             lengths if min(lengths) != max(lengths) else None,
+            f0,
+            [u.style for u in utterances] if self.streams.styles else None,
         )
         hop = self.streams.unit_hop
         return [wav[0, : length * hop] for wav, length in zip(wavs, lengths, strict=True)]
@@ -129,6 +185,27 @@ class UnitDecoder:
                 f"{name}: found values from {array.min()} to {array.max()}, the model has 0 to {size - 1}."
             )
         return torch.as_tensor(array.astype(np.int64), device=self.device)
+
+    def _floats(self, name: str, values: np.ndarray, shape: tuple) -> torch.Tensor:
+        array = np.asarray(values, np.float32)
+        if array.ndim == 2 and len(shape) == 2 and len(array) == 1:
+            array = np.repeat(array, shape[0], axis=0)
+        fits = array.ndim == len(shape) and all(
+            expected in (None, found) for expected, found in zip(shape, array.shape, strict=True)
+        )
+        if not fits or not np.isfinite(array).all():
+            raise ValueError(f"{name}: found shape {array.shape}, expected finite values, {shape}.")
+        return torch.from_numpy(array).to(self.device)
+
+    def _styles(self, style: str | Sequence[str] | None, rows: int) -> torch.Tensor:
+        names = list(self.streams.styles)
+        wanted = [style] * rows if style is None or isinstance(style, str) else list(style)
+        if len(names) == 1:
+            wanted = [name or names[0] for name in wanted]
+        for name in wanted:
+            if name not in names:
+                raise ValueError(f"style {name!r}: the model has {', '.join(names) or 'none'}.")
+        return torch.tensor([names.index(name) for name in wanted], device=self.device)
 
     def _speakers(self, speaker: Speaker | None, rows: int) -> torch.Tensor:
         if speaker is None and len(self.streams.speakers) == 1:
@@ -153,5 +230,7 @@ class UnitDecoder:
 
 
 def _pad(rows: list[np.ndarray]) -> np.ndarray:
-    width = max(len(row) for row in rows)
-    return np.stack([np.pad(row, (0, width - len(row))) for row in rows])
+    width = max(row.shape[-1] for row in rows)
+    return np.stack(
+        [np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, width - row.shape[-1])]) for row in rows]
+    )

@@ -25,6 +25,9 @@ class Streams:
         f0_codes: `f0_codes.json`: how the pitch codes were made.
         speaker_statistics: `speakers.json`: F0 mean and deviation by name.
         sample_rate: Hz.
+        f0_channels: channels of continuous F0 at 200 Hz, instead of codes; 0: none.
+        speaker_dim: dimensions of speaker vectors, instead of a table of `speakers`; 0: a table.
+        styles: names of speaking styles, the index of each is its row; empty: none.
     """
 
     unit_hop: int
@@ -36,15 +39,23 @@ class Streams:
     f0_codes: dict[str, Any] = field(default_factory=dict)
     speaker_statistics: dict[str, Any] = field(default_factory=dict)
     sample_rate: int = SAMPLE_RATE
+    f0_channels: int = 0
+    speaker_dim: int = 0
+    styles: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
-        return {**asdict(self), "speakers": list(self.speakers)}
+        return {
+            **asdict(self),
+            "speakers": list(self.speakers),
+            "styles": list(self.styles),
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Streams":
         """Inverse of `to_dict`."""
-        return cls(**{**values, "speakers": tuple(values.get("speakers", ()))})
+        names = {key: tuple(values.get(key, ())) for key in ("speakers", "styles")}
+        return cls(**{**values, **names})
 
     def speaker_index(self, name: str) -> int:
         """Returns the row of a speaker.

@@ -74,3 +74,10 @@ def read_integer_rows(path: str | Path, rows: int, made_by: str) -> IntegerRows:
 def format_integers(values: Sequence[int] | np.ndarray) -> str:
     """Formats integers as one line of a stream file, without the line break."""
     return " ".join(map(str, np.asarray(values).tolist()))
+
+
+def collapse_runs(units: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Collapses repeats: (U,) integers to (units without repeats, how often each came), (R,) int64 both."""
+    units = np.asarray(units, dtype=np.int64)
+    starts = np.flatnonzero(np.diff(units, prepend=units[:1] - 1))
+    return units[starts], np.diff(starts, append=len(units))

@@ -9,8 +9,8 @@ F0_HOP = 80  # samples between F0 frames: 200 Hz at 16 kHz
 class UnitGenerator(nn.Module):
     """Content units, pitch and speaker to a waveform (Polyak et al., 2021, section 2.2).
 
-    A frame's channels are [units | pitch | speaker]; each stream is held for as many frames as its hop
-    spans. A stream is there when its size is not 0.
+    A frame's channels are [units | pitch | speaker | style]; each stream is held for as many frames as its
+    hop spans. A stream is there when its size is not 0.
 
     Args:
         generator: maps (B, C, L) frames to (B, 1, L * generator.hop) samples, C = `frame_channels(…)`.
@@ -22,6 +22,8 @@ class UnitGenerator(nn.Module):
         num_speakers: size of the speaker table, 0 for none.
         speaker_dim: dimensions of a speaker vector, instead of the table; 0 for none.
         embedding_dim: channels of each embedded stream.
+        num_styles: size of the table of styles (Nguyen et al., 2023, Expresso), 0 for none.
+        duration_predictor: maps embedded collapsed units to log(count + 1); None: there is none.
 
     Raises:
         ValueError: two forms of one stream, or hops that the generator's hop does not divide.
@@ -38,6 +40,8 @@ class UnitGenerator(nn.Module):
         num_speakers: int = 0,
         speaker_dim: int = 0,
         embedding_dim: int = 128,
+        num_styles: int = 0,
+        duration_predictor: nn.Module | None = None,
     ):
         super().__init__()
         if num_f0_codes and f0_channels or num_speakers and speaker_dim:
@@ -56,6 +60,8 @@ class UnitGenerator(nn.Module):
             self.speaker_embedding = nn.Embedding(num_speakers, embedding_dim)
         elif speaker_dim:
             self.speaker_embedding = nn.Linear(speaker_dim, embedding_dim)
+        self.style_embedding = nn.Embedding(num_styles, embedding_dim) if num_styles else None
+        self.duration_predictor = duration_predictor
 
     @staticmethod
     def frame_channels(
@@ -64,9 +70,10 @@ class UnitGenerator(nn.Module):
         num_speakers: int = 0,
         speaker_dim: int = 0,
         embedding_dim: int = 128,
+        num_styles: int = 0,
     ) -> int:
         """Returns the channels of a frame for these streams."""
-        embedded = 1 + bool(num_f0_codes) + bool(num_speakers or speaker_dim)
+        embedded = 1 + bool(num_f0_codes) + bool(num_speakers or speaker_dim) + bool(num_styles)
         return embedded * embedding_dim + f0_channels
 
     def forward(
@@ -76,6 +83,7 @@ class UnitGenerator(nn.Module):
         speaker: Tensor | None = None,
         f0: Tensor | None = None,
         unit_lengths: Tensor | None = None,
+        style: Tensor | None = None,
     ) -> Tensor:
         """Generates speech.
 
@@ -85,6 +93,7 @@ class UnitGenerator(nn.Module):
             speaker: (B,) int64, or (B, D) float for a model on speaker vectors.
             f0: (B, C, N) float, normalised, for a model on continuous F0.
             unit_lengths: (B,) units of each row in a padded batch; None: no padding.
+            style: (B,) int64, for a model with styles.
 
         Returns:
             (B, 1, U * unit_hop) samples in [-1, 1], 0 behind a row's end.
@@ -96,7 +105,8 @@ class UnitGenerator(nn.Module):
         streams = [units_embedded.repeat_interleave(self.unit_repeats, dim=2)]
         frames = streams[0].size(2)
         streams += self._pitch(f0_codes, f0, frames)
-        streams += self._speaker(speaker, frames)
+        streams += _held("speaker", speaker, self.speaker_embedding, frames)
+        streams += _held("style", style, self.style_embedding, frames)
         lengths = None if unit_lengths is None else unit_lengths * self.unit_repeats
         return self.generator(torch.cat(streams, dim=1), lengths)
 
@@ -115,11 +125,28 @@ class UnitGenerator(nn.Module):
             )
         return [pitch[:, :, :frames]]
 
-    def _speaker(self, speaker: Tensor | None, frames: int) -> list[Tensor]:
-        _check_given("speaker", speaker, self.speaker_embedding is not None)
-        if self.speaker_embedding is None:
-            return []
-        return [self.speaker_embedding(speaker)[:, :, None].expand(-1, -1, frames)]
+    def log_durations(self, units: Tensor, unit_lengths: Tensor | None = None) -> Tensor:
+        """Predicts log(count + 1) of each of (B, U) collapsed units: (B, U).
+
+        Raises:
+            ValueError: the model has no duration predictor.
+        """
+        if self.duration_predictor is None:
+            raise ValueError(
+                "the model has no duration predictor: train it with --duration-predictor, or give units "
+                "whose repeats were not collapsed."
+            )
+        embedded = self.unit_embedding(units).transpose(1, 2)
+        return self.duration_predictor(embedded, unit_lengths)
+
+
+def _held(
+    name: str, value: Tensor | None, embedding: nn.Module | None, frames: int
+) -> list[Tensor]:
+    _check_given(name, value, embedding is not None)
+    if embedding is None:
+        return []
+    return [embedding(value)[:, :, None].expand(-1, -1, frames)]
 
 
 def _check_given(stream: str, value: Tensor | None, expected: bool) -> None:

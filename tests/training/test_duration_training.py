@@ -39,6 +39,7 @@ def trained(data, tmp_path_factory):
     trainer = build_trainer(data, folder, *OPTIONS, "--lr", "3e-3", "--segment-size", "5120")
     logs = [trainer.train_step([sample]) for sample in batches(trainer, 30)]
     trainer.consolidate_optimizer()
+    folder.mkdir()
     trainer.save_checkpoint(str(folder / "checkpoint.pt"), {})
     return folder / "checkpoint.pt", logs
 

@@ -1,0 +1,123 @@
+"""How long each unit lasts, for sequences whose repeats were collapsed."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Runs = tuple[Tensor, Tensor, Tensor]
+
+
+class DurationPredictor(nn.Module):
+    """FastSpeech 2's variance predictor (Ren et al., 2021, section 2.2) over the units' embeddings.
+
+    Predicts log(count + 1). Layers are named as in fairseq's, whose weights load as they are.
+
+    Args:
+        in_channels: of a unit's embedding.
+        hidden_channels: of both convolutions.
+        kernel_size: odd.
+        dropout: after each convolution's layer norm, in training.
+
+    Raises:
+        ValueError: an even kernel size.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 128,
+        hidden_channels: int = 128,
+        kernel_size: int = 3,
+        dropout: float = 0.5,
+    ):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"the duration predictor's kernel is {kernel_size}, expected it odd.")
+        padding = kernel_size // 2
+
+        def conv(channels: int) -> nn.Sequential:
+            layer = nn.Conv1d(channels, hidden_channels, kernel_size, padding=padding)
+            return nn.Sequential(layer, nn.ReLU())
+
+        self.conv1 = conv(in_channels)
+        self.ln1 = nn.LayerNorm(hidden_channels)
+        self.conv2 = conv(hidden_channels)
+        self.ln2 = nn.LayerNorm(hidden_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.proj = nn.Linear(hidden_channels, 1)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Predicts log(count + 1) of each unit.
+
+        Args:
+            x: (B, C, U) embeddings of collapsed units.
+            lengths: (B,) units of each row; what lies behind does not change them. None: no padding.
+
+        Returns:
+            (B, U).
+        """
+        mask = 1.0
+        if lengths is not None:
+            inside = torch.arange(x.size(2), device=x.device) < lengths[:, None]
+            mask = inside.to(x.dtype)[:, None]
+        x = self.dropout(self.ln1(self.conv1(x * mask).transpose(1, 2)))
+        x = self.conv2(x.transpose(1, 2) * mask).transpose(1, 2)
+        return self.proj(self.dropout(self.ln2(x))).squeeze(2)
+
+
+def expand_counts(log_counts: Tensor, rate: float = 1.0) -> Tensor:
+    """Turns predictions into whole numbers of frames.
+
+    Args:
+        log_counts: (…) log(count + 1).
+        rate: of speaking; 2 halves every duration.
+
+    Returns:
+        (…) int64, at least 1.
+
+    Raises:
+        ValueError: a rate that is not positive.
+    """
+    if not 0 < rate < float("inf"):
+        raise ValueError(f"the speaking rate is {rate}, expected a positive factor.")
+    return torch.round((torch.exp(log_counts) - 1) / rate).long().clamp(min=1)
+
+
+def find_runs(units: Tensor, lengths: Tensor | None = None) -> Runs:
+    """Collapses repeats.
+
+    Args:
+        units: (B, U) int64.
+        lengths: (B,) units of each row; None: no padding.
+
+    Returns:
+        (collapsed (B, R), how often each was repeated (B, R), runs of each row (B,)), int64, padded with 0.
+    """
+    sizes = [units.size(1)] * len(units) if lengths is None else lengths.tolist()
+    found = [
+        torch.unique_consecutive(row[:size], return_counts=True)
+        for row, size in zip(units, sizes, strict=True)
+    ]
+    collapsed, counts = (
+        torch.nn.utils.rnn.pad_sequence([row[part] for row in found], batch_first=True)
+        for part in (0, 1)
+    )
+    return collapsed, counts, torch.tensor([len(row[0]) for row in found], device=units.device)
+
+
+def duration_loss(log_counts: Tensor, counts: Tensor, num_runs: Tensor) -> Tensor:
+    """Mean squared error of log(count + 1) over the runs that a crop did not cut.
+
+    A row's first and last run go on outside its crop, so their counts say nothing and are left out.
+
+    Args:
+        log_counts: (B, R) predictions.
+        counts: (B, R) int64.
+        num_runs: (B,) int64.
+
+    Returns:
+        (); 0 when no row has three runs.
+    """
+    index = torch.arange(counts.size(1), device=counts.device)
+    inner = (index > 0) & (index < num_runs[:, None] - 1)
+    error = F.mse_loss(log_counts.float(), torch.log1p(counts.float()), reduction="none")
+    return (error * inner).sum() / inner.sum().clamp(min=1)
