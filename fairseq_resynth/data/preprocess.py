@@ -16,12 +16,12 @@ from fairseq_resynth.data.audio import (
     resample,
     write_audio,
 )
+from fairseq_resynth.data.f0 import SHORTEST
 from fairseq_resynth.data.files import read_json, write_json
 from fairseq_resynth.data.sharding import Shard
 from fairseq_resynth.data.workers import parallel_map, progress
 
 PAD_MULTIPLE = 1280  # samples: a whole number of F0 codes, and of unit frames at either hop
-SHORTEST = 320  # samples: one unit frame
 TRIM_DB = 20  # below the loudest frame, as librosa.effects.trim counts
 
 

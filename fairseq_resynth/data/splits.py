@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_resynth.data.audio import AUDIO_SUFFIXES, audio_length
+from fairseq_resynth.data.f0 import SHORTEST
 from fairseq_resynth.data.files import write_text
 from fairseq_resynth.data.manifest import Manifest, read_manifest, write_manifest
-from fairseq_resynth.data.preprocess import SHORTEST
 from fairseq_resynth.data.references import listed
 from fairseq_resynth.data.workers import progress
 
