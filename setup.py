@@ -23,6 +23,7 @@ REQUIREMENTS = [
     "constriction>=0.4,<0.6",
 ]
 EXTRAS = {
+    "hf": ["transformers>=5,<6"],  # content encoders: --feature-type hf
     "eval": [
         "pyworld>=0.3.4,<0.4",
         "praat-parselmouth>=0.4,<0.5",

@@ -18,16 +18,18 @@ def add_encoder(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
         "--checkpoint-path",
         metavar="P",
-        help="the encoder's weights, in the layout they were released in",
+        help="the encoder's weights, as they were released; for hf a folder or a name on the hub",
     )
     parser.add_argument(
         "--layer",
         type=int,
         metavar="L",
-        help="as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers; hf, torchaudio from 1",
+        help="as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers; others from 1",
     )
     parser.add_argument(
-        "--bundle", metavar="NAME", help="for torchaudio: which of its pipelines, such as HUBERT_BASE"
+        "--bundle",
+        metavar="NAME",
+        help="for torchaudio: which of its pipelines, such as HUBERT_BASE",
     )
     parser.add_argument(
         "--device", default="cpu", help="cpu, cuda, cuda:1 … (default: %(default)s)"

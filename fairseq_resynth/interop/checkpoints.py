@@ -155,8 +155,8 @@ def _is_small(node: ast.AST) -> bool:
 
 
 @contextmanager
-def quiet_fairseq() -> Iterator[None]:
-    """Keeps fairseq and hydra from printing whole configurations while they build a model."""
+def quiet() -> Iterator[None]:
+    """Keeps fairseq, hydra and transformers from printing whole configurations while they build a model."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fairseq_resynth.data.features import FrameEncoder, LogMelEncoder
 from fairseq_resynth.data.kmeans import KMeans, load_kmeans, require_same_features
 
-FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc")
+FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc", "hf", "torchaudio")
 
 
 def build_encoder(
@@ -19,14 +19,17 @@ def build_encoder(
     checkpoint_path: str | Path | None = None,
     layer: int | None = None,
     device: str | torch.device = "cpu",
+    bundle: str | None = None,
 ) -> FrameEncoder:
     """Builds the encoder that `--feature-type` names.
 
     Args:
         feature_type: one of `FEATURE_TYPES`.
         checkpoint_path: the weights, in the layout they were released in; none for logmel.
-        layer: as GSLM's `--layer`: HuBERT from 1, wav2vec 2.0 from 0, CPC how many LSTM layers.
+        layer: as GSLM's `--layer`: HuBERT from 1, wav2vec 2.0 from 0, CPC how many LSTM layers; otherwise how
+            many transformer blocks.
         device: where to compute.
+        bundle: for torchaudio, which of its pipelines the checkpoint belongs to.
 
     Raises:
         FileNotFoundError: no such checkpoint.
@@ -42,14 +45,31 @@ def build_encoder(
         return LogMelEncoder(device)
     if checkpoint_path is None or layer is None:
         raise ValueError(f"--feature-type {feature_type} needs --checkpoint-path and --layer")
+    if feature_type == "torchaudio" and bundle is None:
+        raise ValueError("--feature-type torchaudio needs --bundle, for instance HUBERT_BASE")
+    return _with_weights(feature_type, checkpoint_path, layer, device, bundle)
+
+
+def _with_weights(
+    feature_type: str, path: str | Path, layer: int, device: str | torch.device, bundle: str | None
+) -> FrameEncoder:
+    # imported as needed: each brings a large library
+    if feature_type == "hf":
+        from fairseq_resynth.interop.huggingface import build_huggingface
+
+        return build_huggingface(path, layer, device)
+    if feature_type == "torchaudio":
+        from fairseq_resynth.interop.torchaudio_bundles import TorchaudioEncoder
+
+        return TorchaudioEncoder(path, bundle, layer, device)
     if feature_type == "cpc":
         from fairseq_resynth.interop.gslm_cpc import CpcEncoder
 
-        return CpcEncoder(checkpoint_path, layer, device)
+        return CpcEncoder(path, layer, device)
     from fairseq_resynth.interop.gslm import HubertEncoder, Wav2vec2Encoder
 
     encoder = HubertEncoder if feature_type == "hubert" else Wav2vec2Encoder
-    return encoder(checkpoint_path, layer, device)
+    return encoder(path, layer, device)
 
 
 class ContentEncoder:
@@ -102,7 +122,10 @@ class ContentEncoder:
         kmeans = load_kmeans(kmeans_path)
         found = kmeans.description
         return cls(
-            build_encoder(found["feature_type"], checkpoint_path, found["layer"], device), kmeans
+            build_encoder(
+                found["feature_type"], checkpoint_path, found["layer"], device, found.get("bundle")
+            ),
+            kmeans,
         )
 
     def features(self, wav: np.ndarray | Tensor) -> Tensor:

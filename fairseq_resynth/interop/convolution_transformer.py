@@ -36,6 +36,9 @@ class ConvolutionTransformer(FrameEncoder):
 
     checkpoint: Path
     layer: int
+    # False where padding would reach the frames beside it, through convolutions between the blocks: such
+    # networks encode one file at a time.
+    masks_padding: bool = True
 
     def __init__(
         self,
@@ -98,6 +101,8 @@ class ConvolutionTransformer(FrameEncoder):
         return torch.cat(pieces)
 
     def _together(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        if len(wavs) > 1 and not self.masks_padding:
+            return [self._together([wav])[0] for wav in wavs]
         if not wavs:
             return []
         frames = [self._convolve(wav) for wav in wavs]

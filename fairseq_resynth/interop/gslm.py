@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fairseq_resynth.interop.checkpoints import (
     fairseq_classes,
     load_checkpoint,
-    quiet_fairseq,
+    quiet,
     refusals,
     require_model,
 )
@@ -68,6 +68,11 @@ class _FairseqEncoder(ConvolutionTransformer):
         model, normalize = self._load()
         convolutions = [block[0] for block in model.feature_extractor.conv_layers]
         layers = range(self.first_layer, self.first_layer + len(model.encoder.layers))
+        depth = getattr(model.cfg, "pos_conv_depth", 1) if hasattr(model, "cfg") else 1
+        is_transformer = all(
+            type(block).__name__.startswith("Transformer") for block in model.encoder.layers
+        )
+        self.masks_padding = is_transformer and depth == 1
         super().__init__(model, convolutions, layers, normalize, device, max_chunk, context)
 
     def _load(self) -> tuple[nn.Module, bool]:
@@ -102,7 +107,7 @@ class HubertEncoder(_FairseqEncoder):
 
         what = "a HuBERT checkpoint of fairseq"
         _checked_state(self.checkpoint, what, "hubert", "hubert_pretraining")
-        with quiet_fairseq(), refusals(self.checkpoint, what, fairseq_classes()):
+        with quiet(), refusals(self.checkpoint, what, fairseq_classes()):
             reader = hubert_feature_reader.HubertFeatureReader(
                 str(self.checkpoint), self.layer, use_cuda=False
             )
@@ -123,7 +128,7 @@ class Wav2vec2Encoder(_FairseqEncoder):
 
         what = "a wav2vec 2.0 checkpoint of fairseq"
         state = _checked_state(self.checkpoint, what, "wav2vec2", "audio_pretraining")
-        with quiet_fairseq(), refusals(self.checkpoint, what, fairseq_classes()):
+        with quiet(), refusals(self.checkpoint, what, fairseq_classes()):
             if state.get("args") is None:
                 # the reader knows the layout of 2020 alone; later files have `cfg` instead of `args`
                 from fairseq.checkpoint_utils import load_model_ensemble_and_task
