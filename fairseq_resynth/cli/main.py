@@ -12,6 +12,7 @@ VERBS = {
     "manifest": "split prepared audio into train, valid and test, with speaker names",
     "kmeans": "fit the k-means whose clusters are the content units",
     "quantize": "write the content units of every utterance",
+    "units-quality": "measure units against a phone alignment: PNMI, purities, codebook use",
     "f0": "extract F0 of whole utterances, and each speaker's mean and deviation",
     "quantize-f0": "write the F0 codes of a trained F0 VQ-VAE",
     "merge": "join the parts that --shard left",
@@ -20,6 +21,9 @@ VERBS = {
     "fit-codec": "fit the codec's context model on streams or unit files",
     "codec-bench": "count the bits a second of streams, in whole bytes of decoded files",
     "user-dir": "print the folder to give to fairseq's --user-dir",
+    "evaluate": "measure generated speech against references; a report to look at and listen to",
+    "report": "join several evaluations into one comparison",
+    "listening-test": "a page for a human listening test, and what its results mean",
 }
 
 

@@ -1,0 +1,79 @@
+"""Measure content units against a phone alignment, to choose an encoder, its layer and K.
+
+resynth units-quality DATA --alignment phones.tsv
+"""
+
+import argparse
+from itertools import chain
+from pathlib import Path
+
+from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.data.audio import SAMPLE_RATE
+from fairseq_resynth.data.files import read_json
+from fairseq_resynth.data.splits import SPLITS, read_splits
+from fairseq_resynth.data.units import read_integer_rows
+from fairseq_resynth.evaluation.alignment import read_alignment
+from fairseq_resynth.evaluation.unit_quality import aligned_frames, joint_counts, unit_quality
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument(
+        "data", metavar="DATA", help="folder with {split}.tsv, {split}.units, units.json"
+    )
+    parser.add_argument(
+        "--alignment",
+        required=True,
+        metavar="PATH",
+        help="phones: .tsv (name, start, end, phone), .ctm or .TextGrid, a file or a folder",
+    )
+    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that have units")
+    parser.add_argument(
+        "--ignore",
+        nargs="*",
+        default=[],
+        metavar="PHONE",
+        help="phones not to count, SIL for instance",
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints PNMI, purities and the use of the codebook over the splits together."""
+    data = Path(args.data)
+    made = read_json(data / "units.json", "Make it with `resynth quantize`.")
+    seconds = made["unit_hop"] / made.get("sample_rate", SAMPLE_RATE)
+    splits = args.split or [split for split in SPLITS if (data / f"{split}.units").is_file()]
+    alignment = read_alignment(args.alignment)
+    for phones in alignment.values():
+        phones[:] = [phone for phone in phones if phone.label not in args.ignore]
+    streams = []
+    for split, manifest in read_splits(data, splits).items():
+        units = read_integer_rows(data / f"{split}.units", len(manifest), "resynth quantize")
+        if units.maximum >= made["num_clusters"]:
+            raise ValueError(
+                f"{data / split}.units has unit {units.maximum}, {data / 'units.json'} says "
+                f"{made['num_clusters']} clusters. Run `resynth quantize` again."
+            )
+        streams.append(aligned_frames(manifest, units, alignment, seconds))
+    counts, labels = joint_counts(chain(*streams), made["num_clusters"])
+    found = unit_quality(counts)
+    summary = {
+        **found,
+        "phones": len(labels),
+        "num_clusters": made["num_clusters"],
+        "splits": splits,
+    }
+    report(args, summary, _lines(summary))
+    return 0
+
+
+def _lines(found: dict) -> list[str]:
+    return [
+        f"PNMI            {found['pnmi']:.3f}   share of the phone's entropy that the unit tells",
+        f"phone purity    {found['phone_purity']:.3f}   frames whose phone is the commonest of their unit",
+        f"cluster purity  {found['cluster_purity']:.3f}   frames whose unit is the commonest of their phone",
+        f"units used      {found['units_used']:.1%} of {found['num_clusters']}, entropy "
+        f"{found['unit_entropy_bits']:.2f} bits",
+        f"over {found['frames']} frames of {found['phones']} phones ({', '.join(found['splits'])})",
+    ]
