@@ -95,3 +95,37 @@ def train_arguments(data: Path, save_dir: Path, *extra) -> list[str]:
         "--segment-size", "2560", "--num-workers", "0", "--save-dir", str(save_dir),
         "--log-format", "json", "--no-progress-bar", "--seed", "3", *map(str, extra),
     ]  # fmt: skip
+
+
+def write_f0_data(folder: Path, lengths: dict[str, list[int]], seed: int = 0) -> Path:
+    """Writes a data directory with an F0 cache of random contours: {split: [samples]}."""
+    from fairseq_resynth.data.f0 import F0Options
+    from fairseq_resynth.data.f0_build import f0_key, write_speaker_statistics
+    from fairseq_resynth.data.files import write_json
+    from fairseq_resynth.data.manifest import read_manifest
+
+    write_data(folder, lengths, seed=seed)
+    rng = np.random.default_rng(seed)
+    (folder / "f0").mkdir()
+    for split, samples in lengths.items():
+        rows = []
+        for count in samples:
+            frames = -(-count // 80)
+            contour = 150 + 40 * np.sin(np.arange(frames) / 20 + rng.uniform(0, 6))
+            contour[: frames // 5] = 0
+            rows.append(contour)
+        np.save(folder / "f0" / f"{split}.npy", np.concatenate(rows).astype(np.float32))
+        key = f0_key(read_manifest(folder / f"{split}.tsv"), F0Options())
+        write_json(folder / "f0" / f"{split}.json", key)
+    write_speaker_statistics(folder, list(lengths))
+    return folder
+
+
+def f0_arguments(data: Path, save_dir: Path, *extra) -> list[str]:
+    """Arguments of fairseq-train for a small F0 quantiser on the CPU."""
+    return [
+        str(data), "--user-dir", str(PLUGIN), "--task", "f0_quantization", "--arch", "f0_vqvae",
+        "--criterion", "f0_vqvae", "--width", "8", "--code-dim", "8", *ADAM, "--cpu",
+        "--batch-size", "2", "--segment-size", "6400", "--num-workers", "0", "--save-dir",
+        str(save_dir), "--log-format", "json", "--no-progress-bar", "--seed", "3", *map(str, extra),
+    ]  # fmt: skip

@@ -10,6 +10,8 @@ _EMBEDDINGS = {
     "f0_dict.": "f0_code_embedding.",
     "f0_quant_embed.": "f0_code_embedding.",
     "spkr.": "speaker_embedding.",
+    "style.": "style_embedding.",
+    "dur_predictor.": "duration_predictor.",
 }
 _NORMS = {
     "weight_g": "parametrizations.weight.original0",
@@ -65,11 +67,20 @@ def convert_generator(state: dict[str, Tensor], blocks_per_stage: int) -> dict[s
     }
 
 
+def _with_running_sums(converted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adds the state of the codebook that the published quantisers did not keep."""
+    codebook = converted["quantizer.codebook"]
+    converted["quantizer.running_sum"] = codebook.clone()
+    converted["quantizer.running_count"] = codebook.new_ones(len(codebook))
+    converted["quantizer.num_steps"] = torch.ones(())
+    return converted
+
+
 def convert_f0_vqvae(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames a published F0 quantiser's weights and adds the running sums that it did not keep.
 
     Raises:
-        ValueError: a weight that the quantiser does not have.
+        ValueError: a weight that the quantiser does not have, or no codebook.
     """
     converted = {}
     for name, value in state.items():
@@ -77,8 +88,43 @@ def convert_f0_vqvae(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if ours is None:
             raise ValueError(f"{name} is no weight of an F0 quantiser.")
         converted[ours] = value
-    codebook = converted["quantizer.codebook"]
-    converted["quantizer.running_sum"] = codebook.clone()
-    converted["quantizer.running_count"] = codebook.new_ones(len(codebook))
-    converted["quantizer.num_steps"] = torch.ones((), dtype=torch.int64)
-    return converted
+    if "quantizer.codebook" not in converted:
+        raise ValueError("the F0 quantiser has no codebook, vq.level_blocks.0.k.")
+    return _with_running_sums(converted)
+
+
+def convert_content_vqvae(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the `code_encoder.*` and `code_vq.*` of a published VQ-VAE over raw audio.
+
+    Raises:
+        ValueError: a weight that it does not have, or no codebook.
+    """
+    converted = {}
+    for name, value in state.items():
+        ours = f0_vqvae_name(name.removeprefix("code_"))
+        if ours is None:
+            raise ValueError(f"{name} is no weight of a content VQ-VAE.")
+        converted[ours] = value
+    if "quantizer.codebook" not in converted:
+        raise ValueError("the content VQ-VAE has no codebook, code_vq.level_blocks.0.k.")
+    return _with_running_sums(converted)
+
+
+def published_name(name: str, blocks_per_stage: int, f0_codes: str = "f0_quant_embed.") -> str:
+    """Inverse of `generator_name` for fairseq's code HiFi-GAN; weight norm in its old names.
+
+    Args:
+        name: ours.
+        blocks_per_stage: residual blocks after each upsampling.
+        f0_codes: prefix of the pitch codes' table.
+    """
+    for published, ours in _EMBEDDINGS.items():
+        if name.startswith(ours) and published != "f0_dict.":
+            published = f0_codes if ours == "f0_code_embedding." else published
+            return published + name.removeprefix(ours)
+    name = name.removeprefix("generator.")
+    if match := re.match(r"resblocks\.(\d+)\.(\d+)\.(dilated|plain)\.(.*)", name):
+        block = int(match[1]) * blocks_per_stage + int(match[2])
+        kind = "convs1" if match[3] == "dilated" else "convs2"
+        name = f"resblocks.{block}.{kind}.{match[4]}"
+    return re.sub(r"^upsamples\.", "ups.", name)

@@ -44,7 +44,8 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("codebook", torch.zeros(num_codes, dim))
         self.register_buffer("running_sum", torch.zeros(num_codes, dim))
         self.register_buffer("running_count", torch.ones(num_codes))
-        self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
+        # a float, as --store-ema averages every tensor of a model
+        self.register_buffer("num_steps", torch.zeros(()))
 
     def encode(self, x: Tensor) -> Tensor:
         """Returns the nearest code of each vector: (B, D, F) to (B, F) int64."""

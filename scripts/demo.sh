@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The main job on the embedded speech, with nothing but this repository: prepare, train both models with
+# fairseq-train, resynthesise and convert held-out utterances, print figures, write a page to listen to.
+#   usage: bash scripts/demo.sh [OUTDIR]       OUTDIR: demo_output; an interrupted run continues there
+# MINUTES=8 (default) is how long the vocoder trains at most.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-demo_output}
+minutes=${MINUTES:-8}
+bash scripts/setup.sh
+export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore
+data=$out/data
+mkdir -p "$out"
+
+step() { printf '\n== %s\n' "$*"; }
+
+# fairseq logs a line for each event; here the validations and the end are shown, the rest is in the log.
+train() {
+  local log=$1
+  shift
+  fairseq-train "$@" --cpu --log-format simple --no-epoch-checkpoints > "$log" 2>&1 &
+  local pid=$!
+  tail -n +1 --pid=$pid -f "$log" 2> /dev/null | grep --line-buffered -oE "valid on .*|done training.*" | cut -c1-110 || true
+  wait $pid || { echo "training failed, the end of $log:"; tail -n 15 "$log"; exit 1; }
+}
+
+step "1 Manifest: 112 recordings of five voices; some are held out"
+resynth manifest examples/asterisk/speech --outdir "$data" --speaker-from parent \
+  --valid-percent 5 --test-percent 8 --seed 1
+step "2 Content units: log-mel and k-means"
+resynth kmeans "$data" --feature-type logmel --num-clusters 100 --out "$out/km.safetensors"
+resynth quantize "$data" --kmeans "$out/km.safetensors"
+step "3 F0 of every utterance"
+resynth f0 "$data"
+step "4 F0 quantiser: fairseq-train --task f0_quantization"
+OMP_NUM_THREADS=1 train "$out/f0.log" "$data" --user-dir fairseq_resynth \
+  --task f0_quantization --arch f0_vqvae --criterion f0_vqvae \
+  --optimizer adam --adam-betas '(0.8,0.99)' --lr 1e-3 --lr-scheduler fixed \
+  --batch-size 16 --num-workers 0 --max-update 600 --validate-interval-updates 200 \
+  --validate-interval 1000 --save-interval 1000 --save-dir "$out/f0_checkpoints"
+resynth quantize-f0 "$data" --path "$out/f0_checkpoints/checkpoint_best.pt"
+step "5 Unit vocoder: fairseq-train --task unit_resynthesis (up to $minutes minutes)"
+precision=$(python -c 'import torch; print("bfloat16" if torch.cpu._is_amx_tile_supported() else "float32")')
+train "$out/vocoder.log" "$data" --user-dir fairseq_resynth \
+  --task unit_resynthesis --arch unit_hifigan --criterion hifigan \
+  --upsample-initial-channel 128 --discriminator-width 0.0625 --discriminator-start 900 \
+  --optimizer adam --adam-betas '(0.8,0.99)' --lr 1e-3 --lr-scheduler fixed --force-anneal 1 \
+  --lr-shrink 0.99 --batch-size 8 --num-workers 1 --autocast "$precision" --max-update 1600 \
+  --stop-time-hours "$(python -c "print($minutes / 60)")" --validate-interval-updates 200 \
+  --validate-interval 1000 --save-interval 1000 --tensorboard-logdir "$out/tensorboard" \
+  --save-dir "$out/checkpoints"
+resynth export "$out/checkpoints/checkpoint_last.pt" --f0 "$out/f0_checkpoints/checkpoint_best.pt" \
+  --kmeans "$out/km.safetensors" --outdir "$out/bundle"
+step "6 Synthesis: the held-out utterances, then each in the four other voices"
+resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/resynthesised"
+resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/converted" --vc
+step "7 Figures on held-out utterances, and the page"
+python examples/asterisk/demo_report.py "$data" "$out/bundle" "$out/resynthesised" \
+  "$out/converted" "$out"
+printf '\nwavs:  %s, %s\nlisten: open %s\n' "$out/resynthesised" "$out/converted" "$out/index.html"

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Makes .venv and installs the plugin into it, with the versions of constraints.txt.
+#   usage: bash scripts/setup.sh [EXTRA …]      EXTRA: test eval hf onnx …, as in setup.py
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.11, python3.12, python3
+# that is 3.11 or 3.12. A second run with nothing new takes seconds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3.11 python3.12 python3}; do
+    if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+        > /dev/null 2>&1; then
+      echo "$candidate"
+      return
+    fi
+  done
+  {
+    echo "setup: error: found no Python 3.11 or 3.12 with venv (tried: ${PYTHON:-python3.11 python3.12 python3})."
+    echo "Install one (Debian and Ubuntu: apt-get install python3.11 python3.11-venv) or name it: PYTHON=/path/to/python3.11 bash scripts/setup.sh"
+  } >&2
+  return 1
+}
+
+check_imports() {
+  .venv/bin/python - <<'PYTHON'
+import fairseq, torch, torchaudio, omegaconf, sentencepiece, librosa, amfm_decompy, tensorboardX
+import fairseq_resynth.resynthesizer, fairseq_resynth.tasks
+print(f"fairseq {fairseq.__version__}, torch {torch.__version__}, torchaudio {torchaudio.__version__}: "
+      f"fairseq_resynth {fairseq_resynth.__version__} is ready in .venv")
+PYTHON
+}
+
+# torchaudio's wheel is built against CUDA torch. Beside a CPU build its optional C++ library fails to
+# load and takes the import with it; what is used here runs without that library.
+mend_torchaudio() {
+  local folder
+  if ! .venv/bin/python -c 'import torchaudio' > /dev/null 2>&1; then
+    folder=$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("torchaudio").submodule_search_locations[0])')
+    rm -f "$folder"/lib/*.so
+  fi
+}
+
+extras=$(printf '%s\n' "$@" | sort -u | paste -sd, -)
+wanted="$(cat setup.py constraints.txt | sha256sum | cut -c1-16)"
+installed=.venv/.installed
+for extra in "" "$@"; do
+  grep -qxF "$wanted ${extra:-base}" "$installed" 2> /dev/null || missing=1
+done
+if [ -n "${missing:-}" ]; then
+  if [ ! -x .venv/bin/python ]; then
+    python=$(find_python)
+    echo "setup: making .venv with $("$python" --version)"
+    "$python" -m venv .venv
+  fi
+  echo "setup: installing${extras:+ with extras $extras} (minutes the first time)"
+  export PIP_DISABLE_PIP_VERSION_CHECK=1
+  .venv/bin/python -m pip install -q -c constraints.txt pip setuptools wheel
+  # torch first and by its exact version, so that a local wheel of that version is taken
+  .venv/bin/python -m pip install -q "$(grep '^torch==' constraints.txt)"
+  .venv/bin/python -m pip install -q --no-build-isolation -c constraints.txt -e ".${extras:+[$extras]}"
+  mend_torchaudio
+  check_imports
+  for extra in "" "$@"; do echo "$wanted ${extra:-base}" >> "$installed"; done
+else
+  check_imports
+fi

@@ -1,0 +1,69 @@
+"""Interrupted and resumed training equals uninterrupted training, bit for bit."""
+
+import pytest
+import torch
+from conftest import f0_arguments, run, train_arguments, write_f0_data
+
+PARTS = ("model", "criterion", "last_optimizer_state", "task_state")
+
+
+def assert_same(one, two, where=""):
+    if torch.is_tensor(one):
+        assert torch.equal(one, two), where
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys(), where
+        for key in one:
+            assert_same(one[key], two[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two), where
+        for index, pair in enumerate(zip(one, two, strict=True)):
+            assert_same(*pair, f"{where}[{index}]")
+    else:
+        assert one == two, where
+
+
+@pytest.fixture(scope="module")
+def f0_data(tmp_path_factory):
+    lengths = {"train": [20480, 26880, 32000, 17920, 8000, 30000], "valid": [16000]}
+    return write_f0_data(tmp_path_factory.mktemp("f0") / "data", lengths)
+
+
+@pytest.mark.parametrize("task", ["unit_resynthesis", "f0_quantization"])
+def test_resumed_equals_uninterrupted(task, tiny_data, f0_data, tmp_path):
+    """Six utterances in batches of two: update 4 lies inside the second epoch."""
+
+    def train(folder, updates):
+        make = train_arguments if task == "unit_resynthesis" else f0_arguments
+        data = tiny_data if task == "unit_resynthesis" else f0_data
+        extra = ["--max-update", updates, "--batch-size", 2, "--num-workers", 1, "--store-ema"]
+        run("fairseq-train", *make(data, tmp_path / folder, *extra))
+        return torch.load(tmp_path / folder / "checkpoint_last.pt", weights_only=True)
+
+    whole = train("whole", 8)
+    half = train("resumed", 4)
+    resumed = train("resumed", 8)
+    for part in PARTS:
+        assert_same(whole[part], resumed[part], part)
+    assert_same(whole["extra_state"]["ema"], resumed["extra_state"]["ema"], "ema")
+    name = next(name for name, value in whole["model"].items() if value.dtype == torch.float32)
+    assert not torch.equal(half["model"][name], whole["model"][name])
+    if task == "f0_quantization":
+        assert whole["model"]["f0_vqvae.quantizer.num_steps"] == 8
+        assert half["model"]["f0_vqvae.quantizer.num_steps"] == 4
+
+
+def test_other_speakers_are_not_resumed(tiny_data, tmp_path):
+    """The rows of the speaker table would mean other people."""
+    save_dir = tmp_path / "checkpoints"
+    run("fairseq-train", *train_arguments(tiny_data, save_dir, "--max-update", 1))
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in tiny_data.iterdir():
+        if path.is_file():
+            text = path.read_text()
+            (other / path.name).write_text(text.replace("boris", "carla"))
+    done = run(
+        "fairseq-train", *train_arguments(other, save_dir, "--max-update", 2), check=False
+    )
+    assert done.returncode != 0
+    assert "speakers ('anna', 'boris')" in done.stderr and "carla" in done.stderr

@@ -1,0 +1,45 @@
+"""Run by test_distributed: trains some updates in one of several processes and saves what it then holds.
+
+usage: two_ranks.py FILE UPDATES ARGUMENTS_OF_FAIRSEQ_TRAIN …
+"""
+
+import sys
+
+import torch
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import utils as distributed_utils
+from fairseq.trainer import Trainer
+
+import fairseq_resynth.tasks  # noqa: F401  registers the plugin
+
+
+def main(cfg, path: str, updates: int) -> None:
+    """Trains and saves {"start", "end"} of the model and the criterion."""
+    torch.manual_seed(cfg.common.seed)
+    task = tasks.setup_task(cfg.task)
+    trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+    trainer.lr_step(0)
+
+    def snapshot():
+        modules = {"model": trainer.get_model(), "criterion": trainer.get_criterion()}
+        return {
+            f"{kind}.{name}": value.clone()
+            for kind, module in modules.items()
+            for name, value in module.state_dict().items()
+            if torch.is_tensor(value)
+        }
+
+    start, epoch = snapshot(), 0
+    while trainer.get_num_updates() < updates:
+        epoch += 1
+        for sample in trainer.get_train_iterator(epoch).next_epoch_itr(shuffle=False):
+            trainer.train_step([sample])
+    torch.save({"start": start, "end": snapshot()}, path)
+
+
+if __name__ == "__main__":
+    parser = options.get_training_parser()
+    arguments = options.parse_args_and_arch(parser, sys.argv[3:])
+    cfg = convert_namespace_to_omegaconf(arguments)
+    distributed_utils.call_main(cfg, main, path=sys.argv[1], updates=int(sys.argv[2]))
