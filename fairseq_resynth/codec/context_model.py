@@ -7,6 +7,9 @@ from fairseq_resynth.codec.entropy_model import EntropyModel
 from fairseq_resynth.codec.integer_math import PROBABILITY_BITS
 
 ONE = 1 << PROBABILITY_BITS
+# Past the longest run of the tables, one probability of its end follows the file: long silence costs little,
+# yet enough that a few bytes cannot claim days.
+TAIL_START, TAIL_LEAST, TAIL_SHIFT = ONE >> 3, ONE >> 8, 4
 
 
 class UnitModel:
@@ -34,26 +37,33 @@ class UnitModel:
         self._frequencies = np.zeros(self.end + 1, np.int64)
         self._cache = np.zeros(mixing.CACHE_SIZE, np.int32)
         self._share = mixing.CACHE_SHARE
+        self._tail = TAIL_START
         self._probability = 0
         self._network = None if model.network is None else _NetworkState(model)
 
     def change_probability(self) -> int:
         """Returns the probability, Q24, that this frame's unit differs from the last frame's."""
-        run = min(self._run, self._model.settings.longest_run)
-        radix, odds = self.end + 1, self._odds
+        run, radix, odds = self._run, self.end + 1, self._odds
+        if run >= self._model.settings.longest_run:
+            self._probability = self._tail
+            return self._probability
         contexts.run_experts(run, self._past_units, radix, *self._tables["run"], odds)
         odds[2] = contexts.rate_expert(
             run, self._past_runs, self.unit, radix, *self._tables["rate"]
         )
         if self._network is not None:
-            odds[3] = self._network.run_odds(run, odds[1])
+            odds[3] = self._network.run_odds(run)
         self._probability = mixing.mix_binary(odds, self._weights["run"])
         return self._probability
 
     def saw_change(self, answer: int) -> None:
         """Learns whether (1) or not (0) the unit changed."""
-        rate = self._model.rates["run"][0]
-        mixing.learn_binary(self._odds, self._weights["run"], self._probability, answer, rate)
+        if self._run >= self._model.settings.longest_run:
+            moved = self._tail + ((answer * ONE - self._tail) >> TAIL_SHIFT)
+            self._tail = min(max(moved, TAIL_LEAST), ONE - TAIL_LEAST)
+        else:
+            rate = self._model.rates["run"][0]
+            mixing.learn_binary(self._odds, self._weights["run"], self._probability, answer, rate)
         if answer and self._network is not None:
             self._network.feed(self.unit, self._run)
         self._run += not answer
@@ -127,9 +137,9 @@ class _NetworkState:
         )
         network.ending_odds(self._lengths, self._odds)
 
-    def run_odds(self, run: int, otherwise: int) -> int:
-        """Returns the log2 odds, Q16, that the run ends after `run` frames; `otherwise` beyond R."""
-        return int(self._odds[run]) if run < self._longest else int(otherwise)
+    def run_odds(self, run: int) -> int:
+        """Returns the log2 odds, Q16, that the run ends after `run` frames, fewer than R."""
+        return int(self._odds[run])
 
 
 class F0Model:

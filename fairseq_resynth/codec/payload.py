@@ -25,7 +25,7 @@ from fairseq_resynth.codec.range_coder import (
 )
 
 END = -1  # what a writer gives instead of a unit or an F0 code when there are no more
-LIMIT = 1 << 22  # units of a file: 23 hours at 50 Hz
+LIMIT = 1 << 21  # units of a file: 11 hours at 50 Hz
 LARGEST = (1 << 24) - 1  # units and F0 codes, 4096 of which a model can know
 _ESCAPE = binary_frequencies(1 << (PROBABILITY_BITS - 12))
 _BYTE = uniform_frequencies(256)
