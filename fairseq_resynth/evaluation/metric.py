@@ -122,7 +122,7 @@ class Metric:
 
     def missing(self) -> str:
         """Returns why the metric cannot run here and what to install, or an empty string."""
-        absent = [name for name in self.packages if not _importable(name)]
+        absent = [name for name in self.packages if not importable(name)]
         if not absent:
             return ""
         return f"{', '.join(absent)} not installed: pip install {self.install}"
@@ -151,7 +151,8 @@ class Metric:
         return {}
 
 
-def _importable(name: str) -> bool:
+def importable(name: str) -> bool:
+    """Tells whether a module is installed, without importing it."""
     return importlib.util.find_spec(name) is not None
 
 

@@ -5,4 +5,5 @@ from fairseq_resynth.evaluation import (  # noqa: F401, I001
     intelligibility,
     speaker,
     quality,
+    unit_metrics,
 )

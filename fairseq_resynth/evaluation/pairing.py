@@ -1,11 +1,12 @@
 """Which generated file belongs to which reference: by name, strictly, never by accident."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fairseq_resynth.data.audio import AUDIO_SUFFIXES
+from fairseq_resynth.data.files import read_json
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 
 
@@ -20,6 +21,7 @@ class Pair:
         reference: the file.
         speaker: whose voice it should be, "" if unknown.
         source_speaker: whose voice the reference is; differs in conversion.
+        given: figures known beforehand (bytes, seconds of work), as items of a dict.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Pair:
     reference: Path
     speaker: str = ""
     source_speaker: str = ""
+    given: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass
@@ -47,11 +50,13 @@ class Collection:
         files: relative name without suffix -> file, sorted by name.
         speakers: name -> speaker, where known.
         source: where they come from, for messages.
+        given: name -> figures known beforehand, from `given.json` in the folder.
     """
 
     files: dict[str, Path]
     speakers: dict[str, str]
     source: Path
+    given: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def read_folder(folder: Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> Collection:
@@ -73,7 +78,8 @@ def read_folder(folder: Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> Coll
         files[name] = path
     if not files:
         raise FileNotFoundError(f"{folder} holds no audio ({' '.join(sorted(suffixes))})")
-    return Collection(files, {n: n.split("/")[0] for n in files if "/" in n}, folder)
+    given = read_json(folder / "given.json") if (folder / "given.json").is_file() else {}
+    return Collection(files, {n: n.split("/")[0] for n in files if "/" in n}, folder, given)
 
 
 def read_data(folder: Path, split: str) -> Collection:
@@ -105,12 +111,12 @@ def read_collection(place: str | Path, split: str = "test") -> Collection:
     return read_folder(place)
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Turns `{name}_to_{target}` into a regular expression.
+def check_pattern(pattern: str) -> None:
+    """Checks how generated files are said to be called.
 
     Args:
-        pattern: how generated files are called: `{name}` stands for the reference's relative name,
-            `{target}` for the speaker converted to, everything else for itself.
+        pattern: `{name}` stands for the reference's relative name, `{target}` for the speaker
+            converted to, everything else for itself: {name}_gen, {name}_{target}, {target}/{name}.
 
     Raises:
         ValueError: not exactly one `{name}`, more than one `{target}`, or another field.
@@ -119,35 +125,57 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     if fields.count("name") != 1 or fields.count("target") > 1 or set(fields) - {"name", "target"}:
         raise ValueError(
             f"--pattern {pattern!r}: expected {{name}} once and {{target}} at most once, "
-            "as in {name}_gen or {name}_to_{target}"
+            "as in {name}_gen or {name}_{target}"
         )
-    escaped = re.escape(pattern).replace(r"\{name\}", "(?P<name>.+)")
-    return re.compile(escaped.replace(r"\{target\}", "(?P<target>[^/]+?)"))
 
 
-def pair_files(generated: Collection, reference: Collection, pattern: str = "{name}") -> Pairing:
+def _readings(name: str, pattern: str, targets: Iterable[str]) -> list[tuple[str, str]]:
+    """All (reference name, target speaker) that a generated file's name can mean."""
+    found = []
+    for target in targets if "{target}" in pattern else [""]:
+        # resynth synthesize writes a speaker's slashes as underscores
+        literal = pattern.replace("{target}", target.replace("/", "_"))
+        start, _, end = literal.partition("{name}")
+        if name.startswith(start) and name.endswith(end) and len(name) > len(start) + len(end):
+            found.append((name[len(start) : len(name) - len(end)], target))
+    return found
+
+
+def pair_files(
+    generated: Collection,
+    reference: Collection,
+    pattern: str = "{name}",
+    targets: Iterable[str] = (),
+) -> Pairing:
     """Pairs generated files with the references that their names say.
 
     Args:
         generated: what is judged.
         reference: what it is compared with.
-        pattern: see `compile_pattern`.
+        pattern: see `check_pattern`.
+        targets: speakers that `{target}` may be, besides those of the references.
+
+    Returns:
+        The pairs; a name that can mean two things is left unpaired.
 
     Raises:
         ValueError: nothing is paired, with a name of each side to compare.
     """
-    matcher, result, used = compile_pattern(pattern), Pairing(), set()
+    check_pattern(pattern)
+    result, used = Pairing(), set()
+    speakers = sorted({*reference.speakers.values(), *targets})
     for name, path in generated.files.items():
-        match = matcher.fullmatch(name)
-        reference_name = match["name"] if match else ""
-        if reference_name not in reference.files:
+        readings = _readings(name, pattern, speakers)
+        readings = [reading for reading in readings if reading[0] in reference.files]
+        if len(readings) != 1:
             result.only_generated.append(name)
             continue
+        reference_name, target = readings[0]
         used.add(reference_name)
         source = reference.speakers.get(reference_name, "")
-        target = match.groupdict().get("target") or source
         files = path, reference_name, reference.files[reference_name]
-        result.pairs.append(Pair(name, *files, target, source))
+        given = tuple(generated.given.get(name, {}).items())
+        result.pairs.append(Pair(name, *files, target or source, source, given))
     result.only_reference = [name for name in reference.files if name not in used]
     if not result.pairs:
         raise ValueError(_nothing_paired(generated, reference, pattern))

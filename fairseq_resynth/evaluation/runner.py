@@ -225,6 +225,7 @@ def _row(job: Job, outcome: dict[str, Any], keys: Mapping[str, str], cache: Cach
         "notes": [],
         "problems": outcome["problems"],
         "error": outcome["error"],
+        **dict(pair.given),
     }
     for key in keys.values():
         values = dict(cache.values.get(key, {}))

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from fairseq_resynth.evaluation.runner import Row
 from fairseq_resynth.evaluation.statistics import bootstrap, mean_interval
 
 POOLED_RESAMPLES = 200  # an equal error rate sorts all trials anew each time
-LEADING = ("system", "name", "reference_name", "speaker", "source_speaker")
+LEADING = (
+    "system",
+    "name",
+    "reference_name",
+    "speaker",
+    "source_speaker",
+    "generated",
+    "reference",
+)
 TRAILING = ("notes", "problems", "error")
 Figures = dict[str, dict[str, float]]
 
@@ -117,13 +126,22 @@ def scalar_rows(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
 
 
 def write_tables(
-    folder: Path, rows: Sequence[Row], metrics: Sequence[Metric], summary: dict[str, Any]
+    folder: Path, plain: Sequence[Row], columns: Sequence[Column], summary: dict[str, Any]
 ) -> None:
-    """Writes rows.json, rows.csv, summary.json and summary.csv."""
-    plain = scalar_rows(rows, metrics)
-    write_json(folder / "rows.json", plain)
-    names = list(dict.fromkeys(name for row in plain for name in row if name not in TRAILING))
-    write_text(folder / "rows.csv", _csv([*names, *TRAILING], map(_flat, plain)))
+    """Writes rows.json, rows.csv, summary.json and summary.csv.
+
+    Args:
+        folder: where to.
+        plain: of `scalar_rows`.
+        columns: of the metrics; shares are written as shares, not as per cents.
+        summary: of `summarise`.
+    """
+    relative = [_relative(row, folder) for row in plain]
+    write_json(folder / "rows.json", relative)
+    names = [*LEADING, *(column.name for column in columns), "transcript", "heard"]
+    present = {name for row in plain for name in row}
+    names = [name for name in names if name in present]
+    write_text(folder / "rows.csv", _csv([*names, *TRAILING], map(_flat, relative)))
     write_json(folder / "summary.json", without_nan(summary))
     lines = [
         {"system": system, "group": group, "figure": name, **values}
@@ -133,6 +151,12 @@ def write_tables(
     ]
     head = ["system", "group", "figure", "mean", "low", "high", "count", "undefined"]
     write_text(folder / "summary.csv", _csv(head, map(_flat, lines)))
+
+
+def _relative(row: Row, folder: Path) -> Row:
+    """Files as seen from the evaluation's folder: both can be moved together."""
+    files = {key: os.path.relpath(row[key], folder) for key in ("generated", "reference")}
+    return {**row, **files}
 
 
 def _groups_of(entry: dict[str, Any]) -> list[tuple[str, Figures]]:

@@ -1,0 +1,211 @@
+"""Measure generated speech against references, and write a report to look at and listen to.
+
+    resynth evaluate --generated OUT --reference DATA --outdir REPORT
+    resynth evaluate --generated mine=OUT theirs=OTHER --reference WAVS --transcripts text.tsv --outdir REPORT
+    resynth evaluate --generated VC --pattern "{name}_{target}" --reference DATA --outdir REPORT
+    resynth evaluate --bundle BUNDLE --reference DATA --baselines world,opus,codec2 --outdir REPORT
+
+Files belong together by their names relative to their folders. REPORT/index.html opens without a network;
+rows.csv, summary.csv and their JSON hold the figures. The same command again continues where it stopped.
+"""
+
+import argparse
+from pathlib import Path
+
+from fairseq_resynth.cli.options import add_json, add_workers, failure_lines, report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    files = parser.add_argument_group("what is compared")
+    files.add_argument(
+        "--generated",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="folders of audio, or of .rsyn files with --bundle; NAME is what reports call it",
+    )
+    files.add_argument(
+        "--bundle", metavar="DIR", help="resynthesise the references with it; decode .rsyn; units"
+    )
+    files.add_argument("--content-checkpoint", metavar="FILE", help="the bundle's content encoder")
+    files.add_argument("--reference", required=True, metavar="DIR|DATA", help="the recordings")
+    files.add_argument("--split", default="test", help="of DATA (%(default)s)")
+    files.add_argument(
+        "--pattern",
+        default="{name}",
+        help="how generated files are called: {name}_gen, or {name}_{target} for conversions",
+    )
+    files.add_argument("--transcripts", metavar="FILE", help="lines of name<TAB>text or name|text")
+    files.add_argument("--baselines", default="", help="of griffinlim,world,opus:9,codec2:2400")
+    _add_metric_options(parser.add_argument_group("metrics"))
+    parser.add_argument("--outdir", required=True, metavar="REPORT", help="folder to write")
+    add_report_options(parser)
+    add_workers(parser)
+    add_json(parser)
+
+
+def _add_metric_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--metrics", default="all", help="names separated by commas (%(default)s)")
+    group.add_argument(
+        "--require",
+        choices=("all", "available"),
+        default="available",
+        help="exit with 1 when a metric is missing, or measure with those there are (%(default)s)",
+    )
+    group.add_argument("--list-metrics", action=_ListMetrics, help="print them and what each needs")
+    group.add_argument(
+        "--recogniser",
+        default="pocketsphinx",
+        help="pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER (%(default)s)",
+    )
+    group.add_argument(
+        "--language", help="what whisper expects, en for instance; default: it guesses"
+    )
+    group.add_argument(
+        "--speaker-encoder", default="resemblyzer", help="or xvector:NAME_OR_FOLDER (%(default)s)"
+    )
+    group.add_argument("--enrol", metavar="DIR", help="DIR/SPEAKER/*.wav; default: the references")
+    group.add_argument("--f0-method", default="yaapt", help="yaapt, dio, harvest, … (%(default)s)")
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the page, which `resynth report` shares."""
+    page = parser.add_argument_group("report")
+    page.add_argument("--title", default="Evaluation")
+    page.add_argument(
+        "--examples", type=int, default=10, metavar="N", help="best and worst N with players"
+    )
+    page.add_argument("--rank-by", default="", metavar="COLUMN", help="what best and worst mean")
+    page.add_argument(
+        "--audio",
+        choices=("embed", "link", "none"),
+        default="embed",
+        help="put audio into the page, link the files, or leave players out (%(default)s)",
+    )
+
+
+class _ListMetrics(argparse.Action):
+    def __init__(self, **options):
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from fairseq_resynth.evaluation.metric import make_metrics
+
+        for metric in make_metrics("all", {}):
+            columns = ", ".join(column.name for column in metric.columns)
+            print(f"{metric.name}: {columns}\n    {metric.predicts}")
+            print(f"    {metric.missing() or 'ready: ' + metric.version()}")
+        parser.exit(0)
+
+
+def page_options(args: argparse.Namespace):
+    """Returns the options of `add_report_options` as `ReportOptions`."""
+    from fairseq_resynth.evaluation.report import ReportOptions
+
+    if args.examples < 0:
+        raise ValueError(f"--examples {args.examples}: expected 0 or more")
+    return ReportOptions(args.title, args.examples, args.rank_by, args.audio)
+
+
+def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
+    from fairseq_resynth.evaluation import resynthesis
+    from fairseq_resynth.evaluation.pairing import read_folder
+
+    systems, failures = {}, []
+    if not args.generated and not args.bundle:
+        raise ValueError("give --generated DIR, or --bundle DIR to resynthesise the references.")
+    for text in args.generated:
+        label, separator, place = text.partition("=")
+        folder = Path(place if separator else text)
+        label = label if separator else folder.resolve().name
+        if label in systems:
+            raise ValueError(f"two systems are called {label!r}; name them with NAME=DIR")
+        if resynthesis.holds_codes(folder):
+            out = Path(args.outdir) / "decoded" / label
+            systems[label], failed = resynthesis.decode_folder(args.bundle, folder, out)
+            failures += failed
+        else:
+            systems[label] = read_folder(folder)
+    if not args.generated:
+        out = Path(args.outdir) / "resynthesis"
+        made = resynthesis.resynthesise(args.bundle, args.content_checkpoint, reference, out)
+        systems[Path(args.bundle).resolve().name] = made[0]
+        failures += made[1]
+    return systems, failures
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, writes the tables and the page, prints the summary."""
+    from fairseq_resynth.evaluation.evaluate import Request, evaluate
+    from fairseq_resynth.evaluation.pairing import read_collection, read_transcripts
+    from fairseq_resynth.evaluation.report import write_report
+
+    reference = read_collection(args.reference, args.split)
+    transcripts = read_transcripts(args.transcripts) if args.transcripts else {}
+    names = "recogniser language speaker_encoder enrol f0_method bundle content_checkpoint"
+    settings = {name: getattr(args, name) for name in names.split()}
+    options, outdir = page_options(args), Path(args.outdir)
+    systems, failures = _systems(args, reference)
+    request = Request(
+        systems,
+        reference,
+        outdir,
+        args.pattern,
+        transcripts,
+        args.metrics,
+        settings,
+        args.baselines,
+        args.workers,
+    )
+    outcome = evaluate(request)
+    write_report(outdir / "index.html", outcome.evaluation, options)
+    failures += outcome.failures
+    _print(args, outcome, failures)
+    missing = bool(outcome.missing) and args.require == "all"
+    return int(bool(outcome.evaluation.failed or failures or missing))
+
+
+def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
+    evaluation = outcome.evaluation
+    lines = summary_lines(evaluation)
+    for system, left in evaluation.unpaired.items():
+        for side, names in left.items():
+            if names:
+                shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+                lines.append(f"{system}: {len(names)} {side.replace('_', ' ')}: {shown}")
+    lines += [f"not run: {name}: {reason}" for name, reason in outcome.missing.items()]
+    broken = {
+        f"{row['system']}: {row['name']}": row["error"]
+        or "; ".join(f"{metric}: {why}" for metric, why in row["problems"].items())
+        for row in evaluation.failed
+    }
+    lines += failure_lines(broken, "utterances not measured, wholly or in part")
+    lines += failures
+    lines.append(f"{outcome.reused} values reused; {Path(args.outdir) / 'index.html'}")
+    summary = {
+        "outdir": args.outdir,
+        "reused": outcome.reused,
+        "missing": outcome.missing,
+        "failed": broken,
+        "failures": failures,
+        "unpaired": evaluation.unpaired,
+    }
+    report(args, summary, lines)
+
+
+def summary_lines(evaluation) -> list[str]:
+    """Returns a line a system and figure: mean, interval, utterances."""
+    from fairseq_resynth.evaluation.report import POOLED
+    from fairseq_resynth.evaluation.tables import number
+
+    lines = []
+    for system in evaluation.systems:
+        lines.append(system)
+        for column in (*evaluation.columns, *POOLED):
+            figure = evaluation.summary[system]["all"].get(column.name)
+            if figure:
+                shown = [number(figure[key], column) for key in ("mean", "low", "high")]
+                label = f"  {column.label}".ljust(22)
+                lines.append(f"{label}{shown[0]:>9}  [{shown[1]}, {shown[2]}]  n={figure['count']}")
+    return lines

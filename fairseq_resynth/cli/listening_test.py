@@ -1,0 +1,88 @@
+"""A listening test as a static page, and what its results mean.
+
+    resynth listening-test --systems mine=OUT theirs=OTHER --reference WAVS --kind mushra --outdir TEST
+    resynth listening-test --outdir TEST --collect results/*.json
+
+Put TEST on any web server, or open TEST/index.html; but keep TEST/key.json, which says which file is which
+system, from listeners. Each downloads a JSON file of answers, which --collect reads.
+"""
+
+import argparse
+from pathlib import Path
+
+from fairseq_resynth.cli.options import add_json, report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument(
+        "--systems", nargs="+", default=[], metavar="[NAME=]DIR", help="folders of audio"
+    )
+    parser.add_argument("--reference", metavar="DIR|DATA", help="recordings; mushra needs them")
+    parser.add_argument("--split", default="test", help="of DATA (%(default)s)")
+    parser.add_argument("--kind", choices=("mos", "mushra", "abx"), default="mos")
+    parser.add_argument(
+        "--number", type=int, default=20, metavar="N", help="utterances; 0: all (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
+    parser.add_argument("--keep-level", action="store_true", help="do not bring all to -26 dB RMS")
+    parser.add_argument("--title", default="Listening test")
+    parser.add_argument("--collect", nargs="+", metavar="RESULTS", help="listeners' files")
+    parser.add_argument("--outdir", required=True, metavar="TEST", help="the test's folder")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes a test, or collects its results."""
+    return _collect(args) if args.collect else _make(args)
+
+
+def _make(args: argparse.Namespace) -> int:
+    from fairseq_resynth.evaluation.listening import REFERENCE, TestOptions, make_test
+    from fairseq_resynth.evaluation.pairing import read_collection, read_folder
+
+    if not args.systems:
+        raise ValueError("give --systems to make a test, or --collect to read results.")
+    if args.number < 0:
+        raise ValueError(f"--number {args.number}: expected 0 or more")
+    systems = {}
+    for text in args.systems:
+        label, separator, place = text.partition("=")
+        folder = Path(place if separator else text)
+        label = label if separator else folder.resolve().name
+        if label in systems or label == REFERENCE:
+            raise ValueError(f"a system cannot be called {label!r} here; name it with NAME=DIR")
+        systems[label] = read_folder(folder)
+    if args.reference:
+        systems[REFERENCE] = read_collection(args.reference, args.split)
+    options = TestOptions(args.kind, args.number, args.seed, args.keep_level, args.title)
+    key = make_test(systems, args.outdir, options)
+    page = Path(args.outdir) / "index.html"
+    line = f"{len(key['trials'])} questions, {len(key['stimuli'])} recordings: {page}"
+    summary = {"trials": len(key["trials"]), "stimuli": len(key["stimuli"]), "page": str(page)}
+    report(args, summary, [line, f"keep {page.with_name('key.json')} from listeners"])
+    return 0
+
+
+def _collect(args: argparse.Namespace) -> int:
+    from fairseq_resynth.data.files import read_json, write_json
+    from fairseq_resynth.evaluation.listening_results import collect_results, read_results
+
+    folder = Path(args.outdir)
+    key = read_json(folder / "key.json", "Give the folder of the test with --outdir.")
+    outcome = collect_results(read_results(args.collect, key), key)
+    write_json(folder / "outcome.json", outcome)
+    lines = [f"{outcome['kind']}: {outcome['listeners']} listeners"]
+    if outcome["dropped"]:
+        who = ", ".join(name or "unnamed" for name in outcome["dropped"])
+        lines.append(f"dropped, did not hear the hidden reference: {who}")
+    for name, figure in outcome["systems"].items():
+        if outcome["kind"] == "abx":
+            counts = f"{figure['correct']}/{figure['count']} right"
+            shown = f"{counts} [{figure['low']:.2f}, {figure['high']:.2f}], p = {figure['p']:.3g}"
+        else:
+            shown = f"{figure['mean']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+            shown += f"  n={figure['count']}"
+        lines.append(f"  {name}: {shown}")
+    report(args, outcome, lines)
+    return 0

@@ -1,0 +1,34 @@
+"""Join several evaluations into one comparison: resynth report REPORT_A REPORT_B --outdir BOTH"""
+
+import argparse
+from pathlib import Path
+
+from fairseq_resynth.cli.evaluate import add_report_options, page_options, summary_lines
+from fairseq_resynth.cli.options import add_json
+from fairseq_resynth.cli.options import report as print_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument("evaluations", nargs="+", metavar="REPORT", help="of resynth evaluate")
+    parser.add_argument("--outdir", required=True, metavar="DIR", help="folder to write")
+    add_report_options(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the joined tables and page."""
+    from fairseq_resynth.evaluation.report import write_report
+    from fairseq_resynth.evaluation.store import join, write_evaluation
+
+    options, outdir = page_options(args), Path(args.outdir)
+    evaluation = join(args.evaluations)
+    if any(outdir.resolve() == Path(folder).resolve() for folder in args.evaluations[1:]) or (
+        len(args.evaluations) > 1 and outdir.resolve() == Path(args.evaluations[0]).resolve()
+    ):
+        raise ValueError(f"--outdir {outdir} is one of the evaluations; give another folder")
+    write_evaluation(outdir, evaluation)
+    write_report(outdir / "index.html", evaluation, options)
+    lines = [*summary_lines(evaluation), str(outdir / "index.html")]
+    print_report(args, {"outdir": args.outdir, "systems": evaluation.systems}, lines)
+    return 0

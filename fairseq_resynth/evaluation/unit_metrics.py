@@ -1,0 +1,108 @@
+"""Metrics of the units themselves, of the bits and of the time that they took."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from fairseq_resynth.evaluation.metric import Column, Metric, Recording, Utterance, register
+from fairseq_resynth.evaluation.text import edit_distance
+
+
+@functools.cache
+def _load_bundle(folder: str, content_checkpoint: str | None) -> Any:
+    from fairseq_resynth.resynthesizer import Resynthesizer
+
+    return Resynthesizer.from_pretrained(folder, content_checkpoint)
+
+
+@register
+class Units(Metric):
+    """Whether the same units come out again when the generated speech is quantised."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="units",
+            columns=(
+                Column("unit_error_rate", "unit errors %", weight="num_units", digits=1, scale=100),
+            ),
+            predicts="edits between the units of the generated and of the reference speech, per "
+            "unit of the reference; the share of the codebook that is used, and its perplexity",
+            needs=("reference",),
+            settings={"bundle": None, "content_checkpoint": None},
+        )
+
+    def missing(self) -> str:
+        """See `Metric`: units need the encoder of a bundle."""
+        return "" if self.settings["bundle"] else "needs the unit encoder: give --bundle FOLDER"
+
+    def version(self) -> str:
+        """See `Metric`."""
+        return "1, units by the bundle's encoder"
+
+    def _units(self, recording: Recording) -> np.ndarray:
+        bundle = _load_bundle(self.settings["bundle"], self.settings["content_checkpoint"])
+        return recording.derive("units", bundle.encoder.encode)
+
+    def measure(self, utterance: Utterance) -> dict[str, Any]:
+        """See `Metric`; also how often each code occurs in the generated speech."""
+        reference, generated = self._units(utterance.reference), self._units(utterance.generated)
+        errors = edit_distance(reference.tolist(), generated.tolist())
+        bundle = _load_bundle(self.settings["bundle"], self.settings["content_checkpoint"])
+        counts = np.bincount(generated, minlength=bundle.streams.num_units)
+        rate = errors / len(reference) if len(reference) else float("nan")
+        values = {"unit_error_rate": rate, "num_units": len(reference)}
+        return {**values, "unit_counts": counts.tolist()}
+
+    def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        """Returns `codebook_use` in [0, 1] and `codebook_perplexity`, from 1 to the codes there are."""
+        counted = [row["unit_counts"] for row in rows if "unit_counts" in row]
+        if not counted:
+            return {}
+        counts = np.sum(counted, axis=0)
+        shares = counts[counts > 0] / counts.sum()
+        perplexity = float(np.exp(-np.sum(shares * np.log(shares))))
+        return {"codebook_use": float(np.mean(counts > 0)), "codebook_perplexity": perplexity}
+
+
+@register
+class Rate(Metric):
+    """Bits a second of the actual file, header and all; of a codec's packets alone beside it.
+
+    Its values come with the files, from `given.json` in the generated folder.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="rate",
+            columns=(
+                Column("bits_per_second", "bit/s", weight="given_seconds", digits=0),
+                Column("payload_bits_per_second", "bit/s, no header", "lower", "given_seconds", 0),
+            ),
+            predicts="nothing: bytes of the file * 8 / seconds of the recording",
+        )
+
+    def measure(self, utterance: Utterance) -> dict[str, Any]:
+        """See `Metric`: nothing is measured."""
+        return {}
+
+
+@register
+class Speed(Metric):
+    """Real-time factor of each stage: seconds of work a second of speech, on this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="speed",
+            columns=(
+                Column("rtf_units", "RTF units", weight="given_seconds"),
+                Column("rtf_f0", "RTF F0", weight="given_seconds"),
+                Column("rtf_encode", "RTF encode", weight="given_seconds"),
+                Column("rtf_decode", "RTF decode", weight="given_seconds"),
+            ),
+            predicts="nothing: wall-clock seconds / seconds of the recording",
+        )
+
+    def measure(self, utterance: Utterance) -> dict[str, Any]:
+        """See `Metric`: nothing is measured."""
+        return {}
