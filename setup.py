@@ -31,7 +31,7 @@ EXTRAS = {
         "pystoi>=0.4,<0.5",
         "jiwer>=3,<5",
     ],
-    "test": ["pytest>=8,<10", "hypothesis>=6,<7", "ruff>=0.6,<1", "pyworld>=0.3.4,<0.4"],
+    "test": ["pytest>=8,<10", "hypothesis>=6,<7", "ruff>=0.6,<1", "pyworld>=0.3.4,<0.4", "transformers>=5,<6"],
 }
 
 setup(

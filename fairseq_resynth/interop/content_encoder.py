@@ -43,10 +43,12 @@ def build_encoder(
         if checkpoint_path is not None or layer is not None:
             raise ValueError("logmel has no weights: leave out --checkpoint-path and --layer")
         return LogMelEncoder(device)
-    if checkpoint_path is None or layer is None:
-        raise ValueError(f"--feature-type {feature_type} needs --checkpoint-path and --layer")
-    if feature_type == "torchaudio" and bundle is None:
-        raise ValueError("--feature-type torchaudio needs --bundle, for instance HUBERT_BASE")
+    needed = {"--checkpoint-path": checkpoint_path, "--layer": layer}
+    if feature_type == "torchaudio":
+        needed["--bundle"] = bundle
+    missing = [option for option, value in needed.items() if value is None]
+    if missing:
+        raise ValueError(f"--feature-type {feature_type} needs {' and '.join(missing)}")
     return _with_weights(feature_type, checkpoint_path, layer, device, bundle)
 
 

@@ -1,20 +1,25 @@
 """`resynth kmeans` and `resynth quantize` through the command line, for every encoder."""
 
 import json
+import logging
 import subprocess
 import sys
 
+import joblib
 import numpy as np
 import pytest
 import soundfile
 import torch
+from sklearn.cluster import MiniBatchKMeans
 from tiny_checkpoints import save_cpc, save_hubert, save_wav2vec2
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.files import read_json
+from fairseq_resynth.data.kmeans import load_kmeans
 from fairseq_resynth.data.manifest import read_manifest, write_manifest
 from fairseq_resynth.data.units import read_integer_rows
 from fairseq_resynth.interop.content_encoder import ContentEncoder
+from fairseq_resynth.interop.gslm import alias_examples
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,35 @@ def test_kmeans_and_quantize(name, hop, data, capsys):
             wav = soundfile.read(manifest.path(row), dtype="float32")[0]
             np.testing.assert_array_equal(units[row], encoder.encode(wav))
             assert len(encoder.features(wav)) == len(units[row])
+
+
+def test_units_equal_those_of_gslms_own_script(data):
+    """GSLM's quantize_with_kmeans.py with the same centroids, in scikit-learn's class."""
+    assert _fit(data) == 0
+    assert (
+        main(["quantize", str(data), "--kmeans", str(data / "km.safetensors"), "--split", "train"])
+        == 0
+    )
+    alias_examples()
+    from examples.textless_nlp.gslm.speech2unit.clustering import quantize_with_kmeans as gslm
+
+    model = MiniBatchKMeans(8, n_init=1).fit(
+        np.random.default_rng(0).normal(size=(50, 80)).astype(np.float32)
+    )
+    model.cluster_centers_ = load_kmeans(data / "km.safetensors").centroids
+    joblib.dump(model, data / "km.bin")
+    options = [
+        "--feature_type",
+        "logmel",
+        "--kmeans_model_path",
+        str(data / "km.bin"),
+        "--hide-fname",
+    ]
+    options += ["--manifest_path", str(data / "train.tsv"), "--extension", ".wav"]
+    out = data / "out" / "train.units"
+    arguments = gslm.get_parser().parse_args([*options, "--out_quantized_file_path", str(out)])
+    gslm.main(arguments, logging.getLogger("gslm"))
+    assert out.read_bytes() == (data / "train.units").read_bytes()
 
 
 def _fit(data, *options):
