@@ -50,7 +50,7 @@ def tracking_plot(tracks: Mapping[str, Sequence[float]], label: str) -> str:
     """
     width, height = 640, 120
     frames = max([len(track) for track in tracks.values()] + [1])
-    parts = []
+    parts, legend = [], ""
     for hertz in (75, 100, 150, 200, 300):
         y = height * (1 - math.log(hertz / 60) / math.log(400 / 60))
         parts.append(f'<line class="grid" x1="0" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -62,10 +62,9 @@ def tracking_plot(tracks: Mapping[str, Sequence[float]], label: str) -> str:
             parts.append(
                 f'<polyline fill="none" stroke="{colour}" stroke-width="{thickness}" points="{points}"/>'
             )
-        parts.append(
-            f'<text x="4" y="{12 + 13 * index}" style="fill:{colour}">{html.escape(name)}</text>'
-        )
-    return _svg(width, height, label, "".join(parts))
+        legend += f'<tspan style="fill:{colour}">{html.escape(name)}   </tspan>'
+    parts.append(f'<text x="4" y="{height + 14}" xml:space="preserve">{legend}</text>')
+    return _svg(width, height + 20, label, "".join(parts))
 
 
 def f0_histogram(details: Mapping[str, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +163,7 @@ def scatter_plot(points: Mapping[str, tuple[float, float]], x_label: str, y_labe
         across = (math.log10(x) - low) / (high - low)
         return left + (width - left) * across, (height - bottom) * (1 - (y - floor) / (top - floor))
 
+    digits = max(0, 1 - math.floor(math.log10(top - floor)))
     parts = [
         f'<rect class="frame" x="{left}" y="0" width="{width - left}" height="{height - bottom}"/>'
     ]
@@ -176,7 +176,7 @@ def scatter_plot(points: Mapping[str, tuple[float, float]], x_label: str, y_labe
     for value in np.linspace(floor, top, 5)[1:-1]:
         y = place(xs[0], value)[1]
         parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(left - 5, y + 4, f"{value:.3g}", "end"))
+        parts.append(_text(left - 5, y + 4, f"{value:.{digits}f}", "end"))
     for index, (name, point) in enumerate(points.items()):
         x, y = place(*point)
         colour = COLOURS[index % len(COLOURS)]

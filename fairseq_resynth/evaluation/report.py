@@ -124,7 +124,7 @@ def _summary_section(evaluation: Evaluation) -> str:
 
 
 def _plot_section(evaluation: Evaluation) -> str:
-    figures = [_rate_plot(evaluation)]
+    figures = _rate_plots(evaluation)
     for system in evaluation.systems:
         details = evaluation.details.get(system, {})
         pitch, voicing = plots.f0_histogram(details)
@@ -145,25 +145,32 @@ def _plot_section(evaluation: Evaluation) -> str:
                 f'utterance is most like</figcaption><div class="scroll" tabindex="0">{table}</div>'
                 "</figure>"
             )
-    return f'<h2>Plots</h2><div class="plots">{"".join(figures)}</div>' if any(figures) else ""
+    return f'<h2>Plots</h2><div class="plots">{"".join(figures)}</div>' if figures else ""
 
 
-def _rate_plot(evaluation: Evaluation) -> str:
-    known = {column.name: column for column in evaluation.columns}
-    for axis in QUALITY_AXES:
-        points = {}
-        for system, entry in evaluation.summary.items():
-            pair = [entry["all"].get(name, {}).get("mean") for name in ("bits_per_second", axis)]
-            if all(value is not None and math.isfinite(value) for value in pair) and pair[0] > 0:
-                points[system] = (pair[0], pair[1] * known[axis].scale)
-        if points:
-            arrow = "higher is better" if known[axis].better == "higher" else "lower is better"
-            label = f"{known[axis].label} ({arrow})"
-            plot = plots.scatter_plot(points, "bits a second of the file", label)
-            return (
-                f"<figure class=wide>{plot}<figcaption>Rate against quality</figcaption></figure>"
-            )
-    return ""
+def _rate_plots(evaluation: Evaluation) -> list[str]:
+    known, figures = {column.name: column for column in evaluation.columns}, []
+    for axes in QUALITY_AXES:
+        found = {axis: _rates(evaluation, known[axis]) for axis in axes if axis in known}
+        drawn = [axis for axis, points in found.items() if points][:1]
+        for axis in drawn:
+            better = known[axis].better
+            label = f"{known[axis].label} ({better} is better)"
+            plot = plots.scatter_plot(found[axis], "bits a second of the file", label)
+            caption = "<figcaption>Rate against quality</figcaption>"
+            figures.append(f'<figure class="wide">{plot}{caption}</figure>')
+    return figures
+
+
+def _rates(evaluation: Evaluation, column: Column) -> dict[str, tuple[float, float]]:
+    points = {}
+    for system, entry in evaluation.summary.items():
+        rate, quality = (
+            entry["all"].get(name, {}).get("mean") for name in ("bits_per_second", column.name)
+        )
+        if rate and quality is not None and math.isfinite(rate + quality):
+            points[system] = (rate, quality * column.scale)
+    return points
 
 
 def _rows_section(evaluation: Evaluation) -> str:
