@@ -3,6 +3,7 @@
 config.json             format, sizes of the nets, the streams (with F0 statistics), identity
 generator.safetensors   the unit vocoder, weight norm folded
 f0_vqvae.safetensors    the F0 quantiser, when the model has a pitch stream
+content_vqvae.safetensors  the VQ-VAE that makes the content units, when one does
 kmeans.safetensors      the content units' centroids
 speakers.json           F0 mean and deviation by speaker name
 README.md               the model card
@@ -23,14 +24,19 @@ from fairseq_resynth.checkpoints import load_f0_vqvae, load_unit_generator
 from fairseq_resynth.data.f0_codes import weights_hash
 from fairseq_resynth.data.files import atomic_path, file_hash, read_json, write_json, write_text
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.model_card import model_card
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.content_vqvae import ContentVqvae
 from fairseq_resynth.modules.f0_vqvae import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 FORMAT = "fairseq_resynth bundle"
 VERSION = 1
-WEIGHTS = ("generator.safetensors", "f0_vqvae.safetensors", "kmeans.safetensors")
+MODULES = ("generator", "f0_vqvae", "content_vqvae")
+WEIGHTS = tuple(
+    f"{name}.safetensors" for name in ("generator", "f0_vqvae", "kmeans", "content_vqvae")
+)
 
 
 @dataclass
@@ -38,22 +44,25 @@ class Bundle:
     """What a bundle's folder holds.
 
     Attributes:
-        generator: the unit vocoder in evaluation mode.
+        generator: the unit vocoder in evaluation mode; None, with its sizes and streams, in the bundle of
+            an F0 quantiser alone.
         model: its sizes.
         streams: what it was trained on.
         f0_vqvae: the F0 quantiser, None without a pitch stream.
         f0_model: its sizes.
         kmeans: path of the centroids, None when the units are made elsewhere.
         identity: 16 hexadecimal digits over all weights.
+        content_vqvae: the VQ-VAE that makes the content units, None when a k-means or another does.
     """
 
-    generator: UnitGenerator
-    model: UnitHifiganConfig
-    streams: Streams
+    generator: UnitGenerator | None
+    model: UnitHifiganConfig | None
+    streams: Streams | None
     f0_vqvae: F0Vqvae | None = None
     f0_model: F0VqvaeConfig | None = None
     kmeans: Path | None = None
     identity: str = ""
+    content_vqvae: ContentVqvae | None = None
 
 
 def build_bundle(
@@ -96,7 +105,10 @@ def _sizes(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _save_weights(path: Path, module: nn.Module) -> None:
+def _save_weights(path: Path, module: nn.Module | None) -> None:
+    if module is None:
+        path.unlink(missing_ok=True)
+        return
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary)
@@ -120,14 +132,15 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> str:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
-    bundle.generator.generator.remove_weight_norm()
-    _save_weights(folder / "generator.safetensors", bundle.generator)
-    if bundle.f0_vqvae is not None:
-        _save_weights(folder / "f0_vqvae.safetensors", bundle.f0_vqvae)
+    if bundle.generator is not None:
+        bundle.generator.generator.remove_weight_norm()
+    parts = (bundle.generator, bundle.f0_vqvae, bundle.content_vqvae)
+    for name, module in zip(MODULES, parts, strict=True):
+        _save_weights(folder / f"{name}.safetensors", module)
     if bundle.kmeans is not None and bundle.kmeans != folder / "kmeans.safetensors":
         with atomic_path(folder / "kmeans.safetensors") as temporary:
             shutil.copyfile(bundle.kmeans, temporary)
-    if bundle.streams.speaker_statistics:
+    if bundle.streams is not None and bundle.streams.speaker_statistics:
         write_json(folder / "speakers.json", bundle.streams.speaker_statistics)
     bundle.identity = _identity(folder)
     config = {
@@ -135,11 +148,12 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> str:
         "version": VERSION,
         "identity": bundle.identity,
         "arch": "unit_hifigan",
-        "model": _sizes(bundle.model),
+        "model": _sizes(bundle.model) if bundle.model else None,
         "f0_vqvae": _sizes(bundle.f0_model) if bundle.f0_model else None,
-        "streams": bundle.streams.to_dict(),
+        "content_vqvae": bundle.content_vqvae.sizes() if bundle.content_vqvae else None,
+        "streams": bundle.streams.to_dict() if bundle.streams else None,
     }
-    write_text(folder / "README.md", _card(bundle))
+    write_text(folder / "README.md", model_card(bundle))
     write_json(folder / "config.json", config)
     return bundle.identity
 
@@ -158,16 +172,20 @@ def load_bundle(folder: str | Path) -> Bundle:
             f"{folder / 'config.json'}: found format {config.get('format')!r} version "
             f"{config.get('version')}, expected {FORMAT!r} version {VERSION}."
         )
-    streams = Streams.from_dict(config["streams"])
-    model = UnitHifiganConfig(**config["model"])
-    generator = build_generator(model, streams)
-    generator.generator.remove_weight_norm()
-    _load_weights(folder / "generator.safetensors", generator)
-    f0_vqvae = f0_model = None
+    streams = model = generator = f0_vqvae = f0_model = content_vqvae = None
+    if config["model"]:
+        streams = Streams.from_dict(config["streams"])
+        model = UnitHifiganConfig(**config["model"])
+        generator = build_generator(model, streams)
+        generator.generator.remove_weight_norm()
+        _load_weights(folder / "generator.safetensors", generator)
     if config["f0_vqvae"]:
         f0_model = F0VqvaeConfig(**config["f0_vqvae"])
         f0_vqvae = build_f0_vqvae(f0_model)
         _load_weights(folder / "f0_vqvae.safetensors", f0_vqvae)
+    if config.get("content_vqvae"):
+        content_vqvae = ContentVqvae(**config["content_vqvae"])
+        _load_weights(folder / "content_vqvae.safetensors", content_vqvae)
     kmeans = folder / "kmeans.safetensors"
     return Bundle(
         generator,
@@ -177,7 +195,22 @@ def load_bundle(folder: str | Path) -> Bundle:
         f0_model,
         kmeans if kmeans.is_file() else None,
         config["identity"],
+        content_vqvae,
     )
+
+
+def load_f0_quantizer(path: str | Path) -> F0Vqvae:
+    """Loads the F0 quantiser of a checkpoint or of a bundle.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or there is none in it.
+    """
+    if not Path(path).is_dir():
+        return load_f0_vqvae(path)[0]
+    f0_vqvae = load_bundle(path).f0_vqvae
+    if f0_vqvae is None:
+        raise ValueError(f"the bundle {path} has no F0 quantiser.")
+    return f0_vqvae
 
 
 def _load_weights(path: Path, module: nn.Module) -> None:
@@ -188,31 +221,3 @@ def _load_weights(path: Path, module: nn.Module) -> None:
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} does not fit the bundle's config.json: {error}") from error
     module.eval()
-
-
-def _card(bundle: Bundle) -> str:
-    streams = bundle.streams
-    parameters = sum(p.numel() for p in bundle.generator.parameters()) / 1e6
-    speakers = ", ".join(streams.speakers) or "none (one voice)"
-    units = streams.units.get("feature_type", "unknown")
-    return f"""---
-library_name: fairseq_resynth
-tags: [speech, vocoder, unit-hifigan, voice-conversion]
----
-
-# Unit vocoder
-
-Speech from {streams.num_units} content units ({units}, {streams.sample_rate / streams.unit_hop:g} Hz),
-{streams.num_f0_codes or "no"} pitch codes and a speaker; {parameters:.1f} M parameters.
-
-- Speakers: {speakers}
-- Identity: `{bundle.identity}`
-
-```python
-from fairseq_resynth import Resynthesizer
-
-resynthesizer = Resynthesizer.from_pretrained("THIS FOLDER")
-speech = resynthesizer.encode("speech.wav")
-wav = resynthesizer.decode(speech.units[None], speech.f0_codes[None], speaker="NAME")
-```
-"""

@@ -14,6 +14,8 @@ from fairseq_resynth.data.f0_codes import encode_f0
 from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.content_encoder import ContentEncoder
+from fairseq_resynth.interop.hub import find_bundle
+from fairseq_resynth.interop.vqvae_units import VqvaeUnits
 from fairseq_resynth.modules.unit_generator import F0_HOP
 from fairseq_resynth.unit_decoder import EncodedSpeech, Speaker, UnitDecoder
 
@@ -23,16 +25,22 @@ class Resynthesizer:
 
     Args:
         bundle: the models.
-        encoder: makes content units; None: only `decode` works.
+        encoder: makes content units; None: the bundle's own VQ-VAE, without which only `decode` works.
         device: where the generator computes.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        encoder: ContentEncoder | None = None,
+        encoder: ContentEncoder | VqvaeUnits | None = None,
         device: str | torch.device = "cpu",
     ):
+        if bundle.generator is None:
+            raise ValueError(
+                "the bundle is an F0 quantiser alone; a unit vocoder is needed to speak."
+            )
+        if encoder is None and bundle.content_vqvae is not None:
+            encoder = VqvaeUnits(bundle.content_vqvae, device)
         self.bundle = bundle
         self.streams: Streams = bundle.streams
         self.encoder = encoder
@@ -75,8 +83,15 @@ class Resynthesizer:
         content_checkpoint: str | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> "Resynthesizer":
-        """Takes a bundle's folder; see `from_checkpoint` for the other arguments."""
-        bundle = load_bundle(folder)
+        """Takes a bundle; see `from_checkpoint` for the other arguments.
+
+        Args:
+            folder: where it lies; or `owner/name` on the Hugging Face hub; or the address of a folder, or
+                of an archive of it (.tar.gz, .zip).
+            content_checkpoint: weights of the content encoder.
+            device: where to compute.
+        """
+        bundle = load_bundle(find_bundle(folder))
         return cls(bundle, _encoder(bundle.kmeans, content_checkpoint, device), device)
 
     def encode(

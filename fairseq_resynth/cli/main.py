@@ -17,6 +17,7 @@ VERBS = {
     "quantize-f0": "write the F0 codes of a trained F0 VQ-VAE",
     "merge": "join the parts that --shard left",
     "synthesize": "speak a test set or a file of units, in its own or other voices",
+    "import": "take over a checkpoint of speech-resynthesis or a code HiFi-GAN",
     "export": "publish a trained system as one folder",
     "fit-codec": "fit the codec's context model on streams or unit files",
     "codec-bench": "count the bits a second of streams, in whole bytes of decoded files",

@@ -7,7 +7,7 @@ DATA holds what `resynth f0` wrote. F0 is normalised by each speaker's statistic
 
 import argparse
 
-from fairseq_resynth.checkpoints import load_f0_vqvae
+from fairseq_resynth.bundle import load_f0_quantizer
 from fairseq_resynth.cli.options import add_json, add_shard, report
 from fairseq_resynth.data.f0_codes import F0CodeWriter
 from fairseq_resynth.data.sharding import parse_shard
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "data", metavar="DATA", help="folder of `resynth manifest` and `resynth f0`"
     )
     parser.add_argument(
-        "--path", required=True, metavar="F0_CHECKPOINT", help="a trained F0 VQ-VAE"
+        "--path", required=True, metavar="F0_CHECKPOINT", help="a trained F0 VQ-VAE, or a bundle"
     )
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
     add_shard(parser)
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Quantises every split and prints the summary."""
     shard, splits = parse_shard(args.shard), list(read_splits(args.data, args.split))
-    f0_vqvae, _ = load_f0_vqvae(args.path)
+    f0_vqvae = load_f0_quantizer(args.path)
     writer = F0CodeWriter(args.data, f0_vqvae, args.path)
     outcomes = {split: writer.write(split, shard) for split in splits}
     lines = [

@@ -17,6 +17,11 @@ _NORMS = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",
 }
+_SPECTRAL_NORMS = {
+    "weight_orig": "parametrizations.weight.original",
+    "weight_u": "parametrizations.weight.0._u",
+    "weight_v": "parametrizations.weight.0._v",
+}
 
 
 def generator_name(name: str, blocks_per_stage: int) -> str:
@@ -128,3 +133,30 @@ def published_name(name: str, blocks_per_stage: int, f0_codes: str = "f0_quant_e
         kind = "convs1" if match[3] == "dilated" else "convs2"
         name = f"resblocks.{block}.{kind}.{match[4]}"
     return re.sub(r"^upsamples\.", "ups.", name)
+
+
+def discriminator_name(group: str, name: str, siblings: dict[str, Tensor]) -> str:
+    """Returns our name of one weight of a published discriminator.
+
+    Args:
+        group: `mpd` or `msd`.
+        name: `discriminators.0.convs.1.weight_g`, …
+        siblings: the group's state: with a `weight_orig` beside it, a `weight_v` is spectral norm's.
+    """
+    prefix = {"mpd": "periods.", "msd": "scales."}[group]
+    head, _, leaf = name.replace("discriminators.", prefix, 1).rpartition(".")
+    spectral = name.rpartition(".")[0] + ".weight_orig" in siblings
+    norms = _SPECTRAL_NORMS if spectral else _NORMS
+    return f"{head}.{norms.get(leaf, leaf)}"
+
+
+def parameter_names(weights: dict[str, Tensor]) -> list[str]:
+    """Returns the names of a published state dict that are parameters, in its order; the rest are buffers."""
+
+    def is_buffer(name: str) -> bool:
+        head, _, leaf = name.rpartition(".")
+        if leaf in ("weight_u", "weight_v") and f"{head}.weight_orig" in weights:
+            return True
+        return leaf == "k" and "vq.level_blocks" in head
+
+    return [name for name in weights if not is_buffer(name)]

@@ -1,5 +1,7 @@
 """The F0 quantiser: a VQ-VAE over the pitch track (Polyak et al., 2021, section 2.1)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from fairseq_resynth.modules.vector_quantizer import VectorQuantizer
@@ -29,27 +31,40 @@ def _residual_blocks(channels: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Halves the rate `num_downsamples` times.
+    """Divides the rate stage by stage.
 
     Args:
         in_channels: channels of the input.
         dim: channels of the output.
         width: channels in between.
         num_downsamples: stride-2 stages; 4 take 200 Hz to 12.5 Hz.
+        strides: of each stage, instead of `num_downsamples` times 2.
     """
 
     def __init__(
-        self, in_channels: int = 1, dim: int = 128, width: int = 32, num_downsamples: int = 4
+        self,
+        in_channels: int = 1,
+        dim: int = 128,
+        width: int = 32,
+        num_downsamples: int = 4,
+        strides: Sequence[int] | None = None,
     ):
         super().__init__()
         self.downsamples = nn.ModuleList()
-        for stage in range(num_downsamples):
-            conv = nn.Conv1d(width if stage else in_channels, width, 4, stride=2, padding=1)
+        for stage, stride in enumerate(strides or (2,) * num_downsamples):
+            odd = stride % 2
+            conv = nn.Conv1d(
+                width if stage else in_channels,
+                width,
+                2 * stride + odd,
+                stride,
+                padding=stride // 2 + odd,
+            )
             self.downsamples.append(nn.Sequential(conv, _residual_blocks(width)))
         self.out = nn.Conv1d(width, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, N) to (B, dim, N / 2**num_downsamples)."""
+        """Maps (B, in_channels, N), N a multiple of the strides' product P, to (B, dim, N / P)."""
         for downsample in self.downsamples:
             x = downsample(x)
         return self.out(x)

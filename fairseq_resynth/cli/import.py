@@ -1,0 +1,110 @@
+"""Take a published checkpoint over as a bundle.
+
+    resynth import --from speech-resynthesis checkpoints/vctk_hubert100_lut --outdir BUNDLE \\
+        --speakers speakers.txt --f0-stats f0_stats.th
+    resynth import --from code-hifigan vocoder/ --outdir BUNDLE
+
+The folder holds g_XXXXXXXX or model.pt, and config.json. speech-resynthesis keeps speakers' names nowhere:
+--speakers takes them, one a line, in the order of the training list's sorted names.
+"""
+
+import argparse
+from pathlib import Path
+
+from fairseq_resynth.cli.options import add_json, report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR", help="folder, or file of weights")
+    parser.add_argument(
+        "--from", dest="source", required=True, choices=("speech-resynthesis", "code-hifigan")
+    )
+    parser.add_argument("--outdir", required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: config.json beside the weights"
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="FILE",
+        help="speakers, one a line; default: speakers.txt beside the weights, else 0, 1, 2, …",
+    )
+    parser.add_argument("--styles", metavar="FILE", help="styles likewise; default: styles.txt")
+    parser.add_argument(
+        "--f0-stats", type=Path, metavar="FILE", help="F0 statistics (f0_stats.pth)"
+    )
+    parser.add_argument(
+        "--f0-quantizer", type=Path, metavar="DIR", help="when it is not inside the checkpoint"
+    )
+    parser.add_argument(
+        "--f0-code-hop", type=int, default=0, help="samples a pitch code (code-hifigan)"
+    )
+    parser.add_argument(
+        "--for-training",
+        metavar="FILE",
+        help="also write a checkpoint for `fairseq-train --restore-file`, from the do_* beside",
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads everything, then writes the folder."""
+    from fairseq_resynth.bundle import save_bundle
+    from fairseq_resynth.interop.code_hifigan import import_code_hifigan
+    from fairseq_resynth.interop.published import read_names, read_published
+    from fairseq_resynth.interop.speech_resynthesis import ImportOptions, import_speech_resynthesis
+
+    options = ImportOptions(
+        args.config,
+        read_names(args.speakers) if args.speakers else None,
+        read_names(args.styles) if args.styles else None,
+        args.f0_stats,
+        args.f0_quantizer,
+        args.f0_code_hop,
+    )
+    if args.for_training and args.source != "speech-resynthesis":
+        raise ValueError(
+            "--for-training needs --from speech-resynthesis: others keep no optimizer."
+        )
+    reader = {
+        "speech-resynthesis": import_speech_resynthesis,
+        "code-hifigan": import_code_hifigan,
+    }[args.source]
+    bundle = reader(args.checkpoint, options)
+    summary: dict = {"outdir": args.outdir}
+    if args.for_training:
+        from fairseq_resynth.interop.training_state import write_training_checkpoint
+
+        if bundle.generator is None:
+            raise ValueError("--for-training: an F0 quantiser alone keeps no discriminators.")
+        published = read_published(args.checkpoint, args.config)
+        summary["training"] = write_training_checkpoint(published, bundle, args.for_training)
+    summary["identity"] = save_bundle(args.outdir, bundle)
+    report(args, summary, _lines(args, bundle, summary))
+    return 0
+
+
+def _lines(args: argparse.Namespace, bundle, summary: dict) -> list[str]:
+    lines = [f"{args.outdir}: identity {summary['identity']}; its README.md says what it is"]
+    streams = bundle.streams
+    if streams is None:
+        lines.append(f"resynth quantize-f0 DATA --path {args.outdir}   makes pitch codes with it")
+    elif (streams.num_f0_codes or streams.f0_channels) and not streams.speaker_statistics:
+        lines.append("no F0 statistics (--f0-stats): each utterance's own normalise its pitch")
+    if streams is not None and streams.speakers and streams.speakers[0] == "0":
+        lines.append(
+            f"{len(streams.speakers)} rows of speakers without names (--speakers FILE gives them); rows "
+            "beyond those trained are noise"
+        )
+    if args.for_training:
+        training = summary["training"]
+        lines.append(f"{args.for_training}: {training['num_updates']} updates. Go on with:")
+        words = [
+            word if word[0].isalnum() or word[0] == "-" else f"'{word}'"
+            for word in training["options"]
+        ]
+        lines.append(
+            f'fairseq-train DATA --user-dir "$(resynth user-dir)" --restore-file {args.for_training} '
+            + " ".join(f"'{word}'" if ";" in word else word for word in words)
+        )
+    return lines

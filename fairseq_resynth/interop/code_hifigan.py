@@ -1,0 +1,190 @@
+"""fairseq's and textlesslib's code HiFi-GAN: their checkpoints as bundles, and bundles as theirs."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_resynth.bundle import Bundle
+from fairseq_resynth.data.files import atomic_path, write_json, write_text
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.interop.published import (
+    DEFAULT_SPEAKERS,
+    build,
+    model_sizes,
+    read_published,
+    table_names,
+    unit_hop,
+)
+from fairseq_resynth.interop.speech_resynthesis import ImportOptions, names_beside
+from fairseq_resynth.interop.weight_names import published_name
+from fairseq_resynth.modules.unit_generator import UnitGenerator
+
+
+def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) -> Bundle:
+    """Reads a `model.pt` or `g_*` with its `config.json`.
+
+    Args:
+        path: the folder, or the file of weights.
+        options: what the checkpoint does not say.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: refused, cut short, foreign, or configuration and weights contradict each other.
+    """
+    options = options or ImportOptions()
+    published = read_published(path, options.config)
+    model = model_sizes(published)
+    config, source = published.config, published.source
+    bins, has_f0 = config.get("f0_quant_num_bin") or 0, bool(config.get("f0"))
+    hop = unit_hop(published, has_f0)
+    speakers: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+    embedder = bool(config.get("multispkr") and config.get("embedder_params"))
+    if config.get("multispkr") and not embedder:
+        given = names_beside(options.speakers, source, "speakers.txt")
+        rows = config.get("num_speakers", DEFAULT_SPEAKERS)
+        speakers = table_names(given, rows, "speakers", source)
+    if config.get("multistyle"):
+        given = names_beside(options.styles, source, "styles.txt")
+        styles = table_names(given, config.get("num_styles", 100), "styles", source)
+    codes = {"num_codes": bins} if has_f0 and bins else {}
+    streams = Streams(
+        unit_hop=hop,
+        num_units=config["num_embeddings"],
+        f0_code_hop=options.f0_code_hop or config.get("f0_code_hop") or hop,
+        num_f0_codes=bins if has_f0 else 0,
+        speakers=speakers,
+        units={
+            "feature_type": "unknown",
+            "num_clusters": config["num_embeddings"],
+            "unit_hop": hop,
+        },
+        f0_codes=codes,
+        f0_channels=int(has_f0 and not bins),
+        speaker_dim=config.get("embedder_dim", 256) if embedder else 0,
+        styles=styles,
+    )
+    generator, _ = build(published, model, streams)
+    return Bundle(generator, model, streams)
+
+
+def code_hifigan_config(bundle: Bundle) -> dict[str, Any]:
+    """Returns the `config.json` that fairseq's and textlesslib's `CodeHiFiGANVocoder` read."""
+    model, streams = bundle.model, bundle.streams
+    generator = bundle.generator.generator
+    config = {
+        "resblock": "1",
+        "upsample_rates": list(generator.upsample_rates),
+        "upsample_kernel_sizes": [layer.kernel_size[0] for layer in generator.upsamples],
+        "upsample_initial_channel": model.upsample_initial_channel,
+        "resblock_kernel_sizes": _integers(model.resblock_kernel_sizes),
+        "resblock_dilation_sizes": [
+            _integers(row) for row in model.resblock_dilation_sizes.split(";")
+        ],
+        "num_embeddings": streams.num_units,
+        "embedding_dim": model.embedding_dim,
+        "model_in_dim": generator.conv_pre.in_channels,
+        "sampling_rate": streams.sample_rate,
+        "code_hop_size": streams.unit_hop,
+        "hop_size": 256,
+        "num_mels": 80,
+    }
+    if streams.speakers or streams.speaker_dim:
+        config["multispkr"] = "from_input_file"
+    if streams.speaker_dim:
+        config |= {"embedder_params": True, "embedder_dim": streams.speaker_dim}
+    elif streams.speakers:
+        config["num_speakers"] = len(streams.speakers)
+    if streams.styles:
+        config |= {"multistyle": "from_input_file", "num_styles": len(streams.styles)}
+    if streams.num_f0_codes or streams.f0_channels:
+        config |= {"f0": True, "f0_quant_num_bin": streams.num_f0_codes}
+    if streams.num_f0_codes:
+        config["f0_code_hop"] = streams.f0_code_hop  # ours: codes are repeated to the frames' rate
+    if model.duration_predictor:
+        config["dur_predictor_params"] = {
+            "encoder_embed_dim": model.embedding_dim,
+            "var_pred_hidden_dim": model.duration_hidden_dim,
+            "var_pred_kernel_size": model.duration_kernel_size,
+            "var_pred_dropout": model.duration_dropout,
+        }
+    return config
+
+
+def _integers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dict[str, Tensor]:
+    """Returns the weights under fairseq's names, as float32 on the CPU, with weight norm's two parts.
+
+    Args:
+        generator: with its weight norm folded away.
+        blocks_per_stage: residual blocks after each upsampling.
+    """
+    norms = {
+        f"{name}.weight"
+        for name, module in generator.generator.named_modules()
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
+    }
+    weights = {}
+    for name, value in generator.state_dict().items():
+        value = value.detach().float().cpu().clone()
+        published = published_name(name, blocks_per_stage)
+        if name.removeprefix("generator.") in norms and name.startswith("generator."):
+            head = published.removesuffix("weight")
+            size = value.flatten(1).norm(dim=1).view(-1, *[1] * (value.dim() - 1))
+            weights[f"{head}weight_g"] = size
+            # A direction of length 0 would divide by 0; with a size of 0 any other gives the same.
+            weights[f"{head}weight_v"] = torch.where(size > 0, value, torch.ones_like(value))
+        else:
+            weights[published] = value
+    return weights
+
+
+def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
+    """Writes `model.pt`, `config.json`, and `speakers.txt`, `styles.txt` where there are several.
+
+    Args:
+        bundle: a unit vocoder; its weight norm is folded away.
+        outdir: made if it is not there.
+
+    Returns:
+        What `config.json` holds.
+
+    Raises:
+        ValueError: a generator that fairseq's cannot be.
+    """
+    outdir = Path(outdir)
+    _check(bundle)
+    config = code_hifigan_config(bundle)
+    bundle.generator.generator.remove_weight_norm()
+    weights = code_hifigan_weights(bundle.generator, len(config["resblock_kernel_sizes"]))
+    outdir.mkdir(parents=True, exist_ok=True)
+    with atomic_path(outdir / "model.pt") as temporary:
+        torch.save({"generator": weights}, temporary)
+    for name in ("speakers", "styles"):
+        names = getattr(bundle.streams, name)
+        if names:
+            write_text(outdir / f"{name}.txt", "\n".join(names) + "\n")
+    write_json(outdir / "config.json", config)
+    return config
+
+
+def _check(bundle: Bundle) -> None:
+    dilations = [row.split(",") for row in bundle.model.resblock_dilation_sizes.split(";")]
+    if any(len(row) != 3 for row in dilations):
+        raise ValueError(
+            f"the residual blocks have dilations {bundle.model.resblock_dilation_sizes}; fairseq's have "
+            "three in each. Train with --resblock-dilation-sizes '1,3,5;1,3,5;1,3,5' to export so."
+        )
+    streams = bundle.streams
+    frame = math.prod(bundle.generator.generator.upsample_rates)
+    if not (streams.num_f0_codes or streams.f0_channels) and streams.unit_hop != frame:
+        raise ValueError(
+            f"a unit has {streams.unit_hop} samples and a frame {frame}; without a pitch stream fairseq "
+            "takes a frame for a unit."
+        )

@@ -1,0 +1,208 @@
+"""speech-resynthesis' discriminators and optimizers as a fairseq checkpoint, to go on training."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_resynth.bundle import Bundle
+from fairseq_resynth.data.files import atomic_path
+from fairseq_resynth.interop.checkpoints import load_checkpoint
+from fairseq_resynth.interop.published import Published, build
+from fairseq_resynth.interop.weight_names import discriminator_name, parameter_names
+from fairseq_resynth.modules.discriminators import PERIOD_CHANNELS, HifiganDiscriminators
+
+WHAT = "a file of discriminators and optimizers (do_*)"
+KEYS = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
+
+
+def find_training_state(source: Path) -> Path:
+    """Returns the `do_*` that belongs to a `g_*`.
+
+    Raises:
+        FileNotFoundError: it is not beside it.
+    """
+    path = source.with_name(source.name.replace("g_", "do_", 1))
+    if path == source or not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: without the discriminators and optimizers of {source.name} training "
+            "cannot go on. Leave out --for-training to import the generator alone."
+        )
+    return path
+
+
+def write_training_checkpoint(
+    published: Published, bundle: Bundle, outfile: str | Path
+) -> dict[str, Any]:
+    """Writes what `fairseq-train --task unit_resynthesis … --restore-file OUTFILE` goes on from.
+
+    Args:
+        published: the generator as it was read, its weight norm in two parts; a `do_*` beside it.
+        bundle: what it was imported as.
+        outfile: the checkpoint.
+
+    Returns:
+        {"num_updates", "epoch", "options": of fairseq-train beside --restore-file}.
+
+    Raises:
+        FileNotFoundError: there is no `do_*`.
+        ValueError: refused, cut short, or it does not belong to the generator.
+    """
+    if bundle.content_vqvae is not None:
+        raise ValueError("--for-training: the content VQ-VAE inside cannot be trained on here.")
+    path = find_training_state(published.source)
+    state = load_checkpoint(path, WHAT)
+    missing = [key for key in KEYS if key not in state]
+    if missing:
+        raise ValueError(f"{path} is not {WHAT}: it lacks {', '.join(missing)}.")
+    generator, names = build(published, bundle.model, bundle.streams)
+    discriminators, names_d, width = _discriminators(state, path)
+    moments = _moments(state["optim_g"], {"": published.weights}, path)
+    adam = _fitted(moments, generator, names, path)
+    moments = _moments(state["optim_d"], {"msd.": state["msd"], "mpd.": state["mpd"]}, path)
+    adam += _fitted(moments, discriminators, names_d, path)
+    group = state["optim_g"]["param_groups"][0]
+    config, options = _configuration(bundle, width, group)
+    checkpoint = {
+        "args": None,
+        "cfg": config,
+        "model": _prefixed("unit_generator.", generator.state_dict()),
+        "criterion": {
+            **_prefixed("discriminators.", discriminators.state_dict()),
+            "_extra_state": bundle.streams.to_dict(),
+        },
+        "optimizer_history": [_history(int(state["steps"]), group["lr"])],
+        "task_state": {"streams": bundle.streams.to_dict()},
+        "extra_state": _extra_state(int(state["epoch"]) + 1),
+        "last_optimizer_state": {
+            "state": {index: entry for index, entry in enumerate(adam) if entry},
+            "param_groups": [_param_group(group, len(adam))],
+        },
+    }
+    with atomic_path(outfile) as temporary:
+        torch.save(checkpoint, temporary)
+    return {
+        "num_updates": int(state["steps"]),
+        "epoch": int(state["epoch"]) + 1,
+        "options": options,
+    }
+
+
+def _prefixed(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def _discriminators(
+    state: dict[str, Any], path: Path
+) -> tuple[HifiganDiscriminators, dict[str, str], float]:
+    """Returns them, the published name of each of our weights, and their width."""
+    names, weights = {}, {}
+    for group in ("msd", "mpd"):
+        for name, value in state[group].items():
+            ours = discriminator_name(group, name, state[group])
+            names[ours], weights[ours] = f"{group}.{name}", value
+    first = weights.get("periods.0.convs.0.bias")
+    if not isinstance(first, Tensor):
+        raise ValueError(f"{path} holds no HiFi-GAN discriminators.")
+    width = len(first) / PERIOD_CHANNELS[0]
+    discriminators = HifiganDiscriminators(width)
+    try:
+        discriminators.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).split("\n")[1].strip()
+        raise ValueError(f"{path} holds no HiFi-GAN discriminators: {reason}") from error
+    return discriminators, names, width
+
+
+def _moments(
+    optimizer: dict[str, Any], modules: dict[str, dict[str, Tensor]], path: Path
+) -> dict[str, dict[str, Any]]:
+    """Returns Adam's state by published name: it numbers parameters in the order of the state dicts."""
+    order = [f"{p}{name}" for p, weights in modules.items() for name in parameter_names(weights)]
+    count = len(optimizer["param_groups"][0]["params"])
+    if count != len(order):  # a frozen F0 quantiser may have been left out of the optimizer
+        order = [name for name in order if not name.startswith("quantizer.")]
+    if count != len(order):
+        raise ValueError(
+            f"{path} has an optimizer of {count} parameters, its networks have {len(order)}."
+        )
+    return {name: optimizer["state"].get(index, {}) for index, name in enumerate(order)}
+
+
+def _fitted(
+    moments: dict[str, dict[str, Any]], module: torch.nn.Module, names: dict[str, str], path: Path
+) -> list[dict[str, Any]]:
+    """Returns Adam's state of each parameter, in the module's order."""
+    fitted = []
+    for ours, parameter in module.named_parameters():
+        found = moments[names[ours]]
+        if not found:
+            fitted.append({})
+            continue
+        entry: dict[str, Any] = {"step": int(found["step"])}
+        for key in ("exp_avg", "exp_avg_sq"):
+            value = found[key][: len(parameter)]  # a speaker table may have been cut
+            if value.shape != parameter.shape:
+                raise ValueError(
+                    f"{path} does not belong to the generator: the optimizer's state of {names[ours]} is "
+                    f"{tuple(found[key].shape)}, the weight {tuple(parameter.shape)}."
+                )
+            entry[key] = value.clone()
+        fitted.append(entry)
+    return fitted
+
+
+def _history(num_updates: int, lr: float) -> dict[str, Any]:
+    return {
+        "criterion_name": "HifiganCriterion",
+        "optimizer_name": "FairseqAdam",
+        "lr_scheduler_state": {"lr": lr},
+        "num_updates": num_updates,
+    }
+
+
+def _extra_state(epoch: int) -> dict[str, Any]:
+    iterator = {"version": 2, "epoch": epoch, "iterations_in_epoch": 0, "shuffle": True}
+    return {"train_iterator": iterator, "val_loss": None}
+
+
+def _param_group(group: dict[str, Any], count: int) -> dict[str, Any]:
+    kept = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
+    return {**kept, "amsgrad": False, "params": list(range(count))}
+
+
+def _configuration(
+    bundle: Bundle, width: float, group: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns a checkpoint's `cfg`, and the options that fairseq-train needs to build the same networks."""
+    from fairseq import options as fairseq_options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from omegaconf import OmegaConf
+
+    import fairseq_resynth  # noqa: F401  registers task, model and criterion
+
+    model = bundle.model
+    betas = ",".join(f"{beta:g}" for beta in group["betas"])
+    chosen = [
+        *["--task", "unit_resynthesis", "--arch", "unit_hifigan", "--criterion", "hifigan"],
+        *["--embedding-dim", model.embedding_dim, "--upsample-rates", model.upsample_rates],
+        *["--upsample-kernel-sizes", model.upsample_kernel_sizes],
+        *["--upsample-initial-channel", model.upsample_initial_channel],
+        *["--resblock-kernel-sizes", model.resblock_kernel_sizes],
+        *["--resblock-dilation-sizes", model.resblock_dilation_sizes],
+        *["--optimizer", "adam", "--adam-betas", f"({betas})", "--lr-scheduler", "fixed"],
+        *["--weight-decay", group["weight_decay"], "--lr", group.get("initial_lr", group["lr"])],
+        *["--force-anneal", 2, "--lr-shrink", 0.999],
+    ]
+    if width != 1:
+        chosen += ["--discriminator-width", width]
+    if model.duration_predictor:
+        chosen += ["--duration-predictor", "--duration-hidden-dim", model.duration_hidden_dim]
+        chosen += ["--duration-kernel-size", model.duration_kernel_size]
+        chosen += ["--duration-dropout", model.duration_dropout]
+    words = [str(word) for word in chosen]
+    parser = fairseq_options.get_training_parser()
+    parsed = fairseq_options.parse_args_and_arch(parser, ["DATA", *words])
+    config = convert_namespace_to_omegaconf(parsed)
+    return OmegaConf.to_container(config, resolve=True, enum_to_str=True), words
