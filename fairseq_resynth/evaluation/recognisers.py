@@ -1,10 +1,11 @@
 """Speech recognisers behind one interface; each is an optional package."""
 
 import functools
-import importlib.util
 from typing import Protocol
 
 import numpy as np
+
+from fairseq_resynth.evaluation.metric import importable
 
 INSTALL = {
     "pocketsphinx": "pocketsphinx",
@@ -111,7 +112,7 @@ def parse_recogniser(text: str) -> tuple[str, str]:
 def missing_recogniser(text: str) -> str:
     """Returns what to install for a recogniser, or an empty string."""
     kind, _ = parse_recogniser(text)
-    if importlib.util.find_spec(MODULES[kind]):
+    if importable(MODULES[kind]):
         return ""
     return f"{MODULES[kind]} not installed: pip install {INSTALL[kind]}"
 

@@ -1,7 +1,6 @@
 """Whose voice it is: similarity to enrolled speakers and the equal error rate of the paper."""
 
 import functools
-import importlib.util
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from fairseq_resynth.evaluation.metric import (
     Metric,
     Recording,
     Utterance,
+    importable,
     package_version,
     register,
 )
@@ -144,7 +144,7 @@ class Speaker(Metric):
     def missing(self) -> str:
         """See `Metric`."""
         module = MODULES[parse_encoder(self.settings["speaker_encoder"])[0]]
-        if importlib.util.find_spec(module):
+        if importable(module):
             return ""
         return f"{module} not installed: pip install {module} (and setuptools<81 for resemblyzer)"
 

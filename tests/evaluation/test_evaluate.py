@@ -1,0 +1,210 @@
+"""`resynth evaluate` from folders to files, with the metrics that need nothing optional."""
+
+import csv
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from fairseq_resynth.cli.main import main
+from fairseq_resynth.data.files import read_json
+
+FAST = "level,f0,mel,mcd,stft"
+OPTIONS = ("--f0-method", "dio", "--workers", "1", "--audio", "none")
+
+
+def evaluate(generated, reference, outdir, *more, metrics=FAST):
+    places = [generated] if not isinstance(generated, list) else generated
+    return main(
+        ["evaluate", "--generated", *map(str, places), "--reference", str(reference)]
+        + ["--metrics", metrics, "--outdir", str(outdir), *OPTIONS, *map(str, more)]
+    )
+
+
+@pytest.fixture
+def generated(wavs, tmp_path):
+    """The wavs with a little noise on them."""
+    folder = tmp_path / "generated"
+    for path in wavs.rglob("*.wav"):
+        wav, rate = soundfile.read(path)
+        target = folder / path.relative_to(wavs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(len(wav)).normal(size=len(wav)) * 0.002
+        soundfile.write(target, wav + noise, rate)
+    return folder
+
+
+def rows_of(outdir):
+    return {(row["system"], row["name"]): row for row in read_json(outdir / "rows.json")}
+
+
+def test_rows_and_summary(generated, wavs, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert evaluate(generated, wavs, out) == 0
+    rows = rows_of(out)
+    assert [name for system, name in rows if system == "generated"] == [
+        "ann/one",
+        "ann/two",
+        "bob/one",
+    ]
+    row = rows["generated", "ann/two"]
+    assert row["speaker"] == row["source_speaker"] == "ann"
+    assert 0 < row["mel_l1"] < 2 and 0 <= row["ffe"] < 0.3 and row["mcd"] > 0
+    assert row["seconds"] == pytest.approx(1.3)
+    entry = read_json(out / "summary.json")["generated"]
+    values = [rows["generated", name]["mcd"] for name in ("ann/one", "ann/two", "bob/one")]
+    assert entry["all"]["mcd"]["mean"] == pytest.approx(np.mean(values))
+    assert entry["all"]["mcd"]["low"] <= entry["all"]["mcd"]["mean"] <= entry["all"]["mcd"]["high"]
+    assert entry["speakers"]["ann"]["mcd"]["mean"] == pytest.approx(np.mean(values[:2]))
+    assert entry["pairs"] == {}
+    table = list(csv.DictReader((out / "rows.csv").open()))
+    line = next(r for r in table if r["system"] == "generated" and r["name"] == "bob/one")
+    assert float(line["mcd"]) == pytest.approx(values[2])
+    assert (out / line["generated"]).resolve() == (generated / "bob/one.wav").resolve()
+    assert "MCD dB" in capsys.readouterr().out
+
+
+def test_resumes_and_notices_changes(generated, wavs, tmp_path, capsys):
+    out = tmp_path / "report"
+    evaluate(generated, wavs, out)
+    first = rows_of(out)
+    with (out / "cache.jsonl").open("a") as stream:
+        stream.write('["torn", {"mcd"')  # what an interrupted run leaves
+    capsys.readouterr()
+    assert evaluate(generated, wavs, out) == 0
+    assert "18 values reused" in capsys.readouterr().out  # 5 metrics x 3, and level of 3 references
+    assert rows_of(out) == first
+    shutil.copy(wavs / "ann/one.wav", generated / "ann/one.wav")
+    evaluate(generated, wavs, out)
+    assert "13 values reused" in capsys.readouterr().out
+    assert rows_of(out)["generated", "ann/one"]["mcd"] == 0
+    assert evaluate(generated, wavs, out, "--f0-method", "harvest") == 0
+    assert "15 values reused" in capsys.readouterr().out
+
+
+def test_two_workers_give_the_same(generated, wavs, tmp_path):
+    evaluate(generated, wavs, tmp_path / "a", metrics="level,stft")
+    evaluate(generated, wavs, tmp_path / "b", "--workers", 2, metrics="level,stft")
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
+
+
+def test_one_unreadable_file_is_named_and_the_rest_measured(generated, wavs, tmp_path, capsys):
+    (generated / "ann/two.wav").write_bytes(b"RIFF no audio at all")
+    assert evaluate(generated, wavs, tmp_path / "report") == 1
+    printed = capsys.readouterr().out
+    assert "1 utterances not measured" in printed and "ann/two.wav is not readable" in printed
+    rows = rows_of(tmp_path / "report")
+    assert rows["generated", "bob/one"]["mel_l1"] > 0
+    assert "mel_l1" not in rows["generated", "ann/two"]
+    assert read_json(tmp_path / "report/summary.json")["generated"]["failed"] == 1
+
+
+def test_odd_audio(generated, wavs, tmp_path):
+    wav, _ = soundfile.read(wavs / "ann/one.wav")
+    soundfile.write(generated / "ann/one.wav", np.zeros(len(wav)), 16000)  # silence
+    wide = np.repeat(wav, 2)
+    soundfile.write(generated / "ann/two.wav", np.tile(wav, 3), 16000)  # too long
+    clipped, _ = soundfile.read(wavs / "bob/one.wav")
+    loud = np.clip(
+        np.interp(np.arange(0, len(clipped), 0.5), np.arange(len(clipped)), clipped) * 20, -1, 1
+    )
+    soundfile.write(generated / "bob/one.wav", loud, 32000)  # another rate, clipped
+    assert len(wide) == 2 * len(wav)
+    assert evaluate(generated, wavs, tmp_path / "report") == 1
+    rows = rows_of(tmp_path / "report")
+    silent = rows["generated", "ann/one"]
+    assert silent["gpe"] is None and silent["log_f0_rmse"] is None and silent["vde"] > 0
+    assert "silent" in silent["notes"] and math.isfinite(silent["mcd"]) and not silent["problems"]
+    long = rows["generated", "ann/two"]
+    assert "more than 0.2 s apart" in long["problems"]["mel"]
+    assert "more than 40 apart" in long["problems"]["f0"]
+    assert long["mcd"] is None and long["mcd_dtw"] > 0
+    odd = rows["generated", "bob/one"]
+    assert odd["clipped"] > 0.05 and odd["seconds"] == pytest.approx(1.4)
+    assert any("clipped" in note for note in odd["notes"])
+    assert "resampled from 32000 Hz" in odd["notes"] and odd["ffe"] < 0.3
+    figure = read_json(tmp_path / "report/summary.json")["generated"]["all"]["gpe"]
+    assert (figure["count"], figure["undefined"]) == (1, 1)
+
+
+def test_unpaired_files_are_listed(generated, wavs, tmp_path, capsys):
+    (generated / "ann/two.wav").rename(generated / "ann/two_gen.wav")
+    assert evaluate(generated, wavs, tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    assert "generated: 1 only generated: ann/two_gen" in printed
+    assert "generated: 1 only reference: ann/two" in printed
+    facts = read_json(tmp_path / "report/evaluation.json")
+    assert facts["unpaired"]["generated"]["only_generated"] == ["ann/two_gen"]
+
+
+def test_conversion_by_pair(generated, wavs, tmp_path):
+    converted = tmp_path / "vc"
+    for name, target in (("ann/one", "bob"), ("ann/two", "bob"), ("bob/one", "ann")):
+        path = converted / f"{name}_{target}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(generated / f"{name}.wav", path)
+    assert evaluate(converted, wavs, tmp_path / "r", "--pattern", "{name}_{target}") == 0
+    pairs = read_json(tmp_path / "r/summary.json")["vc"]["pairs"]
+    assert {name: figures["mcd"]["count"] for name, figures in pairs.items()} == {
+        "ann → bob": 2,
+        "bob → ann": 1,
+    }
+
+
+def test_a_missing_metric_is_reported_and_exits_as_asked(generated, wavs, tmp_path, capsys):
+    arguments = generated, wavs, tmp_path / "r"
+    assert evaluate(*arguments, metrics="level,units") == 0
+    assert "not run: units: needs the unit encoder: give --bundle" in capsys.readouterr().out
+    assert evaluate(*arguments, "--require", "all", metrics="level,units") == 1
+    assert "units" in read_json(tmp_path / "r/evaluation.json")["missing"]
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch):
+    from fairseq_resynth.evaluation import metric, recognisers
+    from fairseq_resynth.evaluation.metric import make_metrics
+
+    monkeypatch.setattr(metric, "importable", lambda name: False)
+    monkeypatch.setattr(recognisers, "importable", lambda name: False)
+    pesq, wer = make_metrics("pesq,wer", {"recogniser": "whisper:base.en"})
+    assert pesq.missing() == "pesq not installed: pip install pesq"
+    assert wer.missing() == "faster_whisper not installed: pip install faster-whisper"
+
+
+@pytest.mark.parametrize(
+    "more, metrics, message",
+    [
+        ((), "loudness", "no metric is called loudness; there are level, f0"),
+        (("--baselines", "mp3"), "level", "no 'mp3', expected griffinlim"),
+        (("--baselines", "opus:4000"), "level", "expected a rate from 6 to 510"),
+        (("--recogniser", "google"), "wer", "expected pocketsphinx, whisper:NAME"),
+        (("--rank-by", "beauty"), "level,mel", "--rank-by 'beauty': expected one of"),
+        (("--transcripts", "nowhere.txt"), "level", "nowhere.txt does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(generated, wavs, tmp_path, capsys, more, metrics, message):
+    audio = ("--audio", "link") if "--rank-by" in more else ()
+    assert evaluate(generated, wavs, tmp_path / "r", *more, *audio, metrics=metrics) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("resynth evaluate: error:") and message in error
+
+
+def test_json_summary(generated, wavs, tmp_path, capsys):
+    evaluate(generated, wavs, tmp_path / "r", "--json", metrics="level")
+    assert json.loads(capsys.readouterr().out)["failed"] == {}
+
+
+def test_joined_report(generated, wavs, tmp_path, capsys):
+    evaluate(f"mine={generated}", wavs, tmp_path / "a", metrics="level,stft")
+    evaluate(f"mine={wavs}", wavs, tmp_path / "b", metrics="level,stft")
+    places = [str(tmp_path / name) for name in ("a", "b")]
+    assert main(["report", *places, "--outdir", str(tmp_path / "both"), "--audio", "none"]) == 0
+    summary = read_json(tmp_path / "both/summary.json")
+    assert list(summary) == ["reference", "mine", "b: mine"]
+    assert summary["b: mine"]["all"]["spectral_convergence"]["mean"] == 0
+    row = rows_of(tmp_path / "both")["mine", "ann/one"]
+    assert (tmp_path / "both" / row["generated"]).resolve() == generated / "ann/one.wav"
+    assert main(["report", str(tmp_path / "nothing"), "--outdir", str(tmp_path / "c")]) == 2
+    assert "resynth evaluate" in capsys.readouterr().err
