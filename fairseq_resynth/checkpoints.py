@@ -29,7 +29,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} is refused, it holds more than tensors: {reason}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is no checkpoint, or is cut short: {error}") from error
     if not isinstance(state, dict):
         raise ValueError(

@@ -44,7 +44,7 @@ class F0QuantizationTask(FairseqTask):
 
     def num_codes(self, model: Any) -> int:
         """Returns the size of the codebook of a model, wrapped for distributed training or not."""
-        return getattr(model, "module", model).f0_vqvae.num_codes
+        return model.f0_vqvae.num_codes
 
     def state_dict(self) -> Dict[str, Any]:
         """A checkpoint keeps nothing of the task."""

@@ -62,8 +62,6 @@ def test_other_speakers_are_not_resumed(tiny_data, tmp_path):
         if path.is_file():
             text = path.read_text()
             (other / path.name).write_text(text.replace("boris", "carla"))
-    done = run(
-        "fairseq-train", *train_arguments(other, save_dir, "--max-update", 2), check=False
-    )
+    done = run("fairseq-train", *train_arguments(other, save_dir, "--max-update", 2), check=False)
     assert done.returncode != 0
     assert "speakers ('anna', 'boris')" in done.stderr and "carla" in done.stderr

@@ -9,9 +9,20 @@ import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
+from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
+
+
+class CpuDistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
+    """fairseq names a GPU to pytorch_ddp even with --cpu, which torch refuses."""
+
+    def __init__(self, device_ids, output_device, **kwargs):
+        super().__init__(**kwargs)
+
+
+distributed_fairseq_model.DistributedDataParallel = CpuDistributedDataParallel
 
 
 def main(cfg, path: str, updates: int) -> None:
