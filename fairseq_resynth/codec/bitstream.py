@@ -73,17 +73,25 @@ class FileWriter:
 class FileReader:
     """Reads a file while its bytes come.
 
+    Args:
+        model: the context model.
+        identity: 16 bytes that name the bundle.
+        checksum: False for a member of an archive, which is checked as a whole.
+
     Attributes:
         speaker: known once `payload` is not None.
+        speaker_field: its bytes.
         has_f0: the same.
         payload: the coded streams; take units and F0 codes from its coder's queues.
     """
 
-    def __init__(self, model: EntropyModel, identity: bytes):
+    def __init__(self, model: EntropyModel, identity: bytes, checksum: bool = True):
         self.speaker: Speaker = None
+        self.speaker_field = b""
         self.has_f0 = False
         self.payload: PayloadReader | None = None
         self._model, self._identity = model, identity
+        self._checksum_bytes = CHECKSUM_BYTES if checksum else 0
         self._held = b""
         self._header = b""
 
@@ -96,12 +104,12 @@ class FileReader:
         self._held += data
         if self.payload is None and not self._read_header(complete):
             return
-        stop = max(len(self._held) - CHECKSUM_BYTES, 0)
+        stop = max(len(self._held) - self._checksum_bytes, 0)
         body, self._held = self._held[:stop], self._held[stop:]
-        if complete and len(self._held) < CHECKSUM_BYTES:
+        if complete and len(self._held) < self._checksum_bytes:
             raise CodecError("the file is truncated: its checksum is missing")
         self.payload.feed(body, complete)
-        if complete:
+        if complete and self._checksum_bytes:
             streams = self.payload.coder.digest.digest()
             if self._held != _checksum(self._identity, self._header, streams):
                 raise CodecError("the file is damaged: its checksum does not fit its content")
@@ -116,6 +124,7 @@ class FileReader:
                 self.speaker, size = read
                 self.has_f0 = bool(data[0] & HAS_F0)
                 self._header = data[: 1 + IDENTITY_BYTES + size]
+                self.speaker_field = self._header[1 + IDENTITY_BYTES :]
                 self._held = data[len(self._header) :]
                 self.payload = PayloadReader(self._model, self.has_f0)
                 return True
@@ -160,13 +169,15 @@ def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes
     return first + writer.finish(code.num_samples)
 
 
-def read_bytes(model: EntropyModel, identity: bytes, data: bytes) -> SpeechCode:
-    """Inverse of `write_bytes`.
+def read_bytes(
+    model: EntropyModel, identity: bytes, data: bytes, checksum: bool = True
+) -> SpeechCode:
+    """Inverse of `write_bytes`; see `FileReader` for the arguments.
 
     Raises:
         CodecError: see `FileReader.feed`.
     """
-    reader = FileReader(model, identity)
+    reader = FileReader(model, identity, checksum)
     reader.feed(bytes(data), complete=True)
     coder = reader.payload.coder
     f0_codes = np.array(coder.f0_codes, dtype=np.int64) if reader.has_f0 else None

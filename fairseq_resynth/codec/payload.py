@@ -7,6 +7,7 @@ each span, its F0 code; then the end of the units, the remaining F0 codes, and t
 
 import hashlib
 import math
+from array import array
 from collections import Counter, deque
 from collections.abc import Generator
 from enum import Enum
@@ -49,11 +50,14 @@ class PayloadCoder:
 
     Attributes:
         bits: code length by part: `units`, `runs`, `f0`, `end`, `samples`.
+        bits_by_unit: bits spent by the end of each unit's frame.
         digest: BLAKE2b of everything coded, in order, as little-endian int64.
     """
 
     def __init__(self, model: EntropyModel, coder: ByteEncoder | ByteDecoder, has_f0: bool):
         self.bits: Counter[str] = Counter()
+        self.bits_by_unit = array("f")
+        self._spent = 0.0
         self.digest = hashlib.blake2b(model.identity)
         self.units: deque[int] = deque()
         self.f0_codes: deque[int] = deque()
@@ -89,7 +93,9 @@ class PayloadCoder:
         while not self._coder.ready():
             yield Need.BYTES
         symbol = self._coder.code(frequencies, symbol)
-        self.bits[part] += PROBABILITY_BITS - math.log2(frequencies[symbol] + 1)
+        bits = PROBABILITY_BITS - math.log2(frequencies[symbol] + 1)
+        self.bits[part] += bits
+        self._spent += bits
         return symbol
 
     def _code_unit(self, value: int | None) -> Steps:
@@ -172,4 +178,6 @@ class PayloadCoder:
         self.digest.update(value.to_bytes(8, "little", signed=True))
         if value != END:
             stream.append(value)
+            if stream is self.units:
+                self.bits_by_unit.append(self._spent)
         return value

@@ -1,0 +1,105 @@
+"""Compress speech to about 150 bits a second.
+
+resynth encode speech.wav --bundle BUNDLE -o speech.rsyn
+resynth encode DIR --bundle BUNDLE -o OUT              a .rsyn beside each file's name
+resynth encode DIR --bundle BUNDLE -o speech.rsyna     one archive
+ffmpeg -i IN -f s16le -ar 16000 -ac 1 - | resynth encode --stream --bundle BUNDLE -o - > speech.rsyn
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fairseq_resynth.cli.options import add_json, failure_lines, report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument(
+        "input", nargs="?", metavar="IN.wav|DIR", help="what to compress; any audio format"
+    )
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="OUT", help="file, folder, .rsyna; - with --stream"
+    )
+    parser.add_argument(
+        "--bundle", required=True, metavar="DIR", help="a bundle with entropy.safetensors"
+    )
+    parser.add_argument(
+        "--content-checkpoint", metavar="FILE", help="weights of the content encoder"
+    )
+    speaker = parser.add_mutually_exclusive_group()
+    speaker.add_argument(
+        "--speaker", metavar="NAME", help="who speaks, if the model knows the voice"
+    )
+    speaker.add_argument(
+        "--speaker-from-folder", action="store_true", help="each file's folder names its speaker"
+    )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="16-bit mono 16 kHz samples, or such a WAV, from standard input",
+    )
+    parser.add_argument(
+        "--block",
+        type=float,
+        metavar="SECONDS",
+        help="encode in blocks, as --stream does (1.0 there)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, … (%(default)s)")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encodes and prints what was done; 1 if a file failed."""
+    if args.stream == (args.input is not None):
+        raise ValueError("give an input, or --stream to read from standard input, not both")
+    from fairseq_resynth.codec.speech_codec import SpeechCodec
+
+    codec = SpeechCodec.from_pretrained(args.bundle, args.content_checkpoint, args.device)
+    return _stream(args, codec) if args.stream else _files(args, codec)
+
+
+def _stream(args: argparse.Namespace, codec) -> int:
+    from fairseq_resynth.codec.pcm import read_pcm
+    from fairseq_resynth.data.files import atomic_path
+
+    pieces = codec.encode_stream(read_pcm(sys.stdin.buffer), args.speaker, args.block or 1.0)
+    if args.out == "-":
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        return 0
+    with atomic_path(args.out) as temporary, temporary.open("wb") as out:
+        for piece in pieces:
+            out.write(piece)
+    return 0
+
+
+def _files(args: argparse.Namespace, codec) -> int:
+    from fairseq_resynth.codec import folders
+
+    source, out = Path(args.input), Path(args.out)
+    sources = folders.audio_sources(source, out, args.speaker, args.speaker_from_folder)
+
+    def encode(item: folders.Source) -> bytes:
+        if args.block:
+            return codec.encode_blocks(item.path, item.speaker, args.block)
+        return codec.encode(item.path, item.speaker)
+
+    archived = out.suffix == folders.ARCHIVE_SUFFIX
+    target = None if archived else lambda name: out / f"{name}{folders.SUFFIX}"
+    if source.is_file() and not archived and not out.is_dir():
+        target = lambda name: out  # noqa: E731
+    with tqdm(total=len(sources), desc="encode", unit="file", disable=len(sources) < 2) as bar:
+        outcome, members = folders.encode_all(codec, sources, target, encode, bar.update)
+    if archived and members:
+        outcome.bytes = folders.save_archive(codec, out, members)
+    lines = [
+        f"{outcome.written} encoded, {outcome.reused} reused, {outcome.bytes} bytes in {out}",
+        *failure_lines(outcome.failed, "could not be encoded"),
+    ]
+    summary = {key: value for key, value in vars(outcome).items() if key != "seconds"}
+    report(args, {"out": str(out), **summary}, lines)
+    return 1 if outcome.failed else 0

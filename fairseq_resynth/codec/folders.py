@@ -1,0 +1,192 @@
+"""Encoding and decoding of whole folders: what is there is reused, what fails is named."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_resynth.codec.archive import Archive, write_archive
+from fairseq_resynth.codec.bitstream import IDENTITY_BYTES
+from fairseq_resynth.codec.speech_codec import SpeechCodec
+from fairseq_resynth.data.audio import write_audio
+from fairseq_resynth.data.files import atomic_path
+from fairseq_resynth.data.preprocess import find_sources
+
+SUFFIX, ARCHIVE_SUFFIX = ".rsyn", ".rsyna"
+
+
+@dataclass
+class Outcome:
+    """What a run did; `failed` maps names to reasons, `seconds` is of the audio, `bytes` of its files."""
+
+    written: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: its name in the output folder without suffix, its path, and who speaks."""
+
+    name: str
+    path: Path
+    speaker: str | None
+
+
+def audio_sources(path: Path, out: Path, speaker: str | None, by_folder: bool) -> list[Source]:
+    """Lists the audio of a file or a folder.
+
+    Args:
+        path: file or folder.
+        out: where the output goes, which may lie within the folder.
+        speaker: who speaks in all of it.
+        by_folder: the name of each file's folder is its speaker.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: two files that differ only in their suffix.
+    """
+    if path.is_file():
+        name = path.resolve().parent.name if by_folder else speaker
+        return [Source(path.stem, path, name)]
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} does not exist")
+    sources = []
+    for file in find_sources(path, out):
+        name = (path / file).resolve().parent.name if by_folder else speaker
+        sources.append(Source(file.with_suffix("").as_posix(), path / file, name))
+    if len({source.name for source in sources}) != len(sources):
+        raise ValueError(f"{path} holds files that differ only in their suffix: rename them")
+    return sources
+
+
+def encode_all(
+    codec: SpeechCodec,
+    sources: list[Source],
+    target: Callable[[str], Path] | None,
+    encode: Callable[[Source], bytes],
+    progress: Callable[[], object] = lambda: None,
+) -> tuple[Outcome, list[tuple[str, bytes]]]:
+    """Encodes every source; a failing one is named and the rest goes on.
+
+    Args:
+        codec: whose files are reused.
+        sources: what to encode.
+        target: the path of a name; None: write nothing.
+        encode: gives the bytes of a source.
+        progress: called after each.
+
+    Returns:
+        What was done, and (name, file) of each when nothing is written.
+    """
+    outcome, members = Outcome(), []
+    for source in sources:
+        path = None if target is None else target(source.name)
+        if path is not None and _is_current(codec, path, source.path):
+            outcome.reused += 1
+            outcome.bytes += path.stat().st_size
+            progress()
+            continue
+        try:
+            data = encode(source)
+        except (ValueError, OSError) as error:
+            outcome.failed[str(source.path)] = str(error)
+            progress()
+            continue
+        if path is None:
+            members.append((source.name, data))
+        else:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
+        outcome.written += 1
+        outcome.bytes += len(data)
+        progress()
+    return outcome, members
+
+
+def _is_current(codec: SpeechCodec, path: Path, source: Path) -> bool:
+    if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
+        return False
+    with path.open("rb") as stream:
+        return stream.read(1 + IDENTITY_BYTES)[1:] == codec.identity[:IDENTITY_BYTES]
+
+
+def save_archive(codec: SpeechCodec, path: Path, members: list[tuple[str, bytes]]) -> int:
+    """Writes an archive and returns its bytes."""
+    write_archive(path, codec.identity, members)
+    return path.stat().st_size
+
+
+def coded_members(
+    codec: SpeechCodec, path: Path, name: str | None
+) -> Iterator[tuple[str, bytes, bool]]:
+    """Yields (name, bytes, whether they carry a checksum) of a file, an archive's members, or a folder's files.
+
+    Args:
+        codec: that decodes them.
+        path: `.rsyn` file, `.rsyna` archive, or a folder of `.rsyn` files.
+        name: of the one wanted member; None: all.
+
+    Raises:
+        FileNotFoundError: nothing there, or no member of that name.
+        CodecError: a damaged archive.
+    """
+    if path.is_dir():
+        files = sorted(path.rglob(f"*{SUFFIX}"))
+        if not files:
+            raise FileNotFoundError(
+                f"{path} has no *{SUFFIX} files. Make them with `resynth encode`."
+            )
+        yield from (
+            (f.relative_to(path).with_suffix("").as_posix(), f.read_bytes(), True) for f in files
+        )
+    elif path.suffix == ARCHIVE_SUFFIX:
+        archive = Archive(path, codec.identity)
+        if name is not None and name not in archive.names:
+            known = ", ".join(archive.names[:10]) + (" …" if len(archive.names) > 10 else "")
+            raise FileNotFoundError(f"{path} has no member {name!r}; it holds {known}")
+        for member in archive.names if name is None else [name]:
+            yield member, archive.read(member), False
+    elif path.is_file():
+        yield path.stem, path.read_bytes(), True
+    else:
+        raise FileNotFoundError(f"{path} does not exist")
+
+
+def decode_all(
+    members: Iterable[tuple[str, bytes, bool]],
+    target: Callable[[str], Path],
+    decode: Callable[[bytes, bool], np.ndarray],
+    sample_rate: int,
+    progress: Callable[[], object] = lambda: None,
+) -> Outcome:
+    """Decodes every member into a wav; a failing one is named and the rest goes on.
+
+    Args:
+        members: see `coded_members`.
+        target: the wav of a name.
+        decode: gives (T,) float32 of bytes, with or without a checksum.
+        sample_rate: Hz.
+        progress: called after each.
+    """
+    outcome = Outcome()
+    for name, data, checksum in members:
+        try:
+            wav = decode(data, checksum)
+        except ValueError as error:
+            outcome.failed[name] = str(error)
+            progress()
+            continue
+        path = target(name)
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            outcome.failed[name] = "the name leaves the output folder"
+            continue
+        write_audio(path, wav, sample_rate)
+        outcome.written += 1
+        outcome.seconds += len(wav) / sample_rate
+        outcome.bytes += len(data)
+        progress()
+    return outcome

@@ -1,0 +1,127 @@
+"""Where the bits of a file go, stream by stream and over time."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fairseq_resynth.codec.bitstream import FileReader
+from fairseq_resynth.codec.entropy_model import EntropyModel
+
+PARTS = {
+    "units": "content units",
+    "runs": "how long each unit lasts",
+    "f0": "pitch codes",
+    "end": "end marks",
+    "samples": "number of samples",
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a file.
+
+    Attributes:
+        summary: plain JSON types.
+        times: (U,) float, start of each unit in seconds.
+        bits: (U,) float, bits spent by the end of each unit.
+        units: (U,) int64.
+    """
+
+    summary: dict[str, Any]
+    times: np.ndarray
+    bits: np.ndarray
+    units: np.ndarray
+
+
+def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = True) -> Inspection:
+    """Decodes a file and counts.
+
+    Args:
+        model: the context model.
+        identity: 16 bytes that name the bundle.
+        data: the file.
+        checksum: False for a member of an archive.
+
+    Raises:
+        CodecError: as for decoding.
+    """
+    reader = FileReader(model, identity, checksum)
+    reader.feed(data, complete=True)
+    coder, settings = reader.payload.coder, model.settings
+    units = np.array(coder.units, dtype=np.int64)
+    seconds = len(units) * settings.unit_hop / settings.sample_rate
+    spent = {name: coder.bits[name] for name in PARTS}
+    fixed = {"header": 24.0, "checksum": 24.0 if checksum else 0.0}
+    speaker = len(reader.speaker_field) * 8.0
+    rows = {**fixed, "speaker": speaker, **spent}
+    rows["rounding to bytes"] = 8 * len(data) - sum(rows.values())
+    summary = {
+        "bytes": len(data),
+        "seconds": round(seconds, 3),
+        "samples": coder.num_samples,
+        "model": identity.hex()[:8],
+        "speaker": _describe(reader.speaker),
+        "num_units": len(units),
+        "num_runs": int(np.count_nonzero(np.diff(units))) + bool(len(units)),
+        "num_f0_codes": len(coder.f0_codes) if reader.has_f0 else None,
+        "bits": {name: round(bits, 2) for name, bits in rows.items()},
+        "bps": {name: round(bits / seconds, 2) if seconds else 0.0 for name, bits in rows.items()},
+        "total_bps": round(8 * len(data) / seconds, 2) if seconds else 0.0,
+    }
+    times = np.arange(len(units)) * settings.unit_hop / settings.sample_rate
+    return Inspection(summary, times, np.array(coder.bits_by_unit[: len(units)]), units)
+
+
+def _describe(speaker: int | np.ndarray | None) -> Any:
+    if isinstance(speaker, np.ndarray):
+        return f"vector of {len(speaker)}"
+    return speaker
+
+
+def table(summary: dict[str, Any]) -> list[str]:
+    """Formats the summary as lines: what the file is, then bits by stream."""
+    lines = [
+        f"{summary['bytes']} bytes, {summary['seconds']} s ({summary['num_units']} units in "
+        f"{summary['num_runs']} runs, {summary['num_f0_codes'] or 'no'} F0 codes), "
+        f"{summary['samples']} samples, speaker {summary['speaker']}, model {summary['model']}",
+        f"{'stream':<28}{'bits':>10}{'bit/s':>10}{'share':>8}",
+    ]
+    total = max(8 * summary["bytes"], 1)
+    for name, bits in summary["bits"].items():
+        rate = summary["bps"][name]
+        lines.append(f"{PARTS.get(name, name):<28}{bits:>10.1f}{rate:>10.1f}{bits / total:>8.1%}")
+    lines.append(f"{'file':<28}{total:>10}{summary['total_bps']:>10.1f}{1:>8.0%}")
+    return lines
+
+
+def plot(inspection: Inspection, path: str) -> None:
+    """Draws the bits a second over time and the shares of the streams into an image.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(f"a plot needs matplotlib ({error}): pip install matplotlib") from error
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    over_time, shares = figure.subplots(2, 1, height_ratios=(3, 1))
+    spent = np.diff(inspection.bits, prepend=0.0)
+    window = np.ones(25) / 25
+    step = inspection.times[1] if len(inspection.times) > 1 else 1.0
+    over_time.bar(inspection.times, spent, width=step, color="#9bbcd8", label="bits of a unit")
+    over_time.set(xlabel="seconds", ylabel="bits", xlim=(0, max(len(spent) * step, step)))
+    rate = over_time.twinx()
+    if len(spent) >= len(window):
+        rate.plot(inspection.times, np.convolve(spent, window, "same") / step, color="#b0413e")
+    rate.set_ylabel("bit/s over half a second", color="#b0413e")
+    left = 0.0
+    for name, bits in inspection.summary["bits"].items():
+        shares.barh([0], [bits], left=left, label=f"{PARTS.get(name, name)} {bits:.0f}")
+        left += bits
+    shares.set(yticks=[], xlabel="bits")
+    shares.legend(ncols=4, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.5))
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,252 @@
+"""Speech to a few hundred bytes and back: `codec.encode(wav) -> bytes`, `codec.decode(bytes) -> wav`."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fairseq_resynth.codec.bitstream import (
+    FileReader,
+    FileWriter,
+    SpeechCode,
+    read_bytes,
+    write_bytes,
+)
+from fairseq_resynth.codec.blocks import BlockEncoder
+from fairseq_resynth.codec.chunks import ChunkDecoder
+from fairseq_resynth.codec.controls import change_pitch, change_rate
+from fairseq_resynth.codec.entropy_model import EntropyModel
+from fairseq_resynth.codec.errors import CodecError
+from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
+from fairseq_resynth.resynthesizer import Resynthesizer
+from fairseq_resynth.unit_decoder import Speaker
+
+ENTROPY_FILE = "entropy.safetensors"
+OFFLINE_UNITS = 1500  # units decoded at once; longer files are cut, so that an hour fits the memory
+MOST_PADDING = 2  # hops that the waveform may be longer than its units
+
+
+class SpeechCodec:
+    """A codec of speech: a bundle and its context model.
+
+    Args:
+        resynthesizer: the bundle.
+        model: fitted on units of the same encoder.
+
+    Attributes:
+        identity: 16 bytes; files name the bundle by the first two and their checksum depends on all.
+
+    Raises:
+        ValueError: the model's units or F0 codes are not the bundle's.
+    """
+
+    def __init__(self, resynthesizer: Resynthesizer, model: EntropyModel):
+        streams, settings = resynthesizer.streams, model.settings
+        for name in ("num_units", "unit_hop", "num_f0_codes"):
+            if getattr(streams, name) != getattr(settings, name):
+                raise ValueError(
+                    f"the context model has {name} {getattr(settings, name)}, the bundle "
+                    f"{getattr(streams, name)}. Fit it on the bundle's own units with `resynth fit-codec`."
+                )
+        self.resynthesizer, self.model = resynthesizer, model
+        name = resynthesizer.bundle.identity.encode() + model.identity
+        self.identity = hashlib.blake2b(name, digest_size=16).digest()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        content_checkpoint: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> "SpeechCodec":
+        """Takes a bundle's folder with `entropy.safetensors`.
+
+        Args:
+            folder: the bundle.
+            content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
+            device: where to compute.
+
+        Raises:
+            FileNotFoundError, ValueError: something is missing or does not fit.
+        """
+        path = Path(folder) / ENTROPY_FILE
+        if Path(folder).is_dir() and not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist. Fit the codec with `resynth fit-codec DATA --out {path}`."
+            )
+        resynthesizer = Resynthesizer.from_pretrained(folder, content_checkpoint, device)
+        return cls(resynthesizer, EntropyModel.load(path))
+
+    def encode(
+        self,
+        wav: np.ndarray | str | Path,
+        speaker: str | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> bytes:
+        """Compresses speech.
+
+        Args:
+            wav: (T,) float in [-1, 1], or a path to any audio file.
+            speaker: who speaks, a name of the model; None: decoding asks for a voice.
+            sample_rate: of `wav` in Hz; other rates than 16 000 are resampled.
+
+        Raises:
+            ValueError: not mono, NaN, too short, an unknown speaker.
+        """
+        speech = self.resynthesizer.encode(wav, speaker, sample_rate)
+        code = SpeechCode(
+            speech.units, speech.f0_codes, self._speaker_field(speech.speaker), speech.num_samples
+        )
+        return write_bytes(self.model, self.identity, code)
+
+    def decode(
+        self,
+        data: bytes,
+        speaker: Speaker | None = None,
+        pitch: str | None = None,
+        rate: float = 1.0,
+        checksum: bool = True,
+    ) -> np.ndarray:
+        """Decompresses speech: (T,) float32 at 16 kHz, as long as the original over `rate`.
+
+        Args:
+            data: of `encode`.
+            speaker: another voice, a name or index or (D,) vector; None: the file's.
+            pitch: `shift=+3st`, `scale=1.2` or `flatten`; None: unchanged.
+            rate: of speaking, 0.25 to 4.
+            checksum: False for a member of an archive.
+
+        Raises:
+            CodecError: damaged bytes, or another bundle's.
+            ValueError: the voice or a control is impossible for this bundle.
+        """
+        code = read_bytes(self.model, self.identity, data, checksum)
+        units, f0_codes = self._controlled(code, pitch, rate)
+        wav = self.speak(units, f0_codes, self._voice(code.speaker, speaker))
+        return fit_length(wav, code.num_samples, rate, self.resynthesizer.streams.unit_hop)
+
+    def speak(
+        self, units: np.ndarray, f0_codes: np.ndarray | None, speaker: Speaker | None
+    ) -> np.ndarray:
+        """Turns streams into (U * unit_hop,) float32 samples, in pieces of half a minute."""
+        chunks = ChunkDecoder(self.resynthesizer.decoder, speaker, OFFLINE_UNITS)
+        first = chunks.push(units.tolist(), () if f0_codes is None else f0_codes.tolist())
+        return np.concatenate([first, chunks.finish()])
+
+    def encode_stream(
+        self, audio: Iterable[np.ndarray], speaker: str | None = None, seconds: float = 1.0
+    ) -> Iterator[bytes]:
+        """Compresses speech while it comes, see `BlockEncoder`; the bytes do not depend on its pieces.
+
+        Args:
+            audio: pieces (n,) float32 at 16 kHz.
+            speaker: who speaks, or None.
+            seconds: of a block; the delay is a block and a second.
+        """
+        field = self._speaker_field(speaker)
+        blocks = BlockEncoder(self.resynthesizer, speaker, seconds)
+        has_f0 = bool(self.resynthesizer.streams.num_f0_codes)
+        writer = FileWriter(self.model, self.identity, has_f0, field)
+        for piece in audio:
+            for units, f0_codes in blocks.push(piece):
+                yield writer.push(units, f0_codes)
+        for units, f0_codes in blocks.finish():
+            yield writer.push(units, f0_codes)
+        yield writer.finish(blocks.num_samples)
+
+    def encode_blocks(
+        self, wav: np.ndarray | str | Path, speaker: str | None = None, seconds: float = 1.0
+    ) -> bytes:
+        """Returns the bytes that `encode_stream` gives; `wav` as for `encode`, at 16 kHz if an array."""
+        if isinstance(wav, str | Path):
+            wav = resample(*load_any_audio(wav))
+        return b"".join(self.encode_stream([wav], speaker, seconds))
+
+    def decode_stream(
+        self, pieces: Iterable[bytes], speaker: Speaker | None = None, chunk_units: int = 50
+    ) -> Iterator[np.ndarray]:
+        """Decompresses speech while its bytes come: pieces (n,) float32 that in sum equal `decode`.
+
+        Args:
+            pieces: of the file.
+            speaker: another voice; None: the file's.
+            chunk_units: decoded at once; the delay is a chunk, the generator's context and 12 bytes.
+
+        Raises:
+            CodecError: as `decode`, but the checksum can only be checked at the end.
+        """
+        reader, chunks, count = FileReader(self.model, self.identity), None, 0
+        last = False
+        for data in _with_end(pieces):
+            last = data is None
+            reader.feed(data or b"", complete=last)
+            if reader.payload is None:
+                continue
+            if chunks is None:
+                voice = self._voice(reader.speaker, speaker)
+                chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units)
+            coder = reader.payload.coder
+            wav = chunks.push(list(coder.units), list(coder.f0_codes))
+            coder.units.clear()
+            coder.f0_codes.clear()
+            count += len(wav)
+            yield wav
+        wav = chunks.finish()
+        samples = reader.payload.coder.num_samples
+        hop = self.resynthesizer.streams.unit_hop
+        yield fit_length(np.concatenate([np.zeros(count, np.float32), wav]), samples, 1.0, hop)[
+            count:
+        ]
+
+    def _speaker_field(self, speaker: str | np.ndarray | None) -> Speaker | None:
+        if isinstance(speaker, str):
+            return self.resynthesizer.streams.speaker_index(speaker)
+        return speaker
+
+    def _voice(self, stored: int | np.ndarray | None, wanted: Speaker | None) -> Speaker | None:
+        streams = self.resynthesizer.streams
+        voice = stored if wanted is None else wanted
+        if isinstance(voice, str) and voice.isdigit() and voice not in streams.speakers:
+            voice = int(voice)
+        if voice is None and len(streams.speakers) > 1:
+            raise ValueError(
+                f"the file names no speaker: give one with --speaker, of {', '.join(streams.speakers)}"
+            )
+        return voice if streams.speakers or streams.speaker_dim else None
+
+    def _controlled(
+        self, code: SpeechCode, pitch: str | None, rate: float
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        streams, codes = self.resynthesizer.streams, code.f0_codes
+        if bool(streams.num_f0_codes) != (codes is not None):
+            raise CodecError(
+                f"the file has {'no' if codes is None else 'an'} F0 stream, the bundle "
+                f"{'one' if streams.num_f0_codes else 'none'}"
+            )
+        if pitch is not None:
+            statistics, vqvae = self.resynthesizer.statistics, self.resynthesizer.bundle.f0_vqvae
+            if codes is None or statistics is None or vqvae is None:
+                raise ValueError("--pitch needs a bundle with a pitch stream and F0 statistics")
+            index = code.speaker if isinstance(code.speaker, int) else None
+            name = streams.speakers[index] if index is not None else None
+            codes = change_pitch(codes, pitch, vqvae, statistics, name)
+        span = max(1, streams.f0_code_hop // streams.unit_hop)
+        return change_rate(code.units, codes, rate, span)
+
+
+def fit_length(wav: np.ndarray, num_samples: int, rate: float, unit_hop: int) -> np.ndarray:
+    """Cuts or pads with silence to the original's length over `rate`, by at most two units.
+
+    A content encoder leaves up to a frame of the end without a unit.
+    """
+    wanted = round(num_samples / rate)
+    if abs(wanted - len(wav)) > MOST_PADDING * unit_hop:
+        return wav
+    return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))
+
+
+def _with_end(pieces: Iterable[bytes]) -> Iterator[bytes | None]:
+    yield from pieces
+    yield None
