@@ -24,14 +24,39 @@ REQUIREMENTS = [
 ]
 EXTRAS = {
     "hf": ["transformers>=5,<6"],  # content encoders: --feature-type hf
-    "eval": [
+    "eval": [  # metrics of `resynth evaluate`; it runs without, and says which are missing
         "pyworld>=0.3.4,<0.4",
         "praat-parselmouth>=0.4,<0.5",
         "pesq>=0.0.4,<0.1",
         "pystoi>=0.4,<0.5",
-        "jiwer>=3,<5",
+        "speechmos>=0.0.1.1,<0.1",
+        "onnxruntime>=1.17,<2",
+        "requests>=2,<3",
+        "distillmos>=0.9,<1",
+        "xls-r-sqa>=0.1,<0.2",
+        "resemblyzer>=0.1.4,<0.2",
+        "setuptools<81",  # pkg_resources, which resemblyzer's webrtcvad and pyworld import
+        "pocketsphinx>=5.0.3,<6",
+        "faster-whisper>=1.0,<2",
     ],
-    "test": ["pytest>=8,<10", "hypothesis>=6,<7", "ruff>=0.6,<1", "pyworld>=0.3.4,<0.4", "transformers>=5,<6"],
+    "test": [
+        "pytest>=8,<10",
+        "hypothesis>=6,<7",
+        "ruff>=0.6,<1",
+        "pyworld>=0.3.4,<0.4",
+        "transformers>=5,<6",
+        "pesq>=0.0.4,<0.1",
+        "pystoi>=0.4,<0.5",
+        "jiwer>=3,<5",
+        "mir_eval>=0.7,<0.9",
+        "speechmos>=0.0.1.1,<0.1",
+        "onnxruntime>=1.17,<2",
+        "requests>=2,<3",
+        "resemblyzer>=0.1.4,<0.2",
+        "setuptools<81",
+        "pocketsphinx>=5.0.3,<6",
+        "selenium>=4.20,<5",
+    ],
 }
 
 setup(

@@ -135,6 +135,16 @@ def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
     return systems, failures
 
 
+def _check_rank(args: argparse.Namespace, settings: dict) -> None:
+    """Finds a misspelt --rank-by before the hours of measuring, not after."""
+    from fairseq_resynth.evaluation.metric import make_metrics
+
+    metrics = make_metrics(args.metrics, settings)
+    names = [column.name for metric in metrics for column in metric.columns if column.better]
+    if args.rank_by and args.rank_by not in names:
+        raise ValueError(f"--rank-by {args.rank_by!r}: expected one of {', '.join(names)}")
+
+
 def run(args: argparse.Namespace) -> int:
     """Measures, writes the tables and the page, prints the summary."""
     from fairseq_resynth.evaluation.evaluate import Request, evaluate
@@ -146,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
     names = "recogniser language speaker_encoder enrol f0_method bundle content_checkpoint"
     settings = {name: getattr(args, name) for name in names.split()}
     options, outdir = page_options(args), Path(args.outdir)
+    _check_rank(args, settings)
     systems, failures = _systems(args, reference)
     request = Request(
         systems,

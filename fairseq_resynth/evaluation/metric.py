@@ -7,7 +7,7 @@ package, by an entry point of the group `fairseq_resynth.metrics`.
 import functools
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class Metric:
         absent = [name for name in self.packages if not importable(name)]
         if not absent:
             return ""
-        return f"{', '.join(absent)} not installed: pip install {self.install}"
+        return install_hint(absent, self.install)
 
     def version(self) -> str:
         """Returns the versions of the packages that compute it; change it and caches are redone."""
@@ -149,6 +149,12 @@ class Metric:
     def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         """Returns figures of the whole set that are no mean of a column, an equal error rate say."""
         return {}
+
+
+def install_hint(modules: Sequence[str], install: str) -> str:
+    """Returns what is missing and the two ways to bring it."""
+    names = ", ".join(modules)
+    return f"{names} not installed: pip install {install}, or 'fairseq_resynth[eval]' for all"
 
 
 def importable(name: str) -> bool:

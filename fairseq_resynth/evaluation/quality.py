@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ class Pesq(Metric):
 
         try:
             wavs = utterance.reference.wav, utterance.generated.wav
-            return {"pesq_wb": float(pesq.pesq(16000, *wavs, "wb"))}
+            with np.errstate(all="ignore"):  # it divides by the peak of silence
+                return {"pesq_wb": float(pesq.pesq(16000, *wavs, "wb"))}
         except (pesq.NoUtterancesError, pesq.BufferTooShortError) as error:
             return {"pesq_wb": float("nan"), "notes": [f"PESQ: {_reason(error)}"]}
 
@@ -131,6 +133,9 @@ class Stoi(Metric):
         from pystoi import stoi
 
         wavs = align_waveforms(utterance.reference.wav, utterance.generated.wav)
+        undefined = {"stoi": math.nan, "estoi": math.nan, "notes": ["STOI: too little speech"]}
+        if not wavs[0].any():
+            return undefined
         try:
             with warnings.catch_warnings():
                 # pystoi returns 1e-5 and warns where it has too few frames: no score at all
@@ -138,8 +143,7 @@ class Stoi(Metric):
                 plain, extended = (stoi(*wavs, 16000, extended=kind) for kind in (False, True))
                 return {"stoi": float(plain), "estoi": float(extended)}
         except (RuntimeWarning, ValueError, IndexError):
-            undefined = float("nan")
-            return {"stoi": undefined, "estoi": undefined, "notes": ["STOI: too little speech"]}
+            return undefined
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fairseq_resynth.evaluation.metric import importable
+from fairseq_resynth.evaluation.metric import importable, install_hint
 
 INSTALL = {
     "pocketsphinx": "pocketsphinx",
@@ -114,7 +114,7 @@ def missing_recogniser(text: str) -> str:
     kind, _ = parse_recogniser(text)
     if importable(MODULES[kind]):
         return ""
-    return f"{MODULES[kind]} not installed: pip install {INSTALL[kind]}"
+    return install_hint([MODULES[kind]], INSTALL[kind])
 
 
 @functools.cache

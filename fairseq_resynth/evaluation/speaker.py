@@ -15,12 +15,14 @@ from fairseq_resynth.evaluation.metric import (
     Recording,
     Utterance,
     importable,
+    install_hint,
     package_version,
     register,
 )
 from fairseq_resynth.evaluation.pairing import read_folder
 
 MODULES = {"resemblyzer": "resemblyzer", "xvector": "transformers"}
+SILENT = 1e-4  # largest sample
 MINIMUM_SECONDS = 0.4  # shorter speech gives no embedding worth a score
 
 
@@ -43,6 +45,8 @@ class Resemblyzer:
         """See `SpeakerEncoder`; long pauses are cut as its package does."""
         from resemblyzer import preprocess_wav
 
+        if not np.abs(wav).max() > SILENT:
+            raise ValueError("silence has no speaker")
         voiced = preprocess_wav(wav.astype(np.float32), source_sr=16000)
         if len(voiced) < MINIMUM_SECONDS * 16000:
             raise ValueError(
@@ -146,7 +150,7 @@ class Speaker(Metric):
         module = MODULES[parse_encoder(self.settings["speaker_encoder"])[0]]
         if importable(module):
             return ""
-        return f"{module} not installed: pip install {module} (and setuptools<81 for resemblyzer)"
+        return install_hint([module], module + " 'setuptools<81'" * (module == "resemblyzer"))
 
     def version(self) -> str:
         """See `Metric`."""
@@ -155,10 +159,13 @@ class Speaker(Metric):
         return f"{encoder} ({module} {package_version(module)})"
 
     def measure(self, utterance: Utterance) -> dict[str, Any]:
-        """See `Metric`; also both embeddings, which `finish` needs."""
+        """See `Metric`; also both embeddings, which `finish` needs. Undefined without a voice."""
         encoder = load_encoder(self.settings["speaker_encoder"])
-        reference = utterance.reference.derive("embedding", encoder.embed)
-        generated = utterance.generated.derive("embedding", encoder.embed)
+        try:
+            reference = utterance.reference.derive("embedding", encoder.embed)
+            generated = utterance.generated.derive("embedding", encoder.embed)
+        except ValueError as error:
+            return {"reference_similarity": float("nan"), "notes": [str(error)]}
         return {
             "reference_similarity": float(reference @ generated),
             "embedding": np.round(generated, 5).tolist(),

@@ -1,0 +1,226 @@
+"""Metrics of optional packages: each against its package called by hand, and against common sense."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from fairseq_resynth.evaluation.metric import Recording, Utterance, make_metrics
+from fairseq_resynth.evaluation.recognisers import load_recogniser, parse_recogniser
+from fairseq_resynth.evaluation.speaker import load_encoder
+
+SPEECH = Path(__file__).parents[2] / "examples" / "asterisk" / "speech"
+CALL = SPEECH / "english" / "call-from.flac"  # "incoming call from"
+
+
+@pytest.fixture(scope="module")
+def wav():
+    return soundfile.read(CALL, dtype="float32")[0]
+
+
+@pytest.fixture(scope="module")
+def noisy(wav, tmp_path_factory):
+    """Files of the call with noise at 20 and 0 dB below speech."""
+    folder = tmp_path_factory.mktemp("noisy")
+    noise = np.random.default_rng(0).normal(size=len(wav)) * np.sqrt(np.mean(wav**2))
+    for decibel in (20, 0):
+        mixed = np.clip(wav + noise * 10 ** (-decibel / 20), -1, 1)
+        soundfile.write(folder / f"{decibel}.wav", mixed, 16000)
+    soundfile.write(folder / "silence.wav", np.zeros(len(wav)), 16000)
+    return folder
+
+
+def measure(name, generated, reference=CALL, transcript=None, **settings):
+    (metric,) = make_metrics(name, settings)
+    assert metric.missing() == "" and metric.predicts
+    pair = Recording(Path(generated)), Recording(Path(reference)) if reference else None
+    return metric.measure(Utterance("call", *pair, transcript))
+
+
+def test_pesq(wav, noisy):
+    pesq = pytest.importorskip("pesq")
+    values = [measure("pesq", noisy / f"{decibel}.wav")["pesq_wb"] for decibel in (20, 0)]
+    degraded = soundfile.read(noisy / "20.wav", dtype="float32")[0]
+    assert values[0] == pytest.approx(pesq.pesq(16000, wav, degraded, "wb"))
+    assert measure("pesq", CALL)["pesq_wb"] == pytest.approx(4.644, abs=1e-3)  # P.862.2's highest
+    assert 4.6 > values[0] > values[1] >= 1.0
+    silent = measure("pesq", noisy / "silence.wav", noisy / "silence.wav")
+    assert math.isnan(silent["pesq_wb"]) and "PESQ" in silent["notes"][0]
+
+
+def test_stoi(wav, noisy):
+    pystoi = pytest.importorskip("pystoi")
+    degraded = soundfile.read(noisy / "0.wav", dtype="float32")[0]
+    values = measure("stoi", noisy / "0.wav")
+    assert values["stoi"] == pytest.approx(pystoi.stoi(wav, degraded, 16000))
+    assert values["estoi"] == pytest.approx(pystoi.stoi(wav, degraded, 16000, extended=True))
+    assert measure("stoi", CALL)["stoi"] == pytest.approx(1)
+    assert values["stoi"] < 0.95
+    silent = measure("stoi", noisy / "0.wav", noisy / "silence.wav")
+    assert math.isnan(silent["stoi"]) and silent["notes"] == ["STOI: too little speech"]
+
+
+def test_dnsmos(wav, noisy):
+    pytest.importorskip("onnxruntime")
+    dnsmos = pytest.importorskip("speechmos.dnsmos")
+    clean, noise = (measure("dnsmos", path, None) for path in (CALL, noisy / "0.wav"))
+    expected = dnsmos.run(wav, 16000, return_df=False)
+    assert clean["dnsmos_ovrl"] == pytest.approx(expected["ovrl_mos"])
+    assert clean["dnsmos_p808"] == pytest.approx(expected["p808_mos"])
+    assert all(1 <= noise[kind] < clean[kind] <= 5 for kind in clean)
+
+
+def test_distillmos(noisy):
+    pytest.importorskip("distillmos")
+    pytest.importorskip("xls_r_sqa")
+    clean, noise = (measure("distillmos", path, None) for path in (CALL, noisy / "0.wav"))
+    assert 1 <= noise["distillmos"] < clean["distillmos"] <= 5.2
+
+
+def test_pocketsphinx_hears_words(noisy):
+    pytest.importorskip("pocketsphinx")
+    good = measure("wer", CALL, transcript="Incoming call, from...")
+    assert good["heard"] == "incoming call from"
+    assert good["wer"] == good["cer"] == good["dwer"] == 0
+    assert (good["words"], good["reference_words"]) == (3, 3)
+    silent = measure("wer", noisy / "silence.wav", transcript="incoming call from")
+    assert silent["wer"] == silent["dwer"] == 1
+    undefined = measure("wer", CALL, None, transcript="")
+    assert math.isnan(undefined["wer"]) and "dwer" not in undefined
+
+
+def test_recogniser_names():
+    assert parse_recogniser("whisper:/models/base") == ("whisper", "/models/base")
+    assert parse_recogniser("ctc:facebook/wav2vec2-base-960h")[0] == "ctc"
+    for wrong in ("whisper", "pocketsphinx:en", "kaldi:x"):
+        with pytest.raises(ValueError, match="expected pocketsphinx, whisper:NAME"):
+            parse_recogniser(wrong)
+
+
+@pytest.fixture
+def ctc_folder(tmp_path):
+    """A tiny wav2vec 2.0 CTC model with random weights, saved as users have them."""
+    transformers = pytest.importorskip("transformers")
+    import json
+
+    vocabulary = {letter: index for index, letter in enumerate(["<pad>", "|", "<unk>", *"abcde"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(
+        str(tmp_path / "vocab.json"), pad_token="<pad>", unk_token="<unk>", word_delimiter_token="|"
+    )
+    extractor = transformers.Wav2Vec2FeatureExtractor()
+    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(tmp_path)
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(vocab_size=len(vocabulary), **tiny_sizes())
+    transformers.Wav2Vec2ForCTC(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def tiny_sizes():
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (16, 20)}
+    blocks = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    rest = {
+        "intermediate_size": 16,
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    return {**convolutions, **blocks, **rest}
+
+
+def test_hugging_face_ctc(ctc_folder, wav):
+    import torch
+    import transformers
+
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(ctc_folder).eval()
+    normalised = (wav - wav.mean()) / np.sqrt(wav.var() + 1e-7)
+    with torch.no_grad():
+        best = model(torch.from_numpy(normalised[None])).logits[0].argmax(-1).tolist()
+    # greedy CTC by hand: join repeats, drop blanks
+    kept = [code for i, code in enumerate(best) if code and (i == 0 or code != best[i - 1])]
+    letters = ["", " ", "<unk>", *"abcde"]
+    expected = "".join(letters[code] for code in kept)
+    heard = load_recogniser(f"ctc:{ctc_folder}").transcribe(wav)
+    assert heard.split() == expected.split() and heard.strip()
+    with pytest.raises(ValueError, match="the model cannot be loaded"):
+        load_recogniser(f"ctc:{ctc_folder}/nothing")
+
+
+def test_hugging_face_xvector(tmp_path, wav):
+    transformers = pytest.importorskip("transformers")
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    sizes = tiny_sizes() | {"tdnn_dim": (8, 8), "tdnn_kernel": (5, 1), "tdnn_dilation": (1, 1)}
+    config = transformers.Wav2Vec2Config(xvector_output_dim=12, **sizes)
+    transformers.Wav2Vec2ForXVector(config).save_pretrained(tmp_path)
+    vector = load_encoder(f"xvector:{tmp_path}").embed(wav)
+    assert vector.shape == (12,) and np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_faster_whisper_without_its_model(tmp_path):
+    pytest.importorskip("faster_whisper")
+    with pytest.raises(ValueError, match="the model cannot be loaded"):
+        load_recogniser(f"whisper:{tmp_path}")
+
+
+@pytest.fixture(scope="module")
+def speaker_rows():
+    """Rows of three utterances each of three real voices, as they are."""
+    pytest.importorskip("resemblyzer")
+    (metric,) = make_metrics("speaker", {})
+    rows = []
+    for voice in ("english", "french", "italian"):
+        for path in sorted((SPEECH / voice).glob("*.flac"))[:3]:
+            values = metric.measure(Utterance(path.stem, Recording(path), Recording(path)))
+            name = {"reference_name": f"{voice}/{path.stem}", "speaker": voice}
+            rows.append({**name, "source_speaker": voice, **values})
+    return metric, rows
+
+
+def test_speakers_are_told_apart(speaker_rows):
+    metric, rows = speaker_rows
+    rows = [dict(row) for row in rows]
+    metric.finish(rows)
+    assert all(row["reference_similarity"] == pytest.approx(1, abs=1e-4) for row in rows)
+    assert all(
+        max(row["speaker_scores"], key=row["speaker_scores"].get) == row["speaker"] for row in rows
+    )
+    assert metric.pooled(rows)["eer"] == 0
+    # its own recording is left out of a speaker's enrolment
+    own = [np.array(r["embedding"]) for r in rows if r["speaker"] == "english"]
+    rest = (own[1] + own[2]) / np.linalg.norm(own[1] + own[2])
+    assert rows[0]["speaker_similarity"] == pytest.approx(float(own[0] @ rest), abs=1e-3)
+
+
+def test_wrong_voices_raise_the_eer(speaker_rows):
+    metric, rows = speaker_rows
+    voices = ["english", "french", "italian"]
+    swapped = [dict(row, speaker=voices[voices.index(row["speaker"]) - 1]) for row in rows]
+    metric.finish(swapped)
+    assert metric.pooled(swapped)["eer"] > 0.5
+    assert np.mean([row["speaker_similarity"] for row in swapped]) < 0.8
+
+
+def test_enrolment_folder(speaker_rows, tmp_path):
+    _, rows = speaker_rows
+    for voice in ("english", "french"):
+        (tmp_path / voice).mkdir()
+        for path in sorted((SPEECH / voice).glob("*.flac"))[3:5]:
+            (tmp_path / voice / path.name).write_bytes(path.read_bytes())
+    (metric,) = make_metrics("speaker", {"enrol": str(tmp_path)})
+    rows = [dict(row) for row in rows if row["speaker"] != "italian"]
+    metric.finish(rows)
+    assert set(rows[0]["speaker_scores"]) == {"english", "french"}
+    assert metric.pooled(rows)["eer"] < 0.2
+
+
+def test_too_little_voice_is_undefined(tmp_path):
+    pytest.importorskip("resemblyzer")
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
+    noise = np.random.default_rng(0).normal(size=16000) * 1e-3
+    soundfile.write(tmp_path / "noise.wav", noise * (np.arange(16000) < 800), 16000)
+    for name, reason in (("silence", "silence has no"), ("noise", "too little to tell")):
+        values = measure("speaker", CALL, tmp_path / f"{name}.wav")
+        assert math.isnan(values["reference_similarity"]) and reason in values["notes"][0]
+        assert "embedding" not in values
