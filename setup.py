@@ -39,6 +39,8 @@ EXTRAS = {
         "pocketsphinx>=5.0.3,<6",
         "faster-whisper>=1.0,<2",
     ],
+    "onnx": ["onnx>=1.16,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.17,<2"],
+    "hub": ["huggingface_hub>=0.24,<3"],
     "test": [
         "pytest>=8,<10",
         "hypothesis>=6,<7",

@@ -119,12 +119,13 @@ def _identity(folder: Path) -> str:
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
 
 
-def save_bundle(folder: str | Path, bundle: Bundle) -> str:
+def save_bundle(folder: str | Path, bundle: Bundle, license_name: str = "") -> str:
     """Writes a bundle; the configuration last, so that an interrupted one is not taken for whole.
 
     Args:
         folder: made if it is not there.
         bundle: what to write; its generator's weight norm is folded away.
+        license_name: of the weights, for the model card, as the Hugging Face hub spells it.
 
     Returns:
         The identity.
@@ -153,7 +154,7 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> str:
         "content_vqvae": bundle.content_vqvae.sizes() if bundle.content_vqvae else None,
         "streams": bundle.streams.to_dict() if bundle.streams else None,
     }
-    write_text(folder / "README.md", model_card(bundle))
+    write_text(folder / "README.md", model_card(bundle, license_name))
     write_json(folder / "config.json", config)
     return bundle.identity
 

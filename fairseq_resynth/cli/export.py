@@ -1,7 +1,10 @@
-"""Publish a trained system as one folder without a pickle, the bundle.
+"""Publish a trained system: as one folder without a pickle, the bundle, or in another project's format.
 
     resynth export checkpoints/checkpoint_best.pt --f0 f0_checkpoints/checkpoint_best.pt \\
         --kmeans km.safetensors --outdir BUNDLE
+    resynth export BUNDLE --to code-hifigan --outdir OUT     fairseq's and textlesslib's vocoder
+    resynth export BUNDLE --to onnx --outdir OUT             also torchscript, torch-export
+    resynth export BUNDLE --to hub-folder --license cc-by-4.0 --outdir OUT
 """
 
 import argparse
@@ -9,29 +12,78 @@ from pathlib import Path
 
 from fairseq_resynth.cli.options import add_json, report
 
+GRAPHS = ("onnx", "torchscript", "torch-export")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="of the unit vocoder")
+    parser.add_argument(
+        "checkpoint", metavar="CKPT|BUNDLE", help="of the unit vocoder, or a bundle"
+    )
+    parser.add_argument(
+        "--to", default="bundle", choices=("bundle", "hub-folder", "code-hifigan", *GRAPHS)
+    )
     parser.add_argument("--ema", action="store_true", help="the averaged weights of --store-ema")
     parser.add_argument("--f0", metavar="F0_CKPT", help="of the F0 quantiser")
     parser.add_argument("--kmeans", metavar="FILE", help="made by `resynth kmeans`")
-    parser.add_argument("--outdir", required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument("--outdir", required=True, metavar="OUT", help="folder to write")
+    parser.add_argument(
+        "--license", default="", help="of the weights, as the hub spells it (hub-folder)"
+    )
     add_json(parser)
+
+
+def _bundle(args: argparse.Namespace):
+    from fairseq_resynth.bundle import build_bundle, load_bundle
+
+    if not Path(args.checkpoint).is_dir():
+        return build_bundle(args.checkpoint, args.f0, args.kmeans, args.ema)
+    if args.f0 or args.kmeans or args.ema:
+        raise ValueError("--f0, --kmeans and --ema belong to a checkpoint; the bundle has its own.")
+    bundle = load_bundle(args.checkpoint)
+    if bundle.generator is None and args.to != "hub-folder":
+        raise ValueError(
+            f"{args.checkpoint} is an F0 quantiser alone: --to {args.to} needs a vocoder."
+        )
+    return bundle
+
+
+def _write(args: argparse.Namespace, bundle) -> list[str]:
+    """Writes the folder; returns what is to be said beside its files."""
+    from fairseq_resynth.bundle import save_bundle
+
+    if args.to == "code-hifigan":
+        from fairseq_resynth.interop.code_hifigan import export_code_hifigan
+
+        config = export_code_hifigan(bundle, args.outdir)
+        if config.get("f0_quant_num_bin"):
+            repeats = bundle.streams.f0_code_hop // bundle.generator.generator.hop
+            return [f"fairseq wants the pitch codes at the frames' rate: each {repeats} times"]
+        return []
+    if args.to in GRAPHS:
+        from fairseq_resynth.interop.graph_export import export_graph
+
+        export_graph(bundle, args.outdir, args.to)
+        return []
+    streams = bundle.streams
+    if streams is not None and streams.num_f0_codes and bundle.f0_vqvae is None:
+        raise ValueError("the model has a pitch stream: give the F0 quantiser's checkpoint, --f0.")
+    if Path(args.checkpoint).resolve() == Path(args.outdir).resolve():
+        raise ValueError(f"--outdir {args.outdir} is the bundle itself: give another folder.")
+    save_bundle(args.outdir, bundle, args.license)
+    if streams is not None and bundle.kmeans is None and bundle.content_vqvae is None:
+        return ["no --kmeans: the bundle speaks units, and cannot make them from audio"]
+    return []
 
 
 def run(args: argparse.Namespace) -> int:
     """Checks that the models belong together and writes the folder."""
-    from fairseq_resynth.bundle import build_bundle, save_bundle
-
-    bundle = build_bundle(args.checkpoint, args.f0, args.kmeans, args.ema)
-    if bundle.streams.num_f0_codes and not args.f0:
-        raise ValueError("the model has a pitch stream: give the F0 quantiser's checkpoint, --f0.")
-    identity = save_bundle(args.outdir, bundle)
+    bundle = _bundle(args)
+    notes = _write(args, bundle)
     files = sorted(path.name for path in Path(args.outdir).iterdir())
     megabytes = sum((Path(args.outdir) / name).stat().st_size for name in files) / 1e6
-    lines = [f"{args.outdir}: {', '.join(files)} ({megabytes:.1f} MB), identity {identity}"]
-    if not args.kmeans:
-        lines.append("no --kmeans: the bundle speaks units, and cannot make them from audio")
-    report(args, {"outdir": args.outdir, "identity": identity, "files": files}, lines)
+    identity = f", identity {bundle.identity}" if bundle.identity else ""
+    line = f"{args.outdir}: {', '.join(files)} ({megabytes:.1f} MB){identity}"
+    summary = {"outdir": args.outdir, "to": args.to, "identity": bundle.identity, "files": files}
+    report(args, summary, [line, *notes])
     return 0

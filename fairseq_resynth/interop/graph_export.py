@@ -1,0 +1,200 @@
+"""A unit vocoder as one graph, for onnxruntime, torch.export and TorchScript."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_resynth.bundle import Bundle
+from fairseq_resynth.data.files import atomic_path, write_json
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.modules.duration_predictor import expand_counts
+from fairseq_resynth.modules.unit_generator import UnitGenerator
+
+EXAMPLE_UNITS = 16  # of the example that a graph is traced with; any other number works as well
+
+
+class FlatGenerator(nn.Module):
+    """`UnitGenerator` with its streams in a fixed order, without checks: what a graph can hold.
+
+    Args:
+        unit_generator: its weight norm folded away.
+        names: of the inputs, see `input_names`.
+    """
+
+    def __init__(self, unit_generator: UnitGenerator, names: list[str]):
+        super().__init__()
+        self.unit_generator = unit_generator
+        self.names = names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Generates (B, 1, T) from the streams that `names` lists, all rows of the same length."""
+        given = dict(zip(self.names, inputs, strict=True))
+        model = self.unit_generator
+        units = given["units"]
+        frame = torch.arange(units.size(1) * model.unit_repeats, device=units.device)
+        embedded = model.unit_embedding(units).transpose(1, 2)
+        # Taken by index: a graph's lengths stay independent, which slices would tie together.
+        frames = [embedded.index_select(2, frame // model.unit_repeats)]
+        if "f0_codes" in given:
+            pitch = model.f0_code_embedding(given["f0_codes"]).transpose(1, 2)
+            frames.append(pitch.index_select(2, frame // model.f0_repeats))
+        if "f0" in given:
+            frames.append(given["f0"].index_select(2, frame // model.f0_repeats))
+        for name in ("speaker", "style"):
+            if name in given:
+                held = getattr(model, f"{name}_embedding")(given[name])[:, :, None]
+                frames.append(held.expand(-1, -1, embedded.size(2) * model.unit_repeats))
+        return model.generator(torch.cat(frames, dim=1))
+
+
+class FlatDurations(nn.Module):
+    """Collapsed units to how often each is repeated, (B, U) to (B, U) int64."""
+
+    def __init__(self, unit_generator: UnitGenerator):
+        super().__init__()
+        self.unit_generator = unit_generator
+
+    def forward(self, units: Tensor) -> Tensor:
+        """Predicts at the normal rate of speaking."""
+        return expand_counts(self.unit_generator.log_durations(units))
+
+
+def input_names(streams: Streams) -> list[str]:
+    """Returns the inputs of a model's graph, in their order."""
+    present = {
+        "units": True,
+        "f0_codes": streams.num_f0_codes,
+        "f0": streams.f0_channels,
+        "speaker": streams.speakers or streams.speaker_dim,
+        "style": streams.styles,
+    }
+    return [name for name, there in present.items() if there]
+
+
+def _example(streams: Streams, name: str) -> Tensor:
+    samples = EXAMPLE_UNITS * streams.unit_hop
+    if name == "units":
+        return torch.arange(2 * EXAMPLE_UNITS).view(2, -1) % streams.num_units
+    if name == "f0_codes":
+        return torch.zeros(2, -(-samples // streams.f0_code_hop) + 1, dtype=torch.int64)
+    if name == "f0":
+        return torch.zeros(2, streams.f0_channels, -(-samples // 80) + 3)
+    if name == "speaker" and streams.speaker_dim:
+        return torch.zeros(2, streams.speaker_dim)
+    return torch.zeros(2, dtype=torch.int64)
+
+
+_DYNAMIC_AXES = {"units": (0, 1), "f0_codes": (0, 1), "f0": (0, 2), "speaker": (0,), "style": (0,)}
+
+
+def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
+    """Writes `generator.SUFFIX`, `durations.SUFFIX` for a model that predicts them, and `graph.json`.
+
+    Args:
+        bundle: a unit vocoder.
+        outdir: made if it is not there.
+        kind: `onnx`, `torchscript` or `torch-export`.
+
+    Returns:
+        The files' names.
+
+    Raises:
+        ValueError: what the kind needs is not installed.
+    """
+    outdir, streams = Path(outdir), bundle.streams
+    write, suffix = WRITERS[kind]
+    bundle.generator.generator.remove_weight_norm()
+    generator = bundle.generator.eval()
+    graphs: dict[str, tuple[nn.Module, list[str], str]] = {}
+    names = input_names(streams)
+    graphs["generator"] = (FlatGenerator(generator, names).eval(), names, "wav")
+    if generator.duration_predictor is not None:
+        graphs["durations"] = (FlatDurations(generator).eval(), ["units"], "counts")
+    files = []
+    for name, (module, inputs, output) in graphs.items():
+        example = tuple(_example(streams, stream) for stream in inputs)
+        with atomic_path(outdir / f"{name}{suffix}") as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with torch.no_grad():
+                write(module, example, inputs, output, temporary)
+        files.append(f"{name}{suffix}")
+    write_json(outdir / "graph.json", _description(bundle, names, files))
+    return [*files, "graph.json"]
+
+
+def _description(bundle: Bundle, names: list[str], files: list[str]) -> dict[str, Any]:
+    streams = bundle.streams
+    return {
+        "files": files,
+        "inputs": names,
+        "sample_rate": streams.sample_rate,
+        "unit_hop": streams.unit_hop,
+        "f0_code_hop": streams.f0_code_hop if streams.num_f0_codes else None,
+        "num_units": streams.num_units,
+        "speakers": list(streams.speakers),
+        "styles": list(streams.styles),
+        "identity": bundle.identity,
+    }
+
+
+Writer = Callable[[nn.Module, tuple[Tensor, ...], list[str], str, Path], None]
+
+
+def _write_onnx(
+    module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], output: str, path: Path
+) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"--to onnx needs {error.name}: pip install 'fairseq_resynth[onnx]'"
+        ) from error
+    # It warns of each operator of packages that are not there.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        module,
+        example,
+        input_names=inputs,
+        output_names=[output],
+        dynamic_shapes=_dynamic_shapes(module, inputs),
+        dynamo=True,
+        verbose=False,
+        external_data=False,
+    )
+    program.save(str(path), external_data=False)
+
+
+def _dynamic_shapes(module: nn.Module, inputs: list[str]) -> tuple[Any, ...]:
+    shapes = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis in _DYNAMIC_AXES[name]} for name in inputs
+    )
+    return (shapes,) if isinstance(module, FlatGenerator) else shapes  # its inputs are one *inputs
+
+
+def _write_export(
+    module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], output: str, path: Path
+) -> None:
+    shapes = _dynamic_shapes(module, inputs)
+    torch.export.save(torch.export.export(module, example, dynamic_shapes=shapes), str(path))
+
+
+def _write_torchscript(
+    module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], output: str, path: Path
+) -> None:
+    traced = torch.jit.trace(module, example, check_trace=False)
+    extra = {"inputs.json": json.dumps(inputs)}
+    torch.jit.save(torch.jit.freeze(traced), str(path), _extra_files=extra)
+
+
+WRITERS: dict[str, tuple[Writer, str]] = {
+    "onnx": (_write_onnx, ".onnx"),
+    "torch-export": (_write_export, ".pt2"),
+    "torchscript": (_write_torchscript, ".pt"),
+}

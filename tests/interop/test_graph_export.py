@@ -1,0 +1,82 @@
+"""Graphs for onnxruntime, TorchScript and torch.export: the model's own output at any length."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_code_hifigan import write_bundle
+
+from fairseq_resynth.cli.main import main
+
+KINDS = ["units", "units, pitch, speaker", "units, raw pitch", "units, speaker vector"]
+
+
+def inputs(streams, units, seed=0):
+    """(arguments of our decode, arrays in the graph's order) for (B, U) units."""
+    rng = np.random.default_rng(seed)
+    batch, count = units.shape
+    ours, arrays = {"units": units}, [units]
+    if streams.num_f0_codes:
+        ours["f0_codes"] = rng.integers(streams.num_f0_codes, size=(batch, -(-count // 4) + 1))
+        arrays.append(ours["f0_codes"])
+    if streams.f0_channels:
+        ours["f0"] = rng.standard_normal((batch, 1, 4 * count)).astype(np.float32)
+        arrays.append(ours["f0"])
+    if streams.speakers:
+        ours["speaker"] = [index % 2 for index in range(batch)]
+        arrays.append(np.array(ours["speaker"]))
+    if streams.speaker_dim:
+        ours["speaker"] = rng.standard_normal((batch, streams.speaker_dim)).astype(np.float32)
+        arrays.append(ours["speaker"])
+    return ours, arrays
+
+
+def export(kind, to, tmp_path):
+    system = write_bundle(kind, tmp_path / "bundle")
+    out = tmp_path / "out"
+    assert main(["export", str(tmp_path / "bundle"), "--to", to, "--outdir", str(out)]) == 0
+    return system, out
+
+
+def check(system, run, tolerance):
+    for shape in ((1, 5), (3, 37)):
+        units = np.random.default_rng(1).integers(system.streams.num_units, size=shape)
+        ours, arrays = inputs(system.streams, units)
+        np.testing.assert_allclose(run(arrays), system.decode(**ours), atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:3])
+def test_onnx(kind, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    system, out = export(kind, "onnx", tmp_path)
+    session = runtime.InferenceSession(out / "generator.onnx")
+    names = [one.name for one in session.get_inputs()]
+    assert names == json.loads((out / "graph.json").read_text())["inputs"]
+    check(system, lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))[0], 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_torchscript(kind, tmp_path):
+    system, out = export(kind, "torchscript", tmp_path)
+    graph = torch.jit.load(out / "generator.pt")
+    check(system, lambda arrays: graph(*map(torch.from_numpy, arrays)).numpy(), 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:2])
+def test_torch_export(kind, tmp_path):
+    system, out = export(kind, "torch-export", tmp_path)
+    graph = torch.export.load(out / "generator.pt2").module()
+    check(system, lambda arrays: graph(*map(torch.from_numpy, arrays)).detach().numpy(), 1e-4)
+
+
+def test_durations_in_onnx(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    system, out = export("units, durations", "onnx", tmp_path)
+    session = runtime.InferenceSession(out / "durations.onnx")
+    for units in (np.array([3, 1, 9]), np.arange(20) % 7):
+        counts = session.run(None, {"units": units[None]})[0][0]
+        expanded = system.decoder.expand([units])[0]
+        assert np.repeat(units, counts).tolist() == expanded.tolist()
