@@ -11,9 +11,7 @@ from fairseq_resynth.codec.errors import CodecError
 from fairseq_resynth.data.files import atomic_path
 
 MAGIC = b"RSYA1"
-_HEAD = struct.Struct(
-    "<5s16s8sII"
-)  # magic, identity, BLAKE2b of the rest, index bytes, its bytes unpacked
+_HEAD = struct.Struct("<5s16s8sII")  # magic, identity, checksum, index bytes, its bytes unpacked
 LARGEST_INDEX = 1 << 26
 
 
@@ -43,10 +41,16 @@ def write_archive(path: str | Path, identity: bytes, members: Iterable[tuple[str
     index = "\n".join(lines).encode()
     packed = zlib.compress(index, 9)
     rest = packed + b"".join(bodies)
-    digest = hashlib.blake2b(identity + rest, digest_size=8).digest()
+    sizes = len(packed), len(index)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(_HEAD.pack(MAGIC, identity, digest, len(packed), len(index)) + rest)
+        head = _HEAD.pack(MAGIC, identity, _digest(identity, *sizes, rest), *sizes)
+        temporary.write_bytes(head + rest)
     return len(names)
+
+
+def _digest(identity: bytes, packed: int, unpacked: int, rest: bytes) -> bytes:
+    sizes = struct.pack("<II", packed, unpacked)
+    return hashlib.blake2b(identity + sizes + rest, digest_size=8).digest()
 
 
 class Archive:
@@ -74,7 +78,7 @@ class Archive:
             raise CodecError(f"{path} is not an archive: it does not start with {MAGIC.decode()}")
         _, self.identity, digest, packed, unpacked = _HEAD.unpack_from(data)
         rest = data[_HEAD.size :]
-        if hashlib.blake2b(self.identity + rest, digest_size=8).digest() != digest:
+        if _digest(self.identity, packed, unpacked, rest) != digest:
             raise CodecError(f"{path} is damaged: its checksum does not fit its content")
         if identity is not None and self.identity != identity:
             raise CodecError(

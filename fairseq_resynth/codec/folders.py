@@ -123,7 +123,7 @@ def save_archive(codec: SpeechCodec, path: Path, members: list[tuple[str, bytes]
 def coded_members(
     codec: SpeechCodec, path: Path, name: str | None
 ) -> Iterator[tuple[str, bytes, bool]]:
-    """Yields (name, bytes, whether they carry a checksum) of a file, an archive's members, or a folder's files.
+    """Yields (name, bytes, whether with a checksum) of a file, an archive's members or a folder's files.
 
     Args:
         codec: that decodes them.

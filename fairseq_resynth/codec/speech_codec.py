@@ -242,7 +242,7 @@ def fit_length(wav: np.ndarray, num_samples: int, rate: float, unit_hop: int) ->
     A content encoder leaves up to a frame of the end without a unit.
     """
     wanted = round(num_samples / rate)
-    if abs(wanted - len(wav)) > MOST_PADDING * unit_hop:
+    if abs(wanted - len(wav)) * min(rate, 1.0) > MOST_PADDING * unit_hop:
         return wav
     return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))
 

@@ -13,6 +13,7 @@ from fairseq_resynth.codec.network_training import TrainingOptions
 from fairseq_resynth.codec.unit_files import read_utterances
 
 DATA = Path(__file__).parent / "data"
+SPEECH = Path(__file__).resolve().parents[2] / "examples" / "asterisk" / "speech"
 NO_NETWORK = TrainingOptions(hidden_size=0)
 
 
@@ -68,3 +69,10 @@ def network_model() -> EntropyModel:
         "run": np.r_[model.weights["run"] // 2, 1 << 15],
     }
     return replace(model, network=network, weights={**model.weights, **weights})
+
+
+def speech_files(count: int) -> list[Path]:
+    """Some of the embedded recordings, the shortest first."""
+    return sorted(SPEECH.rglob("*.flac"), key=lambda path: (path.stat().st_size, path.name))[5:][
+        :count
+    ]

@@ -1,0 +1,71 @@
+"""A small bundle on the embedded speech, with its context model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from codec_models import speech_files
+
+from fairseq_resynth.bundle import Bundle, save_bundle
+from fairseq_resynth.codec.entropy_model import Settings
+from fairseq_resynth.codec.fit import Utterance, fit_entropy_model
+from fairseq_resynth.codec.network_training import TrainingOptions
+from fairseq_resynth.codec.speech_codec import SpeechCodec
+from fairseq_resynth.data.audio import load_any_audio
+from fairseq_resynth.data.features import LogMelEncoder
+from fairseq_resynth.data.kmeans import KMeans
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
+from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.resynthesizer import Resynthesizer
+
+SPEAKERS = ("anna", "boris")
+STATISTICS = {
+    "speakers": {
+        "anna": {"f0_mean": 210.0, "f0_std": 40.0, "num_voiced": 1000},
+        "boris": {"f0_mean": 120.0, "f0_std": 20.0, "num_voiced": 1000},
+    },
+    "global": {"f0_mean": 165.0, "f0_std": 55.0, "num_voiced": 2000},
+}
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory) -> Path:
+    """HiFi-GAN V1's kernels with few channels, 20 clusters of log-mel, an untrained F0 quantiser."""
+    folder = tmp_path_factory.mktemp("codec") / "bundle"
+    torch.manual_seed(0)
+    encoder = LogMelEncoder()
+    wav, _ = load_any_audio(speech_files(9)[-1])
+    features = encoder.features([torch.from_numpy(wav)])[0].numpy()
+    picked = np.random.default_rng(0).permutation(len(features))[:20]
+    kmeans = KMeans(features[picked], encoder.description())
+    kmeans.save(folder.parent / "kmeans.safetensors")
+    streams = Streams(160, 20, 1280, 20, SPEAKERS, speaker_statistics=STATISTICS)
+    model = UnitHifiganConfig(embedding_dim=8, upsample_initial_channel=32)
+    f0_model = F0VqvaeConfig(code_dim=8, width=8)
+    f0_vqvae = build_f0_vqvae(f0_model).eval()
+    with torch.no_grad():  # a codebook among the encoder's vectors, so that codes differ
+        vectors = f0_vqvae.encoder(torch.randn(1, 1, 320))[0].T
+        f0_vqvae.quantizer.codebook.copy_(vectors)
+    generator = build_generator(model, streams).eval()
+    save_bundle(
+        folder,
+        Bundle(generator, model, streams, f0_vqvae, f0_model, folder.parent / "kmeans.safetensors"),
+    )
+    resynthesizer = Resynthesizer.from_pretrained(folder)
+    rows = []
+    for path in speech_files(8):
+        speech = resynthesizer.encode(path, "anna")
+        rows.append(Utterance(path.stem, speech.units, speech.f0_codes))
+    settings = Settings(20, unit_hop=160, num_f0_codes=20)
+    fit_entropy_model(rows, settings, TrainingOptions(hidden_size=0)).save(
+        folder / "entropy.safetensors"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codec(bundle_folder) -> SpeechCodec:
+    """The codec of that bundle."""
+    return SpeechCodec.from_pretrained(bundle_folder)
