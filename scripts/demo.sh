@@ -47,7 +47,8 @@ train "$out/vocoder.log" "$data" --user-dir fairseq_resynth \
   --optimizer adam --adam-betas '(0.8,0.99)' --lr 1e-3 --lr-scheduler fixed --force-anneal 1 \
   --lr-shrink 0.99 --batch-size 8 --num-workers 1 --autocast "$precision" --max-update 1600 \
   --stop-time-hours "$(python -c "print($minutes / 60)")" --validate-interval-updates 200 \
-  --validate-interval 1000 --save-interval 1000 --tensorboard-logdir "$out/tensorboard" \
+  --validate-interval 1000 --save-interval 1000 --save-interval-updates 200 \
+  --keep-interval-updates 1 --tensorboard-logdir "$out/tensorboard" \
   --save-dir "$out/checkpoints"
 resynth export "$out/checkpoints/checkpoint_last.pt" --f0 "$out/f0_checkpoints/checkpoint_best.pt" \
   --kmeans "$out/km.safetensors" --outdir "$out/bundle"

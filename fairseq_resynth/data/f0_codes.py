@@ -65,7 +65,7 @@ def encode_f0(f0_vqvae: F0Encoder, f0: np.ndarray) -> np.ndarray:
 def describe(f0_vqvae: F0Encoder, checkpoint: str | Path) -> dict[str, Any]:
     """Returns what `f0_codes.json` says of the quantiser."""
     return {
-        "checkpoint": str(checkpoint),
+        "checkpoint": Path(checkpoint).name,
         "vqvae_hash": weights_hash(f0_vqvae),
         "num_codes": f0_vqvae.num_codes,
         "f0_code_hop": f0_vqvae.stride * F0_HOP,

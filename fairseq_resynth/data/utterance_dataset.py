@@ -1,10 +1,11 @@
 """What the two datasets share: sizes, order and batches as fairseq's iterators want them."""
 
 import numpy as np
-from fairseq.data import FairseqDataset
+
+from fairseq_resynth.quiet_fairseq import fairseq
 
 
-class UtteranceDataset(FairseqDataset):
+class UtteranceDataset(fairseq.data.FairseqDataset):
     """Utterances, or a random crop of each.
 
     Args:
