@@ -55,7 +55,7 @@ if [ -n "${missing:-}" ]; then
   fi
   echo "setup: installing${extras:+ with extras $extras} (minutes the first time)"
   export PIP_DISABLE_PIP_VERSION_CHECK=1
-  .venv/bin/python -m pip install -q -c constraints.txt pip setuptools wheel
+  .venv/bin/python -m pip install -q -c constraints.txt setuptools wheel
   # torch first and by its exact version, so that a local wheel of that version is taken
   .venv/bin/python -m pip install -q "$(grep '^torch==' constraints.txt)"
   .venv/bin/python -m pip install -q --no-build-isolation -c constraints.txt -e ".${extras:+[$extras]}"
