@@ -21,15 +21,11 @@ POOLED = (
     Column("codebook_use", "codebook used %", "", "", 1, 100),
     Column("codebook_perplexity", "codebook perplexity", "", "", 1),
 )
+# rate is drawn against the first that there is of each
 QUALITY_AXES = (
-    "utmos",
-    "dnsmos_ovrl",
-    "distillmos",
-    "pesq_wb",
-    "stoi",
-    "mcd_dtw",
-    "mel_l1",
-    "dwer",
+    ("utmos", "distillmos", "dnsmos_ovrl", "pesq_wb"),
+    ("wer", "dwer", "stoi"),
+    ("ffe",),
 )
 
 
