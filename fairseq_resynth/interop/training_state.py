@@ -180,7 +180,7 @@ def _configuration(
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from omegaconf import OmegaConf
 
-    import fairseq_resynth  # noqa: F401  registers task, model and criterion
+    import fairseq_resynth.tasks  # noqa: F401  registers task, model and criterion
 
     model = bundle.model
     betas = ",".join(f"{beta:g}" for beta in group["betas"])
