@@ -1,10 +1,9 @@
 """Whose voice it is: similarity to enrolled speakers and the equal error rate of the paper."""
 
-import functools
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,90 +19,12 @@ from fairseq_resynth.evaluation.metric import (
     register,
 )
 from fairseq_resynth.evaluation.pairing import read_folder
-
-MODULES = {"resemblyzer": "resemblyzer", "xvector": "transformers"}
-SILENT = 1e-4  # largest sample
-MINIMUM_SECONDS = 0.4  # shorter speech gives no embedding worth a score
-
-
-class SpeakerEncoder(Protocol):
-    """Maps a voice to a vector."""
-
-    def embed(self, wav: np.ndarray) -> np.ndarray:
-        """Returns (D,) of length 1 from (T,) samples at 16 kHz."""
-
-
-class Resemblyzer:
-    """Resemblyzer's d-vector, 256 numbers: GE2E (Wan et al., 2018), as the paper's kind of encoder."""
-
-    def __init__(self) -> None:
-        from resemblyzer import VoiceEncoder
-
-        self._encoder = VoiceEncoder("cpu", verbose=False)
-
-    def embed(self, wav: np.ndarray) -> np.ndarray:
-        """See `SpeakerEncoder`; long pauses are cut as its package does."""
-        from resemblyzer import preprocess_wav
-
-        if not np.abs(wav).max() > SILENT:
-            raise ValueError("silence has no speaker")
-        voiced = preprocess_wav(wav.astype(np.float32), source_sr=16000)
-        if len(voiced) < MINIMUM_SECONDS * 16000:
-            raise ValueError(
-                f"{len(voiced) / 16000:.2f} s of voice: too little to tell the speaker"
-            )
-        return self._encoder.embed_utterance(voiced)
-
-
-class HuggingFaceXVector:
-    """Any x-vector model of `transformers`, microsoft/wavlm-base-plus-sv for instance.
-
-    Args:
-        model: a folder, or a name on the hub.
-    """
-
-    def __init__(self, model: str) -> None:
-        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
-
-        self._extractor = AutoFeatureExtractor.from_pretrained(model)
-        self._model = AutoModelForAudioXVector.from_pretrained(model).eval()
-
-    def embed(self, wav: np.ndarray) -> np.ndarray:
-        """See `SpeakerEncoder`."""
-        import torch
-
-        inputs = self._extractor(wav, sampling_rate=16000, return_tensors="pt")
-        with torch.inference_mode():
-            vector = self._model(**inputs).embeddings[0].numpy()
-        return vector / np.linalg.norm(vector)
-
-
-def parse_encoder(text: str) -> tuple[str, str]:
-    """Splits `resemblyzer` or `xvector:NAME_OR_FOLDER`.
-
-    Raises:
-        ValueError: an unknown kind, or a model where none belongs.
-    """
-    kind, _, model = text.partition(":")
-    if kind not in MODULES or bool(model) == (kind == "resemblyzer"):
-        raise ValueError(
-            f"--speaker-encoder {text!r}: expected resemblyzer or xvector:NAME_OR_FOLDER"
-        )
-    return kind, model
-
-
-@functools.cache
-def load_encoder(text: str) -> SpeakerEncoder:
-    """Loads a speaker encoder once a process.
-
-    Raises:
-        ValueError: see `parse_encoder`; or the model cannot be loaded.
-    """
-    kind, model = parse_encoder(text)
-    try:
-        return HuggingFaceXVector(model) if kind == "xvector" else Resemblyzer()
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"--speaker-encoder {text}: cannot be loaded: {error}") from error
+from fairseq_resynth.interop.speaker_encoder import (
+    MODULES,
+    SpeakerEncoder,
+    load_encoder,
+    parse_encoder,
+)
 
 
 def enrol_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@
 
   const shuffled = (items) => {
     const left = [...items];
-    return left.map(() => left.splice(Math.floor(Math.random() * left.length), 1)[0]);
+    return items.map(() => left.splice(Math.floor(Math.random() * left.length), 1)[0]);
   };
 
   const fresh = () => ({
