@@ -21,6 +21,7 @@ REQUIREMENTS = [
     "pillow>=9,<14",  # pictures in TensorBoard
     "tqdm>=4.60,<5",
     "constriction>=0.4,<0.6",
+    "numba>=0.60,<1",  # the codec's integer loops; librosa brings it too
 ]
 EXTRAS = {
     "hf": ["transformers>=5,<6"],  # content encoders: --feature-type hf
@@ -41,6 +42,7 @@ EXTRAS = {
     ],
     "onnx": ["onnx>=1.16,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.17,<2"],
     "hub": ["huggingface_hub>=0.24,<3"],
+    "plot": ["matplotlib>=3.8,<4"],  # pictures of `resynth inspect` and `resynth codec-bench`
     "test": [
         "pytest>=8,<10",
         "hypothesis>=6,<7",

@@ -1,31 +1,59 @@
-"""Count the bits of streams, in whole bytes of real files, each decoded and compared.
+"""Count the bits of streams, or draw rate against distortion beside other codecs.
 
-resynth codec-bench DATA --model bundle/entropy.safetensors --json
-resynth codec-bench lj_hubert100_val.txt --model lj.safetensors --rows 2::2
+resynth codec-bench DATA|FILE --model entropy.safetensors --json
+    whole bytes of a real file for each utterance, each decoded and compared
+resynth codec-bench DATA --bundle B50 B100 B500 --outdir OUT
+    ours at several rates, Opus, Codec2 and Speex on the same recordings: table, JSON and plot
 """
 
 import argparse
+from pathlib import Path
 
 from tqdm import tqdm
 
 from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.codec.bench import run_bench
-from fairseq_resynth.codec.entropy_model import EntropyModel
-from fairseq_resynth.codec.unit_files import read_utterances
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("data", nargs="+", metavar="DATA|FILE", help="as for `resynth fit-codec`")
     parser.add_argument(
-        "--model", required=True, metavar="FILE", help="made by `resynth fit-codec`"
+        "data",
+        nargs="+",
+        metavar="DATA|FILE",
+        help="folders of `resynth quantize`, unit files, or audio",
+    )
+    system = parser.add_mutually_exclusive_group(required=True)
+    system.add_argument("--model", metavar="FILE", help="made by `resynth fit-codec`: counts bits")
+    system.add_argument(
+        "--bundle", nargs="+", metavar="DIR", help="bundles: rate against distortion"
     )
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="of folders; default: all")
+    parser.add_argument(
+        "--anchors",
+        metavar="A,B",
+        help="other codecs: opus:6,codec2:700,speex:4; empty: none",
+    )
+    parser.add_argument("--encodec", metavar="DIR", help="weights of transformers' EncodecModel")
+    parser.add_argument(
+        "--content-checkpoint", metavar="FILE", help="weights of the content encoder"
+    )
+    parser.add_argument(
+        "-n", type=int, default=0, metavar="N", help="only N recordings, spread; 0: all"
+    )
+    parser.add_argument("--outdir", metavar="DIR", help="where rate_distortion.{md,json,png} go")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints: JSON with a row for each utterance, or the totals."""
+    """Measures and prints: JSON with a row for each utterance or system, or the totals."""
+    return _count(args) if args.model else _rate_distortion(args)
+
+
+def _count(args: argparse.Namespace) -> int:
+    from fairseq_resynth.codec.bench import run_bench
+    from fairseq_resynth.codec.entropy_model import EntropyModel
+    from fairseq_resynth.codec.unit_files import read_utterances
+
     model = EntropyModel.load(args.model)
     utterances = [row for path in args.data for row in read_utterances(path, args.split)]
     with tqdm(total=len(utterances), desc="codec-bench", unit="file", mininterval=0.5) as bar:
@@ -36,3 +64,33 @@ def run(args: argparse.Namespace) -> int:
         summary["files"] = [cost.to_dict() for cost in bench.costs]
     report(args, summary, lines)
     return 0
+
+
+def _rate_distortion(args: argparse.Namespace) -> int:
+    from fairseq_resynth.codec import anchors, rate_distortion
+    from fairseq_resynth.codec.speech_codec import SpeechCodec
+    from fairseq_resynth.data.files import write_json, write_text
+
+    utterances, speakers = rate_distortion.recordings(args.data, args.split)
+    if args.n:
+        utterances = utterances[:: -(-len(utterances) // args.n)]
+    text = anchors.DEFAULT if args.anchors is None else args.anchors
+    others = anchors.parse_anchors(text, args.encodec)
+    codecs = {
+        Path(folder).name: SpeechCodec.from_pretrained(folder, args.content_checkpoint)
+        for folder in args.bundle
+    }
+    if len(codecs) < len(args.bundle):
+        raise ValueError("the bundles' folders must have different names: they label the points")
+    total = len(utterances) * (len(codecs) + len(others))
+    with tqdm(total=total, desc="codec-bench", unit="file", mininterval=0.5) as bar:
+        points = rate_distortion.run(utterances, codecs, others, speakers, bar.update)
+    lines = rate_distortion.table(points)
+    summary = {"recordings": len(utterances), "points": [point.to_dict() for point in points]}
+    if args.outdir:
+        out = Path(args.outdir)
+        write_json(out / "rate_distortion.json", summary)
+        write_text(out / "rate_distortion.md", "\n".join(lines) + "\n")
+        rate_distortion.plot(points, out / "rate_distortion.png")
+    report(args, summary, lines)
+    return 1 if any(point.failed for point in points) else 0

@@ -10,7 +10,7 @@ import numpy as np
 
 from fairseq_resynth.codec.bitstream import FileWriter, read_bytes
 from fairseq_resynth.codec.entropy_model import EntropyModel
-from fairseq_resynth.codec.fit import Utterance
+from fairseq_resynth.codec.utterance import Utterance
 
 LONG_SECONDS = 3.0
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fairseq_resynth.codec.entropy_model import ORDERS, EntropyModel, Settings
 from fairseq_resynth.codec.network import IntegerNetwork
 from fairseq_resynth.codec.network_training import TrainingOptions, to_integers, train_network
 from fairseq_resynth.codec.ngrams import NgramTables, fit_tables
+from fairseq_resynth.codec.utterance import Utterance
 from fairseq_resynth.data.units import collapse_runs
 
 logger = logging.getLogger(__name__)
@@ -32,21 +33,6 @@ _LEAST = {
     "f0": (1, 1, 1, 2),
     "f0_by_unit": (1, 1, 2),
 }
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """The streams of one utterance.
-
-    Attributes:
-        name: for the reports.
-        units: (U,) int64.
-        f0_codes: (F,) int64, or None.
-    """
-
-    name: str
-    units: np.ndarray
-    f0_codes: np.ndarray | None = None
 
 
 def _shifted(rows: Sequence[np.ndarray], by: int, filler: int) -> np.ndarray:

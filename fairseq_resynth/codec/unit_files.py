@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_resynth.codec.fit import Utterance
+from fairseq_resynth.codec.utterance import Utterance
 from fairseq_resynth.data.files import read_json
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.units import parse_integers

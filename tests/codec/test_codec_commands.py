@@ -241,3 +241,62 @@ def test_mistakes_are_one_line(capsys, bundle_folder, arguments, reason):
     places = {"units": DATA / "lj_hubert100.txt", "bundle": bundle_folder}
     status, _, err = run(capsys, *[argument.format(**places) for argument in arguments])
     assert status == 2 and reason in err and err.strip().count("\n") == 0
+
+
+def test_rate_against_distortion_beside_other_codecs(capsys, bundle_folder, recordings, tmp_path):
+    command = [
+        "codec-bench",
+        recordings,
+        "--bundle",
+        bundle_folder,
+        "--outdir",
+        tmp_path,
+        "-n",
+        "2",
+    ]
+    anchors = ["--anchors", "opus:6,opus:12,codec2:700"]
+    status, out, _ = run(capsys, *command, *anchors, "--json")
+    points = {point["label"]: point for point in json.loads(out)["points"]}
+    assert status == 0 and list(points) == ["bundle", "opus:6", "opus:12", "codec2:700"]
+    if points["codec2:700"]["missing"]:
+        pytest.skip(points["codec2:700"]["missing"])
+    assert points["bundle"]["bps"] < 400 < points["codec2:700"]["bps"] < points["opus:12"]["bps"]
+    assert points["opus:12"]["distortions"]["mel_l1"] < points["opus:6"]["distortions"]["mel_l1"]
+    assert points["bundle"]["distortions"]["mcd"] > points["opus:12"]["distortions"]["mcd"] > 0
+    assert (tmp_path / "rate_distortion.png").stat().st_size > 5000
+    assert "| opus:6 |" in (tmp_path / "rate_distortion.md").read_text()
+    status, out, err = run(capsys, *command, "--anchors", "mp3:8")
+    assert status == 2 and "mp3" in err
+
+
+def test_missing_programs_are_named_not_fatal(capsys, bundle_folder, recordings, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    command = [
+        "codec-bench",
+        recordings,
+        "--bundle",
+        bundle_folder,
+        "-n",
+        "1",
+        "--anchors",
+        "codec2:700",
+    ]
+    status, out, _ = run(capsys, *command)
+    assert status == 0 and "codec2:700 left out: " in out and "apt-get install codec2" in out
+
+
+def test_encodec_is_an_anchor_when_its_weights_are_given(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from fairseq_resynth.codec.anchors import parse_anchors
+
+    config = transformers.EncodecConfig(
+        num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1
+    )
+    transformers.EncodecModel(config).save_pretrained(tmp_path)
+    found = parse_anchors("", tmp_path)
+    assert [anchor.label for anchor in found] == ["encodec:1.5", "encodec:3", "encodec:6"]
+    wav = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    decoded, size = found[0].code(wav)
+    assert decoded.shape == wav.shape and 8 * size == pytest.approx(1500, rel=0.02)
+    with pytest.raises(FileNotFoundError, match="EnCodec"):
+        parse_anchors("", tmp_path / "none")
