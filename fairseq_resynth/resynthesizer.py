@@ -41,6 +41,8 @@ class Resynthesizer:
             )
         if encoder is None and bundle.content_vqvae is not None:
             encoder = VqvaeUnits(bundle.content_vqvae, device)
+        if encoder is not None:
+            _check_encoder(encoder, bundle.streams)
         self.bundle = bundle
         self.streams: Streams = bundle.streams
         self.encoder = encoder
@@ -207,6 +209,18 @@ def _encoder(
     if kmeans is None:
         return None
     return ContentEncoder.from_kmeans(kmeans, checkpoint, device)
+
+
+def _check_encoder(encoder: ContentEncoder | VqvaeUnits, streams: Streams) -> None:
+    found, expected = (
+        (encoder.unit_hop, encoder.num_units),
+        (streams.unit_hop, streams.num_units),
+    )
+    if found != expected:
+        raise ValueError(
+            f"the content encoder makes {found[1]} units of {found[0]} samples, the model was trained on "
+            f"{expected[1]} of {expected[0]}: give the k-means that made its units."
+        )
 
 
 def _waveform(wav: np.ndarray | str | Path, sample_rate: int) -> np.ndarray:

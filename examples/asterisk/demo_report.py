@@ -23,7 +23,7 @@ from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.evaluation.f0 import f0_errors
 from fairseq_resynth.evaluation.page import write_gallery
 from fairseq_resynth.modules.losses import LogMelSpectrogram
-from fairseq_resynth.synthesis import Job, read_jobs
+from fairseq_resynth.synthesis_jobs import Job, read_jobs
 from fairseq_resynth.unit_decoder import EncodedSpeech, UnitDecoder
 
 FAR_BELOW = 0.75  # of the distance of the mean spectrum; measured: about 0.5

@@ -5,7 +5,8 @@
     resynth synthesize --path BUNDLE --input DATA --outdir OUT --vc --random-speakers 5
 
 A file of units has a line `1 2 3`, `name|1 2 3` or {'audio': …, 'hubert': '1 2 3'} for each utterance;
-beside FILE.txt, FILE.f0 holds the pitch codes and FILE.speaker the speakers.
+beside FILE.txt, FILE.f0 holds the pitch codes and FILE.speaker the speakers; a dict line may hold pGSLM's
+`duration` and `f0`. With --dur-prediction: units without repeats, as a language model writes them.
 """
 
 import argparse
@@ -30,6 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--outdir", required=True, metavar="OUT", help="folder of the wavs")
     parser.add_argument("-n", type=int, default=0, metavar="N", help="only the first N; 0: all")
     parser.add_argument("--speaker", help="voice of every utterance; default: its own")
+    parser.add_argument(
+        "--style", help="style of every utterance, for a model with styles; default: its own"
+    )
+    parser.add_argument(
+        "--dur-prediction",
+        action="store_true",
+        help="repeats count as one; the duration predictor says how long each unit lasts",
+    )
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="of speaking, with --dur-prediction (%(default)s)"
+    )
     voices = parser.add_argument_group("conversion: every utterance in other voices")
     voices.add_argument("--vc", action="store_true", help="into all other voices, or those below")
     voices.add_argument("--speakers", default="", metavar="A,B", help="into these voices")
@@ -59,8 +71,10 @@ def _decoder(args: argparse.Namespace):
     return UnitDecoder(generator, streams, args.device), file_hash(path)
 
 
-def _jobs(args: argparse.Namespace, streams) -> list:
-    from fairseq_resynth.synthesis import in_voices, read_jobs
+def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
+    from fairseq_resynth.synthesis_jobs import in_voices, read_jobs, read_samples
+
+    streams, notes = decoder.streams, []
 
     if (args.speakers or args.random_speakers) and not args.vc:
         raise ValueError(
@@ -68,15 +82,22 @@ def _jobs(args: argparse.Namespace, streams) -> list:
         )
     if args.vc and args.speaker:
         raise ValueError("--vc renders several voices, --speaker one: give one of the two.")
-    jobs = read_jobs(args.input, streams, args.split)
+    if args.rate != 1 and not args.dur_prediction:
+        raise ValueError("--rate needs --dur-prediction.")
+    if args.dur_prediction:
+        jobs, notes = read_samples(args.input, decoder, args.rate)
+    else:
+        jobs = read_jobs(args.input, streams, args.split)
     jobs = jobs[: args.n or None]
+    if args.style:
+        jobs = [replace(job, speech=replace(job.speech, style=args.style)) for job in jobs]
     if args.speaker:
         streams.speaker_index(args.speaker)
         jobs = [replace(job, speech=replace(job.speech, speaker=args.speaker)) for job in jobs]
     if args.vc:
         names = [name for name in args.speakers.split(",") if name]
         jobs = in_voices(jobs, streams, names, args.random_speakers, args.seed)
-    return jobs
+    return jobs, notes
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,13 +109,15 @@ def run(args: argparse.Namespace) -> int:
             f"--device {args.device}: this torch finds no CUDA device; use --device cpu."
         )
     decoder, identity = _decoder(args)
-    jobs = _jobs(args, decoder.streams)
+    jobs, notes = _jobs(args, decoder)
     settings = {
         "model": identity,
         "ema": args.ema,
         "input": str(Path(args.input).resolve()),
         "split": args.split,
         "speaker": args.speaker,
+        "style": args.style,
+        "rate": args.rate if args.dur_prediction else None,
         "subtype": args.subtype,
         "peak_normalize": args.peak_normalize,
         "with_reference": args.with_reference,
@@ -115,5 +138,5 @@ def run(args: argparse.Namespace) -> int:
     if factor is not None:
         line += f"; {done.audio_seconds:.1f} s of speech, real-time factor {factor:.3f}"
     summary = {**vars(done), "outdir": args.outdir, "real_time_factor": factor}
-    report(args, summary, [line])
+    report(args, {**summary, "notes": notes}, [line, *notes])
     return 0

@@ -3,13 +3,15 @@
 import ast
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fairseq_resynth.data.units import parse_integers
 
 # Keys of the units in a dict line, in the order in which the original looks for them.
-UNIT_KEYS = ("cpc_km100", "vqvae256", "hubert", "units", "codes")
+UNIT_KEYS = ("cpc_km100", "vqvae256", "hubert", "hubert_km100", "units", "codes")
+DURATION_KEYS = ("durations", "duration", "dur")  # pGSLM's, in frames a unit; a number is seconds
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,16 @@ class UnitRow:
         units: (U,) int64.
         audio: path of the recording, when the line has one.
         speaker: name, when the line has one.
+        f0: (U,) pitch of each unit, when the line has one: integers are codes, others normalised F0.
+        style: name, when the line has one.
     """
 
     name: str
     units: np.ndarray
     audio: str | None = None
     speaker: str | None = None
+    f0: np.ndarray | None = None
+    style: str | None = None
 
 
 def _dict_row(line: str, where: str, number: int) -> UnitRow:
@@ -39,11 +45,41 @@ def _dict_row(line: str, where: str, number: int) -> UnitRow:
         raise ValueError(
             f"{where}: found no units, expected one of the keys {', '.join(UNIT_KEYS)}."
         )
-    units = values[keys[0]]
-    text = units if isinstance(units, str) else " ".join(map(str, units))
     audio = values.get("audio")
     name = str(Path(audio).with_suffix("")) if audio else f"line_{number}"
-    return UnitRow(name, parse_integers(text, where), audio, values.get("spk"))
+    units, f0 = _expanded(values, _integers(values[keys[0]], where), where)
+    speaker = values.get("spk", values.get("speaker"))
+    return UnitRow(name, units, audio, speaker, f0, values.get("style"))
+
+
+def _integers(values: Any, where: str) -> np.ndarray:
+    text = values if isinstance(values, str) else " ".join(map(str, values))
+    return parse_integers(text, where)
+
+
+def _expanded(
+    values: dict[str, Any], units: np.ndarray, where: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns units and pitch at the units' rate: both may be written once a run, with its duration."""
+    f0 = values.get("f0")
+    if f0 is not None:
+        try:
+            f0 = np.asarray(f0.split() if isinstance(f0, str) else f0)
+            f0 = f0 if np.issubdtype(f0.dtype, np.integer) else f0.astype(np.float32)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}: f0 is not a list of numbers: {error}") from error
+    given = next((values[key] for key in DURATION_KEYS if key in values), None)
+    if isinstance(given, list | tuple) or isinstance(given, str) and " " in given.strip():
+        durations = _integers(given, where)
+        if len(durations) != len(units):
+            raise ValueError(f"{where}: {len(units)} units and {len(durations)} durations.")
+        durations = np.maximum(durations, 1)
+        if f0 is not None and len(f0) == len(units):
+            f0 = np.repeat(f0, durations)
+        units = np.repeat(units, durations)
+    if f0 is not None and len(f0) != len(units):
+        raise ValueError(f"{where}: {len(units)} units and {len(f0)} values of f0.")
+    return units, f0
 
 
 def parse_unit_line(line: str, where: str, number: int) -> UnitRow:

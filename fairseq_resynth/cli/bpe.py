@@ -1,0 +1,92 @@
+"""Byte-pair encoding of units, for shorter sequences in a unit language model. Repeats are collapsed first.
+
+    resynth bpe train  --units DATA/train.units --num-units 100 --vocab-size 500 --model bpe.model
+    resynth bpe encode --units DATA/train.units --model bpe.model --out train.txt
+    resynth bpe decode --units samples.txt --model bpe.model --out samples.units
+
+A line is `1 2 3` or `name|1 2 3`; names stay. decode also reads what fairseq-interactive wrote.
+"""
+
+import argparse
+
+from fairseq_resynth.cli.options import add_json, report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument("action", choices=("train", "encode", "decode"))
+    parser.add_argument("--units", required=True, nargs="+", metavar="FILE", help="lines to read")
+    parser.add_argument("--model", required=True, metavar="FILE", help="the sentencepiece model")
+    parser.add_argument("--num-units", type=int, help="K; default: the largest unit found + 1")
+    parser.add_argument("--vocab-size", type=int, default=1000, help="tokens (%(default)s)")
+    parser.add_argument("--out", metavar="FILE", help="lines to write (encode, decode)")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, encodes or decodes, and says how much shorter the sequences are."""
+    from fairseq_resynth.data.unit_bpe import UnitBpe, train_bpe
+    from fairseq_resynth.interop.generated_units import read_generated_units
+    from fairseq_resynth.interop.unit_files import read_unit_file
+
+    if args.action != "train" and not args.out:
+        raise ValueError(f"bpe {args.action} needs --out FILE.")
+    reader = read_unit_file
+    if args.action == "decode":
+        reader = lambda path: read_generated_units(path).rows  # noqa: E731
+    rows = [row for path in args.units for row in reader(path)]
+    if args.action == "train":
+        count = args.num_units or max(int(row.units.max()) for row in rows) + 1
+        size = train_bpe((row.units for row in rows), count, args.vocab_size, args.model)
+        bpe = UnitBpe(args.model)
+        summary = _summary(rows, [bpe.encode(row.units) for row in rows]) | {"vocab_size": size}
+        report(args, summary, [f"{args.model}: {size} tokens over {count} units", _line(summary)])
+        return 0
+    bpe = UnitBpe(args.model)
+    if args.action == "encode":
+        coded = [bpe.encode(row.units) for row in rows]
+        summary = _summary(rows, coded)
+        lines = [f"{args.out}: {len(rows)} lines", _line(summary)]
+    else:
+        coded = [bpe.decode(row.units) for row in rows]
+        summary = {"utterances": len(rows), "units": sum(map(len, coded))}
+        lines = [f"{args.out}: {len(rows)} lines, {summary['units']} units"]
+    _write(args.out, rows, coded)
+    report(args, summary, lines)
+    return 0
+
+
+def _write(path: str, rows: list, coded: list) -> None:
+    from fairseq_resynth.data.files import write_text
+    from fairseq_resynth.data.units import format_integers
+
+    named = any(not row.name.startswith("line_") for row in rows)
+    lines = [
+        (f"{row.name}|" if named else "") + format_integers(values)
+        for row, values in zip(rows, coded, strict=True)
+    ]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _summary(rows: list, coded: list) -> dict:
+    from fairseq_resynth.data.units import collapse_runs
+
+    frames = sum(len(row.units) for row in rows)
+    units = sum(len(collapse_runs(row.units)[0]) for row in rows)
+    tokens = sum(map(len, coded))
+    return {
+        "utterances": len(rows),
+        "frames": frames,
+        "units": units,
+        "tokens": tokens,
+        "tokens_per_unit": tokens / max(units, 1),
+        "tokens_per_frame": tokens / max(frames, 1),
+    }
+
+
+def _line(summary: dict) -> str:
+    return (
+        f"{summary['frames']} frames, {summary['units']} units without repeats, {summary['tokens']} tokens: "
+        f"{summary['units'] / summary['tokens']:.2f} times shorter than the units, "
+        f"{summary['frames'] / summary['tokens']:.2f} times than the frames"
+    )
