@@ -8,7 +8,6 @@ from fairseq_resynth.evaluation.metric import (
     Recording,
     Utterance,
     package_version,
-    register,
 )
 from fairseq_resynth.evaluation.recognisers import (
     MODULES,
@@ -19,7 +18,6 @@ from fairseq_resynth.evaluation.recognisers import (
 from fairseq_resynth.evaluation.text import NORMALISER, error_rates
 
 
-@register
 class Intelligibility(Metric):
     """WER and CER against the transcript; dWER and dCER against what is heard in the reference.
 

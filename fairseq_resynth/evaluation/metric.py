@@ -1,7 +1,7 @@
 """What a metric is, and the table of those there are.
 
-A metric is a class with the attributes of `Metric`, registered by `register` or, from another
-package, by an entry point of the group `fairseq_resynth.metrics`.
+A metric is a class with the attributes of `Metric`, listed in `evaluation.metrics` or, in another
+package, an entry point of the group `fairseq_resynth.metrics` under the metric's name.
 """
 
 import functools
@@ -171,23 +171,14 @@ def package_version(module: str) -> str:
         return "unknown"
 
 
-REGISTRY: dict[str, type[Metric]] = {}
+def all_metrics() -> dict[str, type[Metric]]:
+    """Returns the built-in metrics in the order of the report, then those of other packages."""
+    from fairseq_resynth.evaluation.metrics import BUILT_IN  # which import this module
 
-
-def register(metric: type[Metric]) -> type[Metric]:
-    """Adds a metric class under the name of its defaults; for use as a decorator."""
-    REGISTRY[metric().name] = metric
-    return metric
-
-
-def all_metrics() -> Mapping[str, type[Metric]]:
-    """Returns the built-in metrics in the order of the report, and those of other packages."""
-    from fairseq_resynth.evaluation import metrics  # noqa: F401  (registers them)
-
+    found = {metric().name: metric for metric in BUILT_IN}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if point.name not in REGISTRY:
-            register(point.load())
-    return REGISTRY
+        found.setdefault(point.name, point.load())
+    return found
 
 
 def make_metrics(names: str, settings: Mapping[str, Any]) -> list[Metric]:

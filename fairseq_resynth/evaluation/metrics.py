@@ -1,9 +1,31 @@
-"""Imports every built-in metric, so that each registers itself; the order is the report's."""
+"""The built-in metrics, in the order of the report."""
 
-from fairseq_resynth.evaluation import (  # noqa: F401, I001
-    signal_metrics,
-    intelligibility,
-    speaker,
-    quality,
-    unit_metrics,
+from fairseq_resynth.evaluation.intelligibility import Intelligibility
+from fairseq_resynth.evaluation.quality import DistillMos, Dnsmos, Pesq, Stoi, Utmos
+from fairseq_resynth.evaluation.signal_metrics import (
+    F0,
+    Level,
+    MelCepstralDistortion,
+    MelL1,
+    MultiResolutionStft,
+)
+from fairseq_resynth.evaluation.speaker import Speaker
+from fairseq_resynth.evaluation.unit_metrics import Rate, Speed, Units
+
+BUILT_IN = (
+    Level,
+    F0,
+    MelL1,
+    MelCepstralDistortion,
+    MultiResolutionStft,
+    Intelligibility,
+    Speaker,
+    Dnsmos,
+    DistillMos,
+    Utmos,
+    Pesq,
+    Stoi,
+    Units,
+    Rate,
+    Speed,
 )

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.evaluation.metric import Column, Metric, Utterance, register
+from fairseq_resynth.evaluation.metric import Column, Metric, Utterance
 from fairseq_resynth.evaluation.spectral import align_waveforms
 
 UTMOS_HUB = "tarepan/SpeechMOS:v1.2.0"
 
 
-@register
 class Dnsmos(Metric):
     """DNSMOS P.835 and P.808 (Reddy, Gopal and Cutler, 2021 and 2022) from the package speechmos."""
 
@@ -53,7 +52,6 @@ def _distillmos() -> Any:
         return ConvTransformerSQAModel().eval()
 
 
-@register
 class DistillMos(Metric):
     """Distill-MOS (Stahl and Gamper, 2025), distilled from an XLS-R quality model."""
 
@@ -77,7 +75,6 @@ class DistillMos(Metric):
         return {"distillmos": float(score)}
 
 
-@register
 class Pesq(Metric):
     """PESQ, wide band (ITU-T P.862.2), from the package pesq."""
 
@@ -109,7 +106,6 @@ def _reason(error: Exception) -> str:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
-@register
 class Stoi(Metric):
     """STOI (Taal et al., 2011) and ESTOI (Jensen and Taal, 2016) from the package pystoi."""
 
@@ -153,7 +149,6 @@ def _utmos() -> Any:
     return torch.hub.load(UTMOS_HUB, "utmos22_strong", trust_repo=True).eval()
 
 
-@register
 class Utmos(Metric):
     """UTMOS, strong learner (Saeki et al., 2022), once torch.hub has fetched it."""
 

@@ -5,14 +5,13 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.evaluation import f0, spectral
-from fairseq_resynth.evaluation.metric import Column, Metric, Recording, Utterance, register
+from fairseq_resynth.evaluation.metric import Column, Metric, Recording, Utterance
 
 CLIPPED = 0.999  # of full scale
 SILENT_RMS_DB = -70.0
 TRACK_STEP = 4  # F0 kept for plots at 50 Hz
 
 
-@register
 class Level(Metric):
     """Duration, loudness and clipping: what explains odd figures elsewhere."""
 
@@ -41,7 +40,6 @@ class Level(Metric):
         return {**values, "clipped": clipped, "notes": notes}
 
 
-@register
 class F0(Metric):
     """VDE, GPE, FFE, log-F0 RMSE and correlation: see `evaluation.f0` for formulas and sources."""
 
@@ -81,7 +79,6 @@ class F0(Metric):
         return f0.f0_errors(reference, generated) | thinned
 
 
-@register
 class MelL1(Metric):
     """Mel L1: see `evaluation.spectral`."""
 
@@ -100,7 +97,6 @@ class MelL1(Metric):
         return {"mel_l1": spectral.mel_l1_distance(*pair), "mel_seconds": seconds}
 
 
-@register
 class MelCepstralDistortion(Metric):
     """MCD with and without DTW: see `evaluation.spectral`."""
 
@@ -124,7 +120,6 @@ class MelCepstralDistortion(Metric):
         return result
 
 
-@register
 class MultiResolutionStft(Metric):
     """Multi-resolution STFT distances: see `evaluation.spectral`."""
 

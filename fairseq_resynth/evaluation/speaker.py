@@ -16,7 +16,6 @@ from fairseq_resynth.evaluation.metric import (
     importable,
     install_hint,
     package_version,
-    register,
 )
 from fairseq_resynth.evaluation.pairing import read_folder
 from fairseq_resynth.interop.speaker_encoder import (
@@ -42,7 +41,6 @@ def enrol_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]
     return dict(sums)
 
 
-@register
 class Speaker(Metric):
     """Cosine similarity, and the EER of every utterance against every enrolled speaker.
 

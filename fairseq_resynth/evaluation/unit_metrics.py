@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.evaluation.metric import Column, Metric, Recording, Utterance, register
+from fairseq_resynth.evaluation.metric import Column, Metric, Recording, Utterance
 from fairseq_resynth.evaluation.text import edit_distance
 
 
@@ -16,7 +16,6 @@ def _load_bundle(folder: str, content_checkpoint: str | None) -> Any:
     return Resynthesizer.from_pretrained(folder, content_checkpoint)
 
 
-@register
 class Units(Metric):
     """Whether the same units come out again when the generated speech is quantised."""
 
@@ -65,7 +64,6 @@ class Units(Metric):
         return {"codebook_use": float(np.mean(counts > 0)), "codebook_perplexity": perplexity}
 
 
-@register
 class Rate(Metric):
     """Bits a second of the actual file, header and all; of a codec's packets alone beside it.
 
@@ -87,7 +85,6 @@ class Rate(Metric):
         return {}
 
 
-@register
 class Speed(Metric):
     """Real-time factor of each stage: seconds of work a second of speech, on this machine."""
 

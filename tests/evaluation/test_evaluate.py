@@ -179,6 +179,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
         ((), "loudness", "no metric is called loudness; there are level, f0"),
         (("--baselines", "mp3"), "level", "no 'mp3', expected griffinlim"),
         (("--baselines", "opus:4000"), "level", "expected a rate from 6 to 510"),
+        (("--baselines", "codec2:2000"), "level", "expected one of 700, 1200"),
         (("--recogniser", "google"), "wer", "expected pocketsphinx, whisper:NAME"),
         (("--rank-by", "beauty"), "level,mel", "--rank-by 'beauty': expected one of"),
         (("--transcripts", "nowhere.txt"), "level", "nowhere.txt does not exist"),
@@ -208,3 +209,26 @@ def test_joined_report(generated, wavs, tmp_path, capsys):
     assert (tmp_path / "both" / row["generated"]).resolve() == generated / "ann/one.wav"
     assert main(["report", str(tmp_path / "nothing"), "--outdir", str(tmp_path / "c")]) == 2
     assert "resynth evaluate" in capsys.readouterr().err
+
+
+def test_metrics_of_other_packages(monkeypatch, generated, wavs, tmp_path):
+    from fairseq_resynth.evaluation import metric
+
+    class Loudest(metric.Metric):
+        """The largest sample."""
+
+        def __init__(self):
+            super().__init__("loudest", (metric.Column("peak", "peak", ""),), "nothing")
+
+        def measure(self, utterance):
+            return {"peak": float(np.abs(utterance.generated.wav).max())}
+
+    class Point:
+        name, load = "loudest", staticmethod(lambda: Loudest)
+
+    monkeypatch.setattr(metric.importlib.metadata, "entry_points", lambda group: [Point])
+    assert evaluate(generated, wavs, tmp_path / "r", metrics="loudest") == 0
+    expected = np.abs(soundfile.read(generated / "bob/one.wav")[0]).max()
+    assert rows_of(tmp_path / "r")["generated", "bob/one"]["peak"] == pytest.approx(
+        expected, abs=1e-4
+    )

@@ -5,6 +5,7 @@
   const next = document.getElementById("next");
   const store = "listening-test " + test.test;
   const player = new Audio();
+  place.tabIndex = -1;
   let keys = {};
   let heard = new Set();
   let ready = () => false;
@@ -121,6 +122,7 @@
     heard = new Set();
     draw[test.kind](test.trials[state.order[state.done]]);
     update();
+    if (state.done) place.focus(); // not left on Next, where Space would press it
   }
 
   next.addEventListener("click", () => {
@@ -132,10 +134,12 @@
   });
   document.addEventListener("keydown", (event) => {
     if (event.target.id === "listener" || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter" && event.target.tagName !== "A") {
+    const onButton = event.target.tagName === "BUTTON";
+    if (event.key === "Enter" && event.target.tagName !== "A" && !(onButton && next.disabled)) {
       event.preventDefault();
       if (!next.disabled) next.click();
     }
+    if (event.key === " " && onButton) return; // presses that button
     const action = keys[event.key.toLowerCase()];
     if (action) { event.preventDefault(); action(); }
   });
