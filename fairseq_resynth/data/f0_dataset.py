@@ -48,7 +48,7 @@ class F0Dataset(UtteranceDataset):
         self.speakers = [line.strip() for line in lines]
         self.lengths = self.cache.lengths
         limit = self.segment_frames or self.lengths.max(initial=0)
-        sizes = np.minimum(self.lengths, limit) * F0_HOP
+        sizes = np.minimum(self.lengths, limit)
         super().__init__(sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:

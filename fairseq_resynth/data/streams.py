@@ -8,7 +8,13 @@ from fairseq_resynth.data.audio import SAMPLE_RATE
 from fairseq_resynth.data.files import read_json
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 
-STREAM_NAMES = ("units", "f0", "speaker")
+STREAM_NAMES = ("units", "f0", "speaker", "style")
+MADE_BY = {
+    "units.json": "quantize",
+    "f0_codes.json": "quantize-f0",
+    "speaker_vectors.json": "speakers",
+}
+SPEAKER_INPUTS = ("table", "vector")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Streams:
         f0_channels: channels of continuous F0 at 200 Hz, instead of codes; 0: none.
         speaker_dim: dimensions of speaker vectors, instead of a table of `speakers`; 0: a table.
         styles: names of speaking styles, the index of each is its row; empty: none.
+        speaker_vectors: `speaker_vectors.json`: the encoder, and the mean vector of each of `speakers`.
     """
 
     unit_hop: int
@@ -42,6 +49,7 @@ class Streams:
     f0_channels: int = 0
     speaker_dim: int = 0
     styles: tuple[str, ...] = ()
+    speaker_vectors: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
@@ -83,15 +91,20 @@ class Streams:
         codes = _optional_json(data / "f0_codes.json")
         if self.num_f0_codes:
             _compare(data / "f0_codes.json", self.f0_codes, codes, ("vqvae_hash", "num_codes"))
+        if self.speaker_dim:
+            vectors = _optional_json(data / "speaker_vectors.json")
+            _compare(
+                data / "speaker_vectors.json", self.speaker_vectors, vectors, ("encoder_hash",)
+            )
 
 
 def _compare(path: Path, expected: dict, found: dict, keys: tuple[str, ...]) -> None:
     for key in keys:
         if key in expected and key in found and expected[key] != found[key]:
-            verb = "quantize" if path.name == "units.json" else "quantize-f0"
+            verb = MADE_BY[path.name]
             raise ValueError(
                 f"{path}: {key} is {found[key]}, the model was trained with {expected[key]}. Run "
-                f"`resynth {verb} {path.parent}` with the quantiser that the model was trained with."
+                f"`resynth {verb} {path.parent}` with the one that the model was trained with."
             )
 
 
@@ -101,6 +114,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 def _wanted(data: Path, split: str, names: str) -> dict[str, bool]:
     files = {name: (data / f"{split}.{name}").is_file() for name in STREAM_NAMES}
+    files["f0"] |= bool(_optional_json(data / "f0_codes.json").get("f0_channels"))
     if names == "auto":
         return {**files, "units": True}
     chosen = [name.strip() for name in names.split(",")]
@@ -122,15 +136,17 @@ def read_streams(
     split: str = "train",
     unit_hop: int = 0,
     num_units: int = 0,
+    speaker_input: str = "table",
 ) -> Streams:
     """Reads what a data directory holds.
 
     Args:
         data: the directory.
-        names: `auto` (every stream that has a file) or some of `units,f0,speaker`.
+        names: `auto` (every stream that has a file) or some of `units,f0,speaker,style`.
         split: the split whose files and speakers count.
         unit_hop: samples a unit, for units without `units.json`.
         num_units: size of the table, for units without `units.json`.
+        speaker_input: `table`, or `vector` for the vectors of `resynth speakers`.
 
     Raises:
         FileNotFoundError: a file that is needed is missing, with the command that makes it.
@@ -145,11 +161,7 @@ def read_streams(
     codes: dict[str, Any] = {}
     if wanted["f0"]:
         codes = read_json(data / "f0_codes.json", "Make it with `resynth quantize-f0`.")
-    speakers: tuple[str, ...] = ()
-    if wanted["speaker"]:
-        rows = len(read_manifest(data / f"{split}.tsv"))
-        lines = read_lines(data / f"{split}.speaker", rows, "resynth manifest")
-        speakers = tuple(sorted({line.strip() for line in lines}))
+    speakers = _names(data, split, "speaker") if wanted["speaker"] else ()
     return Streams(
         unit_hop=hop,
         num_units=count,
@@ -159,7 +171,42 @@ def read_streams(
         units=units,
         f0_codes=codes,
         speaker_statistics=_optional_json(data / "speakers.json"),
+        f0_channels=codes.get("f0_channels", 0),
+        styles=_names(data, split, "style") if wanted["style"] else (),
+        **_vector_fields(data, speakers, speaker_input),
     )
+
+
+def _names(data: Path, split: str, suffix: str) -> tuple[str, ...]:
+    rows = len(read_manifest(data / f"{split}.tsv"))
+    path, made_by = data / f"{split}.{suffix}", "resynth manifest"
+    names = [line.strip() for line in read_lines(path, rows, made_by)]
+    if "" in names:
+        raise ValueError(f"{path}:{names.index('') + 1}: the line is empty, expected a name.")
+    return tuple(sorted(set(names)))
+
+
+def _vector_fields(data: Path, speakers: tuple[str, ...], speaker_input: str) -> dict[str, Any]:
+    if speaker_input not in SPEAKER_INPUTS:
+        raise ValueError(
+            f"--speaker-input {speaker_input!r}: expected {' or '.join(SPEAKER_INPUTS)}."
+        )
+    if speaker_input == "table":
+        return {}
+    if not speakers:
+        raise ValueError(f"--speaker-input vector needs the stream `speaker` of {data}.")
+    found = read_json(data / "speaker_vectors.json", f"Make it with `resynth speakers {data}`.")
+    missing = [name for name in speakers if name not in found["means"]]
+    if missing:
+        raise ValueError(
+            f"{data / 'speaker_vectors.json'} lacks {', '.join(missing[:10])}: run `resynth speakers "
+            f"{data}` again."
+        )
+    means = {name: found["means"][name] for name in speakers}
+    return {
+        "speaker_dim": found["speaker_dim"],
+        "speaker_vectors": {**found, "means": means},
+    }
 
 
 def _unit_sizes(data: Path, units: dict, unit_hop: int, num_units: int) -> tuple[int, int]:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from fairseq_resynth.data.audio import read_audio
-from fairseq_resynth.data.manifest import read_lines, read_manifest
+from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.segment import check_segment_size, crop_start
+from fairseq_resynth.data.speaker_stream import SpeakerTable, SpeakerVectors, read_names
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.data.units import IntegerRows, read_integer_rows
 from fairseq_resynth.data.utterance_dataset import UtteranceDataset
@@ -29,6 +30,7 @@ class UnitDataset(UtteranceDataset):
         segment_size: samples of a random crop; 0: whole utterances, in order of length.
         seed: of the crops and of the order.
         load_wav: whether items carry the waveform; synthesis needs none.
+        speaker_mean_rate: how often a crop has its speaker's mean vector instead of its own, 0 to 1.
 
     Raises:
         FileNotFoundError: a file is missing, with the command that makes it.
@@ -43,6 +45,7 @@ class UnitDataset(UtteranceDataset):
         segment_size: int = 0,
         seed: int = 1,
         load_wav: bool = True,
+        speaker_mean_rate: float = 0.5,
     ):
         data = Path(data)
         self.streams = streams
@@ -61,11 +64,17 @@ class UnitDataset(UtteranceDataset):
         if streams.num_f0_codes:
             self.f0_codes = read_integer_rows(data / f"{split}.f0", rows, "resynth quantize-f0")
             self._check_f0_codes(data / f"{split}.f0")
-        self.speakers = None
-        if streams.speakers:
-            self.speakers = self._read_speakers(data / f"{split}.speaker", rows)
+        self.speakers = self.styles = None
+        if streams.speaker_dim:
+            mean_rate = speaker_mean_rate if segment_size else None
+            self.speakers = SpeakerVectors(data, split, streams, rows, mean_rate, seed)
+        elif streams.speakers:
+            self.speakers = SpeakerTable(data, split, streams, rows)
+        if streams.styles:
+            self.styles = read_names(data / f"{split}.style", rows, streams.styles, "style")
         self.lengths = self.units.lengths * streams.unit_hop
-        sizes = np.minimum(self.lengths, segment_size) if segment_size else self.lengths
+        limit = segment_size or self.lengths.max(initial=0)
+        sizes = np.minimum(self.lengths, limit) // streams.unit_hop
         super().__init__(sizes, segment_size > 0, seed)
 
     def _check_units(self, path: Path) -> None:
@@ -103,20 +112,8 @@ class UnitDataset(UtteranceDataset):
                 f"{self.streams.num_f0_codes} codes. Make them again with `resynth quantize-f0`."
             )
 
-    def _read_speakers(self, path: Path, rows: int) -> np.ndarray:
-        index = {name: row for row, name in enumerate(self.streams.speakers)}
-        speakers = []
-        for number, line in enumerate(read_lines(path, rows, "resynth manifest"), 1):
-            if line.strip() not in index:
-                raise ValueError(
-                    f"{path}:{number}: speaker {line.strip()!r} was not trained on; "
-                    f"known are {', '.join(self.streams.speakers[:20])}."
-                )
-            speakers.append(index[line.strip()])
-        return np.array(speakers, dtype=np.int32)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns tensors: units (U,), f0_codes (F,), speaker (), wav (U * unit_hop,)."""
+        """Returns tensors: units (U,), f0_codes (F,), speaker () or (D,), style (), wav (U * unit_hop,)."""
         index = int(index)
         hop = self.streams.unit_hop
         length = int(self.lengths[index])
@@ -129,7 +126,9 @@ class UnitDataset(UtteranceDataset):
             code_hop = self.streams.f0_code_hop
             item["f0_codes"] = self._crop(self.f0_codes, index, start, length, code_hop)
         if self.speakers is not None:
-            item["speaker"] = torch.tensor(int(self.speakers[index]))
+            item["speaker"] = self.speakers.tensor(index, self.epoch)
+        if self.styles is not None:
+            item["style"] = torch.tensor(int(self.styles[index]))
         if self.load_wav:
             samples = min(length, int(self.manifest.num_samples[index]) - start)
             wav = torch.from_numpy(read_audio(self.manifest.path(index), start, samples))
@@ -144,7 +143,8 @@ class UnitDataset(UtteranceDataset):
         """Batches items, the shorter ones padded with zeros.
 
         Returns:
-            {"id": (B,), "net_input": {"units": (B, U), "f0_codes": (B, F), "speaker": (B,), "unit_lengths":
+            {"id": (B,), "net_input": {"units": (B, U), "f0_codes": (B, F), "speaker": (B,) or
+            (B, D), "style": (B,), "unit_lengths":
             (B,) when lengths differ}, "target": (B, 1, T) or None}; empty for no items.
         """
         if not items:
@@ -152,8 +152,9 @@ class UnitDataset(UtteranceDataset):
         net_input: dict[str, torch.Tensor] = {"units": _pad([item["units"] for item in items])}
         if self.f0_codes is not None:
             net_input["f0_codes"] = _pad([item["f0_codes"] for item in items])
-        if self.speakers is not None:
-            net_input["speaker"] = torch.stack([item["speaker"] for item in items])
+        for name in ("speaker", "style"):
+            if name in items[0]:
+                net_input[name] = torch.stack([item[name] for item in items])
         lengths = [len(item["units"]) for item in items]
         if min(lengths) != max(lengths):
             net_input["unit_lengths"] = torch.tensor(lengths)

@@ -9,7 +9,7 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
     """Utterances, or a random crop of each.
 
     Args:
-        sizes: (rows,) samples of each item.
+        sizes: (rows,) frames of each item, units or F0 frames: what --max-tokens counts.
         crops: whether items are random crops, drawn anew each epoch.
         seed: of the crops and of the order.
 
@@ -27,15 +27,15 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
         return len(self.sizes)
 
     def num_tokens(self, index: int) -> int:
-        """Returns the samples of an item: what --max-tokens counts."""
+        """Returns the frames of an item."""
         return int(self.sizes[index])
 
     def size(self, index: int) -> int:
-        """Returns the samples of an item."""
+        """Returns the frames of an item."""
         return int(self.sizes[index])
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the samples of items."""
+        """Returns the frames of items."""
         return self.sizes[indices]
 
     def ordered_indices(self) -> np.ndarray:
@@ -51,11 +51,16 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[np.ndarray]:
-        """Divides items into batches.
+        """Divides items into batches; an item longer than `max_tokens` gets a batch of its own.
 
         The multiple is not used: fairseq 0.12.3 loses the last items when it is above 1, its default is 8.
         """
-        return super().batch_by_size(indices, max_tokens, max_sentences, 1)
+        sizes = self.sizes[indices].astype(np.int64)
+        if max_tokens is not None:
+            sizes = np.minimum(sizes, max_tokens)
+        return fairseq.data.data_utils.batch_by_size(
+            indices, self.num_tokens, sizes, max_tokens, max_sentences
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Sets what crops and order depend on."""

@@ -89,6 +89,13 @@ def test_last_batch_is_kept_at_fairseqs_default_multiple(tmp_path):
     assert sorted(np.concatenate(batches).tolist()) == [0, 1, 2, 3, 4]
 
 
+def test_an_utterance_above_max_tokens_gets_its_own_batch(tiny_data):
+    dataset = UnitDataset(tiny_data, "train", read_streams(tiny_data))
+    batches = dataset.batch_by_size(dataset.ordered_indices(), max_tokens=60)
+    assert sorted(np.concatenate(batches).tolist()) == [0, 1, 2, 3, 4, 5]
+    assert all(len(batch) == 1 for batch in batches)
+
+
 def test_whole_utterances_in_order_of_length(tiny_data):
     dataset = UnitDataset(tiny_data, "valid", read_streams(tiny_data))
     order = dataset.ordered_indices()
