@@ -13,6 +13,7 @@ VERBS = {
     "kmeans": "fit the k-means whose clusters are the content units",
     "quantize": "write the content units of every utterance",
     "units-quality": "measure units against a phone alignment: PNMI, purities, codebook use",
+    "parse-codes": "turn units that were made elsewhere into a data directory",
     "f0": "extract F0 of whole utterances, and each speaker's mean and deviation",
     "quantize-f0": "write the F0 codes of a trained F0 VQ-VAE",
     "speakers": "write a speaker vector for every utterance, and speakers' means",

@@ -1,0 +1,77 @@
+"""Turn a file of units that was made elsewhere into a data directory.
+
+    resynth parse-codes --codes units.txt --manifest audio.tsv --outdir DATA --cv 0.05 --tt 0.05
+    resynth parse-codes --codes hubert.km --manifest all.tsv --outdir DATA --ref-valid v.txt --ref-test t.txt
+
+Lines `name|1 2 3` (GSLM), `1 2 3` in the manifest's order (HuBERT), `name<TAB>1,2,3` (CPC, VQ-VAE) or dicts.
+The manifest is fairseq's: the root, then path<TAB>samples at 16 kHz.
+"""
+
+import argparse
+
+from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.data.splits import SPLITS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument("--codes", required=True, metavar="F", help="the units")
+    parser.add_argument("--manifest", required=True, metavar="TSV", help="of the audio")
+    parser.add_argument("--outdir", required=True, metavar="D", help="the data directory")
+    parser.add_argument(
+        "--min-dur", type=float, default=0.0, metavar="S", help="leave out shorter utterances"
+    )
+    parser.add_argument("--cv", type=float, default=0.05, help="share of valid (%(default)s)")
+    parser.add_argument("--tt", type=float, default=0.05, help="share of test (%(default)s)")
+    parser.add_argument("--seed", type=int, default=42, help="of the split (%(default)s)")
+    for split in SPLITS:
+        parser.add_argument(f"--ref-{split}", metavar="FILE", help=f"take these files as {split}")
+    parser.add_argument(
+        "--speaker-from", default="single", metavar="RULE", help="as `resynth manifest`"
+    )
+    parser.add_argument("--unit-hop", type=int, default=0, help="samples; default: by the lengths")
+    parser.add_argument("--num-units", type=int, default=0, help="K; default: the largest + 1")
+    parser.add_argument("--feature-type", default="unknown", help="what made them, for units.json")
+    parser.add_argument(
+        "--dict-lines",
+        nargs="?",
+        const="codes",
+        default="",
+        metavar="KEY",
+        help="also write {train,val,test}.txt as the original has them, the units under KEY "
+        "(hubert, cpc_km100, vqvae256, codes)",
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Matches units and audio, splits and writes."""
+    from fairseq_resynth.data.manifest import read_manifest
+    from fairseq_resynth.data.references import reference_splits
+    from fairseq_resynth.data.splits import random_splits, speakers_of
+    from fairseq_resynth.interop.code_files import describe, match_codes, write_codes
+
+    manifest = read_manifest(args.manifest)
+    codes = match_codes(args.codes, manifest, args.unit_hop, args.num_units, args.min_dur)
+    speakers = speakers_of(codes.units, manifest.root, args.speaker_from)
+    references = {
+        split: getattr(args, f"ref_{split}") for split in SPLITS if getattr(args, f"ref_{split}")
+    }
+    if references:
+        splits = reference_splits(codes.units, references)
+    else:
+        splits = random_splits(speakers, 100 * args.cv, 100 * args.tt, args.seed)
+    description = describe(args.codes, args.feature_type)
+    notes = write_codes(
+        args.outdir, manifest, codes, splits, speakers, description, args.dict_lines
+    )
+    counts = {split: len(splits.get(split, [])) for split in SPLITS}
+    if codes.too_short:
+        notes.append(f"{len(codes.too_short)} utterances under {args.min_dur} s were left out")
+    lines = [
+        ", ".join(f"{split}: {count}" for split, count in counts.items())
+        + f"; {codes.num_units} units of {codes.unit_hop} samples"
+    ]
+    summary = {"splits": counts, "unit_hop": codes.unit_hop, "num_units": codes.num_units}
+    report(args, {**summary, "notes": notes}, [*lines, *(f"note: {note}" for note in notes)])
+    return 0
