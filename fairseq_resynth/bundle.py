@@ -25,8 +25,9 @@ from fairseq_resynth.data.f0_codes import weights_hash
 from fairseq_resynth.data.files import atomic_path, file_hash, read_json, write_json, write_text
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.model_card import model_card
+from fairseq_resynth.models.architectures import arch_of, build_vocoder, config_class
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig
 from fairseq_resynth.modules.content_vqvae import ContentVqvae
 from fairseq_resynth.modules.f0_vqvae import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
@@ -56,7 +57,7 @@ class Bundle:
     """
 
     generator: UnitGenerator | None
-    model: UnitHifiganConfig | None
+    model: UnitVocoderConfig | None
     streams: Streams | None
     f0_vqvae: F0Vqvae | None = None
     f0_model: F0VqvaeConfig | None = None
@@ -148,7 +149,7 @@ def save_bundle(folder: str | Path, bundle: Bundle, license_name: str = "") -> s
         "format": FORMAT,
         "version": VERSION,
         "identity": bundle.identity,
-        "arch": "unit_hifigan",
+        "arch": arch_of(bundle.model) if bundle.model else None,
         "model": _sizes(bundle.model) if bundle.model else None,
         "f0_vqvae": _sizes(bundle.f0_model) if bundle.f0_model else None,
         "content_vqvae": bundle.content_vqvae.sizes() if bundle.content_vqvae else None,
@@ -176,8 +177,8 @@ def load_bundle(folder: str | Path) -> Bundle:
     streams = model = generator = f0_vqvae = f0_model = content_vqvae = None
     if config["model"]:
         streams = Streams.from_dict(config["streams"])
-        model = UnitHifiganConfig(**config["model"])
-        generator = build_generator(model, streams)
+        model = config_class(config["arch"])(**config["model"])
+        generator = build_vocoder(model, streams)
         generator.generator.remove_weight_norm()
         _load_weights(folder / "generator.safetensors", generator)
     if config["f0_vqvae"]:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.models.architectures import ARCHITECTURES, build_vocoder, config_class
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig
 from fairseq_resynth.modules.f0_vqvae import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
@@ -38,13 +39,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def _model_config(state: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
+def _model_config(state: dict[str, Any], path: Path, *names: str) -> dict[str, Any]:
     config = (state.get("cfg") or {}).get("model") or {}
     found = config.get("_name")
-    if found != name or "model" not in state:
+    if found not in names or "model" not in state:
         raise ValueError(
             f"{path} holds {'the model ' + repr(found) if found else 'no fairseq model'}, expected a "
-            f"checkpoint of `fairseq-train … --arch {name}`."
+            f"checkpoint of `fairseq-train … --arch {'|'.join(names)}`."
         )
     return config
 
@@ -65,7 +66,7 @@ def _weights(state: dict[str, Any], prefix: str, path: Path, ema: bool) -> dict[
 
 def load_unit_generator(
     path: str | Path, ema: bool = False
-) -> tuple[UnitGenerator, Streams, UnitHifiganConfig]:
+) -> tuple[UnitGenerator, Streams, UnitVocoderConfig]:
     """Loads a unit vocoder.
 
     Args:
@@ -80,9 +81,10 @@ def load_unit_generator(
     """
     path = Path(path)
     state = read_checkpoint(path)
-    cfg = _fill(UnitHifiganConfig, _model_config(state, path, "unit_hifigan"))
+    config = _model_config(state, path, *ARCHITECTURES)
+    cfg = _fill(config_class(config["_name"]), config)
     streams = Streams.from_dict(state["task_state"]["streams"])
-    generator = build_generator(cfg, streams)
+    generator = build_vocoder(cfg, streams)
     generator.load_state_dict(_weights(state, "unit_generator.", path, ema))
     return generator.eval(), streams, cfg
 

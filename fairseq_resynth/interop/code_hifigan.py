@@ -20,6 +20,8 @@ from fairseq_resynth.interop.published import (
 )
 from fairseq_resynth.interop.speech_resynthesis import ImportOptions, names_beside
 from fairseq_resynth.interop.weight_names import published_name
+from fairseq_resynth.models.architectures import arch_of
+from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
@@ -175,6 +177,10 @@ def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
 
 
 def _check(bundle: Bundle) -> None:
+    if not isinstance(bundle.model, UnitHifiganConfig):
+        raise ValueError(
+            f"the vocoder is a {arch_of(bundle.model)}; fairseq's code HiFi-GAN is a unit_hifigan."
+        )
     dilations = [row.split(",") for row in bundle.model.resblock_dilation_sizes.split(";")]
     if any(len(row) != 3 for row in dilations):
         raise ValueError(

@@ -1,0 +1,109 @@
+"""What every unit vocoder shares as a fairseq model: the streams, the duration predictor, the checkpoint."""
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel
+from torch import Tensor, nn
+
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.modules.duration_predictor import DurationPredictor, duration_loss, find_runs
+from fairseq_resynth.modules.unit_generator import UnitGenerator
+
+
+@dataclass
+class UnitVocoderConfig(FairseqDataclass):
+    """Sizes that do not depend on the waveform generator; the defaults are the paper's."""
+
+    embedding_dim: int = field(
+        default=128, metadata={"help": "channels of each embedded stream (units, pitch, speaker)"}
+    )
+    duration_predictor: bool = field(
+        default=False,
+        metadata={"help": "also learn how long each unit lasts, to speak units without repeats"},
+    )
+    duration_hidden_dim: int = field(
+        default=128, metadata={"help": "channels of the duration predictor's convolutions"}
+    )
+    duration_kernel_size: int = field(
+        default=3, metadata={"help": "kernel size of the duration predictor's convolutions"}
+    )
+    duration_dropout: float = field(
+        default=0.5, metadata={"help": "dropout of the duration predictor"}
+    )
+
+
+def build_unit_generator(
+    cfg: UnitVocoderConfig, streams: Streams, make_generator: Callable[[int], nn.Module]
+) -> UnitGenerator:
+    """Puts the streams' embeddings before a waveform generator.
+
+    Args:
+        cfg: sizes.
+        streams: to be trained on.
+        make_generator: channels of a frame to the generator.
+
+    Raises:
+        ValueError: sizes that do not fit each other or the streams.
+    """
+    tables: Dict[str, Any] = {
+        "num_f0_codes": streams.num_f0_codes,
+        "f0_channels": streams.f0_channels,
+        "num_speakers": 0 if streams.speaker_dim else len(streams.speakers),
+        "speaker_dim": streams.speaker_dim,
+        "num_styles": len(streams.styles),
+    }
+    channels = UnitGenerator.frame_channels(**tables, embedding_dim=cfg.embedding_dim)
+    return UnitGenerator(
+        make_generator(channels),
+        streams.num_units,
+        streams.unit_hop,
+        f0_code_hop=streams.f0_code_hop,
+        embedding_dim=cfg.embedding_dim,
+        duration_predictor=_duration_predictor(cfg),
+        **tables,
+    )
+
+
+def _duration_predictor(cfg: UnitVocoderConfig) -> Optional[DurationPredictor]:
+    if not cfg.duration_predictor:
+        return None
+    return DurationPredictor(
+        cfg.embedding_dim, cfg.duration_hidden_dim, cfg.duration_kernel_size, cfg.duration_dropout
+    )
+
+
+class UnitVocoder(BaseFairseqModel):
+    """fairseq's wrapper of `UnitGenerator`: a checkpoint's `model` holds its weights and nothing else."""
+
+    def __init__(self, unit_generator: UnitGenerator):
+        super().__init__()
+        self.unit_generator = unit_generator
+
+    def forward(
+        self,
+        units: Tensor,
+        f0_codes: Optional[Tensor] = None,
+        speaker: Optional[Tensor] = None,
+        unit_lengths: Optional[Tensor] = None,
+        f0: Optional[Tensor] = None,
+        style: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Generates (B, 1, T); see `UnitGenerator.forward`."""
+        return self.unit_generator(units, f0_codes, speaker, f0, unit_lengths, style)
+
+    def duration_loss(
+        self, units: Tensor, unit_lengths: Optional[Tensor] = None
+    ) -> Optional[Tensor]:
+        """Returns the duration predictor's loss on (B, U) units of crops, None without a predictor."""
+        if self.unit_generator.duration_predictor is None:
+            return None
+        collapsed, counts, num_runs = find_runs(units, unit_lengths)
+        log_counts = self.unit_generator.log_durations(collapsed, num_runs)
+        return duration_loss(log_counts, counts, num_runs)
+
+    def prepare_for_inference_(self, cfg) -> None:
+        """Folds weight norm away; fairseq-generate calls this."""
+        self.eval()
+        self.unit_generator.generator.remove_weight_norm()

@@ -1,0 +1,166 @@
+"""Vocos's generator (Siuzdak, 2023, arXiv 2306.00814): a ConvNeXt backbone and an inverse-STFT head.
+
+Everything but the last inverse Fourier transform runs at the frames' rate, which is why it needs about a
+tenth of HiFi-GAN's arithmetic.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KERNEL_SIZE = 7
+MAX_MAGNITUDE = 100.0  # of a spectral line: keeps exp from running away early in training
+MIN_ENVELOPE = 1e-6
+
+
+class ConvNextBlock(nn.Module):
+    """Depthwise convolution, then a two-layer perceptron over each frame (Liu et al., 2022).
+
+    Args:
+        dim: channels.
+        intermediate_dim: channels between the two layers.
+        scale: initial factor on the residual.
+    """
+
+    def __init__(self, dim: int, intermediate_dim: int, scale: float):
+        super().__init__()
+        self.depthwise = nn.Conv1d(dim, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.expand = nn.Linear(dim, intermediate_dim)
+        self.reduce = nn.Linear(intermediate_dim, dim)
+        self.scale = nn.Parameter(torch.full((dim,), scale))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what lies behind each row's end."""
+        residual = self.norm(self.depthwise(x).transpose(1, 2))
+        residual = self.reduce(F.gelu(self.expand(residual))) * self.scale
+        x = x + residual.transpose(1, 2)
+        return x if mask is None else x * mask
+
+
+class InverseStftHead(nn.Module):
+    """Predicts a magnitude and a phase for each line of a spectrum and adds the windowed frames up.
+
+    A frame stands in the middle of its window, so that L frames give L * hop samples.
+
+    Args:
+        dim: channels of a frame.
+        n_fft: samples of a window, a multiple of `hop` by an even number of samples more.
+        hop: samples between frames.
+    """
+
+    def __init__(self, dim: int, n_fft: int, hop: int):
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop
+        self.lines = nn.Linear(dim, n_fft + 2)
+        window = torch.hann_window(n_fft)
+        self.register_buffer("window", window, persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (B, L, C) frames to (B, 1, L * hop) samples; always in float32 behind the linear layer.
+
+        Args:
+            x: frames.
+            mask: (B, L) float, 0 behind a row's end: such frames add neither sound nor window.
+        """
+        magnitude, phase = self.lines(x).float().chunk(2, dim=2)
+        magnitude = magnitude.exp().clamp(max=MAX_MAGNITUDE)
+        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+        frames = torch.fft.irfft(spectrum, self.n_fft, dim=2, norm="backward") * self.window
+        weight = torch.ones_like(x[:, :, 0], dtype=torch.float32) if mask is None else mask.float()
+        frames = frames * weight[:, :, None]
+        envelope = weight[:, :, None] * self.window**2
+        wav = self._overlap_add(frames) / self._overlap_add(envelope).clamp(min=MIN_ENVELOPE)
+        if mask is not None:
+            wav = wav * mask.float().repeat_interleave(self.hop, dim=1)
+        return wav[:, None]
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """Adds (B, L, n_fft) up at steps of `hop` and keeps the (B, L * hop) in the middle."""
+        parts = frames.split(self.hop, dim=2)
+        total = sum(
+            F.pad(part, (0, 0, index, len(parts) - 1 - index)) for index, part in enumerate(parts)
+        )
+        margin = (self.n_fft - self.hop) // 2
+        return total.flatten(1)[:, margin : margin + frames.size(1) * self.hop]
+
+
+class VocosGenerator(nn.Module):
+    """Frames of any conditioning to samples, in place of `HifiganGenerator`.
+
+    Args:
+        in_channels: channels of a frame.
+        hop: samples a frame.
+        dim: channels of the backbone.
+        intermediate_dim: channels inside its blocks.
+        num_layers: its blocks.
+        n_fft: samples of a window; 0: 4 * hop.
+
+    Attributes:
+        hop: samples a frame.
+        context_frames: frames on either side of a sample that it looks at.
+
+    Raises:
+        ValueError: a window that is no multiple of the hop or too short to overlap.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hop: int = 320,
+        dim: int = 512,
+        intermediate_dim: int = 1536,
+        num_layers: int = 8,
+        n_fft: int = 0,
+    ):
+        super().__init__()
+        n_fft = n_fft or 4 * hop
+        if n_fft % hop or n_fft < 2 * hop or (n_fft - hop) % 2:
+            raise ValueError(
+                f"the window is {n_fft} samples and the hop {hop}: expected a multiple of the hop, at "
+                f"least twice as long, {4 * hop} for instance."
+            )
+        self.hop = hop
+        overlap = -(-(n_fft - hop) // (2 * hop))
+        self.context_frames = (num_layers + 1) * (KERNEL_SIZE // 2) + overlap
+        self.embed = nn.Conv1d(in_channels, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            [ConvNextBlock(dim, intermediate_dim, 1 / num_layers) for _ in range(num_layers)]
+        )
+        self.final_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = InverseStftHead(dim, n_fft, hop)
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Generates samples.
+
+        Args:
+            x: (B, C, L) frames.
+            lengths: (B,) frames of each row; behind them the output is 0 and does not change what lies
+                before, so that a padded batch gives each row what it gives alone. None: no padding.
+
+        Returns:
+            (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded while it trains.
+        """
+        mask = None
+        if lengths is not None:
+            mask = (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)
+            x = x * mask[:, None]
+        rows = None if mask is None else mask[:, None]
+        x = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
+        x = x if rows is None else x * rows
+        for block in self.blocks:
+            x = block(x, rows)
+        wav = self.head(self.final_norm(x.transpose(1, 2)), mask)
+        return wav if self.training else wav.clamp(-1, 1)
+
+    def remove_weight_norm(self) -> None:
+        """Does nothing: there is none. Every generator has this method."""
+
+
+def _initialise(module: nn.Module) -> None:
+    """Vocos's initialisation: truncated normal of 0.02, no bias."""
+    if isinstance(module, nn.Conv1d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
