@@ -185,6 +185,10 @@ def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
             if names:
                 shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
                 lines.append(f"{system}: {len(names)} {side.replace('_', ' ')}: {shown}")
+    without = evaluation.settings["without_transcript"]
+    if without:
+        shown = ", ".join(without[:5]) + (" …" if len(without) > 5 else "")
+        lines.append(f"{len(without)} references without a transcript: {shown}")
     lines += [f"not run: {name}: {reason}" for name, reason in outcome.missing.items()]
     broken = {
         f"{row['system']}: {row['name']}": row["error"]

@@ -126,7 +126,7 @@ def _measure(
     missing: dict[str, str],
 ) -> tuple[Evaluation, int]:
     jobs = _jobs(request, pairings)
-    _check_transcripts(request, references)
+    without = _check_transcripts(request, references)
     if not any(metric.judges_reference for metric in metrics):
         jobs = [job for job in jobs if job.system != REFERENCE]
     cache = Cache(request.outdir / "cache.jsonl")
@@ -141,16 +141,20 @@ def _measure(
     settings = {"pattern": request.pattern, "metrics": request.metrics, **request.settings}
     settings |= {"baselines": request.baselines, "reference": str(request.reference.source)}
     rest = {"missing": missing, "unpaired": unpaired, "settings": settings}
+    rest["settings"]["without_transcript"] = without
     evaluation = collect(rows, metrics, **rest)
     write_evaluation(request.outdir, evaluation)
     return evaluation, reused
 
 
-def _check_transcripts(request: Request, references: Mapping[str, Path]) -> None:
-    if request.transcripts and not any(
-        transcript_of(request.transcripts, name) is not None for name in references
-    ):
+def _check_transcripts(request: Request, references: Mapping[str, Path]) -> list[str]:
+    """Returns the references without a transcript; none at all is an error."""
+    if not request.transcripts:
+        return []
+    without = [name for name in references if transcript_of(request.transcripts, name) is None]
+    if len(without) == len(references):
         raise ValueError(
             f"no transcript is for one of the references: transcripts are called like "
             f"{next(iter(request.transcripts))!r}, references like {next(iter(references))!r}"
         )
+    return without

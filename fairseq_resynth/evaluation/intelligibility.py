@@ -62,6 +62,7 @@ class Intelligibility(Metric):
         if utterance.transcript is not None:
             result |= {"transcript": utterance.transcript}
             result |= error_rates(utterance.transcript, heard)
+            result["notes"] = [] if result["words"] else ["empty transcript"]
         if utterance.reference is not None:
             rates = error_rates(self._hear(utterance.reference), heard)
             result |= {"dwer": rates["wer"], "dcer": rates["cer"]}

@@ -90,6 +90,9 @@ def _head(evaluation: Evaluation, title: str) -> str:
     if evaluation.missing:
         lines = [f"{name}: {reason}" for name, reason in evaluation.missing.items()]
         parts.append(_details(f"{len(lines)} metrics not run", _list(lines), is_open=True))
+    without = evaluation.settings.get("without_transcript")
+    if without:
+        parts.append(_details(f"{len(without)} references without a transcript", _list(without)))
     for system, left in evaluation.unpaired.items():
         for side, names in (("generated", "only_generated"), ("reference", "only_reference")):
             if left[names]:

@@ -6,6 +6,7 @@ import multiprocessing
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,11 @@ def _run(
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker process died, perhaps for want of memory: give fewer --workers; what was "
+                "measured is kept"
+            ) from error
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

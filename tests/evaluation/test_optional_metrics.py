@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from fairseq_resynth.cli.main import main
+from fairseq_resynth.data.files import read_json
 from fairseq_resynth.evaluation.metric import Recording, Utterance, make_metrics
 from fairseq_resynth.evaluation.recognisers import load_recogniser, parse_recogniser
 from fairseq_resynth.evaluation.speaker import load_encoder
@@ -89,6 +91,41 @@ def test_pocketsphinx_hears_words(noisy):
     assert silent["wer"] == silent["dwer"] == 1
     undefined = measure("wer", CALL, None, transcript="")
     assert math.isnan(undefined["wer"]) and "dwer" not in undefined
+    assert undefined["notes"] == ["empty transcript"]
+
+
+def test_transcripts_in_the_whole_run(tmp_path, capsys):
+    pytest.importorskip("pocketsphinx")
+    for name in ("call-from", "conf-nonextended"):
+        (tmp_path / f"{name}.flac").write_bytes((CALL.parent / f"{name}.flac").read_bytes())
+    (tmp_path / "text").write_text("call-from\tIncoming call for\n")
+    command = ["evaluate", "--generated", f"same={tmp_path}", "--reference", str(tmp_path)]
+    command += ["--metrics", "wer", "--outdir", str(tmp_path / "r"), "--workers", "1"]
+    assert main([*command, "--transcripts", str(tmp_path / "text"), "--audio", "none"]) == 0
+    assert "1 references without a transcript: conf-nonextended" in capsys.readouterr().out
+    figures = read_json(tmp_path / "r/summary.json")["same"]["all"]
+    assert figures["wer"]["mean"] == pytest.approx(1 / 3) and figures["wer"]["count"] == 1
+    assert figures["dwer"]["mean"] == 0 and figures["dwer"]["count"] == 2
+    (tmp_path / "text").write_text("other\tWords\n")
+    assert main([*command, "--transcripts", str(tmp_path / "text")]) == 2
+    assert "called like 'other', references like 'call-from'" in capsys.readouterr().err
+
+
+def test_utmos_by_torch_hub(tmp_path, monkeypatch, wav):
+    import torch
+
+    from fairseq_resynth.evaluation import quality
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (metric,) = make_metrics("utmos", {})
+    assert "torch.hub.load('tarepan/SpeechMOS:v1.2.0', 'utmos22_strong'" in metric.missing()
+    (tmp_path / "tarepan_SpeechMOS_v1.2.0").mkdir()
+    assert metric.missing() == ""
+    predictor = torch.nn.Module()
+    predictor.forward = lambda wavs, rate: wavs.abs().amax(1) * rate  # (B,), as the real one
+    monkeypatch.setattr(quality, "_utmos", lambda: predictor)
+    score = metric.measure(Utterance("call", Recording(CALL)))["utmos"]
+    assert score == pytest.approx(float(np.abs(wav).max()) * 16000)
 
 
 def test_recogniser_names():
