@@ -117,12 +117,13 @@ def read_samples(
 
 
 def _dataset_job(dataset: UnitDataset, row: int) -> Job:
-    streams = dataset.streams
+    styles = dataset.streams.styles
     speech = EncodedSpeech(
         dataset.units[row],
         dataset.f0_codes[row] if dataset.f0_codes is not None else None,
-        streams.speakers[dataset.speakers[row]] if dataset.speakers is not None else None,
+        dataset.speakers.voice(row) if dataset.speakers is not None else None,
         int(dataset.manifest.num_samples[row]),
+        style=styles[dataset.styles[row]] if dataset.styles is not None else None,
     )
     return Job(dataset.manifest.name(row), speech, dataset.manifest.path(row))
 
@@ -169,10 +170,14 @@ def in_voices(
     draw = random.Random(seed)
     converted = []
     for job in jobs:
-        voices = [name for name in names or streams.speakers if name != job.speech.speaker]
+        voices = [name for name in names or streams.speakers if not _is_voice(job, name)]
         if random_voices:
             voices = draw.sample(voices, min(random_voices, len(voices)))
         for voice in voices:
             name = f"{job.name}_{voice.replace('/', '_')}"
             converted.append(replace(job, name=name, speech=replace(job.speech, speaker=voice)))
     return converted
+
+
+def _is_voice(job: Job, name: str) -> bool:
+    return isinstance(job.speech.speaker, str) and job.speech.speaker == name

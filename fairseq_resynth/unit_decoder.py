@@ -10,8 +10,7 @@ from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.unit_generator import UnitGenerator
-
-Speaker = str | int | Sequence[str | int] | np.ndarray
+from fairseq_resynth.voices import Speaker, speaker_indices, speaker_vectors, style_indices
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class UnitDecoder:
             units: (B, U) integers.
             f0_codes: (B, F) integers, F >= U * unit_hop / f0_code_hop, for a model with pitch.
             speaker: a name or index, or one a row; needed when the model has several. For a model on
-                speaker vectors: (D,) or (B, D) float.
+                speaker vectors also (D,) or (B, D) float, of length 1; a name there is that speaker's mean.
             unit_lengths: units of each row of a padded batch; None: no padding.
             f0: (B, C, N) float, normalised, N >= U * unit_hop / 80, for a model on continuous F0.
             style: a name, or one a row; needed when the model has several.
@@ -86,13 +85,11 @@ class UnitDecoder:
         if f0 is not None:
             inputs["f0"] = self._floats("f0", f0, (len(units), self.streams.f0_channels, None))
         if self.streams.speaker_dim:
-            shape = (len(units), self.streams.speaker_dim)
-            vectors = np.asarray(speaker, np.float32)
-            inputs["speaker"] = self._floats("speaker", np.atleast_2d(vectors), shape)
+            inputs["speaker"] = self._tensor(speaker_vectors(speaker, self.streams, len(units)))
         elif self.streams.speakers or speaker is not None:
-            inputs["speaker"] = self._speakers(speaker, len(units))
+            inputs["speaker"] = self._tensor(speaker_indices(speaker, self.streams, len(units)))
         if self.streams.styles or style is not None:
-            inputs["style"] = self._styles(style, len(units))
+            inputs["style"] = self._tensor(style_indices(style, self.streams, len(units)))
         if unit_lengths is not None:
             inputs["unit_lengths"] = torch.as_tensor(list(unit_lengths), device=self.device)
         return self.generator(**inputs).float().cpu().numpy()
@@ -186,47 +183,17 @@ class UnitDecoder:
             )
         return torch.as_tensor(array.astype(np.int64), device=self.device)
 
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)
+
     def _floats(self, name: str, values: np.ndarray, shape: tuple) -> torch.Tensor:
         array = np.asarray(values, np.float32)
-        if array.ndim == 2 and len(shape) == 2 and len(array) == 1:
-            array = np.repeat(array, shape[0], axis=0)
         fits = array.ndim == len(shape) and all(
             expected in (None, found) for expected, found in zip(shape, array.shape, strict=True)
         )
         if not fits or not np.isfinite(array).all():
             raise ValueError(f"{name}: found shape {array.shape}, expected finite values, {shape}.")
-        return torch.from_numpy(array).to(self.device)
-
-    def _styles(self, style: str | Sequence[str] | None, rows: int) -> torch.Tensor:
-        names = list(self.streams.styles)
-        wanted = [style] * rows if style is None or isinstance(style, str) else list(style)
-        if len(names) == 1:
-            wanted = [name or names[0] for name in wanted]
-        for name in wanted:
-            if name not in names:
-                raise ValueError(f"style {name!r}: the model has {', '.join(names) or 'none'}.")
-        return torch.tensor([names.index(name) for name in wanted], device=self.device)
-
-    def _speakers(self, speaker: Speaker | None, rows: int) -> torch.Tensor:
-        if speaker is None and len(self.streams.speakers) == 1:
-            speaker = 0
-        if speaker is None:
-            raise ValueError(f"give a speaker; the model has {', '.join(self.streams.speakers)}.")
-        names = [speaker] * rows if isinstance(speaker, str | int | np.integer) else list(speaker)
-        if len(names) != rows:
-            raise ValueError(f"found {len(names)} speakers for {rows} rows.")
-        return torch.tensor([self._speaker(name) for name in names], device=self.device)
-
-    def _speaker(self, name: str | int | None) -> int:
-        if isinstance(name, str):
-            return self.streams.speaker_index(name)
-        if name is None and len(self.streams.speakers) == 1:
-            return 0
-        if name is None or not 0 <= int(name) < len(self.streams.speakers):
-            raise ValueError(
-                f"speaker {name!r}: the model has {', '.join(self.streams.speakers) or 'none'}."
-            )
-        return int(name)
+        return self._tensor(array)
 
 
 def _pad(rows: list[np.ndarray]) -> np.ndarray:

@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ema", action="store_true", help="the averaged weights of --store-ema")
     parser.add_argument("--f0", metavar="F0_CKPT", help="of the F0 quantiser")
     parser.add_argument("--kmeans", metavar="FILE", help="made by `resynth kmeans`")
+    parser.add_argument(
+        "--speaker-vectors",
+        metavar="DATA",
+        help="of `resynth speakers`: replace the table of speakers by a map of vectors",
+    )
     parser.add_argument("--outdir", required=True, metavar="OUT", help="folder to write")
     parser.add_argument(
         "--license", default="", help="of the weights, as the hub spells it (hub-folder)"
@@ -79,6 +84,10 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Checks that the models belong together and writes the folder."""
     bundle = _bundle(args)
+    if args.speaker_vectors:
+        from fairseq_resynth.table_to_vectors import with_speaker_vectors
+
+        bundle = with_speaker_vectors(bundle, args.speaker_vectors)
     notes = _write(args, bundle)
     files = sorted(path.name for path in Path(args.outdir).iterdir())
     megabytes = sum((Path(args.outdir) / name).stat().st_size for name in files) / 1e6

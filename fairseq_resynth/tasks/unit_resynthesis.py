@@ -17,6 +17,10 @@ from fairseq_resynth.tasks.gan_step import autocast, gan_step, refuse_settings
 from fairseq_resynth.tasks.validation_log import ValidationLog
 from fairseq_resynth.tasks.wav_writer import WavWriter
 
+COMPARED = (
+    "unit_hop num_units num_f0_codes f0_channels speakers speaker_dim styles".split()
+)  # what the sizes of the tables depend on
+
 
 @dataclass
 class UnitResynthesisConfig(FairseqDataclass):
@@ -31,7 +35,7 @@ class UnitResynthesisConfig(FairseqDataclass):
     streams: str = field(
         default="auto",
         metadata={
-            "help": "streams to train on, some of units,f0,speaker; auto: every one that DATA has"
+            "help": "streams to train on, some of units,f0,speaker,style; auto: every one that DATA has"
         },
     )
     segment_size: int = field(
@@ -46,6 +50,20 @@ class UnitResynthesisConfig(FairseqDataclass):
         default=0,
         metadata={
             "help": "size of the unit table, for units made elsewhere; 0: as units.json says"
+        },
+    )
+    speaker_input: str = field(
+        default="table",
+        metadata={
+            "help": "table: a row for each speaker; vector: the vectors of `resynth speakers`, which "
+            "voices that were never trained on have too"
+        },
+    )
+    speaker_mean_rate: float = field(
+        default=0.5,
+        metadata={
+            "help": "with vectors, how often a crop has its speaker's mean instead of its utterance's "
+            "own, so that both work (0 to 1)"
         },
     )
     sample_rate: int = field(default=16000, metadata={"help": "Hz; 16000 is the only rate so far"})
@@ -99,6 +117,8 @@ class UnitResynthesisTask(FairseqTask):
         """
         if cfg.sample_rate != 16000:
             raise ValueError(f"--sample-rate is {cfg.sample_rate}, expected 16000 Hz.")
+        if not 0 <= cfg.speaker_mean_rate <= 1:
+            raise ValueError(f"--speaker-mean-rate is {cfg.speaker_mean_rate}, expected 0 to 1.")
         autocast(torch.device("cpu"), cfg.autocast)
         if not kwargs.get("from_checkpoint"):
             refuse_settings(
@@ -115,6 +135,7 @@ class UnitResynthesisTask(FairseqTask):
                 self.cfg.streams,
                 unit_hop=self.cfg.unit_hop,
                 num_units=self.cfg.num_units,
+                speaker_input=self.cfg.speaker_input,
             )
         return self._streams
 
@@ -126,7 +147,7 @@ class UnitResynthesisTask(FairseqTask):
         """
         saved, here = Streams.from_dict(state), self.streams
         saved.check_same_encoders(Path(self.cfg.data))
-        for name in ("unit_hop", "num_units", "num_f0_codes", "speakers"):
+        for name in COMPARED:
             if getattr(saved, name) != getattr(here, name):
                 raise ValueError(
                     f"the checkpoint was trained with {name} {getattr(saved, name)}, {self.cfg.data} has "
@@ -151,6 +172,7 @@ class UnitResynthesisTask(FairseqTask):
             self.cfg.segment_size if training else 0,
             self.cfg.seed,
             load_wav="task_cfg" not in kwargs,  # only fairseq-generate gives it
+            speaker_mean_rate=self.cfg.speaker_mean_rate,
         )
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
