@@ -1,0 +1,38 @@
+"""The recipe's own run.sh on a few of its prompts, laid out as fetch.sh lays them out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, SPEECH, run
+
+from fairseq_resynth.data.audio import load_any_audio, write_audio
+
+
+@pytest.mark.slow
+def test_run(tmp_path):
+    for voice in ("english", "italian"):
+        for path in sorted((SPEECH / voice).glob("*.flac"))[:6]:
+            wav, rate = load_any_audio(path)
+            write_audio(tmp_path / "g722" / voice / f"{path.stem}.wav", wav, rate)
+    script = REPOSITORY / "examples" / "asterisk" / "run.sh"
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OVERRIDES": "common.cpu=true optimization.max_update=2 dataset.batch_size=2 "
+        "dataset.num_workers=0 common.tensorboard_logdir=null",
+        "VOCODER_OVERRIDES": "+model.upsample_initial_channel=32 +criterion.discriminator_width=0.0625",
+    }
+    done = subprocess.run(
+        ["bash", str(script), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert len(list((tmp_path / "resynthesised").rglob("*_reference.wav"))) >= 1
+    assert (tmp_path / "bundle" / "config.json").is_file()
+    run("resynth", "synthesize", "--path", tmp_path / "bundle", "--input", tmp_path / "data",
+        "--outdir", tmp_path / "again")  # fmt: skip
