@@ -95,7 +95,7 @@ class ContextNetwork(nn.Module):
 
 def default_updates(num_utterances: int) -> int:
     """Returns the steps for a set: 12 passes over 2 000 utterances, more over fewer, fewer over more."""
-    return min(max(num_utterances * 12 // 16, 200), 6000)
+    return min(max(num_utterances * 12 // 16, 250), 6000)
 
 
 def _batches(rows: Sequence[Run], options: TrainingOptions, rng: np.random.Generator):

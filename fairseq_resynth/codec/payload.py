@@ -28,8 +28,10 @@ from fairseq_resynth.codec.range_coder import (
 END = -1  # what a writer gives instead of a unit or an F0 code when there are no more
 LIMIT = 1 << 21  # units of a file: 11 hours at 50 Hz
 LARGEST = (1 << 24) - 1  # units and F0 codes, 4096 of which a model can know
+SAMPLES_MORE = 1024  # a content encoder's window leaves the end of the audio without a unit
 _ESCAPE = binary_frequencies(1 << (PROBABILITY_BITS - 12))
 _BYTE = uniform_frequencies(256)
+_REST = uniform_frequencies(SAMPLES_MORE)
 _SAMPLES = np.array([1 / 8, 3 / 4, 1 / 8]) * (1 << PROBABILITY_BITS) - 1
 
 
@@ -157,15 +159,14 @@ class PayloadCoder:
         return total
 
     def _code_samples(self, value: int | None, count: int) -> Steps:
-        """Codes the samples beyond the units' own: none, up to two hops, or any number of either sign."""
+        """Codes the samples beyond the units' own: none, up to 1024, or any number of either sign."""
         hop = self._settings.unit_hop
         rest = None if value is None else value - count * hop
-        kind = None if rest is None else 0 if rest == 0 else 1 if 0 < rest < 2 * hop else 2
+        kind = None if rest is None else 0 if rest == 0 else 1 if 0 < rest <= SAMPLES_MORE else 2
         kind = yield from self._symbol("samples", _SAMPLES, kind)
         if kind == 1:
             symbol = None if rest is None else rest - 1
-            frequencies = uniform_frequencies(2 * hop - 1)
-            rest = 1 + (yield from self._symbol("samples", frequencies, symbol))
+            rest = 1 + (yield from self._symbol("samples", _REST, symbol))
         elif kind == 2:
             folded = None if rest is None else 2 * rest if rest >= 0 else -2 * rest - 1
             folded = yield from self._bytes("samples", folded, 5)

@@ -19,13 +19,13 @@ from fairseq_resynth.codec.chunks import ChunkDecoder
 from fairseq_resynth.codec.controls import change_pitch, change_rate
 from fairseq_resynth.codec.entropy_model import EntropyModel
 from fairseq_resynth.codec.errors import CodecError
+from fairseq_resynth.codec.payload import SAMPLES_MORE
 from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
 from fairseq_resynth.resynthesizer import Resynthesizer
 from fairseq_resynth.unit_decoder import Speaker
 
 ENTROPY_FILE = "entropy.safetensors"
 OFFLINE_UNITS = 1500  # units decoded at once; longer files are cut, so that an hour fits the memory
-MOST_PADDING = 2  # hops that the waveform may be longer than its units
 
 
 class SpeechCodec:
@@ -125,7 +125,7 @@ class SpeechCodec:
         code = read_bytes(self.model, self.identity, data, checksum)
         units, f0_codes = self._controlled(code, pitch, rate)
         wav = self.speak(units, f0_codes, self._voice(code.speaker, speaker))
-        return fit_length(wav, code.num_samples, rate, self.resynthesizer.streams.unit_hop)
+        return fit_length(wav, code.num_samples, rate)
 
     def speak(
         self, units: np.ndarray, f0_codes: np.ndarray | None, speaker: Speaker | None
@@ -195,10 +195,7 @@ class SpeechCodec:
             yield wav
         wav = chunks.finish()
         samples = reader.payload.coder.num_samples
-        hop = self.resynthesizer.streams.unit_hop
-        yield fit_length(np.concatenate([np.zeros(count, np.float32), wav]), samples, 1.0, hop)[
-            count:
-        ]
+        yield fit_length(wav, max(samples - count, 0), 1.0)
 
     def _speaker_field(self, speaker: str | np.ndarray | None) -> Speaker | None:
         if isinstance(speaker, str):
@@ -236,13 +233,13 @@ class SpeechCodec:
         return change_rate(code.units, codes, rate, span)
 
 
-def fit_length(wav: np.ndarray, num_samples: int, rate: float, unit_hop: int) -> np.ndarray:
-    """Cuts or pads with silence to the original's length over `rate`, by at most two units.
+def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:
+    """Cuts or pads with silence to the original's length over `rate`, by at most 1024 samples.
 
     A content encoder leaves up to a frame of the end without a unit.
     """
     wanted = round(num_samples / rate)
-    if abs(wanted - len(wav)) * min(rate, 1.0) > MOST_PADDING * unit_hop:
+    if abs(wanted - len(wav)) * min(rate, 1.0) > SAMPLES_MORE:
         return wav
     return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))
 
