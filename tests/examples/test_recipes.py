@@ -1,0 +1,191 @@
+"""Every recipe by its own run.sh, on a small corpus of the same layout made of the embedded speech."""
+
+import functools
+import hashlib
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import REPOSITORY, SPEECH
+
+EXAMPLES = REPOSITORY / "examples"
+TINY = (
+    "--embedding-dim 8 --upsample-initial-channel 32 --resblock-kernel-sizes 3 "
+    "--resblock-dilation-sizes 1,3 --discriminator-width 0.0625 --segment-size 2560 "
+    "--batch-size 4 --num-workers 0"
+)
+SETTINGS = {
+    "CONTENT": "--feature-type logmel",
+    "K": "20",
+    "UPDATES": "2",
+    "F0_UPDATES": "4",
+    "VOCODER_OPTIONS": TINY,
+    "F0_OPTIONS": "--width 8 --batch-size 4 --num-workers 0",
+    "DEVICE": "cpu",
+    "OMP_NUM_THREADS": "1",
+    "TQDM_DISABLE": "1",
+}
+
+
+def clips(count, language="english"):
+    return sorted((SPEECH / language).glob("*.flac"))[:count]
+
+
+def convert(source, target, rate=16000, channels=1):
+    wav, found = soundfile.read(source)
+    wav = np.repeat(wav, rate // found) if rate > found else wav
+    target.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(target, np.stack([wav] * channels, axis=1), rate)
+
+
+def run_recipe(name, *arguments, check=True, **settings):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", str(EXAMPLES / name / "run.sh"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **SETTINGS, "PATH": path, **settings},
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{done.stdout[-3000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+def wavs(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.wav"))
+
+
+@pytest.mark.slow
+def test_ljspeech(tmp_path):
+    for number, clip in enumerate(clips(14)):
+        convert(clip, tmp_path / "LJSpeech-1.1" / "wavs" / f"LJ001-{number:04}.wav")
+    out = tmp_path / "out"
+    run_recipe("ljspeech", out, SOURCE=str(tmp_path / "LJSpeech-1.1"))
+    assert set((out / "data" / "train.speaker").read_text().split()) == {"single"}
+    assert len(wavs(out / "resynthesised")) == 1
+    assert (out / "bundle" / "f0_vqvae.safetensors").is_file()
+    again = run_recipe("ljspeech", out, SOURCE=str(tmp_path / "LJSpeech-1.1"))
+    assert "14 reused" in again.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["new", "old"])
+def test_vctk(layout, tmp_path):
+    corpus = tmp_path / "VCTK"
+    for speaker, language in (("p225", "english"), ("s5", "french")):
+        for number, clip in enumerate(clips(7, language), 1):
+            stem = f"{speaker}/{speaker}_{number:03}"
+            if layout == "old":
+                convert(clip, corpus / "wav48" / f"{stem}.wav")
+            else:
+                for microphone in ("mic1", "mic2"):
+                    name = f"{stem}_{microphone}.flac"
+                    convert(clip, corpus / "wav48_silence_trimmed" / name)
+    out = tmp_path / "out"
+    run_recipe("vctk", out, SOURCE=str(corpus))
+    assert set((out / "data" / "train.speaker").read_text().split()) == {"p225", "s5"}
+    assert len((out / "data" / "train.tsv").read_text().splitlines()) == 13
+    assert "mic1" not in (out / "data" / "train.tsv").read_text()
+    own, converted = wavs(out / "resynthesised"), wavs(out / "converted")
+    assert len(own) == len(converted) == 1
+
+
+@pytest.mark.slow
+def test_hylee(tmp_path):
+    pytest.importorskip("datasets")
+    for number, clip in enumerate(clips(12)):
+        convert(clip, tmp_path / "dataset" / "train" / f"{number}.wav", 48000, channels=2)
+    out = tmp_path / "out"
+    run_recipe("hylee", out, DATASET=str(tmp_path / "dataset"), HF_HOME=str(tmp_path / "hf"))
+    assert soundfile.info(out / "audio" / "audio_0_0000.flac").samplerate == 16000
+    assert len(wavs(out / "resynthesised")) == 1
+
+
+@pytest.mark.slow
+def test_own_data(tmp_path):
+    for language in ("english", "russian"):
+        for clip in clips(7, language):
+            convert(clip, tmp_path / "mine" / language / clip.name)
+    out = tmp_path / "out"
+    run_recipe("own_data", tmp_path / "mine", out, PITCH="no")
+    assert not (out / "bundle" / "f0_vqvae.safetensors").is_file()
+    assert len(wavs(out / "resynthesised")) == 1
+
+
+@pytest.mark.slow
+def test_gslm(tmp_path):
+    for clip in clips(16):
+        convert(clip, tmp_path / "mine" / "english" / clip.name)
+    out = tmp_path / "out"
+    language_model = (
+        "--decoder-layers 1 --decoder-embed-dim 32 --decoder-ffn-embed-dim 64 "
+        "--decoder-attention-heads 2 --num-workers 0"
+    )
+    settings = {"LM_UPDATES": "20", "LM_OPTIONS": language_model, "VOCAB": "60"}
+    done = run_recipe("gslm", tmp_path / "mine", out, **settings)
+    assert len(wavs(out / "samples")) == 1
+    assert soundfile.info(out / "resynthesised.wav").duration > 0.5
+    assert "times shorter than the units" in done.stdout
+
+
+def test_missing_corpus_says_what_to_put_where(tmp_path):
+    done = run_recipe("vctk", tmp_path / "out", check=False, https_proxy="http://127.0.0.1:9")
+    assert done.returncode != 0
+    assert "VCTK-Corpus-0.92.zip, then: touch" in done.stderr
+    done = run_recipe("own_data", tmp_path / "none", tmp_path / "out", check=False)
+    assert "is not a folder: put recordings into one folder a speaker" in done.stderr
+
+
+def fetch(url, file, digest=""):
+    script = f"source {EXAMPLES}/recipe.sh; fetch '{url}' '{file}' {digest}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, **SETTINGS, "PATH": path}
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment)
+
+
+def test_fetch_says_how_much_resumes_and_checks(tmp_path):
+    content = os.urandom(200_000)
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "corpus.bin").write_bytes(content)
+    requests = []
+
+    class Ranges(http.server.SimpleHTTPRequestHandler):
+        """Serves the rest of a file, as a download that goes on asks for it."""
+
+        def do_GET(self):
+            requests.append(self.headers.get("Range"))
+            start = int((requests[-1] or "bytes=0-")[6:].split("-")[0])
+            self.send_response(206 if requests[-1] else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            span = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self.send_header("Content-Range", span)
+            self.end_headers()
+            self.wfile.write(content[start:])
+
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Ranges, directory=tmp_path / "served")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/corpus.bin"
+        digest = hashlib.sha256(content).hexdigest()
+        target = tmp_path / "corpus.bin"
+        target.write_bytes(content[:150_000])  # what an interrupted download left
+        done = fetch(url, target, digest)
+        assert done.returncode == 0, done.stderr
+        assert "0 MB to" in done.stdout and target.read_bytes() == content
+        assert requests == ["bytes=150000-"]
+        assert fetch(url, target, digest).stdout == ""  # the second time nothing is fetched
+        wrong = fetch(url, tmp_path / "other.bin", "0" * 64)
+        assert wrong.returncode != 0 and "has not the SHA-256" in wrong.stderr
+        assert not (tmp_path / "other.bin.ok").exists()
+        server.shutdown()
+    gone = fetch("http://127.0.0.1:9/x", tmp_path / "x")
+    assert gone.returncode != 0 and "cannot reach" in gone.stderr
