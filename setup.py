@@ -41,6 +41,7 @@ EXTRAS = {
         "faster-whisper>=1.0,<2",
     ],
     "onnx": ["onnx>=1.16,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.17,<2"],
+    "hylee": ["datasets>=2.19,<6"],
     "hub": ["huggingface_hub>=0.24,<3"],
     "plot": ["matplotlib>=3.8,<4"],  # pictures of `resynth inspect` and `resynth codec-bench`
     "test": [

@@ -3,6 +3,7 @@
 #   K          number of content units             (100)
 #   UPDATES, F0_UPDATES                            (400000 each, as the paper)
 #   VOCODER_OPTIONS, F0_OPTIONS                    more for fairseq-train, --batch-size 32 for instance
+#   PITCH_OPTIONS  of resynth f0, --accept-unvoiced for instance
 #   DEVICE     cuda or cpu                         (cuda if there is one)
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -71,7 +72,8 @@ train() {
 
 # pitch DATA OUT: F0, the F0 quantiser, pitch codes.
 pitch() {
-  resynth f0 "$1"
+  # shellcheck disable=SC2086
+  resynth f0 "$1" ${PITCH_OPTIONS:-}
   # shellcheck disable=SC2086
   train "$2/logs/f0.log" "$1" --task f0_quantization --arch f0_vqvae --criterion f0_vqvae \
     --optimizer adam --adam-betas '(0.8,0.99)' --weight-decay 0.01 --lr 2e-4 --lr-scheduler fixed \
