@@ -13,7 +13,6 @@ from fairseq_resynth.evaluation.speaker import Speaker
 from fairseq_resynth.evaluation.unit_metrics import Rate, Speed, Units
 
 BUILT_IN = (
-    Level,
     F0,
     MelL1,
     MelCepstralDistortion,
@@ -28,4 +27,5 @@ BUILT_IN = (
     Units,
     Rate,
     Speed,
+    Level,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fairseq_resynth.data.audio import SAMPLE_RATE, write_audio
+from fairseq_resynth.data.audio import AUDIO_SUFFIXES, SAMPLE_RATE, write_audio
 from fairseq_resynth.data.files import atomic_path
 from fairseq_resynth.evaluation.made_files import Figures, MadeFiles, rate_figures
 from fairseq_resynth.evaluation.metric import Recording
@@ -20,8 +20,9 @@ Made = tuple[np.ndarray, Figures]
 
 
 def holds_codes(folder: Path) -> bool:
-    """Tells whether there are `.rsyn` files under a folder."""
-    return folder.is_dir() and any(folder.rglob(f"*{CODES}"))
+    """Tells whether there are `.rsyn` files under a folder, and no audio."""
+    suffixes = {path.suffix.lower() for path in folder.rglob("*") if path.is_file()}
+    return CODES in suffixes and not suffixes & AUDIO_SUFFIXES
 
 
 class _Stopwatch:

@@ -1,12 +1,16 @@
 """Metrics of the units themselves, of the bits and of the time that they took."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fairseq_resynth.data.files import file_hash
 from fairseq_resynth.evaluation.metric import Column, Metric, Recording, Utterance
 from fairseq_resynth.evaluation.text import edit_distance
+
+ENCODERS = ("kmeans", "content_vqvae")  # weights in a bundle that make units
 
 
 @functools.cache
@@ -36,8 +40,12 @@ class Units(Metric):
         return "" if self.settings["bundle"] else "needs the unit encoder: give --bundle FOLDER"
 
     def version(self) -> str:
-        """See `Metric`."""
-        return "1, units by the bundle's encoder"
+        """See `Metric`; names the encoder's weights, so that another bundle is measured anew."""
+        if not self.settings["bundle"]:
+            return "1"
+        weights = [Path(self.settings["bundle"], f"{name}.safetensors") for name in ENCODERS]
+        hashes = [file_hash(path) for path in weights if path.is_file()]
+        return f"1, units by the bundle's encoder {' '.join(hashes)}".strip()
 
     def _units(self, recording: Recording) -> np.ndarray:
         bundle = _load_bundle(self.settings["bundle"], self.settings["content_checkpoint"])

@@ -176,7 +176,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
 @pytest.mark.parametrize(
     "more, metrics, message",
     [
-        ((), "loudness", "no metric is called loudness; there are level, f0"),
+        ((), "loudness", "no metric is called loudness; there are f0, mel"),
         (("--baselines", "mp3"), "level", "no 'mp3', expected griffinlim"),
         (("--baselines", "opus:4000"), "level", "expected a rate from 6 to 510"),
         (("--baselines", "codec2:2000"), "level", "expected one of 700, 1200"),
@@ -232,3 +232,21 @@ def test_metrics_of_other_packages(monkeypatch, generated, wavs, tmp_path):
     assert rows_of(tmp_path / "r")["generated", "bob/one"]["peak"] == pytest.approx(
         expected, abs=1e-4
     )
+
+
+def test_every_setting_is_part_of_the_cache_key(wavs):
+    from fairseq_resynth.evaluation.metric import make_metrics
+    from fairseq_resynth.evaluation.pairing import Pair
+    from fairseq_resynth.evaluation.runner import Job, _key
+
+    path = wavs / "ann/one.wav"
+    job, hashes = Job("s", Pair("a", path, "a", path)), {path: "hash"}
+    keys = {
+        _key(make_metrics("wer", settings)[0], job, hashes)
+        for settings in ({}, {"language": "en"}, {"language": "de"}, {"recogniser": "whisper:x"})
+    }
+    assert len(keys) == 4
+    (metric,) = make_metrics("level", {})
+    spoken = Job("s", job.pair, "words")
+    assert _key(metric, job, hashes) != _key(metric, spoken, hashes)
+    assert _key(metric, job, hashes) != _key(metric, job, {path: "other"})
