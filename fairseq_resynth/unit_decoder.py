@@ -1,14 +1,18 @@
 """Streams to speech: the half of the system that needs no encoder."""
 
+import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from fairseq_resynth.chunked_synthesis import decode_in_chunks
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.modules.duration_predictor import expand_counts
+from fairseq_resynth.modules.inference import InferenceGenerator, has_fast_bfloat16
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 from fairseq_resynth.voices import Speaker, speaker_indices, speaker_vectors, style_indices
 
@@ -41,15 +45,30 @@ class UnitDecoder:
         generator: the unit vocoder; its weight norm is folded away.
         streams: what it was trained on.
         device: where to compute.
+        precision: of the waveform generator, float32 or bfloat16.
     """
 
     def __init__(
-        self, generator: UnitGenerator, streams: Streams, device: str | torch.device = "cpu"
+        self,
+        generator: UnitGenerator,
+        streams: Streams,
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
     ):
         self.streams = streams
         self.device = torch.device(device)
-        self.generator = generator.eval().to(self.device)
-        self.generator.generator.remove_weight_norm()
+        generator.eval().to(self.device)
+        generator.generator.remove_weight_norm()
+        if precision == "bfloat16" and not has_fast_bfloat16(self.device):
+            logging.getLogger(__name__).warning(
+                "this processor computes bfloat16 no faster than float32: leave --precision out."
+            )
+        # The embeddings are shared; the caller's waveform generator stays as it was trained.
+        self.generator = copy.copy(generator)
+        self.generator._modules = dict(generator._modules)
+        self.generator.generator = InferenceGenerator(
+            generator.generator, precision, channels_last=self.device.type == "cpu"
+        )
 
     @torch.inference_mode()
     def decode(
@@ -133,16 +152,20 @@ class UnitDecoder:
 
         Args:
             utterances: each with its speaker.
-            batch_seconds: of audio in a batch, padding included.
+            batch_seconds: of audio in a batch, padding included; a longer utterance is decoded in chunks.
 
         Returns:
             (T,) float32 for each utterance, in the order given.
         """
-        limit = batch_seconds * self.streams.sample_rate / self.streams.unit_hop
+        limit = self._units_in(batch_seconds)
         order = sorted(range(len(utterances)), key=lambda row: len(utterances[row].units))
         wavs: list[np.ndarray] = [np.zeros(0, np.float32)] * len(utterances)
         while order:
             longest = max(1, len(utterances[order[-1]].units))
+            if longest > limit:
+                row = order.pop()
+                wavs[row] = np.concatenate([*decode_in_chunks(self, utterances[row])])
+                continue
             count = max(1, int(limit // longest))
             batch, order = order[-count:], order[:-count]
             for row, wav in zip(
@@ -150,6 +173,13 @@ class UnitDecoder:
             ):
                 wavs[row] = wav
         return wavs
+
+    def is_long(self, speech: EncodedSpeech, batch_seconds: float = 60.0) -> bool:
+        """Tells whether an utterance is longer than a batch, so that `decode_in_chunks` is for it."""
+        return len(speech.units) > self._units_in(batch_seconds)
+
+    def _units_in(self, seconds: float) -> float:
+        return seconds * self.streams.sample_rate / self.streams.unit_hop
 
     def _decode_batch(self, utterances: list[EncodedSpeech]) -> list[np.ndarray]:
         lengths = [len(utterance.units) for utterance in utterances]

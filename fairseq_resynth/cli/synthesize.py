@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peak-normalize", action="store_true", help="scale every file to a peak of 0.95"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the arithmetic; bfloat16 is three times as fast with AMX (%(default)s)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (%(default)s)")
     add_json(parser)
 
@@ -66,9 +72,11 @@ def _decoder(args: argparse.Namespace):
     path = Path(args.path)
     if path.is_dir():
         bundle = load_bundle(path)
-        return UnitDecoder(bundle.generator, bundle.streams, args.device), bundle.identity
+        return UnitDecoder(
+            bundle.generator, bundle.streams, args.device, args.precision
+        ), bundle.identity
     generator, streams, _ = load_unit_generator(path, args.ema)
-    return UnitDecoder(generator, streams, args.device), file_hash(path)
+    return UnitDecoder(generator, streams, args.device, args.precision), file_hash(path)
 
 
 def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
@@ -118,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         "speaker": args.speaker,
         "style": args.style,
         "rate": args.rate if args.dur_prediction else None,
+        "precision": args.precision,
         "subtype": args.subtype,
         "peak_normalize": args.peak_normalize,
         "with_reference": args.with_reference,

@@ -16,11 +16,11 @@ from fairseq_resynth.codec.bitstream import (
 )
 from fairseq_resynth.codec.blocks import BlockEncoder
 from fairseq_resynth.codec.chunks import ChunkDecoder
-from fairseq_resynth.codec.controls import change_pitch, change_rate
 from fairseq_resynth.codec.entropy_model import EntropyModel
 from fairseq_resynth.codec.errors import CodecError
 from fairseq_resynth.codec.payload import SAMPLES_MORE
 from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
+from fairseq_resynth.prosody import change_pitch, change_rate
 from fairseq_resynth.resynthesizer import Resynthesizer
 from fairseq_resynth.unit_decoder import Speaker
 
@@ -123,8 +123,9 @@ class SpeechCodec:
             ValueError: the voice or a control is impossible for this bundle.
         """
         code = read_bytes(self.model, self.identity, data, checksum)
-        units, f0_codes = self._controlled(code, pitch, rate)
-        wav = self.speak(units, f0_codes, self._voice(code.speaker, speaker))
+        voice = self._voice(code.speaker, speaker)
+        units, f0_codes = self._controlled(code, voice, pitch, rate)
+        wav = self.speak(units, f0_codes, voice)
         return fit_length(wav, code.num_samples, rate)
 
     def speak(
@@ -213,8 +214,16 @@ class SpeechCodec:
             )
         return voice if streams.speakers or streams.speaker_dim else None
 
+    def _name(self, speaker: Speaker | None) -> str | None:
+        """Returns the name of a voice that has F0 statistics, else None."""
+        names, statistics = self.resynthesizer.streams.speakers, self.resynthesizer.statistics
+        if isinstance(speaker, int) and 0 <= speaker < len(names):
+            speaker = names[speaker]
+        known = isinstance(speaker, str) and speaker in statistics.speakers
+        return speaker if known else None
+
     def _controlled(
-        self, code: SpeechCode, pitch: str | None, rate: float
+        self, code: SpeechCode, speaker: Speaker | None, pitch: str | None, rate: float
     ) -> tuple[np.ndarray, np.ndarray | None]:
         streams, codes = self.resynthesizer.streams, code.f0_codes
         if bool(streams.num_f0_codes) != (codes is not None):
@@ -223,12 +232,11 @@ class SpeechCodec:
                 f"{'one' if streams.num_f0_codes else 'none'}"
             )
         if pitch is not None:
-            statistics, vqvae = self.resynthesizer.statistics, self.resynthesizer.bundle.f0_vqvae
-            if codes is None or statistics is None or vqvae is None:
+            system = self.resynthesizer
+            if codes is None or system.statistics is None:
                 raise ValueError("--pitch needs a bundle with a pitch stream and F0 statistics")
-            index = code.speaker if isinstance(code.speaker, int) else None
-            name = streams.speakers[index] if index is not None else None
-            codes = change_pitch(codes, pitch, vqvae, statistics, name)
+            entry = system.statistics.entry(self._name(speaker))
+            codes = change_pitch(codes, pitch, system.pitch.representation, entry)
         span = max(1, streams.f0_code_hop // streams.unit_hop)
         return change_rate(code.units, codes, rate, span)
 

@@ -4,6 +4,7 @@ A waveform in this package is a (T,) float32 array in [-1, 1].
 """
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -172,14 +173,30 @@ def write_audio(
     Raises:
         ValueError: NaN or infinity in `wav`, or a format that libsndfile does not write.
     """
-    path = Path(path)
-    _require_finite(path, np.asarray(wav))
+    write_audio_pieces(path, [wav], sample_rate, subtype)
+
+
+def write_audio_pieces(
+    path: str | Path,
+    pieces: Iterable[np.ndarray],
+    sample_rate: int = SAMPLE_RATE,
+    subtype: str = "PCM_16",
+) -> int:
+    """Writes a mono file atomically while its (n,) pieces come; see `write_audio`. Returns its samples."""
+    path, count = Path(path), 0
     if not soundfile.check_format(path.suffix[1:].upper(), subtype):
         raise ValueError(
             f"{path}: cannot write {subtype} as {path.suffix!r}, expected .wav or .flac"
         )
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, wav, sample_rate, subtype=subtype)
+    with (
+        atomic_path(path) as temporary,
+        soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype) as stream,
+    ):
+        for piece in pieces:
+            _require_finite(path, np.asarray(piece))
+            stream.write(piece)
+            count += len(piece)
+    return count
 
 
 def pad_to_multiple(wav: np.ndarray, multiple: int) -> np.ndarray:

@@ -61,6 +61,7 @@ class HifiganGenerator(nn.Module):
 
     Attributes:
         hop: samples a frame.
+        context_frames: frames on either side of a sample that it looks at, at most.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -97,12 +98,23 @@ class HifiganGenerator(nn.Module):
             blocks = zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True)
             self.resblocks.append(nn.ModuleList([ResBlock(channels, k, d) for k, d in blocks]))
         self.conv_post = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
+        self.context_frames = self._context_frames()
+
+    def _context_frames(self) -> int:
+        """Counts from the kernels: half the kernel times the dilation for each convolution, and what a
+        transposed convolution spreads. 22 frames for HiFi-GAN V1, which by its weights looks at 20.
+        """
+        reach = _reach(self.conv_post)
+        for upsample, blocks in zip(self.upsamples[::-1], self.resblocks[::-1], strict=True):
+            reach += max(sum(map(_reach, [*block.dilated, *block.plain])) for block in blocks)
+            reach = -(-(reach + upsample.kernel_size[0] - 1) // upsample.stride[0])
+        return reach + _reach(self.conv_pre)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Generates samples.
 
         Args:
-            x: (B, C, L) frames.
+            x: (B, C, L) frames; (B, C, 1, L) when `InferenceGenerator` has laid the channels last.
             lengths: (B,) frames of each row; behind them the output is 0 and does not change what lies
                 before, so that a padded batch gives each row what it gives alone. None: no padding.
 
@@ -111,16 +123,15 @@ class HifiganGenerator(nn.Module):
         """
         mask = None
         if lengths is not None:
-            mask = (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)[
-                :, None
-            ]
+            mask = torch.arange(x.size(-1), device=x.device) < lengths[:, None]
+            mask = mask.to(x.dtype).view(len(lengths), *[1] * (x.ndim - 2), -1)
             x = x * mask
         x = _masked(self.conv_pre(x), mask)
         for rate, upsample, blocks in zip(
             self.upsample_rates, self.upsamples, self.resblocks, strict=True
         ):
             if mask is not None:
-                mask = mask.repeat_interleave(rate, dim=2)
+                mask = mask.repeat_interleave(rate, dim=-1)
             x = _masked(upsample(F.leaky_relu(x, LEAKY_RELU_SLOPE)), mask)
             x = sum(block(x, mask) for block in blocks) / len(blocks)
         # The published generator leaves the slope of the last activation at torch's default, 0.01.
@@ -131,6 +142,10 @@ class HifiganGenerator(nn.Module):
         for module in self.modules():
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight")
+
+
+def _reach(layer: nn.Conv1d) -> int:
+    return layer.dilation[0] * (layer.kernel_size[0] // 2)
 
 
 def _check_sizes(rates: Sequence[int], kernels: Sequence[int], channels: int) -> None:

@@ -5,13 +5,14 @@ import pytest
 import torch
 from codec_models import speech_files
 
+from fairseq_resynth.chunked_synthesis import ChunkDecoder
 from fairseq_resynth.codec.bitstream import read_bytes
-from fairseq_resynth.codec.chunks import ChunkDecoder, context_frames
-from fairseq_resynth.codec.controls import change_pitch, change_rate, parse_pitch
 from fairseq_resynth.codec.errors import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio import load_any_audio
+from fairseq_resynth.data.f0_representation import VqvaeF0
 from fairseq_resynth.modules.hifigan import HifiganGenerator
+from fairseq_resynth.prosody import change_pitch, change_rate, parse_pitch
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +117,9 @@ def test_context_covers_what_the_generator_looks_at():
     wav = generator(frames)
     wav[0, 0, 40 * 320 : 41 * 320].sum().backward()
     seen = frames.grad.abs().sum((0, 1)).nonzero().flatten()
-    assert seen.min() >= 40 - context_frames(generator)
-    assert seen.max() <= 40 + context_frames(generator)
-    assert context_frames(generator) <= int(40 - seen.min()) + 4
+    assert seen.min() >= 40 - generator.context_frames
+    assert seen.max() <= 40 + generator.context_frames
+    assert generator.context_frames <= int(40 - seen.min()) + 4
 
 
 def test_missing_pitch_codes_are_refused(codec):
@@ -145,17 +146,19 @@ def test_pitch_is_changed_in_hertz_before_the_quantiser(codec):
     class Plain:
         """A quantiser that rounds to tenths: code 50 is unvoiced or the mean."""
 
+        num_codes, stride = 100, 16
+
         def decode(self, codes):
             return (codes[:, None].repeat_interleave(16, dim=2) - 50) / 10
 
         def encode(self, f0):
             return (f0[:, 0, ::16] * 10).round().long() + 50
 
-    statistics = codec.resynthesizer.statistics
+    representation, boris = VqvaeF0(Plain()), codec.resynthesizer.statistics.entry("boris")
     codes = np.array([50, 60, 70, 40])  # unvoiced, 140, 160 and 100 Hz of boris
-    up = change_pitch(codes, "scale=1.25", Plain(), statistics, "boris")
+    up = change_pitch(codes, "scale=1.25", representation, boris)
     assert up.tolist() == [50, round(50 + (140 * 1.25 - 120) / 2), 90, round(50 + (125 - 120) / 2)]
-    flat = change_pitch(codes, "flatten", Plain(), statistics, "boris")
+    flat = change_pitch(codes, "flatten", representation, boris)
     assert flat[0] == 50 and len(set(flat[1:].tolist())) == 1
     assert parse_pitch("shift=+12st") == ("scale", 2.0) and parse_pitch("-12") == ("scale", 0.5)
     for text in ("shift=40st", "loud", "scale=0"):
