@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fairseq_resynth.cli.codec_options import add_bundle, require_bundle
 from fairseq_resynth.cli.options import add_json, failure_lines, report
 
 
@@ -23,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="OUT",
-        help="wav or flac, or a folder; - with --stream",
+        help="wav, flac or folder; -: with --stream",
     )
-    parser.add_argument("--bundle", required=True, metavar="DIR", help="the bundle that encoded it")
+    add_bundle(parser, "the bundle that encoded it")
     parser.add_argument("--name", metavar="NAME", help="one member of an archive")
     parser.add_argument("--speaker", metavar="S", help="another voice: name or index")
     parser.add_argument("--pitch", metavar="P", help="shift=+3st, scale=1.2 or flatten")
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--pitch and --rate need the whole file: leave --stream out")
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
-    codec = SpeechCodec.from_pretrained(args.bundle, device=args.device)
+    codec = SpeechCodec.from_pretrained(require_bundle(args), device=args.device)
     return _stream(args, codec) if args.stream else _files(args, codec)
 
 

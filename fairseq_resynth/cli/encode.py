@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fairseq_resynth.cli.codec_options import add_bundle, require_bundle
 from fairseq_resynth.cli.options import add_json, failure_lines, report
 
 
@@ -21,11 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input", nargs="?", metavar="IN.wav|DIR", help="what to compress; any audio format"
     )
     parser.add_argument(
-        "-o", "--out", required=True, metavar="OUT", help="file, folder, .rsyna; - with --stream"
+        "-o", "--out", required=True, metavar="OUT", help="file, folder or .rsyna; -: with --stream"
     )
-    parser.add_argument(
-        "--bundle", required=True, metavar="DIR", help="a bundle with entropy.safetensors"
-    )
+    add_bundle(parser, "a bundle with entropy.safetensors")
     parser.add_argument(
         "--content-checkpoint", metavar="FILE", help="weights of the content encoder"
     )
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--speaker", metavar="NAME", help="who speaks, if the model knows the voice"
     )
     speaker.add_argument(
-        "--speaker-from-folder", action="store_true", help="each file's folder names its speaker"
+        "--speaker-from-folder", action="store_true", help="a file's folder names its speaker"
     )
     parser.add_argument(
         "--stream",
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give an input, or --stream to read from standard input, not both")
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
-    codec = SpeechCodec.from_pretrained(args.bundle, args.content_checkpoint, args.device)
+    codec = SpeechCodec.from_pretrained(require_bundle(args), args.content_checkpoint, args.device)
     return _stream(args, codec) if args.stream else _files(args, codec)
 
 

@@ -1,5 +1,6 @@
 """Show where the bits of a compressed file go.
 
+resynth inspect speech.rsyn                            what its header says
 resynth inspect speech.rsyn --bundle BUNDLE [--json] [--plot bits.png]
 resynth inspect speech.rsyna --bundle BUNDLE --name a/b
 """
@@ -7,13 +8,14 @@ resynth inspect speech.rsyna --bundle BUNDLE --name a/b
 import argparse
 from pathlib import Path
 
+from fairseq_resynth.cli.codec_options import add_bundle, require_bundle
 from fairseq_resynth.cli.options import add_json, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument("input", metavar="F.rsyn|F.rsyna", help="the file")
-    parser.add_argument("--bundle", required=True, metavar="DIR", help="the bundle that encoded it")
+    add_bundle(parser, "the bundle that encoded it")
     parser.add_argument("--name", metavar="NAME", help="one member of an archive")
     parser.add_argument("--plot", metavar="PNG", help="draw bits over time; needs matplotlib")
     add_json(parser)
@@ -37,7 +39,12 @@ def run(args: argparse.Namespace) -> int:
         head = f"{len(archive.names)} members, {summary['bytes']} bytes, model {summary['model']}"
         report(args, summary, [head, *archive.names])
         return 0
-    codec = SpeechCodec.from_pretrained(args.bundle)
+    if not args.bundle and path.is_file():
+        summary = inspection.header(path.read_bytes())
+        hint = "the bits of its streams: give --bundle DIR, or set RESYNTH_BUNDLE"
+        report(args, summary, [*(f"{name}: {value}" for name, value in summary.items()), hint])
+        return 0
+    codec = SpeechCodec.from_pretrained(require_bundle(args))
     [(_, data, checksum)] = folders.coded_members(codec, path, args.name)
     found = inspection.inspect(codec.model, codec.identity, data, checksum)
     if args.plot:

@@ -5,8 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.codec.bitstream import FileReader
+from fairseq_resynth.codec.bitstream import (
+    CHECKSUM_BYTES,
+    HAS_F0,
+    IDENTITY_BYTES,
+    SPEAKER_SHIFT,
+    FileReader,
+    check_start,
+)
 from fairseq_resynth.codec.entropy_model import EntropyModel
+from fairseq_resynth.codec.errors import CodecError
+from fairseq_resynth.codec.speaker_field import unpack_speaker
 
 PARTS = {
     "units": "content units",
@@ -71,6 +80,26 @@ def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = 
     }
     times = np.arange(len(units)) * settings.unit_hop / settings.sample_rate
     return Inspection(summary, times, np.array(coder.bits_by_unit[: len(units)]), units)
+
+
+def header(data: bytes) -> dict[str, Any]:
+    """Returns what a file says without its model: plain JSON types.
+
+    Raises:
+        CodecError: not a `.rsyn` file.
+    """
+    check_start(data, data[1 : 1 + IDENTITY_BYTES])
+    read = unpack_speaker(data[0] >> SPEAKER_SHIFT & 3, data[1 + IDENTITY_BYTES :])
+    if read is None or len(data) < 1 + IDENTITY_BYTES + read[1] + CHECKSUM_BYTES:
+        raise CodecError("the file is truncated: its header or checksum is incomplete")
+    return {
+        "bytes": len(data),
+        "format": 1,
+        "model": data[1 : 1 + IDENTITY_BYTES].hex(),
+        "speaker": _describe(read[0]),
+        "f0": bool(data[0] & HAS_F0),
+        "stream_bytes": len(data) - 1 - IDENTITY_BYTES - read[1] - CHECKSUM_BYTES,
+    }
 
 
 def _describe(speaker: int | np.ndarray | None) -> Any:

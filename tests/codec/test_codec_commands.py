@@ -168,6 +168,9 @@ def test_inspect_counts_every_bit(capsys, bundle_folder, codec, recordings, tmp_
     assert plot.stat().st_size > 5000
     table = run(capsys, "inspect", path, *options)[1]
     assert "pitch codes" in table and "bit/s" in table
+    plain = json.loads(run(capsys, "inspect", path, "--json")[1])
+    assert plain["model"] == codec.identity.hex()[:4] and plain["speaker"] == 0 and plain["f0"]
+    assert plain["stream_bytes"] == summary["bytes"] - 7
 
 
 def test_fit_and_bench_on_plain_unit_files(capsys, tmp_path):
@@ -229,6 +232,8 @@ def test_network_is_fitted_by_default(capsys, tmp_path):
         (["fit-codec", "{units}", "--out", "m", "--num-units", "5"], "expected at most 4"),
         (["codec-bench", "{units}", "--model", "none"], "fit-codec"),
         (["encode", "a.wav", "-o", "b", "--bundle", "nowhere"], "nowhere"),
+        (["encode", "a.wav", "-o", "b"], "give --bundle DIR, or set RESYNTH_BUNDLE"),
+        (["inspect", "{units}"], "not a .rsyn file"),
         (["encode", "-o", "b", "--bundle", "{bundle}"], "give an input, or --stream"),
         (["encode", "a.wav", "-o", "b.rsyn", "--bundle", "{bundle}"], "a.wav does not exist"),
         (["decode", "{units}", "-o", "b.wav", "--bundle", "{bundle}"], "not a .rsyn file"),
