@@ -26,7 +26,7 @@ from fairseq_resynth.modules.losses import LogMelSpectrogram
 from fairseq_resynth.synthesis_jobs import Job, read_jobs
 from fairseq_resynth.unit_decoder import EncodedSpeech, UnitDecoder
 
-FAR_BELOW = 0.75  # of the distance of the mean spectrum; measured: about 0.5
+FAR_BELOW = 0.65  # of the distance of the mean spectrum; measured: about 0.5
 log_mel = LogMelSpectrogram()
 
 
