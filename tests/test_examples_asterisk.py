@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, SPEECH, run
+from small_corpus import REPOSITORY, SPEECH, run
 
 from fairseq_resynth.data.audio import load_any_audio, write_audio
 

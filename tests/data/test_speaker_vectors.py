@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import write_data
+from small_corpus import write_data
 
 from fairseq_resynth.data.speaker_vectors import (
     build_speaker_vectors,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import write_data
+from small_corpus import write_data
 
 from fairseq_resynth.data.segment import check_segment_size, crop_start
 from fairseq_resynth.data.streams import Streams, read_streams

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import REPOSITORY, SPEECH
+from small_corpus import REPOSITORY, SPEECH
 
 EXAMPLES = REPOSITORY / "examples"
 TINY = (
@@ -116,6 +116,18 @@ def test_own_data(tmp_path):
     run_recipe("own_data", tmp_path / "mine", out, PITCH="no")
     assert not (out / "bundle" / "f0_vqvae.safetensors").is_file()
     assert len(wavs(out / "resynthesised")) == 1
+
+
+@pytest.mark.slow
+def test_librilight(tmp_path):
+    for speaker, language in (("100", "english"), ("200", "italian")):
+        for clip in clips(6, language):
+            convert(clip, tmp_path / "small" / speaker / "book_one" / clip.name)
+    out = tmp_path / "out"
+    options = TINY.replace("--segment-size 2560", "--segment-size 3200") + " --encoder-width 8"
+    run_recipe("librilight", out, SOURCE=str(tmp_path / "small"), VQVAE_OPTIONS=options)
+    assert len(wavs(out / "resynthesised")) == 1
+    assert (out / "bundle" / "content_vqvae.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import soundfile
-from conftest import PLUGIN, SPEECH, run
 from hypothesis import given
 from hypothesis import strategies as st
+from small_corpus import PLUGIN, SPEECH, run
 from test_code_hifigan import write_bundle
 
 from fairseq_resynth.cli.main import main

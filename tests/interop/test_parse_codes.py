@@ -4,7 +4,7 @@ import ast
 import json
 
 import pytest
-from conftest import write_data
+from small_corpus import write_data
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import read_streams

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import PLUGIN, run
 from published_checkpoints import golden, make
+from small_corpus import PLUGIN, run
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import Streams

@@ -5,7 +5,7 @@ import json
 import pytest
 import soundfile
 import torch
-from conftest import PLUGIN, REPOSITORY, run, train_arguments, write_data
+from small_corpus import PLUGIN, REPOSITORY, run, train_arguments, write_data
 from tensorboard_events import read_events
 
 from fairseq_resynth.bundle import build_bundle, load_bundle, save_bundle

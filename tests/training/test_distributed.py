@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import f0_arguments, train_arguments, write_data, write_f0_data
+from small_corpus import f0_arguments, train_arguments, write_data, write_f0_data
 
 UPDATES = 3
 SCRIPT = Path(__file__).with_name("two_ranks.py")

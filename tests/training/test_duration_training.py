@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_data
+from small_corpus import write_data
 from test_gan_step import batches, build_trainer
 
 from fairseq_resynth.bundle import load_bundle, save_bundle

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import run, train_arguments
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
+from small_corpus import run, train_arguments
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 from fairseq_resynth.modules import losses

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import f0_arguments, run, train_arguments, write_f0_data
+from small_corpus import f0_arguments, run, train_arguments, write_f0_data
 
 PARTS = ("model", "criterion", "last_optimizer_state", "task_state")
 
