@@ -39,7 +39,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def _model_config(state: dict[str, Any], path: Path, *names: str) -> dict[str, Any]:
+def model_config(state: dict[str, Any], path: Path, *names: str) -> dict[str, Any]:
+    """Returns a checkpoint's model settings.
+
+    Raises:
+        ValueError: not of one of the models named.
+    """
     config = (state.get("cfg") or {}).get("model") or {}
     found = config.get("_name")
     if found not in names or "model" not in state:
@@ -50,7 +55,8 @@ def _model_config(state: dict[str, Any], path: Path, *names: str) -> dict[str, A
     return config
 
 
-def _fill(config_class: type, values: dict[str, Any]) -> Any:
+def fill_config(config_class: type, values: dict[str, Any]) -> Any:
+    """Builds a configuration from those values that it has fields for."""
     names = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{name: value for name, value in values.items() if name in names})
 
@@ -81,8 +87,8 @@ def load_unit_generator(
     """
     path = Path(path)
     state = read_checkpoint(path)
-    config = _model_config(state, path, *ARCHITECTURES)
-    cfg = _fill(config_class(config["_name"]), config)
+    config = model_config(state, path, *ARCHITECTURES)
+    cfg = fill_config(config_class(config["_name"]), config)
     streams = Streams.from_dict(state["task_state"]["streams"])
     generator = build_vocoder(cfg, streams)
     generator.load_state_dict(_weights(state, "unit_generator.", path, ema))
@@ -103,7 +109,7 @@ def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeConfig]:
     """
     path = Path(path)
     state = read_checkpoint(path)
-    cfg = _fill(F0VqvaeConfig, _model_config(state, path, "f0_vqvae"))
+    cfg = fill_config(F0VqvaeConfig, model_config(state, path, "f0_vqvae"))
     f0_vqvae = build_f0_vqvae(cfg)
     f0_vqvae.load_state_dict(_weights(state, "f0_vqvae.", path, ema=False))
     return f0_vqvae.eval(), cfg

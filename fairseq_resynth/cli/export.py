@@ -40,8 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _bundle(args: argparse.Namespace):
     from fairseq_resynth.bundle import build_bundle, load_bundle
+    from fairseq_resynth.checkpoints import read_checkpoint
+    from fairseq_resynth.content_checkpoint import content_bundle, is_content_checkpoint
 
     if not Path(args.checkpoint).is_dir():
+        state = read_checkpoint(args.checkpoint)
+        if is_content_checkpoint(state):
+            return content_bundle(args.checkpoint, state)
         return build_bundle(args.checkpoint, args.f0, args.kmeans, args.ema)
     if args.f0 or args.kmeans or args.ema:
         raise ValueError("--f0, --kmeans and --ema belong to a checkpoint; the bundle has its own.")

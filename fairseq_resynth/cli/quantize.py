@@ -1,6 +1,7 @@
 """Write {split}.units, a line of content units a manifest row, and units.json.
 
 resynth quantize DATA --feature-type logmel --kmeans km.safetensors
+resynth quantize DATA --feature-type vqvae --checkpoint-path vqvae_checkpoints/checkpoint_best.pt
 resynth quantize DATA --feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6 \\
     --kmeans km.safetensors --device cuda
 """
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from fairseq_resynth.cli.content_options import add_encoder, batch_samples, prepare_device
 from fairseq_resynth.cli.options import add_json, add_shard, failure_lines, report
 from fairseq_resynth.data.kmeans import load_kmeans
-from fairseq_resynth.data.quantize import Outcome, foreign_units, quantize_split
+from fairseq_resynth.data.quantize import Outcome, UnitEncoder, foreign_units, quantize_split
 from fairseq_resynth.data.sharding import parse_shard
 from fairseq_resynth.data.splits import read_splits
 from fairseq_resynth.interop.content_encoder import ContentEncoder, build_encoder
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     parser.add_argument("data", metavar="DATA", help="folder of `resynth manifest`")
     add_encoder(parser, required=False)
-    parser.add_argument("--kmeans", required=True, metavar="FILE", help="made by `resynth kmeans`")
+    parser.add_argument("--kmeans", metavar="FILE", help="made by `resynth kmeans`; not for vqvae")
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
     add_shard(parser)
     add_json(parser)
@@ -55,7 +56,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(outcome.failed for outcome in outcomes.values()) else 0
 
 
-def _encoder(args: argparse.Namespace, device) -> ContentEncoder:
+def _encoder(args: argparse.Namespace, device) -> UnitEncoder:
+    if args.feature_type == "vqvae":
+        return _vqvae(args, device)
+    if not args.kmeans:
+        raise ValueError("--kmeans FILE is missing. Make it with `resynth kmeans`.")
     kmeans = load_kmeans(args.kmeans)
     feature_type = args.feature_type or kmeans.description["feature_type"]
     layer = kmeans.description["layer"] if args.layer is None else args.layer
@@ -68,6 +73,17 @@ def _encoder(args: argparse.Namespace, device) -> ContentEncoder:
     return ContentEncoder(
         build_encoder(feature_type, args.checkpoint_path, layer, device, bundle), kmeans
     )
+
+
+def _vqvae(args: argparse.Namespace, device) -> UnitEncoder:
+    from fairseq_resynth.content_checkpoint import load_content_vqvae
+    from fairseq_resynth.interop.vqvae_units import VqvaeUnits
+
+    if args.kmeans or args.layer is not None or not args.checkpoint_path:
+        raise ValueError(
+            "--feature-type vqvae takes --checkpoint-path (checkpoint or bundle), no --kmeans, no --layer."
+        )
+    return VqvaeUnits(load_content_vqvae(args.checkpoint_path), device)
 
 
 def _lines(split: str, outcome: Outcome) -> list[str]:

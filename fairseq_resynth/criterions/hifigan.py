@@ -13,7 +13,7 @@ from torch import Tensor
 from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators import HifiganDiscriminators, detach, split_batch
 
-LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d", "duration")
+LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d", "duration", "commitment")
 
 
 @dataclass
@@ -48,6 +48,9 @@ class HifiganCriterionConfig(FairseqDataclass):
             "discriminators; 0, the paper: none"
         },
     )
+    commitment_weight: float = field(
+        default=0.02, metadata={"help": "weight of a content VQ-VAE's commitment loss"}
+    )
     sample_rate: int = II("task.sample_rate")
 
 
@@ -68,6 +71,7 @@ class HifiganCriterion(FairseqCriterion):
         discriminator_width: float,
         clip_norm_d: float,
         duration_weight: float,
+        commitment_weight: float,
         discriminator_start: int,
         sample_rate: int,
     ):
@@ -77,7 +81,7 @@ class HifiganCriterion(FairseqCriterion):
         self.adversarial_weight = adversarial_weight
         self.clip_norm_d = clip_norm_d
         self.discriminator_start = discriminator_start
-        self.duration_weight = duration_weight
+        self.auxiliary_weights = {"duration": duration_weight, "commitment": commitment_weight}
         self.log_mel = losses.LogMelSpectrogram(sample_rate)
         self.discriminators = HifiganDiscriminators(discriminator_width)
 
@@ -117,11 +121,9 @@ class HifiganCriterion(FairseqCriterion):
         )
         return loss, terms
 
-    def duration_terms(self, model, sample: Dict[str, Any]) -> Dict[str, Tensor]:
-        """Returns {"duration": its loss} for a model with a duration predictor, else {}."""
-        net_input = sample["net_input"]
-        loss = model.duration_loss(net_input["units"], net_input.get("unit_lengths"))
-        return {} if loss is None else {"duration": loss}
+    def auxiliary_loss(self, losses_by_name: Dict[str, Tensor]) -> Any:
+        """Returns the weighted sum of what a model's `auxiliary_losses` are, 0 for none."""
+        return sum(self.auxiliary_weights[name] * loss for name, loss in losses_by_name.items())
 
     def forward(self, model, sample, reduce: bool = True):
         """Returns (mel L1 summed over utterances, number of utterances, logged terms)."""
@@ -129,7 +131,7 @@ class HifiganCriterion(FairseqCriterion):
         real = sample["target"]
         num_frames = self._num_frames(sample, real)
         mel = losses.mel_l1(self.log_mel(real), self.log_mel(fake), num_frames)
-        terms = {"loss": mel, "mel": mel, **self.duration_terms(model, sample)}
+        terms = {"loss": mel, "mel": mel, **model.auxiliary_losses(sample["net_input"])}
         logged = self.logged(sample, terms, real.size(0))
         return mel * real.size(0), real.size(0), logged
 

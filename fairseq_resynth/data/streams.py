@@ -86,7 +86,10 @@ class Streams:
         """
         units = _optional_json(data / "units.json")
         _compare(
-            data / "units.json", self.units, units, ("kmeans_hash", "num_clusters", "unit_hop")
+            data / "units.json",
+            self.units,
+            units,
+            ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop"),
         )
         codes = _optional_json(data / "f0_codes.json")
         if self.num_f0_codes:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fairseq_resynth.data.features import FrameEncoder, LogMelEncoder
 from fairseq_resynth.data.kmeans import KMeans, load_kmeans, require_same_features
 
-FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc", "hf", "torchaudio")
+FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc", "hf", "torchaudio", "vqvae")
 
 
 def build_encoder(
@@ -38,6 +38,11 @@ def build_encoder(
     if feature_type not in FEATURE_TYPES:
         raise ValueError(
             f"--feature-type: found {feature_type!r}, expected one of {', '.join(FEATURE_TYPES)}"
+        )
+    if feature_type == "vqvae":
+        raise ValueError(
+            "vqvae needs no k-means, its codebook has the units: `resynth quantize DATA --feature-type vqvae "
+            "--checkpoint-path CHECKPOINT`"
         )
     if feature_type == "logmel":
         if checkpoint_path is not None or layer is not None:

@@ -1,5 +1,6 @@
 """Speech to content units with a VQ-VAE over raw audio, which needs no k-means."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from fairseq_resynth.data.f0_codes import weights_hash
 from fairseq_resynth.modules.content_vqvae import ContentVqvae
+
+CHUNK = 6000  # units encoded at a time, a minute at 100 Hz
+CONTEXT = 100  # on either side, more than the encoder sees: chunks give what the whole gives
 
 
 class VqvaeUnits:
@@ -49,4 +53,16 @@ class VqvaeUnits:
                 f"wav: found shape {tuple(wav.shape)}, expected (T,) of at least {self.min_samples} samples."
             )
         whole = wav[: len(wav) // self.unit_hop * self.unit_hop].to(self.device)
-        return self.vqvae.encode(whole[None, None])[0].cpu().numpy()
+        window, context = CHUNK * self.unit_hop, CONTEXT * self.unit_hop
+        units = []
+        for start in range(0, len(whole), window):
+            first = max(0, start - context)
+            chunk = whole[first : start + window + context]
+            skipped = (start - first) // self.unit_hop
+            found = self.vqvae.encode(chunk[None, None])[0]
+            units.append(found[skipped : skipped + CHUNK])
+        return torch.cat(units).cpu().numpy()
+
+    def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:
+        """Returns the units of several waveforms, each as alone: (T,) to (U,) int64."""
+        return [self.encode(wav) for wav in wavs]

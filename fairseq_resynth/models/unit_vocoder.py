@@ -103,6 +103,11 @@ class UnitVocoder(BaseFairseqModel):
         log_counts = self.unit_generator.log_durations(collapsed, num_runs)
         return duration_loss(log_counts, counts, num_runs)
 
+    def auxiliary_losses(self, net_input: Dict[str, Any]) -> Dict[str, Tensor]:
+        """Returns {"duration"} for a model with a duration predictor, else {}."""
+        loss = self.duration_loss(net_input["units"], net_input.get("unit_lengths"))
+        return {} if loss is None else {"duration": loss}
+
     def prepare_for_inference_(self, cfg) -> None:
         """Folds weight norm away; fairseq-generate calls this."""
         self.eval()

@@ -59,7 +59,10 @@ class ContentVqvae(nn.Module):
             (quantised (B, dim, T / stride), codes (B, T / stride) int64, commitment loss).
         """
         self._check(wav)
-        return self.quantizer(self.encoder(wav), mask)
+        encoded = self.encoder(wav)
+        # Nearest codes and running means need float32 under autocast, too.
+        with torch.autocast(wav.device.type, enabled=False):
+            return self.quantizer(encoded.float(), mask)
 
     @torch.no_grad()
     def encode(self, wav: Tensor) -> Tensor:

@@ -94,10 +94,10 @@ def gan_step(
     with autocast(real.device, precision):
         objective = criterion.generator_loss if adversarial else criterion.mel_loss
         loss, generator_terms = objective(real, fake)
-        durations = criterion.duration_terms(model, sample)
-        loss = loss + criterion.duration_weight * sum(durations.values())
+        auxiliary = model.auxiliary_losses(sample["net_input"])
+        loss = loss + criterion.auxiliary_loss(auxiliary)
     optimizer.backward(loss * weight)
-    terms |= {**generator_terms, **durations, "loss": loss}
+    terms |= {**generator_terms, **auxiliary, "loss": loss}
     detached = {name: value.detach().float() for name, value in terms.items()}
     return loss.detach(), 1, criterion.logged(sample, detached, 1)
 

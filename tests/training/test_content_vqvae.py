@@ -1,0 +1,116 @@
+"""The content VQ-VAE: trained in fairseq, its units, and the bundle that speaks them."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from small_corpus import ADAM, PLUGIN, TINY_CRITERION, TINY_MODEL, run, write_data
+
+from fairseq_resynth.cli.main import main
+from fairseq_resynth.content_checkpoint import load_content_vqvae
+from fairseq_resynth.interop.vqvae_units import CHUNK, VqvaeUnits
+from fairseq_resynth.modules.content_vqvae import ContentVqvae
+from fairseq_resynth.resynthesizer import Resynthesizer
+
+ARGUMENTS = [
+    "--user-dir", str(PLUGIN), "--task", "content_quantization", *TINY_MODEL, *TINY_CRITERION,
+    *ADAM, "--encoder-width", "8", "--num-codes", "16", "--cpu", "--batch-size", "3",
+    "--segment-size", "3200", "--num-workers", "0", "--log-format", "json", "--seed", "3",
+]  # fmt: skip
+ARGUMENTS[ARGUMENTS.index("unit_hifigan")] = "content_vqvae"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data directory without units; and one of them shorter than a crop."""
+    folder = tmp_path_factory.mktemp("vqvae") / "data"
+    write_data(folder, {"train": [16000, 8000, 20000, 2500, 9000, 12345], "valid": [9000, 8000]})
+    for name in ("units.json", "f0_codes.json", "train.units", "valid.units"):
+        (folder / name).unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vqvae") / "save"
+    arguments = [data, *ARGUMENTS, "--save-dir", folder]
+    run("fairseq-train", *arguments, "--max-update", "4", "--no-epoch-checkpoints")
+    first = torch.load(folder / "checkpoint_last.pt", weights_only=True)
+    # … and it goes on from there with the codebook that it has.
+    done = run("fairseq-train", *arguments, "--max-update", "5", "--no-epoch-checkpoints")
+    return folder / "checkpoint_last.pt", first, done.stderr + done.stdout
+
+
+def test_training_moves_codebook_encoder_and_decoder(trained):
+    path, first, log = trained
+    last = torch.load(path, weights_only=True)["model"]
+    assert int(first["model"]["content_vqvae.quantizer.num_steps"]) == 4
+    assert int(last["content_vqvae.quantizer.num_steps"]) == 5
+    for name in ("content_vqvae.quantizer.codebook", "content_vqvae.encoder.out.weight"):
+        assert not torch.equal(first["model"][name], last[name])
+        difference = (first["model"][name] - last[name]).abs().max()
+        assert difference < 0.5 * first["model"][name].abs().max()  # not drawn anew
+    assert '"valid_commitment"' in log and '"train_commitment"' in log
+
+
+def test_units_and_bundle(trained, data, tmp_path):
+    path = str(trained[0])
+    options = ["--feature-type", "vqvae", "--checkpoint-path", path]
+    assert main(["quantize", str(data), *options]) == 0
+    description = json.loads((data / "units.json").read_text())
+    assert (description["num_clusters"], description["unit_hop"]) == (16, 160)
+    rows = (data / "train.units").read_text().splitlines()
+    assert [len(row.split()) for row in rows] == [100, 50, 125, 15, 56, 77]
+    encoder = VqvaeUnits(load_content_vqvae(path))
+    wav, _ = soundfile.read(data / "wav" / "train_1.wav", dtype="float32")
+    assert encoder.encode(wav).tolist() == [int(unit) for unit in rows[1].split()]
+
+    assert main(["export", path, "--outdir", str(tmp_path / "bundle")]) == 0
+    system = Resynthesizer.from_pretrained(tmp_path / "bundle")
+    speech = system.encode(wav)
+    assert speech.units.tolist() == encoder.encode(wav).tolist()
+    content = load_content_vqvae(tmp_path / "bundle")
+    quantised = content.quantizer.decode(torch.from_numpy(speech.units)[None])
+    with torch.no_grad():
+        expected = system.bundle.generator.generator(quantised).numpy()
+    np.testing.assert_allclose(system.decode(speech.units[None]), expected, atol=1e-6)
+
+
+def test_the_units_of_another_vqvae_are_refused(trained, data):
+    from fairseq_resynth.data.streams import read_streams
+
+    main(["quantize", str(data), "--feature-type", "vqvae", "--checkpoint-path", str(trained[0])])
+    streams = read_streams(data, "units")
+    path = data / "units.json"
+    text = path.read_text()
+    path.write_text(json.dumps(json.loads(text) | {"vqvae_hash": "another"}))
+    with pytest.raises(ValueError, match="vqvae_hash is another, the model was trained with"):
+        streams.check_same_encoders(data)
+    path.write_text(text)
+
+
+def test_long_files_in_chunks_give_what_the_whole_gives():
+    torch.manual_seed(0)
+    vqvae = ContentVqvae(16, 8, 4).eval()
+    vqvae.quantizer.codebook.normal_()
+    wav = torch.randn((CHUNK + 350) * 160) * 0.1
+    whole = vqvae.encode(wav[None, None])[0].numpy()
+    assert np.array_equal(VqvaeUnits(vqvae).encode(wav), whole)
+    with pytest.raises(ValueError, match="at least 160 samples"):
+        VqvaeUnits(vqvae).encode(wav[:100])
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ([], "takes --checkpoint-path"),
+        (["--checkpoint-path", "CKPT", "--kmeans", "x"], "no --kmeans"),
+        (["--checkpoint-path", "nowhere.pt"], "nowhere.pt does not exist"),
+    ],
+)
+def test_wrong_options(options, message, trained, data, capsys):
+    options = [str(trained[0]) if option == "CKPT" else option for option in options]
+    assert main(["quantize", str(data), "--feature-type", "vqvae", *options]) == 2
+    assert message in capsys.readouterr().err
