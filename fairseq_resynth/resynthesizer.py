@@ -1,22 +1,19 @@
 """Speech to streams and back, in Python."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fairseq_resynth.bundle import Bundle, build_bundle, load_bundle
+from fairseq_resynth.conversion import Controls, Target, convert
 from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
-from fairseq_resynth.data.f0 import extract_f0
-from fairseq_resynth.data.f0_codes import encode_f0
-from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.content_encoder import ContentEncoder
 from fairseq_resynth.interop.hub import find_bundle
 from fairseq_resynth.interop.vqvae_units import VqvaeUnits
-from fairseq_resynth.modules.unit_generator import F0_HOP
+from fairseq_resynth.pitch_stream import PitchStream
 from fairseq_resynth.unit_decoder import EncodedSpeech, Speaker, UnitDecoder
 
 
@@ -47,9 +44,8 @@ class Resynthesizer:
         self.streams: Streams = bundle.streams
         self.encoder = encoder
         self.decoder = UnitDecoder(bundle.generator, bundle.streams, device)
-        self.statistics = None
-        if self.streams.speaker_statistics:
-            self.statistics = SpeakerStatistics.from_dict(self.streams.speaker_statistics)
+        self.pitch = PitchStream(bundle.streams, bundle.f0_vqvae)
+        self.statistics = self.pitch.statistics
 
     @classmethod
     def from_checkpoint(
@@ -113,33 +109,22 @@ class Resynthesizer:
         Raises:
             ValueError: not mono, NaN, too short; an unknown speaker; an encoder is missing.
         """
+        wav = self.waveform(wav, sample_rate)
+        units, pitch = self.units(wav), {}
+        if self.pitch.exists:
+            f0 = self.pitch.extract(wav)
+            pitch = self.pitch.encode(f0, self.pitch.entry(f0, speaker), len(units))
+        return EncodedSpeech(units, speaker=speaker, num_samples=len(wav), **pitch)
+
+    def waveform(self, wav: np.ndarray | str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+        """Returns (T,) float32 at 16 kHz of an array or a file; see `encode`."""
+        return _waveform(wav, sample_rate)
+
+    def units(self, wav: np.ndarray) -> np.ndarray:
+        """Returns the (U,) content units of (T,) samples at 16 kHz."""
         if self.encoder is None:
             raise ValueError("to encode, give the k-means of the units (kmeans=…).")
-        wav = _waveform(wav, sample_rate)
-        units = self.encoder.encode(wav)
-        f0_codes = self._encode_f0(wav, len(units), speaker) if self.streams.num_f0_codes else None
-        f0 = None
-        if self.streams.f0_channels:
-            frames = -(-len(units) * self.streams.unit_hop // F0_HOP)
-            f0 = np.atleast_2d(self._normalized_f0(wav, speaker))[:, :frames]
-            f0 = np.pad(f0, ((0, 0), (0, frames - f0.shape[1])))
-        return EncodedSpeech(units, f0_codes, speaker, len(wav), f0)
-
-    def _encode_f0(self, wav: np.ndarray, num_units: int, speaker: str | None) -> np.ndarray:
-        if self.bundle.f0_vqvae is None:
-            raise ValueError(
-                "to encode pitch, give the checkpoint of the F0 quantiser (f0_path=…)."
-            )
-        codes = encode_f0(self.bundle.f0_vqvae, self._normalized_f0(wav, speaker))
-        return codes[: -(-num_units * self.streams.unit_hop // self.streams.f0_code_hop)]
-
-    def _normalized_f0(self, wav: np.ndarray, speaker: str | None) -> np.ndarray:
-        f0 = extract_f0(wav, self.streams.f0_codes.get("f0_method", "yaapt"))
-        if speaker is not None and self.statistics is not None:
-            return self.statistics.normalize(f0, speaker)
-        if not f0.any():
-            return f0
-        return SpeakerStatistics.from_frames([("", f0)]).normalize(f0, None)
+        return self.encoder.encode(wav)
 
     def decode(
         self,
@@ -174,7 +159,7 @@ class Resynthesizer:
         Raises:
             ValueError: the model has no duration predictor, or wants pitch; units outside the table.
         """
-        if self.streams.num_f0_codes or self.streams.f0_channels:
+        if self.pitch.exists:
             raise ValueError("the model wants pitch, and units without repeats come without it.")
         expanded = self.decoder.expand(units, rate)
         return self.decoder.decode_all(
@@ -184,23 +169,25 @@ class Resynthesizer:
     def convert(
         self,
         wav: np.ndarray | str | Path,
-        speaker: str,
+        target: Target,
         source: str | None = None,
         sample_rate: int = SAMPLE_RATE,
+        controls: Controls | None = None,
     ) -> np.ndarray:
         """Says an utterance in another voice; the pitch moves to that voice's statistics.
 
         Args:
             wav: (T,) float in [-1, 1], or a path.
-            speaker: the voice to speak with.
+            target: a speaker of the model; or, for a model on speaker vectors, one or more recordings of
+                somebody else, a second or longer.
             source: who speaks, if the model knows the voice.
             sample_rate: of `wav` in Hz.
+            controls: pitch, rate, durations and style; see `conversion.Controls`.
 
         Returns:
-            (T',) float32 at 16 kHz.
+            (T',) float32 at 16 kHz. `conversion.convert` also tells the streams and what to know of them.
         """
-        encoded = self.encode(wav, source, sample_rate)
-        return self.decoder.decode_all([replace(encoded, speaker=speaker)])[0]
+        return convert(self, self.waveform(wav, sample_rate), target, source, controls).wav
 
 
 def _encoder(

@@ -21,6 +21,7 @@ VERBS = {
     "synthesize": "speak a test set or a file of units, in its own or other voices",
     "resynthesize": "resynthesise recordings in one command",
     "bpe": "shorten units for a language model, without loss",
+    "convert": "say recordings in another voice, melody or rhythm",
     "import": "take over a checkpoint of speech-resynthesis or a code HiFi-GAN",
     "export": "publish a trained system as one folder",
     "encode": "compress speech to about 150 bits a second",

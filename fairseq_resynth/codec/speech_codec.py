@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fairseq_resynth.chunked_synthesis import OFFLINE_UNITS, ChunkDecoder
 from fairseq_resynth.codec.bitstream import (
     FileReader,
     FileWriter,
@@ -15,7 +16,6 @@ from fairseq_resynth.codec.bitstream import (
     write_bytes,
 )
 from fairseq_resynth.codec.blocks import BlockEncoder
-from fairseq_resynth.codec.chunks import ChunkDecoder
 from fairseq_resynth.codec.entropy_model import EntropyModel
 from fairseq_resynth.codec.errors import CodecError
 from fairseq_resynth.codec.payload import SAMPLES_MORE
@@ -25,7 +25,6 @@ from fairseq_resynth.resynthesizer import Resynthesizer
 from fairseq_resynth.unit_decoder import Speaker
 
 ENTROPY_FILE = "entropy.safetensors"
-OFFLINE_UNITS = 1500  # units decoded at once; longer files are cut, so that an hour fits the memory
 
 
 class SpeechCodec:
@@ -214,14 +213,6 @@ class SpeechCodec:
             )
         return voice if streams.speakers or streams.speaker_dim else None
 
-    def _name(self, speaker: Speaker | None) -> str | None:
-        """Returns the name of a voice that has F0 statistics, else None."""
-        names, statistics = self.resynthesizer.streams.speakers, self.resynthesizer.statistics
-        if isinstance(speaker, int) and 0 <= speaker < len(names):
-            speaker = names[speaker]
-        known = isinstance(speaker, str) and speaker in statistics.speakers
-        return speaker if known else None
-
     def _controlled(
         self, code: SpeechCode, speaker: Speaker | None, pitch: str | None, rate: float
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -232,11 +223,11 @@ class SpeechCodec:
                 f"{'one' if streams.num_f0_codes else 'none'}"
             )
         if pitch is not None:
-            system = self.resynthesizer
-            if codes is None or system.statistics is None:
-                raise ValueError("--pitch needs a bundle with a pitch stream and F0 statistics")
-            entry = system.statistics.entry(self._name(speaker))
-            codes = change_pitch(codes, pitch, system.pitch.representation, entry)
+            pitches = self.resynthesizer.pitch
+            if codes is None:
+                raise ValueError("--pitch needs a bundle with a pitch stream")
+            entry = pitches.voice_entry(speaker)
+            codes = change_pitch(codes, pitch, pitches.representation, entry)
         span = max(1, streams.f0_code_hop // streams.unit_hop)
         return change_rate(code.units, codes, rate, span)
 

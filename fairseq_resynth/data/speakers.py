@@ -10,14 +10,16 @@ from fairseq_resynth.data.files import read_json, write_json
 
 # Hz. A deviation below it comes of a handful of frames and would blow up what is divided by it.
 STD_FLOOR = 1.0
+F0Entry = dict[str, float]
 
 
 class SpeakerStatistics:
     """F0 mean and standard deviation over voiced frames, in Hz, of each speaker and of all together.
 
     Args:
-        speakers: {name: {"f0_mean", "f0_std", "num_voiced"}}.
-        overall: the same three of all speakers together.
+        speakers: {name: {"f0_mean", "f0_std", "log_f0_mean", "log_f0_std", "num_voiced"}}, of the natural
+            logarithm of Hz the two in the middle, which older files lack.
+        overall: the same of all speakers together.
     """
 
     def __init__(self, speakers: dict[str, dict[str, float]], overall: dict[str, float]):
@@ -77,9 +79,11 @@ class SpeakerStatistics:
         for name, f0 in rows:
             voiced = np.asarray(f0, dtype=np.float64)
             voiced = voiced[voiced > 0]
-            moments = np.array([len(voiced), voiced.sum(), np.square(voiced).sum()])
+            logs = np.log(voiced)
+            sums_of = (voiced, np.square(voiced), logs, np.square(logs))
+            moments = np.array([len(voiced), *[values.sum() for values in sums_of]])
             sums[name] = sums.get(name, 0) + moments
-        total = sum(sums.values(), np.zeros(3))
+        total = sum(sums.values(), np.zeros(5))
         if not total[0]:
             raise ValueError(
                 "no voiced frame in any utterance: is it speech, and is the F0 range right?"
@@ -91,16 +95,21 @@ class SpeakerStatistics:
         }
         return cls(speakers, overall)
 
-    def _pair(self, name: str | None) -> tuple[float, float]:
+    def entry(self, name: str | None) -> F0Entry:
+        """Returns a speaker's statistics; None: those of all.
+
+        Raises:
+            ValueError: unknown speaker, with those there are.
+        """
         if name is None:
-            entry = self.overall
-        elif name in self.speakers:
-            entry = self.speakers[name]
-        else:
-            known = ", ".join(sorted(self.speakers)[:20]) + (
-                " …" if len(self.speakers) > 20 else ""
-            )
-            raise ValueError(f"unknown speaker {name!r}; the F0 statistics have {known}")
+            return self.overall
+        if name in self.speakers:
+            return self.speakers[name]
+        known = ", ".join(sorted(self.speakers)[:20]) + (" …" if len(self.speakers) > 20 else "")
+        raise ValueError(f"unknown speaker {name!r}; the F0 statistics have {known}")
+
+    def _pair(self, name: str | None) -> tuple[float, float]:
+        entry = self.entry(name)
         return entry["f0_mean"], max(entry["f0_std"], STD_FLOOR)
 
     def normalize(self, f0: np.ndarray, name: str | None) -> np.ndarray:
@@ -136,11 +145,18 @@ class SpeakerStatistics:
         return np.where(at_mean, np.float32(self._pair(target)[0]), moved)
 
 
-def _entry(moments: np.ndarray) -> dict[str, float]:
-    count, first, second = (float(value) for value in moments)
-    mean = first / count
+def _entry(moments: np.ndarray) -> F0Entry:
+    count, *sums = (float(value) for value in moments)
+
+    def mean_and_std(first: float, second: float) -> tuple[float, float]:
+        mean = first / count
+        return mean, float(np.sqrt(max(second / count - mean**2, 0.0)))
+
+    (mean, std), (log_mean, log_std) = mean_and_std(*sums[:2]), mean_and_std(*sums[2:])
     return {
         "f0_mean": mean,
-        "f0_std": float(np.sqrt(max(second / count - mean**2, 0.0))),
+        "f0_std": std,
+        "log_f0_mean": log_mean,
+        "log_f0_std": log_std,
         "num_voiced": int(count),
     }

@@ -5,13 +5,18 @@ from typing import List
 
 from fairseq.models import register_model
 
+from fairseq_resynth.data.f0 import F0_HOP
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.models.unit_vocoder import UnitVocoder, UnitVocoderConfig, build_unit_generator
 from fairseq_resynth.modules.hifigan import HifiganGenerator
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
-# The paper's upsamplings (rates, kernels) by the samples of a unit.
-UPSAMPLINGS = {320: ("5,4,4,2,2", "11,8,8,4,4"), 160: ("5,4,2,2,2", "11,8,4,4,4")}
+# The paper's upsamplings (rates, kernels) by the samples of a frame; 80 is ours, for continuous F0.
+UPSAMPLINGS = {
+    320: ("5,4,4,2,2", "11,8,8,4,4"),
+    160: ("5,4,2,2,2", "11,8,4,4,4"),
+    80: ("5,4,2,2", "11,8,4,4"),
+}
 
 
 @dataclass
@@ -74,7 +79,7 @@ def build_generator(cfg: UnitHifiganConfig, streams: Streams) -> UnitGenerator:
     Raises:
         ValueError: sizes that do not fit each other or the streams.
     """
-    rates, kernels = _upsampling(cfg, streams.unit_hop)
+    rates, kernels = _upsampling(cfg, F0_HOP if streams.f0_channels else streams.unit_hop)
     dilations = [
         parse_sizes(sizes, "resblock-dilation-sizes")
         for sizes in cfg.resblock_dilation_sizes.split(";")

@@ -1,0 +1,125 @@
+"""Conversion of whole folders: what is there is reused, what fails is named."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairseq_resynth.conversion import Controls, convert
+from fairseq_resynth.data.audio import write_audio
+from fairseq_resynth.data.files import file_hash, read_json, write_json
+from fairseq_resynth.data.preprocess import find_sources
+from fairseq_resynth.references import find_voice
+from fairseq_resynth.resynthesizer import Resynthesizer
+
+
+@dataclass
+class ConversionOutcome:
+    """What a run did; `failed` and `notes` map files to reasons and to sentences."""
+
+    written: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+
+def find_inputs(source: str | Path, outdir: str | Path) -> dict[str, Path]:
+    """Returns {name in the output folder: path} of a file or of the audio in a folder.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, or two files that differ only in their suffix.
+    """
+    source = Path(source)
+    if source.is_file():
+        return {source.stem: source}
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source} does not exist")
+    files = find_sources(source, outdir)
+    found = {file.with_suffix("").as_posix(): source / file for file in files}
+    if len(found) < len(files):
+        raise ValueError(f"{source} holds files that differ only in their suffix: rename them")
+    return found
+
+
+def parse_target(text: str) -> str | list[str]:
+    """Splits `A.wav,B.wav`; a name or one file is returned as it is."""
+    parts = [part for part in text.split(",") if part]
+    several = len(parts) > 1 and not Path(text).is_file()
+    return parts if several else text
+
+
+def _hashed(option: str | None) -> str | None:
+    """A file's content stands for it in what a run depends on."""
+    name, _, path = (option or "").partition("=")
+    path = path or name
+    return f"{option} {file_hash(path)}" if Path(path).is_file() else option
+
+
+def convert_files(
+    system: Resynthesizer,
+    inputs: dict[str, Path],
+    outdir: str | Path,
+    target: str | list[str] | None,
+    source: str | None,
+    controls: Controls,
+    advance: Callable[[], object] = lambda: None,
+) -> ConversionOutcome:
+    """Converts every input into `outdir`/name.wav; the same settings again continue where it stopped.
+
+    Args:
+        system: the models.
+        inputs: see `find_inputs`.
+        outdir: made if it is not there.
+        target: a speaker of the model or recordings of one person; None: the source.
+        source: who speaks, if the model knows the voice.
+        controls: what else changes.
+        advance: called after each file.
+
+    Raises:
+        ValueError: the target or a control is impossible.
+    """
+    outdir, outcome = Path(outdir), ConversionOutcome()
+    voice = target and find_voice(target, system.streams, system.statistics)
+    settings = _settings(system, target, source, controls)
+    record = outdir / "conversion.json"
+    same = record.is_file() and read_json(record) == settings
+    write_json(record, settings)
+    for name, path in inputs.items():
+        out = outdir / f"{name}.wav"
+        if same and out.is_file() and out.stat().st_mtime >= path.stat().st_mtime:
+            outcome.reused += 1
+        else:
+            out.unlink(missing_ok=True)  # of other settings
+            _convert_file(system, path, out, (voice, source, controls), outcome)
+        advance()
+    return outcome
+
+
+def _settings(
+    system: Resynthesizer, target: str | list[str] | None, source: str | None, controls: Controls
+) -> dict[str, Any]:
+    targets = [target] if isinstance(target, str) else target or []
+    values = {**asdict(controls), "pitch": _hashed(controls.pitch)}
+    return {
+        "bundle": system.bundle.identity,
+        "target": [_hashed(one) for one in targets],
+        "source": source,
+        **values,
+        "durations": _hashed(controls.durations),
+    }
+
+
+def _convert_file(
+    system: Resynthesizer, path: Path, out: Path, how: tuple, outcome: ConversionOutcome
+) -> None:
+    try:
+        done = convert(system, system.waveform(path), *how)
+    except (ValueError, OSError) as error:
+        outcome.failed[str(path)] = str(error)
+        return
+    write_audio(out, done.wav)
+    outcome.written += 1
+    outcome.seconds += len(done.wav) / system.streams.sample_rate
+    if done.notes:
+        outcome.notes[str(path)] = list(done.notes)
