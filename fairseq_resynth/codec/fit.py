@@ -37,10 +37,7 @@ _LEAST = {
 
 def _shifted(rows: Sequence[np.ndarray], by: int, filler: int) -> np.ndarray:
     """Concatenates the rows, each moved `by` places to the right."""
-    moved = [
-        np.concatenate([np.full(min(by, len(row)), filler), row[: len(row) - by if by else None]])
-        for row in rows
-    ]
+    moved = [np.concatenate([np.full(by, filler), row])[: len(row)] for row in rows]
     return np.concatenate(moved).astype(np.int64)
 
 

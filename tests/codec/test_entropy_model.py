@@ -11,7 +11,7 @@ import pytest
 import torch
 from codec_models import NO_NETWORK, network_model, released, tables_model, with_f0
 
-from fairseq_resynth.codec.bitstream import SpeechCode, write_bytes
+from fairseq_resynth.codec.bitstream import SpeechCode, read_bytes, write_bytes
 from fairseq_resynth.codec.entropy_model import EntropyModel, Settings
 from fairseq_resynth.codec.fit import Utterance, fit_entropy_model
 from fairseq_resynth.codec.integer_math import GATE_BITS
@@ -126,6 +126,19 @@ def test_fitting_refuses_nothing_and_units_beyond_the_alphabet():
         fit_entropy_model([Utterance("row 7", np.array([1, 100]))], Settings(100), NO_NETWORK)
     with pytest.raises(ValueError, match="multiple of the unit hop"):
         Settings(100, unit_hop=320, f0_code_hop=1000)
+
+
+@pytest.mark.parametrize("units", [[0], [0, 0, 0], [3], [1, 0], [2, 2, 1, 0, 3]])
+def test_models_of_next_to_nothing_work(units):
+    rows = [Utterance("a", np.array(units), np.array([1])), Utterance("b", np.array(units[:1]))]
+    sizes = Settings(max(units) + 1, num_f0_codes=2)
+    options = TrainingOptions(hidden_size=8, embedding_size=4, run_size=4, updates=2)
+    model = fit_entropy_model(rows, sizes, options)
+    model.check()
+    code = SpeechCode(np.array([*units, 7, *units]), np.array([1, 0, 5]))
+    found = read_bytes(model, b"0" * 16, write_bytes(model, b"0" * 16, code))
+    assert found.units.tolist() == code.units.tolist()
+    assert found.f0_codes.tolist() == code.f0_codes.tolist()
 
 
 def content_rate(model: EntropyModel, rows) -> float:
