@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fairseq_resynth.data.files import file_hash
+from fairseq_resynth.data.files import file_hash, write_text
 from fairseq_resynth.evaluation.metric import Metric, Recording, Utterance
 from fairseq_resynth.evaluation.pairing import Pair
 
@@ -58,12 +59,10 @@ class Cache:
             self._read()
 
     def _read(self) -> None:
-        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                key, values = json.loads(line)
-                self.values[key] = values
-        lines = (json.dumps(item) + "\n" for item in self.values.items())
-        self.path.write_text("".join(lines), encoding="utf-8")  # without the torn line
+        whole, _, torn = self.path.read_text(encoding="utf-8").rpartition("\n")
+        self.values = dict(json.loads(line) for line in whole.splitlines())
+        if torn:
+            write_text(self.path, whole + "\n" if whole else "")
 
     def add(self, key: str, values: dict[str, Any]) -> None:
         """Keeps a value, on disk before it returns."""
@@ -104,6 +103,7 @@ def _initialise(metrics: list[Metric]) -> None:
     import torch
 
     torch.set_num_threads(1)  # the workers share the cores
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops them, without a traceback each
     _metrics[:] = metrics
 
 
@@ -173,6 +173,8 @@ def _run(
             ) from error
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # or leaving would wait for what they have begun
             raise
 
 

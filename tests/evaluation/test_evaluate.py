@@ -4,6 +4,10 @@ import csv
 import json
 import math
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -250,3 +254,31 @@ def test_every_setting_is_part_of_the_cache_key(wavs):
     spoken = Job("s", job.pair, "words")
     assert _key(metric, job, hashes) != _key(metric, spoken, hashes)
     assert _key(metric, job, hashes) != _key(metric, job, {path: "other"})
+
+
+def test_interrupted_workers_stop_and_the_same_command_continues(wavs, tmp_path):
+    wav, _ = soundfile.read(wavs / "ann/one.wav")
+    for folder in ("made", "real"):
+        (tmp_path / folder).mkdir()
+        for number in range(12):
+            soundfile.write(tmp_path / folder / f"u{number}.wav", wav * (1 - number / 20), 16000)
+    out = tmp_path / "r"
+    program = [sys.executable, "-m", "fairseq_resynth.cli.main", "evaluate", "--audio", "none"]
+    program += ["--generated", f"made={tmp_path / generated.name}", "--workers", "2"]
+    program += [
+        "--reference",
+        str(tmp_path / wavs.name),
+        "--metrics",
+        "f0,mcd",
+        "--outdir",
+        str(out),
+    ]
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out / "cache.jsonl").is_file():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command continues" in error
+    kept = len((out / "cache.jsonl").read_text().splitlines())
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert 0 < kept and f"{kept} values reused" in done.stdout
