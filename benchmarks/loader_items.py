@@ -3,8 +3,9 @@
     python benchmarks/loader_items.py [--items 2000] [--crops 60] [--segment-size 8960] [--json]
 
 The embedded speech as 16 kHz wavs, crops of 8960 samples, random streams of the right lengths (the
-values do not change the time). `cache` is what fairseq-train's loader does for an item; `yaapt` is the same item and
-the F0 of its crop, as the original's data set computes it each time. The two alternate, in processor seconds.
+values do not change the time). `cache` is what fairseq-train's loader does for an item; `yaapt` is the
+same item and the F0 of its crop, as the original's data set computes it each time. The two alternate, in
+processor seconds.
 """
 
 import argparse
