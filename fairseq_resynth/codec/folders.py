@@ -99,12 +99,16 @@ def encode_all(
         if path is None:
             members.append((source.name, data))
         else:
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(data)
+            _write(path, data)
         outcome.written += 1
         outcome.bytes += len(data)
         progress()
     return outcome, members
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _is_current(codec: SpeechCodec, path: Path, source: Path) -> bool:
