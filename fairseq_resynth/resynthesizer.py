@@ -169,10 +169,11 @@ class Resynthesizer:
     def convert(
         self,
         wav: np.ndarray | str | Path,
-        target: Target,
+        target: Target | None = None,
         source: str | None = None,
         sample_rate: int = SAMPLE_RATE,
         controls: Controls | None = None,
+        speaker: str | None = None,
     ) -> np.ndarray:
         """Says an utterance in another voice; the pitch moves to that voice's statistics.
 
@@ -183,11 +184,15 @@ class Resynthesizer:
             source: who speaks, if the model knows the voice.
             sample_rate: of `wav` in Hz.
             controls: pitch, rate, durations and style; see `conversion.Controls`.
+            speaker: a speaker of the model, another word for `target`.
 
         Returns:
             (T',) float32 at 16 kHz. `conversion.convert` also tells the streams and what to know of them.
         """
-        return convert(self, self.waveform(wav, sample_rate), target, source, controls).wav
+        if (target is None) == (speaker is None):
+            raise ValueError("give the voice to speak with: target=… or speaker=…, one of the two.")
+        wav = self.waveform(wav, sample_rate)
+        return convert(self, wav, target if speaker is None else speaker, source, controls).wav
 
 
 def _encoder(

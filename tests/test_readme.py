@@ -98,7 +98,7 @@ def test_speaking_in_python_and_on_the_command_line(trained):
     assert len(list((trained / "out" / "others").rglob("*.wav"))) == 2 * rows
     script = "\n".join(commands(section("Speak"), "python"))
     script += (
-        "\nprint(wav.shape, wav.dtype, len(resynthesizer.convert(wav[0, 0], target='russian')))"
+        "\nprint(wav.shape, wav.dtype, len(resynthesizer.convert(wav[0, 0], speaker='russian')))"
     )
     shape = shell(f"{shlex.quote(sys.executable)} -W ignore -c {shlex.quote(script)}", trained)
     assert re.search(r"\(1, 1, \d+\) float32 \d+", shape)
