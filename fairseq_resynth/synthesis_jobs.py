@@ -123,6 +123,7 @@ def _dataset_job(dataset: UnitDataset, row: int) -> Job:
         dataset.f0_codes[row] if dataset.f0_codes is not None else None,
         dataset.speakers.voice(row) if dataset.speakers is not None else None,
         int(dataset.manifest.num_samples[row]),
+        f0=dataset.f0[row] if dataset.f0 is not None else None,
         style=styles[dataset.styles[row]] if dataset.styles is not None else None,
     )
     return Job(dataset.manifest.name(row), speech, dataset.manifest.path(row))

@@ -76,7 +76,8 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
         export_graph(bundle, args.outdir, args.to)
         return []
     streams = bundle.streams
-    if streams is not None and streams.num_f0_codes and bundle.f0_vqvae is None:
+    needs_f0 = streams is not None and streams.num_f0_codes and "edges" not in streams.f0_codes
+    if needs_f0 and bundle.f0_vqvae is None:
         raise ValueError("the model has a pitch stream: give the F0 quantiser's checkpoint, --f0.")
     if Path(args.checkpoint).resolve() == Path(args.outdir).resolve():
         raise ValueError(f"--outdir {args.outdir} is the bundle itself: give another folder.")

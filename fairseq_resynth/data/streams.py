@@ -14,6 +14,7 @@ MADE_BY = {
     "f0_codes.json": "quantize-f0",
     "speaker_vectors.json": "speakers",
 }
+F0_KEYS = ("vqvae_hash", "quantizer_hash", "num_codes")
 SPEAKER_INPUTS = ("table", "vector")
 
 
@@ -93,7 +94,9 @@ class Streams:
         )
         codes = _optional_json(data / "f0_codes.json")
         if self.num_f0_codes:
-            _compare(data / "f0_codes.json", self.f0_codes, codes, ("vqvae_hash", "num_codes"))
+            _compare(data / "f0_codes.json", self.f0_codes, codes, F0_KEYS)
+        if self.f0_channels and codes:
+            _compare(data / "f0_codes.json", self.f0_codes, codes, ("representation",))
         if self.speaker_dim:
             vectors = _optional_json(data / "speaker_vectors.json")
             _compare(

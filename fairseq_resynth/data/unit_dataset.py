@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fairseq_resynth.data.audio import read_audio
+from fairseq_resynth.data.f0_tracks import F0Tracks
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.segment import check_segment_size, crop_start
 from fairseq_resynth.data.speaker_stream import SpeakerTable, SpeakerVectors, read_names
@@ -64,6 +65,9 @@ class UnitDataset(UtteranceDataset):
         if streams.num_f0_codes:
             self.f0_codes = read_integer_rows(data / f"{split}.f0", rows, "resynth quantize-f0")
             self._check_f0_codes(data / f"{split}.f0")
+        self.f0 = None
+        if streams.f0_channels:
+            self.f0 = F0Tracks(data, split, streams, self.manifest)
         self.speakers = self.styles = None
         if streams.speaker_dim:
             mean_rate = speaker_mean_rate if segment_size else None
@@ -113,7 +117,7 @@ class UnitDataset(UtteranceDataset):
             )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns tensors: units (U,), f0_codes (F,), speaker () or (D,), style (), wav (U * unit_hop,)."""
+        """Returns tensors: units (U,), f0_codes (F,) or f0 (C, N), speaker () or (D,), style (), wav (T,)."""
         index = int(index)
         hop = self.streams.unit_hop
         length = int(self.lengths[index])
@@ -125,6 +129,8 @@ class UnitDataset(UtteranceDataset):
         if self.f0_codes is not None:
             code_hop = self.streams.f0_code_hop
             item["f0_codes"] = self._crop(self.f0_codes, index, start, length, code_hop)
+        if self.f0 is not None:
+            item["f0"] = self.f0.crop(index, start, length)
         if self.speakers is not None:
             item["speaker"] = self.speakers.tensor(index, self.epoch)
         if self.styles is not None:
@@ -143,15 +149,17 @@ class UnitDataset(UtteranceDataset):
         """Batches items, the shorter ones padded with zeros.
 
         Returns:
-            {"id": (B,), "net_input": {"units": (B, U), "f0_codes": (B, F), "speaker": (B,) or
-            (B, D), "style": (B,), "unit_lengths":
-            (B,) when lengths differ}, "target": (B, 1, T) or None}; empty for no items.
+            {"id": (B,), "net_input": {"units": (B, U), "f0_codes": (B, F) or "f0": (B, C, N),
+            "speaker": (B,) or (B, D), "style": (B,), "unit_lengths": (B,) when lengths differ}, "target":
+            (B, 1, T) or None}; empty for no items.
         """
         if not items:
             return {}
         net_input: dict[str, torch.Tensor] = {"units": _pad([item["units"] for item in items])}
         if self.f0_codes is not None:
             net_input["f0_codes"] = _pad([item["f0_codes"] for item in items])
+        if self.f0 is not None:
+            net_input["f0"] = _pad([item["f0"].T for item in items]).transpose(1, 2)
         for name in ("speaker", "style"):
             if name in items[0]:
                 net_input[name] = torch.stack([item[name] for item in items])

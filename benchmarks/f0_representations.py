@@ -1,0 +1,76 @@
+"""How well each F0 representation gives F0 back, without a vocoder: errors against the tracker's own F0.
+
+usage: python benchmarks/f0_representations.py DATA F0_CHECKPOINT [--split test]
+
+DATA holds the outputs of `resynth f0` and `resynth quantize`. Prints a Markdown table. Bits a second are of
+codes drawn independently (their entropy), without a context model.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_resynth.bundle import load_f0_quantizer
+from fairseq_resynth.data.f0 import F0Cache
+from fairseq_resynth.data.f0_code_writer import fit_quantiles
+from fairseq_resynth.data.f0_representation import ContinuousF0, VqvaeF0
+from fairseq_resynth.data.files import read_json
+from fairseq_resynth.data.manifest import read_manifest
+from fairseq_resynth.data.speakers import SpeakerStatistics
+
+
+def measure(representation, rows, hop: int) -> dict[str, float]:
+    """Returns voicing errors, gross errors (above 20 %), RMSE in semitones and bits a second."""
+    voicing, gross, squares, codes = [], [], [], []
+    for f0, entry in rows:
+        values = representation.encode(f0, entry)
+        back = representation.decode(values, entry)[: len(f0)]
+        back = np.pad(back, (0, len(f0) - len(back)))
+        voicing.append((f0 > 0) != (back > 0))
+        both = (f0 > 0) & (back > 0)
+        gross.append(np.abs(back[both] / f0[both] - 1) > 0.2)
+        squares.append(np.square(12 * np.log2(back[both] / f0[both])))
+        codes.append(values.ravel() if hop else np.zeros(1))
+    _, counts = np.unique(np.concatenate(codes), return_counts=True)
+    shares = counts / counts.sum()
+    bits = -(shares * np.log2(shares)).sum() * 16000 / hop if hop else float("nan")
+    return {
+        "voicing errors, %": 100 * np.concatenate(voicing).mean(),
+        "gross errors, %": 100 * np.concatenate(gross).mean(),
+        "RMSE, semitones": np.sqrt(np.concatenate(squares).mean()),
+        "bits a second": bits,
+    }
+
+
+def main() -> None:
+    """Measures all of them on one split."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("f0_checkpoint")
+    parser.add_argument("--split", default="test")
+    args = parser.parse_args()
+    manifest = read_manifest(args.data / f"{args.split}.tsv")
+    names = (args.data / f"{args.split}.speaker").read_text().splitlines()
+    statistics = SpeakerStatistics.load(args.data / "speakers.json")
+    cache = F0Cache(args.data, args.split, manifest)
+    rows = [(cache[row], statistics.entry(name.strip())) for row, name in enumerate(names)]
+    f0_vqvae = load_f0_quantizer(args.f0_checkpoint)
+    found = {
+        f"vqvae ({f0_vqvae.num_codes} codes)": (VqvaeF0(f0_vqvae), 80 * f0_vqvae.stride),
+        "continuous": (ContinuousF0(), 0),
+    }
+    unit_hop = read_json(args.data / "units.json")["unit_hop"]
+    for bins in (8, 16, 32, 64):
+        for hop in (unit_hop, 1280):
+            quantile = fit_quantiles(args.data, bins, hop)[0]
+            found[f"quantile ({bins} bins, {16000 / hop:g} Hz)"] = (quantile, hop)
+    results = {name: measure(made, rows, hop) for name, (made, hop) in found.items()}
+    print("| representation | " + " | ".join(next(iter(results.values()))) + " |")
+    print("|---|" + "---:|" * 4)
+    for name, figures in results.items():
+        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in figures.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()
