@@ -171,7 +171,7 @@ def _run(
                 "a worker process died, perhaps for want of memory: give fewer --workers; what was "
                 "measured is kept"
             ) from error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit):
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
                 worker.terminate()  # or leaving would wait for what they have begun
