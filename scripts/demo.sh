@@ -56,7 +56,10 @@ resynth export "$out/checkpoints/checkpoint_last.pt" --f0 "$out/f0_checkpoints/c
 step "6 Synthesis: the held-out utterances, then each in the four other voices"
 resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/resynthesised"
 resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/converted" --vc
-step "7 Figures on held-out utterances, and the page"
+step "7 Codec: a context model of the streams, and the bits it needs for the held-out ones"
+resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.safetensors"
+resynth codec-bench "$data" --model "$out/bundle/entropy.safetensors"
+step "8 Figures on held-out utterances, and the page"
 python examples/asterisk/demo_report.py "$data" "$out/bundle" "$out/resynthesised" \
   "$out/converted" "$out"
 printf '\nwavs:  %s, %s\nlisten: open %s\n' "$out/resynthesised" "$out/converted" "$out/index.html"

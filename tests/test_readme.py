@@ -90,12 +90,17 @@ def test_speaking_in_python_and_on_the_command_line(trained):
     (trained / "examples").symlink_to(REPOSITORY / "examples")
     (trained / "fairseq_resynth").symlink_to(PLUGIN)
     binaries = Path(sys.executable).parent
-    for command in commands(section("Speak")):
+    said = commands(section("Speak")) + commands(section("Compress, convert, measure"))
+    for command in said:
         shell(command.replace(".venv/bin", str(binaries)), trained)
     rows = len((trained / "data" / "test.tsv").read_text().splitlines()) - 1
     assert len(list((trained / "out" / "generate").rglob("*.wav"))) == rows > 0
     assert len(list((trained / "out" / "own").rglob("*_reference.wav"))) == rows
     assert len(list((trained / "out" / "others").rglob("*.wav"))) == 2 * rows
+    assert 20 < (trained / "out" / "speech.rsyn").stat().st_size < 400
+    assert (trained / "out" / "speech.wav").is_file()
+    assert list((trained / "out" / "russian").glob("*.wav"))
+    assert (trained / "out" / "report" / "index.html").is_file()
     script = "\n".join(commands(section("Speak"), "python"))
     script += (
         "\nprint(wav.shape, wav.dtype, len(resynthesizer.convert(wav[0, 0], speaker='russian')))"
