@@ -54,12 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peak-normalize", action="store_true", help="scale every file to a peak of 0.95"
     )
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="of the arithmetic; bfloat16 is three times as fast with AMX (%(default)s)",
-    )
+    precisions = {"choices": ("float32", "bfloat16"), "default": "float32"}
+    parser.add_argument("--precision", **precisions, help="bfloat16: faster with AMX (%(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (%(default)s)")
     add_json(parser)
 
