@@ -64,6 +64,7 @@ class _Finder:
             self.by_stem[PurePosixPath(_bare(name)).name].append(name)
 
     def candidates(self, reference: str) -> list[str]:
+        """Returns the names that a line of a list may mean: by path, by the path's end, by stem."""
         bare = _bare(reference)
         if bare in self.by_path:
             return self.by_path[bare]

@@ -69,17 +69,20 @@ class UnitDataset(UtteranceDataset):
         if streams.f0_channels:
             self.f0 = F0Tracks(data, split, streams, self.manifest)
         self.speakers = self.styles = None
+        self._read_voices(data, split, speaker_mean_rate if segment_size else None, seed)
+        self.lengths = self.units.lengths * streams.unit_hop
+        limit = segment_size or self.lengths.max(initial=0)
+        sizes = np.minimum(self.lengths, limit) // streams.unit_hop
+        super().__init__(sizes, segment_size > 0, seed)
+
+    def _read_voices(self, data: Path, split: str, mean_rate: float | None, seed: int) -> None:
+        streams, rows = self.streams, len(self.manifest)
         if streams.speaker_dim:
-            mean_rate = speaker_mean_rate if segment_size else None
             self.speakers = SpeakerVectors(data, split, streams, rows, mean_rate, seed)
         elif streams.speakers:
             self.speakers = SpeakerTable(data, split, streams, rows)
         if streams.styles:
             self.styles = read_names(data / f"{split}.style", rows, streams.styles, "style")
-        self.lengths = self.units.lengths * streams.unit_hop
-        limit = segment_size or self.lengths.max(initial=0)
-        sizes = np.minimum(self.lengths, limit) // streams.unit_hop
-        super().__init__(sizes, segment_size > 0, seed)
 
     def _check_units(self, path: Path) -> None:
         if self.units.maximum >= self.streams.num_units:
