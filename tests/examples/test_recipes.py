@@ -98,9 +98,18 @@ def test_vctk(layout, tmp_path):
 
 @pytest.mark.slow
 def test_hylee(tmp_path):
+    """The hub's layout: parquet files whose rows hold encoded audio."""
     pytest.importorskip("datasets")
+    from pyarrow import Table, parquet
+
+    rows = []
     for number, clip in enumerate(clips(12)):
-        convert(clip, tmp_path / "dataset" / "train" / f"{number}.wav", 48000, channels=2)
+        convert(clip, tmp_path / "stereo" / f"{number}.wav", 48000, channels=2)
+        audio = (tmp_path / "stereo" / f"{number}.wav").read_bytes()
+        rows.append({"audio": {"bytes": audio, "path": f"{number}.wav"}})
+    (tmp_path / "dataset" / "data").mkdir(parents=True)
+    path = tmp_path / "dataset" / "data" / "train-00000-of-00001.parquet"
+    parquet.write_table(Table.from_pylist(rows), path)
     out = tmp_path / "out"
     run_recipe("hylee", out, DATASET=str(tmp_path / "dataset"), HF_HOME=str(tmp_path / "hf"))
     assert soundfile.info(out / "audio" / "audio_0_0000.flac").samplerate == 16000
