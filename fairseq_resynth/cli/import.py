@@ -29,9 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="speakers, one a line; default: speakers.txt beside the weights, else 0, 1, 2, …",
     )
+    parser.add_argument(
+        "--training-list",
+        metavar="FILE",
+        help="instead of --speakers: the list that it was trained on, whose paths name the speakers",
+    )
     parser.add_argument("--styles", metavar="FILE", help="styles likewise; default: styles.txt")
     parser.add_argument(
         "--f0-stats", type=Path, metavar="FILE", help="F0 statistics (f0_stats.pth)"
+    )
+    parser.add_argument(
+        "--f0-stats-speakers",
+        metavar="FILE",
+        help="names that the statistics' numbers stand for, when their list was another",
     )
     parser.add_argument(
         "--f0-quantizer", type=Path, metavar="DIR", help="when it is not inside the checkpoint"
@@ -51,14 +61,16 @@ def run(args: argparse.Namespace) -> int:
     """Reads everything, then writes the folder."""
     from fairseq_resynth.bundle import save_bundle
     from fairseq_resynth.interop.code_hifigan import import_code_hifigan
-    from fairseq_resynth.interop.published import read_names, read_published
+    from fairseq_resynth.interop.published import read_published
     from fairseq_resynth.interop.speech_resynthesis import ImportOptions, import_speech_resynthesis
+    from fairseq_resynth.interop.table_names import read_names
 
     options = ImportOptions(
         args.config,
-        read_names(args.speakers) if args.speakers else None,
+        _speakers(args),
         read_names(args.styles) if args.styles else None,
         args.f0_stats,
+        read_names(args.f0_stats_speakers) if args.f0_stats_speakers else None,
         args.f0_quantizer,
         args.f0_code_hop,
     )
@@ -82,6 +94,20 @@ def run(args: argparse.Namespace) -> int:
     summary["identity"] = save_bundle(args.outdir, bundle)
     report(args, summary, _lines(args, bundle, summary))
     return 0
+
+
+def _speakers(args: argparse.Namespace) -> tuple[str, ...] | None:
+    from fairseq_resynth.interop.published import read_published
+    from fairseq_resynth.interop.table_names import names_of_list, read_names
+
+    if args.speakers and args.training_list:
+        raise ValueError("--speakers and --training-list both name the speakers: give one.")
+    if args.speakers:
+        return read_names(args.speakers)
+    if not args.training_list:
+        return None
+    config = read_published(args.checkpoint, args.config).config
+    return names_of_list(args.training_list, str(config.get("multispkr")))
 
 
 def _lines(args: argparse.Namespace, bundle, summary: dict) -> list[str]:

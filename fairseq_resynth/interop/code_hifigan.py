@@ -7,18 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairseq_resynth.bundle import Bundle
+from fairseq_resynth.bundle import Bundle, save_bundle
 from fairseq_resynth.data.files import atomic_path, write_json, write_text
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.published import (
-    DEFAULT_SPEAKERS,
     build,
     model_sizes,
     read_published,
-    table_names,
     unit_hop,
 )
 from fairseq_resynth.interop.speech_resynthesis import ImportOptions, names_beside
+from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, table_names
 from fairseq_resynth.interop.weight_names import published_name
 from fairseq_resynth.models.architectures import arch_of
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
@@ -148,7 +147,7 @@ def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dic
 
 
 def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
-    """Writes `model.pt`, `config.json`, and `speakers.txt`, `styles.txt` where there are several.
+    """Writes `model.pt`, `config.json`, and `speakers.txt`, `styles.txt`, `f0_quantizer/` where they are.
 
     Args:
         bundle: a unit vocoder; its weight norm is folded away.
@@ -172,6 +171,10 @@ def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
         names = getattr(bundle.streams, name)
         if names:
             write_text(outdir / f"{name}.txt", "\n".join(names) + "\n")
+    if bundle.f0_vqvae is not None:  # makes the codes that the caller has to give
+        save_bundle(
+            outdir / "f0_quantizer", Bundle(None, None, None, bundle.f0_vqvae, bundle.f0_model)
+        )
     write_json(outdir / "config.json", config)
     return config
 

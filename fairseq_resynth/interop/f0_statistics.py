@@ -48,12 +48,15 @@ def _entry(values: dict[str, Any]) -> dict[str, float]:
     return {**pair, "num_voiced": 0}
 
 
-def statistics_by_name(path: str | Path, speakers: Sequence[str]) -> SpeakerStatistics:
+def statistics_by_name(
+    path: str | Path, speakers: Sequence[str], listed: Sequence[str] | None = None
+) -> SpeakerStatistics:
     """Gives each speaker of a model the entry that the original would use.
 
     Args:
         path: of the statistics.
         speakers: of the model, in the order of its table.
+        listed: speakers that the statistics' indices stand for, when it is another list.
 
     Raises:
         FileNotFoundError, ValueError: see `read_f0_statistics`; or made for another list of speakers.
@@ -61,13 +64,17 @@ def statistics_by_name(path: str | Path, speakers: Sequence[str]) -> SpeakerStat
     found = read_f0_statistics(path)
     if "f0_mean" in found:
         return SpeakerStatistics({name: dict(found) for name in speakers}, found)
+    if listed is not None:
+        if len(listed) != len(found):
+            raise ValueError(f"{path} has {len(found)} speakers, {len(listed)} names were given.")
+        found = {listed[key]: entry for key, entry in found.items()}
     by_name = all(isinstance(key, str) for key in found)
     named = not all(name == str(row) for row, name in enumerate(speakers))
     if not by_name and named and len(found) != len(speakers):
         raise ValueError(
             f"{path} has {len(found)} speakers by index, and the model's list {len(speakers)} names: they "
-            "were made for another list, and indices would read other people's statistics. Make "
-            "speakers.json with `resynth f0`, or give the statistics of this list."
+            "were made for another list, and indices would read other people's statistics. Give the "
+            "names of that list, --f0-stats-speakers, or make speakers.json with `resynth f0`."
         )
     keys = {name: name if by_name else row for row, name in enumerate(speakers)}
     entries = {name: found[key] for name, key in keys.items() if key in found}

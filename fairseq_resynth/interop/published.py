@@ -28,7 +28,6 @@ REQUIRED = (
 )
 # Conditioning of forks that has no counterpart here.
 UNKNOWN = ("f0_feats", "gst", "gst_dim", "lambda_commit")
-DEFAULT_SPEAKERS = 200  # rows of the table when the configuration does not say
 
 
 @dataclass(frozen=True)
@@ -235,32 +234,3 @@ def _check_weights(
             f"{source} contradicts its configuration: {len(missing)} weights are missing, {name} "
             "for instance."
         )
-
-
-def read_names(path: str | Path) -> tuple[str, ...]:
-    """Reads names, one a line, in the order of a table's rows.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no name, an empty line or a repeated name.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, expected a name a line.")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    if not names or not all(names) or len(set(names)) != len(names):
-        raise ValueError(f"{path}: expected different names, one a line, and no empty line.")
-    return tuple(names)
-
-
-def table_names(given: Sequence[str] | None, rows: int, what: str, source: Path) -> tuple[str, ...]:
-    """Returns the names of a table's rows: those given, or 0, 1, 2, …
-
-    Raises:
-        ValueError: more names than rows.
-    """
-    if given is None:
-        return tuple(map(str, range(rows)))
-    if len(given) > rows:
-        raise ValueError(f"{len(given)} {what} are named, {source} has {rows} rows for them.")
-    return tuple(given)

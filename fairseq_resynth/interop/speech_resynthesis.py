@@ -13,15 +13,13 @@ from fairseq_resynth.data.f0_codes import weights_hash
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.f0_statistics import statistics_by_name
 from fairseq_resynth.interop.published import (
-    DEFAULT_SPEAKERS,
     Published,
     build,
     model_sizes,
-    read_names,
     read_published,
-    table_names,
     unit_hop,
 )
+from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, read_names, table_names
 from fairseq_resynth.interop.weight_names import convert_content_vqvae, convert_f0_vqvae
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
 from fairseq_resynth.modules.content_vqvae import ContentVqvae
@@ -39,6 +37,7 @@ class ImportOptions:
         speakers: names in the order of the table; None: `speakers.txt` there, else 0, 1, 2, …
         styles: likewise.
         f0_stats: the F0 statistics; None: where the configuration says, if the file is there.
+        f0_stats_speakers: names that its indices stand for, when its list was another.
         f0_quantizer: folder of the F0 quantiser, for a vocoder that has not got it inside.
         f0_code_hop: samples a pitch code, for fairseq's code HiFi-GAN; 0: as its configuration says.
     """
@@ -47,6 +46,7 @@ class ImportOptions:
     speakers: Sequence[str] | None = None
     styles: Sequence[str] | None = None
     f0_stats: Path | None = None
+    f0_stats_speakers: Sequence[str] | None = None
     f0_quantizer: Path | None = None
     f0_code_hop: int = 0
 
@@ -233,4 +233,4 @@ def _statistics(
         if beside is None or not beside.is_file():
             return {}
         path = beside
-    return statistics_by_name(path, speakers).to_dict()
+    return statistics_by_name(path, speakers, options.f0_stats_speakers).to_dict()

@@ -150,6 +150,24 @@ def test_f0_statistics_by_index_and_of_another_list(tmp_path, capsys):
     assert do_import(folder, tmp_path / "no", "--speakers", tmp_path / "names") == 2
     assert "made for another list" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+    (tmp_path / "listed").write_text("p1\np2\np3\np4\n")  # whom the statistics were made for
+    options = ("--speakers", tmp_path / "names", "--f0-stats-speakers", tmp_path / "listed")
+    assert do_import(folder, tmp_path / "yes", *options) == 0
+    statistics = SpeakerStatistics.load(tmp_path / "yes" / "speakers.json")
+    assert statistics.speakers["p4"]["f0_mean"] == 103.0 and "p3" not in statistics.speakers
+
+
+def test_speakers_of_the_training_list(tmp_path, capsys):
+    folder = golden("vctk_hubert100_lut_small", tmp_path / "in")
+    lines = [{"audio": f"x/{name}_001.wav", "hubert": "1"} for name in ("p9", "p10", "p9", "p2")]
+    (tmp_path / "train.txt").write_text("".join(f"{line}\n" for line in lines))
+    system = take(folder, tmp_path / "out", "--training-list", tmp_path / "train.txt")
+    assert system.streams.speakers == ("p10", "p2", "p9")  # sorted as text, as the original does
+    folder = golden("lj_cpc100_lut_small", tmp_path / "lj")
+    system = take(folder, tmp_path / "one", "--training-list", tmp_path / "train.txt")
+    assert system.streams.speakers == ("single",)
+    io = golden_io("lj_cpc100_lut_small")
+    assert system.decode(io["units"], io["f0_codes"]).shape == io["wav"].shape
 
 
 class Runs:
