@@ -31,6 +31,7 @@ VERBS = {
     "codec-bench": "count the bits a second of streams, in whole bytes of decoded files",
     "user-dir": "print the folder to give to fairseq's --user-dir",
     "evaluate": "measure generated speech against references; a report to look at and listen to",
+    "disentanglement": "measure whether voice, melody, pitch and rhythm change one at a time",
     "report": "join several evaluations into one comparison",
     "listening-test": "a page for a human listening test, and what its results mean",
 }
