@@ -10,12 +10,8 @@ from torch import Tensor, nn
 from fairseq_resynth.bundle import Bundle, save_bundle
 from fairseq_resynth.data.files import atomic_path, write_json, write_text
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.interop.published import (
-    build,
-    model_sizes,
-    read_published,
-    unit_hop,
-)
+from fairseq_resynth.interop.published import build, read_published
+from fairseq_resynth.interop.published_config import model_sizes, unit_hop
 from fairseq_resynth.interop.speech_resynthesis import ImportOptions, names_beside
 from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, table_names
 from fairseq_resynth.interop.weight_names import published_name

@@ -12,13 +12,8 @@ from fairseq_resynth.data.f0 import F0_HOP
 from fairseq_resynth.data.f0_codes import weights_hash
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.f0_statistics import statistics_by_name
-from fairseq_resynth.interop.published import (
-    Published,
-    build,
-    model_sizes,
-    read_published,
-    unit_hop,
-)
+from fairseq_resynth.interop.published import Published, build, read_published
+from fairseq_resynth.interop.published_config import model_sizes, unit_hop
 from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, read_names, table_names
 from fairseq_resynth.interop.weight_names import convert_content_vqvae, convert_f0_vqvae
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
@@ -98,6 +93,7 @@ def f0_quantizer(
             num_downsamples=encoder["downs_t"][0],
             codebook_decay=codebook["mu"],
         )
+        f0_vqvae = build_f0_vqvae(model)
         plain = (encoder["strides_t"], encoder["depth"], encoder["dilation_growth_rate"])
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
@@ -108,7 +104,6 @@ def f0_quantizer(
             f"the F0 quantiser of {source} has strides, depth and dilation growth {plain}, "
             "expected ([2], 4, 3)."
         )
-    f0_vqvae = build_f0_vqvae(model)
     _load(source, f0_vqvae, convert_f0_vqvae(weights), "F0 quantiser")
     return f0_vqvae.eval(), model
 

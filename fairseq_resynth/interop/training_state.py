@@ -57,13 +57,16 @@ def write_training_checkpoint(
     if missing:
         raise ValueError(f"{path} is not {WHAT}: it lacks {', '.join(missing)}.")
     generator, names = build(published, bundle.model, bundle.streams)
-    discriminators, names_d, width = _discriminators(state, path)
-    moments = _moments(state["optim_g"], {"": published.weights}, path)
-    adam = _fitted(moments, generator, names, path)
-    moments = _moments(state["optim_d"], {"msd.": state["msd"], "mpd.": state["mpd"]}, path)
-    adam += _fitted(moments, discriminators, names_d, path)
-    group = state["optim_g"]["param_groups"][0]
-    config, options = _configuration(bundle, width, group)
+    try:
+        discriminators, names_d, width = _discriminators(state, path)
+        moments = _moments(state["optim_g"], {"": published.weights}, path)
+        adam = _fitted(moments, generator, names, path)
+        moments = _moments(state["optim_d"], {"msd.": state["msd"], "mpd.": state["mpd"]}, path)
+        adam += _fitted(moments, discriminators, names_d, path)
+        group = state["optim_g"]["param_groups"][0]
+        config, options = _configuration(bundle, width, group)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{path} is not {WHAT}: {type(error).__name__} {error}") from error
     checkpoint = {
         "args": None,
         "cfg": config,

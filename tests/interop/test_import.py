@@ -13,6 +13,7 @@ from fairseq_resynth.bundle import load_bundle, load_f0_quantizer
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.interop.speech_resynthesis import import_speech_resynthesis
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -294,3 +295,25 @@ def test_the_newest_checkpoint_counts(tmp_path):
     assert do_import(folder, tmp_path / "out") == 0
     assert (load_bundle(tmp_path / "out").generator.unit_embedding.weight == 0.25).all()
     assert CONFIG["num_embeddings"] == 10
+
+
+KEYS = (
+    *("upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "num_embeddings"),
+    *("resblock_kernel_sizes", "resblock_dilation_sizes", "embedding_dim", "model_in_dim"),
+    *("code_hop_size", "f0", "multispkr", "num_speakers", "f0_stats", "f0_quantizer", "multistyle"),
+    *("dur_predictor_params", "sampling_rate", "code_encoder_params"),
+)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_no_configuration_ends_in_a_traceback(key, tmp_path):
+    """A key with values that make no sense: it is imported all the same, or refused in a sentence."""
+    folder, _ = make(tmp_path / "in", Streams(320, 10), {})
+    for value in (None, "x", -1, 0, 3.5, [], {}, ["a"], [[1]], True, {"width": "x"}):
+        (folder / "config.json").write_text(json.dumps(CONFIG | {key: value}))
+        try:
+            bundle = import_speech_resynthesis(folder)
+        except ValueError as error:
+            assert "\n" not in str(error)
+        else:
+            assert bundle.streams.num_units == 10
