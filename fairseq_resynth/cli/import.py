@@ -9,6 +9,7 @@ The folder holds g_XXXXXXXX or model.pt, and config.json. speech-resynthesis kee
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 from fairseq_resynth.cli.options import add_json, report
@@ -125,12 +126,8 @@ def _lines(args: argparse.Namespace, bundle, summary: dict) -> list[str]:
     if args.for_training:
         training = summary["training"]
         lines.append(f"{args.for_training}: {training['num_updates']} updates. Go on with:")
-        words = [
-            word if word[0].isalnum() or word[0] == "-" else f"'{word}'"
-            for word in training["options"]
-        ]
         lines.append(
             f'fairseq-train DATA --user-dir "$(resynth user-dir)" --restore-file {args.for_training} '
-            + " ".join(f"'{word}'" if ";" in word else word for word in words)
+            + shlex.join(training["options"])
         )
     return lines
