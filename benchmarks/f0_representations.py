@@ -14,7 +14,8 @@ import numpy as np
 from fairseq_resynth.bundle import load_f0_quantizer
 from fairseq_resynth.data.f0 import F0Cache
 from fairseq_resynth.data.f0_code_writer import fit_quantiles
-from fairseq_resynth.data.f0_representation import ContinuousF0, VqvaeF0
+from fairseq_resynth.data.f0_codes import describe
+from fairseq_resynth.data.f0_representation import ContinuousF0, make_representation
 from fairseq_resynth.data.files import read_json
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.speakers import SpeakerStatistics
@@ -56,8 +57,10 @@ def main() -> None:
     cache = F0Cache(args.data, args.split, manifest)
     rows = [(cache[row], statistics.entry(name.strip())) for row, name in enumerate(names)]
     f0_vqvae = load_f0_quantizer(args.f0_checkpoint)
+    description = describe(f0_vqvae, args.f0_checkpoint)
+    name = f"{description.get('representation', 'vqvae')} ({f0_vqvae.num_codes} codes, 12.5 Hz)"
     found = {
-        f"vqvae ({f0_vqvae.num_codes} codes)": (VqvaeF0(f0_vqvae), 80 * f0_vqvae.stride),
+        name: (make_representation(description, f0_vqvae), description["f0_code_hop"]),
         "continuous": (ContinuousF0(), 0),
     }
     unit_hop = read_json(args.data / "units.json")["unit_hop"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from fairseq_resynth.cli.options import add_json, add_shard, report
 from fairseq_resynth.data.f0_code_writer import F0CodeWriter, fit_quantiles, write_continuous
 from fairseq_resynth.data.f0_codes import describe
-from fairseq_resynth.data.f0_representation import VqvaeF0
+from fairseq_resynth.data.f0_representation import make_representation
 from fairseq_resynth.data.files import read_json
 from fairseq_resynth.data.sharding import parse_shard
 from fairseq_resynth.data.splits import read_splits
@@ -66,7 +66,8 @@ def _writer(args: argparse.Namespace) -> F0CodeWriter:
     from fairseq_resynth.bundle import load_f0_quantizer
 
     f0_vqvae = load_f0_quantizer(args.path)
-    return F0CodeWriter(args.data, VqvaeF0(f0_vqvae), describe(f0_vqvae, args.path))
+    description = describe(f0_vqvae, args.path)
+    return F0CodeWriter(args.data, make_representation(description, f0_vqvae), description)
 
 
 def run(args: argparse.Namespace) -> int:

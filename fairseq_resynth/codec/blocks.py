@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from fairseq_resynth.data.f0 import SHORTEST, extract_f0, num_frames
-from fairseq_resynth.data.f0_codes import encode_f0
 from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.resynthesizer import Resynthesizer
 
@@ -93,5 +92,5 @@ class BlockEncoder:
         f0 = np.zeros(num_frames(len(piece)), np.float32)
         if len(piece) >= SHORTEST:
             f0 = extract_f0(piece, streams.f0_codes.get("f0_method", "yaapt"))
-        normalized = self._statistics.normalize(f0, self._speaker)
-        return encode_f0(self._resynthesizer.bundle.f0_vqvae, normalized)
+        entry = self._statistics.entry(self._speaker)
+        return self._resynthesizer.pitch.representation.encode(f0, entry)

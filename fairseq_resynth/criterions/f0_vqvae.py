@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import torch
+import torch.nn.functional as F
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from torch import Tensor
 
 
 @dataclass
@@ -21,7 +23,10 @@ class F0VqvaeCriterionConfig(FairseqDataclass):
 
 @register_criterion("f0_vqvae", dataclass=F0VqvaeCriterionConfig)
 class F0VqvaeCriterion(FairseqCriterion):
-    """Mean squared error + commitment_weight * commitment (Polyak et al., 2021, section 2.1)."""
+    """Mean squared error + commitment_weight * commitment (Polyak et al., 2021, section 2.1).
+
+    On log-F0 and voicing the error is of voiced frames, and the voicing's cross-entropy is added.
+    """
 
     def __init__(self, task, commitment_weight: float):
         super().__init__(task)
@@ -33,14 +38,15 @@ class F0VqvaeCriterion(FairseqCriterion):
         mask = sample["net_input"]["mask"]
         reconstruction, codes, commitment = model(**sample["net_input"])
         frames = mask.repeat_interleave(f0.size(2) // mask.size(1), dim=1)
-        squared_error = ((reconstruction - f0) ** 2)[:, 0][frames].mean()
-        loss = squared_error + self.commitment_weight * commitment
+        squared_error, voicing_error = _errors(reconstruction, f0, frames)
+        loss = squared_error + voicing_error + self.commitment_weight * commitment
         num_codes = self.task.num_codes(model)
         counts = torch.bincount(codes[mask], minlength=num_codes).tolist()
         logged = {
             "loss": loss.detach(),
             "mse": squared_error.detach(),
             "commitment": commitment.detach(),
+            "voicing": voicing_error.detach(),
             "sample_size": 1,
             "nsentences": f0.size(0),
             "ntokens": int(frames.sum()),
@@ -52,7 +58,7 @@ class F0VqvaeCriterion(FairseqCriterion):
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Logs the terms, how many codes were used, and the entropy of the codes in bits."""
         batches = sum(log.get("sample_size", 0) for log in logging_outputs)
-        for name in ("loss", "mse", "commitment"):
+        for name in ("loss", "mse", "commitment", "voicing"):
             total = sum(log.get(name, 0) for log in logging_outputs)
             metrics.log_scalar(name, total / max(batches, 1), max(batches, 1), round=5)
         names = [name for name in logging_outputs[0] if name.startswith("code_")]
@@ -66,6 +72,17 @@ class F0VqvaeCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """True: every term is a sum or a count."""
         return True
+
+
+def _errors(reconstruction: Tensor, f0: Tensor, frames: Tensor) -> Tuple[Tensor, Tensor]:
+    """Returns the squared error of F0 and the cross-entropy of the voicing, 0 for a model without it."""
+    error = ((reconstruction[:, 0] - f0[:, 0]) ** 2)[frames]
+    if f0.size(1) == 1:
+        return error.mean(), error.new_zeros(())
+    voicing = f0[:, 1][frames]
+    cross_entropy = F.binary_cross_entropy_with_logits(reconstruction[:, 1][frames], voicing)
+    # what is interpolated between voiced frames need not be kept
+    return (error * voicing).sum() / voicing.sum().clamp(min=1), cross_entropy
 
 
 def _frequencies(meters) -> List[float]:

@@ -38,21 +38,26 @@ def encode_f0(f0_vqvae: F0Encoder, f0: np.ndarray) -> np.ndarray:
 
     Args:
         f0_vqvae: the quantiser, in evaluation mode.
-        f0: (N,) float32, normalised by speaker.
+        f0: (N,) or (C, N) float32, normalised by speaker.
 
     Returns:
         (ceil(N / stride),) int64; the last code's missing frames are unvoiced.
     """
-    padded = np.pad(np.asarray(f0, dtype=np.float32), (0, -len(f0) % f0_vqvae.stride))
-    return f0_vqvae.encode(torch.from_numpy(padded)[None, None])[0].numpy()
+    f0 = np.atleast_2d(np.asarray(f0, dtype=np.float32))
+    padded = np.pad(f0, ((0, 0), (0, -f0.shape[1] % f0_vqvae.stride)))
+    return f0_vqvae.encode(torch.from_numpy(padded)[None])[0].numpy()
 
 
 def describe(f0_vqvae: F0Encoder, checkpoint: str | Path) -> dict[str, Any]:
     """Returns what `f0_codes.json` says of the quantiser."""
+    extra = {}
+    if getattr(f0_vqvae, "channels", 1) == 2:
+        extra = {"representation": "log_vqvae", "normalize": "speaker_log_zscore"}
     return {
         "checkpoint": Path(checkpoint).name,
         "vqvae_hash": weights_hash(f0_vqvae),
         "num_codes": f0_vqvae.num_codes,
         "f0_code_hop": f0_vqvae.stride * F0_HOP,
         "normalize": "speaker_zscore",
+        **extra,
     }

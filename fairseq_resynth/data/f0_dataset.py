@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.data.f0 import F0_HOP, F0Cache
+from fairseq_resynth.data.f0_representation import ContinuousF0, ZscoreF0
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.segment import crop_start
 from fairseq_resynth.data.speakers import SpeakerStatistics
@@ -23,6 +24,7 @@ class F0Dataset(UtteranceDataset):
         stride: F0 frames a code.
         segment_size: samples of a random crop; 0: whole utterances.
         seed: of the crops and of the order.
+        log_voicing: two channels, log-F0 interpolated over unvoiced frames and a voicing flag, instead.
 
     Raises:
         FileNotFoundError: a file is missing, with the command that makes it.
@@ -30,7 +32,13 @@ class F0Dataset(UtteranceDataset):
     """
 
     def __init__(
-        self, data: str | Path, split: str, stride: int, segment_size: int = 0, seed: int = 1
+        self,
+        data: str | Path,
+        split: str,
+        stride: int,
+        segment_size: int = 0,
+        seed: int = 1,
+        log_voicing: bool = False,
     ):
         data = Path(data)
         frame_step = stride * F0_HOP
@@ -40,6 +48,7 @@ class F0Dataset(UtteranceDataset):
                 f"({stride} F0 frames a code)."
             )
         self.stride = stride
+        self.representation = ContinuousF0() if log_voicing else ZscoreF0()
         self.segment_frames = segment_size // F0_HOP
         manifest = read_manifest(data / f"{split}.tsv")
         self.cache = F0Cache(data, split, manifest)
@@ -52,7 +61,7 @@ class F0Dataset(UtteranceDataset):
         super().__init__(sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns {"id", "f0": (n,) float32 normalised}."""
+        """Returns {"id", "f0": (n, C) float32 normalised, C 1 or 2}."""
         index = int(index)
         length, start = int(self.lengths[index]), 0
         if self.segment_frames:
@@ -60,20 +69,23 @@ class F0Dataset(UtteranceDataset):
                 length, self.segment_frames, self.stride, self.seed, self.epoch, index
             )
             length = min(length - start, self.segment_frames)
-        f0 = self.statistics.normalize(self.cache.slice(index, start, length), self.speakers[index])
-        return {"id": index, "f0": torch.from_numpy(np.asarray(f0, dtype=np.float32))}
+        # of the whole row, since a crop's unvoiced ends are interpolated from what lies beside it
+        values = self.representation.encode(
+            self.cache[index], self.statistics.entry(self.speakers[index])
+        )
+        return {"id": index, "f0": torch.from_numpy(values[:, start : start + length].T)}
 
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Batches pitch tracks, padded with unvoiced frames to a whole number of codes.
 
         Returns:
-            {"id": (B,), "net_input": {"f0": (B, 1, N), "mask": (B, N / stride) bool, codes that count},
-            "target": (B, 1, N)}; empty for no items.
+            {"id": (B,), "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool, codes that count},
+            "target": (B, C, N)}; empty for no items.
         """
         if not items:
             return {}
         f0 = pad_sequence([item["f0"] for item in items], batch_first=True)
-        f0 = torch.nn.functional.pad(f0, (0, -f0.size(1) % self.stride))[:, None]
+        f0 = torch.nn.functional.pad(f0, (0, 0, 0, -f0.size(1) % self.stride)).transpose(1, 2)
         codes = torch.tensor([-(-len(item["f0"]) // self.stride) for item in items])
         mask = torch.arange(f0.size(2) // self.stride) < codes[:, None]
         ids = torch.tensor([item["id"] for item in items])

@@ -15,7 +15,7 @@ from fairseq_resynth.data.speakers import STD_FLOOR, F0Entry, SpeakerStatistics
 
 VOICED = 0.15  # |z-score| below it is what the paper's quantiser makes of unvoiced frames
 LOG_STD_FLOOR = 0.01  # a sixth of a semitone
-REPRESENTATIONS = ("vqvae", "quantile", "continuous", "zscore")
+REPRESENTATIONS = ("vqvae", "log_vqvae", "quantile", "continuous", "zscore")
 
 
 class F0Representation(Protocol):
@@ -50,6 +50,29 @@ class VqvaeF0:
             normalized = self.f0_vqvae.decode(torch.from_numpy(values)[None])[0, 0].numpy()
         voiced = np.where(np.abs(normalized) > VOICED, normalized, 0)
         return SpeakerStatistics({}, entry).denormalize(voiced, None)
+
+
+class LogVqvaeF0:
+    """Codes of a VQ-VAE over interpolated log-F0 and voicing, trained with a loss on both.
+
+    Args:
+        f0_vqvae: the quantiser, trained with --f0-input log_voicing, in evaluation mode.
+    """
+
+    def __init__(self, f0_vqvae: F0Encoder):
+        self.f0_vqvae = f0_vqvae
+
+    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """See `F0Representation`."""
+        return encode_f0(self.f0_vqvae, ContinuousF0().encode(f0, entry))
+
+    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """See `F0Representation`."""
+        import torch
+
+        with torch.inference_mode():
+            level, logit = self.f0_vqvae.decode(torch.from_numpy(values)[None])[0].numpy()
+        return ContinuousF0().decode(np.stack([level, logit > 0]), entry)
 
 
 def _log_pair(entry: F0Entry) -> tuple[float, float]:
@@ -193,10 +216,10 @@ def make_representation(
         return ContinuousF0()
     if kind == "zscore":
         return ZscoreF0()
-    if kind != "vqvae":
+    if kind not in ("vqvae", "log_vqvae"):
         raise ValueError(
             f"F0 representation {kind!r} is unknown, expected {', '.join(REPRESENTATIONS)}."
         )
     if f0_vqvae is None:
         raise ValueError("to encode pitch, give the checkpoint of the F0 quantiser (f0_path=…).")
-    return VqvaeF0(f0_vqvae)
+    return LogVqvaeF0(f0_vqvae) if kind == "log_vqvae" else VqvaeF0(f0_vqvae)

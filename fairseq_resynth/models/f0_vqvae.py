@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fairseq_resynth.modules.f0_vqvae import F0Vqvae
 
+F0_INPUTS = {"zscore": 1, "log_voicing": 2}  # channels
+
 
 @dataclass
 class F0VqvaeConfig(FairseqDataclass):
@@ -19,6 +21,13 @@ class F0VqvaeConfig(FairseqDataclass):
     width: int = field(default=32, metadata={"help": "channels of the convolutions"})
     num_downsamples: int = field(
         default=4, metadata={"help": "stride-2 stages; 4 take 200 Hz F0 to 12.5 Hz codes"}
+    )
+    f0_input: str = field(
+        default="zscore",
+        metadata={
+            "help": "zscore: the paper's, unvoiced frames at 0 as those at the mean are; log_voicing: "
+            "log-F0 interpolated over unvoiced frames, and a voicing flag"
+        },
     )
     codebook_decay: float = field(
         default=0.99, metadata={"help": "decay of the codebook's running means, in [0, 1)"}
@@ -40,6 +49,8 @@ def build_f0_vqvae(cfg: F0VqvaeConfig) -> F0Vqvae:
             raise ValueError(
                 f"--{name.replace('_', '-')} is {getattr(cfg, name)}, expected at least 1."
             )
+    if cfg.f0_input not in F0_INPUTS:
+        raise ValueError(f"--f0-input is {cfg.f0_input!r}, expected {' or '.join(F0_INPUTS)}.")
     if not 0 <= cfg.codebook_decay < 1:
         raise ValueError(f"--codebook-decay is {cfg.codebook_decay}, expected 0 <= decay < 1.")
     return F0Vqvae(
@@ -49,6 +60,7 @@ def build_f0_vqvae(cfg: F0VqvaeConfig) -> F0Vqvae:
         cfg.num_downsamples,
         cfg.codebook_decay,
         cfg.dead_code_threshold,
+        F0_INPUTS[cfg.f0_input],
     )
 
 

@@ -103,6 +103,7 @@ class F0Vqvae(nn.Module):
         num_downsamples: stride-2 stages.
         decay: of the codebook's running means.
         threshold: vectors a step below which a code restarts.
+        channels: 1 for the paper's z-score; 2 for log-F0 and voicing, whose reconstruction is a logit.
 
     Attributes:
         stride: F0 frames a code, 2**num_downsamples.
@@ -116,23 +117,25 @@ class F0Vqvae(nn.Module):
         num_downsamples: int = 4,
         decay: float = 0.99,
         threshold: float = 1.0,
+        channels: int = 1,
     ):
         super().__init__()
         self.num_codes = num_codes
+        self.channels = channels
         self.stride = 2**num_downsamples
-        self.encoder = Encoder(1, dim, width, num_downsamples)
+        self.encoder = Encoder(channels, dim, width, num_downsamples)
         self.quantizer = VectorQuantizer(num_codes, dim, decay, threshold)
-        self.decoder = Decoder(1, dim, width, num_downsamples)
+        self.decoder = Decoder(channels, dim, width, num_downsamples)
 
     def forward(self, f0: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Encodes, quantises and decodes.
 
         Args:
-            f0: (B, 1, N) normalised F0, N a multiple of `stride`.
+            f0: (B, channels, N) normalised F0, N a multiple of `stride`.
             mask: (B, N / stride) bool, codes that count; None: all.
 
         Returns:
-            (reconstruction (B, 1, N), codes (B, N / stride) int64, commitment loss).
+            (reconstruction (B, channels, N), codes (B, N / stride) int64, commitment loss).
         """
         quantised, codes, commitment = self.quantizer(self.encoder(f0), mask)
         return self.decoder(quantised), codes, commitment

@@ -24,6 +24,7 @@ class F0QuantizationConfig(FairseqDataclass):
     )
     seed: int = II("common.seed")
     num_downsamples: int = II("model.num_downsamples")
+    f0_input: str = II("model.f0_input")
 
 
 @register_task("f0_quantization", dataclass=F0QuantizationConfig)
@@ -39,7 +40,12 @@ class F0QuantizationTask(FairseqTask):
         """Loads a split: crops for training, whole utterances otherwise."""
         segment_size = self.cfg.segment_size if split.startswith("train") else 0
         self.datasets[split] = F0Dataset(
-            self.cfg.data, split, 2**self.cfg.num_downsamples, segment_size, self.cfg.seed
+            self.cfg.data,
+            split,
+            2**self.cfg.num_downsamples,
+            segment_size,
+            self.cfg.seed,
+            log_voicing=self.cfg.f0_input == "log_voicing",
         )
 
     def num_codes(self, model: Any) -> int:

@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from small_corpus import run, train_arguments, write_f0_data
+import torch
+from small_corpus import f0_arguments, run, train_arguments, write_f0_data
 
+from fairseq_resynth.checkpoints import load_f0_vqvae
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.criterions.f0_vqvae import _errors
 from fairseq_resynth.data.f0 import F0Cache
 from fairseq_resynth.data.f0_representation import make_representation
 from fairseq_resynth.data.manifest import read_manifest
@@ -14,6 +17,7 @@ from fairseq_resynth.data.speaker_vectors import build_speaker_vectors, write_sp
 from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.data.streams import read_streams
 from fairseq_resynth.data.unit_dataset import UnitDataset
+from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 LENGTHS = {"train": [16000, 24000, 20480, 17920], "valid": [12800, 16000]}
@@ -139,3 +143,36 @@ def test_a_table_becomes_a_map_of_vectors_that_says_the_same(data, tmp_path):
             vectors.decode(units, None, name), table.decode(units, None, name), atol=1e-5
         )
     assert main([*command, str(tmp_path / "x"), "--speaker-vectors", str(tmp_path)]) == 2
+
+
+def test_a_quantiser_of_log_f0_and_voicing_is_trained_and_used(data, tmp_path):
+    """The paper's confuses a voiced frame at the mean with an unvoiced one; this one has a loss on both."""
+    extra = ["--f0-input", "log_voicing", "--max-update", 20, "--lr", "3e-3"]
+    extra += ["--no-epoch-checkpoints"]
+    run("fairseq-train", *f0_arguments(data, tmp_path / "f0", *extra))
+    checkpoint = tmp_path / "f0" / "checkpoint_last.pt"
+    assert main(["quantize-f0", str(data), "--path", str(checkpoint)]) == 0
+    streams = read_streams(data)
+    assert streams.f0_codes["representation"] == "log_vqvae"
+    assert (streams.num_f0_codes, streams.f0_code_hop) == (20, 1280)
+    f0_vqvae, _ = load_f0_vqvae(checkpoint)
+    made = make_representation(streams.f0_codes, f0_vqvae)
+    cache = F0Cache(data, "valid", read_manifest(data / "valid.tsv"))
+    entry = SpeakerStatistics.load(data / "speakers.json").entry("anna")
+    codes = made.encode(cache[0], entry)
+    assert " ".join(map(str, codes)) == (data / "valid.f0").read_text().splitlines()[0]
+    back = made.decode(codes, entry)
+    assert len(back) == 16 * len(codes) and ((back == 0) | ((back > 50) & (back < 500))).all()
+    with pytest.raises(ValueError, match="--f0-input is 'hertz', expected zscore or log_voicing"):
+        build_f0_vqvae(F0VqvaeConfig(f0_input="hertz"))
+
+
+def test_voicing_counts_in_the_loss_and_unvoiced_levels_do_not():
+    f0 = torch.tensor([[[1.0, 5.0, 2.0], [1.0, 0.0, 1.0]]])
+    frames = torch.ones(1, 3, dtype=torch.bool)
+    guess = torch.tensor([[[2.0, 0.0, 2.0], [9.0, -9.0, 9.0]]])
+    error, voicing = _errors(guess, f0, frames)
+    assert error.item() == pytest.approx(0.5) and voicing.item() < 1e-3
+    assert _errors(guess * torch.tensor([[[1.0], [-1.0]]]), f0, frames)[1].item() > 8
+    error, voicing = _errors(guess[:, :1], f0[:, :1], frames)
+    assert error.item() == pytest.approx(26 / 3) and voicing.item() == 0
