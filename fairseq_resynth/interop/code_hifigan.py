@@ -12,8 +12,7 @@ from fairseq_resynth.data.files import atomic_path, write_json, write_text
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.published import build, read_published
 from fairseq_resynth.interop.published_config import model_sizes, unit_hop
-from fairseq_resynth.interop.speech_resynthesis import ImportOptions, names_beside
-from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, table_names
+from fairseq_resynth.interop.speech_resynthesis import ImportOptions, named_tables
 from fairseq_resynth.interop.weight_names import published_name
 from fairseq_resynth.models.architectures import arch_of
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
@@ -37,16 +36,8 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
     config, source = published.config, published.source
     bins, has_f0 = config.get("f0_quant_num_bin") or 0, bool(config.get("f0"))
     hop = unit_hop(published, has_f0)
-    speakers: tuple[str, ...] = ()
-    styles: tuple[str, ...] = ()
     embedder = bool(config.get("multispkr") and config.get("embedder_params"))
-    if config.get("multispkr") and not embedder:
-        given = names_beside(options.speakers, source, "speakers.txt")
-        rows = config.get("num_speakers", DEFAULT_SPEAKERS)
-        speakers = table_names(given, rows, "speakers", source)
-    if config.get("multistyle"):
-        given = names_beside(options.styles, source, "styles.txt")
-        styles = table_names(given, config.get("num_styles", 100), "styles", source)
+    speakers, styles = named_tables(config, options, source, embedder)
     codes = {"num_codes": bins} if has_f0 and bins else {}
     streams = Streams(
         unit_hop=hop,

@@ -46,10 +46,35 @@ class ImportOptions:
     f0_code_hop: int = 0
 
 
-def names_beside(given: Sequence[str] | None, source: Path, name: str) -> Sequence[str] | None:
-    """Returns the names given, else those of a file `name` beside the weights, else None."""
+def _names_beside(given: Sequence[str] | None, source: Path, name: str) -> Sequence[str] | None:
     beside = source.parent / name
     return read_names(beside) if given is None and beside.is_file() else given
+
+
+def named_tables(
+    config: dict[str, Any], options: ImportOptions, source: Path, has_vectors: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the names of the rows of the speakers' and the styles' table.
+
+    Args:
+        config: of the checkpoint.
+        options: names given; else those of `speakers.txt` and `styles.txt` beside the weights.
+        source: the file of weights.
+        has_vectors: whether the model takes speaker vectors, not a table's row.
+
+    Raises:
+        ValueError: more names than rows.
+    """
+    speakers: tuple[str, ...] = ()
+    if config.get("multispkr") and not has_vectors:
+        rows = config.get("num_speakers", DEFAULT_SPEAKERS)
+        given = _names_beside(options.speakers, source, "speakers.txt")
+        speakers = table_names(given, rows, "speakers", source)
+    styles: tuple[str, ...] = ()
+    if config.get("multistyle"):
+        given = _names_beside(options.styles, source, "styles.txt")
+        styles = table_names(given, config.get("num_styles", 100), "styles", source)
+    return speakers, styles
 
 
 def import_speech_resynthesis(path: str | Path, options: ImportOptions | None = None) -> Bundle:
@@ -169,24 +194,9 @@ def _streams(
             f"{source} has no F0 quantiser inside: give its folder, --f0-quantizer, as trained "
             "by train_f0_vq."
         )
-    codes: dict[str, Any] = {}
-    if quantised and has_f0:
-        codes = {
-            "num_codes": f0_vqvae.num_codes,
-            "f0_code_hop": f0_vqvae.stride * F0_HOP,
-            "vqvae_hash": weights_hash(f0_vqvae),
-            "normalize": "speaker_zscore",
-        }
+    codes = _f0_codes(f0_vqvae) if quantised and has_f0 else {}
     speaker_dim = weights["spkr.weight"].size(1) if "spkr.bias" in weights else 0
-    speakers: tuple[str, ...] = ()
-    if config.get("multispkr") and not speaker_dim:
-        rows = config.get("num_speakers", DEFAULT_SPEAKERS)
-        given = names_beside(options.speakers, source, "speakers.txt")
-        speakers = table_names(given, rows, "speakers", source)
-    styles: tuple[str, ...] = ()
-    if config.get("multistyle"):
-        given = names_beside(options.styles, source, "styles.txt")
-        styles = table_names(given, config.get("num_styles", 100), "styles", source)
+    speakers, styles = named_tables(config, options, source, bool(speaker_dim))
     hop = unit_hop(published, has_f0 and not quantised)
     return Streams(
         unit_hop=hop,
@@ -201,6 +211,15 @@ def _streams(
         speaker_dim=speaker_dim,
         styles=styles,
     )
+
+
+def _f0_codes(f0_vqvae: F0Vqvae) -> dict[str, Any]:
+    return {
+        "num_codes": f0_vqvae.num_codes,
+        "f0_code_hop": f0_vqvae.stride * F0_HOP,
+        "vqvae_hash": weights_hash(f0_vqvae),
+        "normalize": "speaker_zscore",
+    }
 
 
 def _units(config: dict[str, Any], hop: int, content: ContentVqvae | None) -> dict[str, Any]:

@@ -56,33 +56,10 @@ def write_training_checkpoint(
     missing = [key for key in KEYS if key not in state]
     if missing:
         raise ValueError(f"{path} is not {WHAT}: it lacks {', '.join(missing)}.")
-    generator, names = build(published, bundle.model, bundle.streams)
     try:
-        discriminators, names_d, width = _discriminators(state, path)
-        moments = _moments(state["optim_g"], {"": published.weights}, path)
-        adam = _fitted(moments, generator, names, path)
-        moments = _moments(state["optim_d"], {"msd.": state["msd"], "mpd.": state["mpd"]}, path)
-        adam += _fitted(moments, discriminators, names_d, path)
-        group = state["optim_g"]["param_groups"][0]
-        config, options = _configuration(bundle, width, group)
+        checkpoint, options = _convert(published, bundle, state, path)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path} is not {WHAT}: {type(error).__name__} {error}") from error
-    checkpoint = {
-        "args": None,
-        "cfg": config,
-        "model": _prefixed("unit_generator.", generator.state_dict()),
-        "criterion": {
-            **_prefixed("discriminators.", discriminators.state_dict()),
-            "_extra_state": bundle.streams.to_dict(),
-        },
-        "optimizer_history": [_history(int(state["steps"]), group["lr"])],
-        "task_state": {"streams": bundle.streams.to_dict()},
-        "extra_state": _extra_state(int(state["epoch"]) + 1),
-        "last_optimizer_state": {
-            "state": {index: entry for index, entry in enumerate(adam) if entry},
-            "param_groups": [_param_group(group, len(adam))],
-        },
-    }
     with atomic_path(outfile) as temporary:
         torch.save(checkpoint, temporary)
     return {
@@ -90,6 +67,35 @@ def write_training_checkpoint(
         "epoch": int(state["epoch"]) + 1,
         "options": options,
     }
+
+
+def _convert(
+    published: Published, bundle: Bundle, state: dict[str, Any], path: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns fairseq's checkpoint, and the options of fairseq-train that build the same networks."""
+    generator, names = build(published, bundle.model, bundle.streams)
+    discriminators, names_d, width = _discriminators(state, path)
+    moments = _moments(state["optim_g"], {"": published.weights}, path)
+    adam = _fitted(moments, generator, names, path)
+    moments = _moments(state["optim_d"], {"msd.": state["msd"], "mpd.": state["mpd"]}, path)
+    adam += _fitted(moments, discriminators, names_d, path)
+    group, streams = state["optim_g"]["param_groups"][0], bundle.streams.to_dict()
+    config, options = _configuration(bundle, width, group)
+    criterion = _prefixed("discriminators.", discriminators.state_dict())
+    checkpoint = {
+        "args": None,
+        "cfg": config,
+        "model": _prefixed("unit_generator.", generator.state_dict()),
+        "criterion": {**criterion, "_extra_state": streams},
+        "optimizer_history": [_history(int(state["steps"]), group["lr"])],
+        "task_state": {"streams": streams},
+        "extra_state": _extra_state(int(state["epoch"]) + 1),
+        "last_optimizer_state": {
+            "state": {index: entry for index, entry in enumerate(adam) if entry},
+            "param_groups": [_param_group(group, len(adam))],
+        },
+    }
+    return checkpoint, options
 
 
 def _prefixed(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
