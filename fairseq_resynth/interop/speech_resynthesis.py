@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from fairseq_resynth.bundle import Bundle
 from fairseq_resynth.data.f0 import F0_HOP
 from fairseq_resynth.data.f0_codes import weights_hash
@@ -14,9 +12,10 @@ from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.f0_statistics import statistics_by_name
 from fairseq_resynth.interop.published import Published, build, read_published
 from fairseq_resynth.interop.published_config import model_sizes, unit_hop
+from fairseq_resynth.interop.published_f0 import f0_quantizer, infer_config, load_checked
 from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, read_names, table_names
-from fairseq_resynth.interop.weight_names import convert_content_vqvae, convert_f0_vqvae
-from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
+from fairseq_resynth.interop.weight_names import convert_content_vqvae
+from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig
 from fairseq_resynth.modules.content_vqvae import ContentVqvae
 from fairseq_resynth.modules.f0_vqvae import F0Vqvae
 
@@ -101,54 +100,12 @@ def import_speech_resynthesis(path: str | Path, options: ImportOptions | None = 
     return Bundle(generator, model, streams, f0_vqvae, f0_model, content_vqvae=content)
 
 
-def f0_quantizer(
-    source: Path, config: dict[str, Any], weights: dict[str, Tensor]
-) -> tuple[F0Vqvae, F0VqvaeConfig]:
-    """Builds an F0 quantiser from a configuration of `f0_vqvae`'s form.
-
-    Raises:
-        ValueError: sizes that ours cannot have, or weights that contradict them.
-    """
-    try:
-        encoder, codebook = config["f0_encoder_params"], config["f0_vq_params"]
-        model = F0VqvaeConfig(
-            num_codes=codebook["l_bins"],
-            code_dim=codebook["emb_width"],
-            width=encoder["width"],
-            num_downsamples=encoder["downs_t"][0],
-            codebook_decay=codebook["mu"],
-        )
-        f0_vqvae = build_f0_vqvae(model)
-        plain = (encoder["strides_t"], encoder["depth"], encoder["dilation_growth_rate"])
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"the F0 quantiser of {source} lacks {error} in its configuration."
-        ) from error
-    if plain != ([2], 4, 3) or encoder.get("m_conv", 1.0) != 1.0:
-        raise ValueError(
-            f"the F0 quantiser of {source} has strides, depth and dilation growth {plain}, "
-            "expected ([2], 4, 3)."
-        )
-    _load(source, f0_vqvae, convert_f0_vqvae(weights), "F0 quantiser")
-    return f0_vqvae.eval(), model
-
-
-def _load(source: Path, module: Any, weights: dict[str, Tensor], what: str) -> None:
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).split("\n")[1].strip()
-        raise ValueError(
-            f"the {what} of {source} contradicts its configuration: {first}"
-        ) from error
-
-
 def _inner_f0_quantizer(
     published: Published, options: ImportOptions
 ) -> tuple[F0Vqvae | None, F0VqvaeConfig | None]:
     inner = {k: v for k, v in published.weights.items() if k.startswith("quantizer.")}
     if inner:
-        config = published.config.get("f0_quantizer") or {}
+        config = published.config.get("f0_quantizer") or infer_config(inner)
         return f0_quantizer(published.source, config, inner)
     if options.f0_quantizer:
         bundle = import_speech_resynthesis(options.f0_quantizer)
@@ -174,7 +131,7 @@ def _split_content(published: Published) -> tuple[Published, ContentVqvae | None
         content = ContentVqvae(len(codebook), codebook.size(1), encoder["width"], strides)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{published.source}: code_encoder_params lack {error}.") from error
-    _load(published.source, content, weights, "content VQ-VAE")
+    load_checked(published.source, content, weights, "content VQ-VAE")
     rest = {k: v for k, v in published.weights.items() if k not in inner}
     config = {**published.config, "num_embeddings": len(codebook), "code_hop_size": content.stride}
     rest["dict.weight"] = codebook

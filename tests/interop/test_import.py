@@ -26,6 +26,15 @@ def take(folder, out, *options, **kwargs):
     return Resynthesizer.from_pretrained(out)
 
 
+def test_a_quantiser_inside_that_the_configuration_does_not_describe(tmp_path):
+    folder = golden("vctk_hubert100_lut_small", tmp_path / "in")
+    _config("f0_quantizer")(folder)
+    system = take(folder, tmp_path / "out")
+    io = golden_io("vctk_hubert100_lut_small")
+    codes = system.bundle.f0_vqvae.encode(torch.from_numpy(io["f0"])).numpy()
+    assert np.array_equal(codes, io["f0_codes"])
+
+
 @pytest.mark.parametrize("folder", ["vctk_hubert100_lut_small", "lj_cpc100_lut_small"])
 def test_stored_outputs_with_the_f0_quantiser_inside(folder, tmp_path):
     system = take(golden(folder, tmp_path / "in"), tmp_path / "out")
