@@ -61,6 +61,7 @@ EXTRAS = {
         "setuptools<81",
         "pocketsphinx>=5.0.3,<6",
         "selenium>=4.20,<5",
+        "matplotlib>=3.7,<4",
     ],
 }
 

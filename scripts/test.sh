@@ -12,5 +12,5 @@ if [ "${1:-}" = --slow ]; then
   marker=(-m slow)
 fi
 # Threads of small nets spin against each other; one each is faster, and results do not depend on it.
-export OMP_NUM_THREADS=1 TQDM_DISABLE=1
+export OMP_NUM_THREADS=1
 .venv/bin/python -m pytest "${marker[@]}" "$@"
