@@ -109,7 +109,10 @@ def write_page(
             if path.is_file():
                 columns[f"as {voice}"] = path
         rows.append((job.name, columns))
-    introduction = "Recordings that the model never saw, what it makes of their units, pitch codes and speaker, and the same in the other voices."
+    introduction = (
+        "Recordings that the model never saw, what it makes of their units, pitch codes and speaker, "
+        "and the same in the other voices."
+    )
     write_gallery(
         page,
         "Resynthesis of held-out utterances",

@@ -82,6 +82,8 @@ def _settings(args: argparse.Namespace, utterances: list[Utterance]) -> Settings
         "f0_code_hop": args.f0_code_hop,
     }
     sizes |= {name: value for name, value in given.items() if value is not None}
-    if not sizes["num_f0_codes"] and Settings.f0_code_hop % sizes.get("unit_hop", Settings.unit_hop):
+    if not sizes["num_f0_codes"] and Settings.f0_code_hop % sizes.get(
+        "unit_hop", Settings.unit_hop
+    ):
         sizes["f0_code_hop"] = sizes["unit_hop"]  # there is no F0 stream to keep in step with
     return Settings(**sizes)

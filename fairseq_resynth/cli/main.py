@@ -44,14 +44,17 @@ def _module(verb: str):
 def _usage() -> str:
     width = max(map(len, VERBS))
     rows = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
-    return f"usage: resynth VERB [options]   (resynth VERB --help shows a verb's options)\n\n{rows}\n"
+    return (
+        f"usage: resynth VERB [options]   (resynth VERB --help shows a verb's options)\n\n{rows}\n"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb.
 
     Returns:
-        The exit status: 0 success, 1 finished with files named as failed, 2 a user's mistake, 130 interrupted.
+        The exit status: 0 success, 1 finished with files named as failed, 2 a user's mistake, 130
+        interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
