@@ -36,3 +36,22 @@ def test_run(tmp_path):
     assert (tmp_path / "bundle" / "config.json").is_file()
     run("resynth", "synthesize", "--path", tmp_path / "bundle", "--input", tmp_path / "data",
         "--outdir", tmp_path / "again")  # fmt: skip
+
+
+def test_tux_paints_voices_with_their_texts(tmp_path):
+    stamps = tmp_path / "unpacked" / "usr" / "share" / "tuxpaint" / "stamps" / "animals"
+    stamps.mkdir(parents=True)
+    for name in ("cat", "dog"):
+        for language in ("fr", "es"):
+            (stamps / f"{name}_desc_{language}.ogg").write_bytes(b"OggS")
+    (stamps / "cat.txt").write_text("A cat.\nfr.utf8=Un chat.\nes.utf8=Un gato.\n")
+    script = REPOSITORY / "examples" / "asterisk" / "tuxpaint.py"
+    command = [sys.executable, script, tmp_path / "unpacked", tmp_path / "out", "--languages", "fr"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "tuxpaint_fr: 1 clips, 1 without a text\n"
+    assert (
+        tmp_path / "out" / "transcripts.tsv"
+    ).read_text() == "tuxpaint_fr/animals_cat\tUn chat.\n"
+    assert "dog_desc_fr.ogg" in (tmp_path / "out" / "dropped.tsv").read_text()
+    assert [path.name for path in (tmp_path / "out").rglob("*.ogg")] == ["animals_cat.ogg"]

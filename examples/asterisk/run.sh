@@ -3,6 +3,7 @@
 #   bash examples/asterisk/run.sh OUT
 # OVERRIDES: hydra overrides of both trainings, e.g. OVERRIDES="common.cpu=true optimization.max_update=2000";
 # VOCODER_OVERRIDES: of the second alone, e.g. VOCODER_OVERRIDES="+model.upsample_initial_channel=128"
+# TUXPAINT=1: also Tux Paint's seven voices (161 MB, GPL-2), which have transcripts
 set -euo pipefail
 out=${1:?usage: run.sh OUT}
 cd "$(dirname "$0")/../.."
@@ -19,6 +20,10 @@ train() {
 
 [ -d "$out/g722" ] || bash examples/asterisk/fetch.sh "$out"
 resynth preprocess --srcdir "$out/g722" --outdir "$out/audio" --pad --trim
+if [ -n "${TUXPAINT:-}" ]; then
+  [ -d "$out/tuxpaint" ] || bash examples/asterisk/tuxpaint.sh "$out"
+  resynth preprocess --srcdir "$out/tuxpaint" --outdir "$out/audio" --pad --trim
+fi
 [ -f "$data/test.tsv" ] || resynth manifest "$out/audio" --outdir "$data" --speaker-from '^([^/]+)/'
 [ -f "$out/km.safetensors" ] || resynth kmeans "$data" --feature-type logmel --num-clusters 200 --out "$out/km.safetensors"
 resynth quantize "$data" --kmeans "$out/km.safetensors"

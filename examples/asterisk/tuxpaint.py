@@ -1,0 +1,74 @@
+"""Copies Tux Paint's spoken descriptions, one folder a voice, with what each says.
+
+    python examples/asterisk/tuxpaint.py UNPACKED OUT [--languages fr ru ro ca be el da]
+
+UNPACKED holds Debian's package tuxpaint-stamps-default as `dpkg -x` leaves it (see tuxpaint.sh). OUT gets
+`tuxpaint_<language>/*.ogg`, `transcripts.tsv` (name, text) and `dropped.tsv` (clips without a known text).
+One voice a language, 16 to 21 minutes each; GPL-2. Spanish is saturated and Bulgarian noisy, so they are not
+among the languages taken by default; Lithuanian and Dutch have under two minutes.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from fairseq_resynth.data.files import write_text
+
+LANGUAGES = ("fr", "ru", "ro", "ca", "be", "el", "da")
+
+
+def spoken_text(description: Path, language: str) -> str | None:
+    """Returns what the clip of a language says: its line `LL.utf8=…`; None when there is none."""
+    if not description.is_file():
+        return None
+    for line in description.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, equals, text = line.partition("=")
+        if equals and key == f"{language}.utf8" and text.strip():
+            return text.strip()
+    return None
+
+
+def copy_voice(stamps: Path, out: Path, language: str) -> tuple[list[str], list[str]]:
+    """Copies one voice's clips; returns rows of transcripts and of clips left out."""
+    said, dropped = [], []
+    for clip in sorted(stamps.rglob(f"*_desc_{language}.ogg")):
+        base = clip.name.removesuffix(f"_desc_{language}.ogg")
+        name = "_".join([*clip.parent.relative_to(stamps).parts, base])
+        text = spoken_text(clip.with_name(f"{base}.txt"), language)
+        if text is None:
+            dropped.append(f"{clip.relative_to(stamps)}\tno text in {base}.txt")
+            continue
+        target = out / f"tuxpaint_{language}" / f"{name}.ogg"
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(clip, target)
+        said.append(f"tuxpaint_{language}/{name}\t{text}")
+    return said, dropped
+
+
+def main() -> int:
+    """Copies every voice and prints how many clips each has."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("unpacked", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--languages", nargs="+", default=LANGUAGES)
+    args = parser.parse_args()
+    stamps = args.unpacked / "usr" / "share" / "tuxpaint" / "stamps"
+    if not stamps.is_dir():
+        print(f"{stamps} is not there: run examples/asterisk/tuxpaint.sh", file=sys.stderr)
+        return 2
+    said: list[str] = []
+    dropped: list[str] = []
+    for language in args.languages:
+        rows, left_out = copy_voice(stamps, args.out, language)
+        print(f"tuxpaint_{language}: {len(rows)} clips, {len(left_out)} without a text")
+        said += rows
+        dropped += left_out
+    write_text(args.out / "transcripts.tsv", "".join(f"{row}\n" for row in said))
+    write_text(args.out / "dropped.tsv", "".join(f"{row}\n" for row in dropped))
+    return 0 if said else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
