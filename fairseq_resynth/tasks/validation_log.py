@@ -28,6 +28,7 @@ class ValidationLog:
         self.num_updates = 0
         self._writer = None
         self._shown: set[int] = set()
+        self._recordings: set[int] = set()
 
     def begin(self) -> None:
         """Starts a validation."""
@@ -50,7 +51,11 @@ class ValidationLog:
             from tensorboardX import SummaryWriter
 
             self._writer = SummaryWriter(f"{self.folder}/valid_utterances")
-        for kind, wav in (("real", real), ("generated", fake)):
+        wavs = {"generated": fake}
+        if index not in self._recordings:  # once: a recording does not change, and its F0 takes time
+            self._recordings.add(index)
+            wavs["real"] = real
+        for kind, wav in wavs.items():
             tag = f"utterance_{index}/{kind}"
             self._writer.add_audio(tag, wav, self.num_updates, SAMPLE_RATE)
             picture = _spectrogram(wav)
