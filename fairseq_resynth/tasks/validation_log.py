@@ -52,7 +52,9 @@ class ValidationLog:
 
             self._writer = SummaryWriter(f"{self.folder}/valid_utterances")
         wavs = {"generated": fake}
-        if index not in self._recordings:  # once: a recording does not change, and its F0 takes time
+        if (
+            index not in self._recordings
+        ):  # once: a recording does not change, and its F0 takes time
             self._recordings.add(index)
             wavs["real"] = real
         for kind, wav in wavs.items():
