@@ -3,9 +3,9 @@
     python benchmarks/codec_decoding.py CODES [--repeats 3] [--json]
 
 CODES is a file of units at 50 Hz that the context model is fitted on and the utterance is cut from (lines
-`1 2 3`, `name|1 2 3` or dicts). The generator is the paper's, with random weights, which time does not depend
-on; the pitch codes are random. `generator` decodes the same streams from arrays. The two take turns; processor
-seconds, the fastest of the repeats.
+`1 2 3`, `name|1 2 3` or dicts). The generator is the paper's, with random weights, which time does not
+depend on; the pitch codes are random. `generator` decodes the same streams from arrays. The two take turns;
+processor seconds, the fastest of the repeats.
 """
 
 import argparse
