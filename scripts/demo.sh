@@ -19,9 +19,10 @@ step() { printf '\n== %s\n' "$*"; }
 train() {
   local log=$1
   shift
-  fairseq-train "$@" --cpu --log-format simple --no-epoch-checkpoints > "$log" 2>&1 &
+  : > "$log" # tail must find it
+  fairseq-train "$@" --cpu --log-format simple --no-epoch-checkpoints >> "$log" 2>&1 &
   local pid=$!
-  tail -n +1 --pid=$pid -f "$log" 2> /dev/null | grep --line-buffered -oE "valid on .*|done training.*" | cut -c1-110 || true
+  tail -n +1 --pid=$pid -f "$log" | grep --line-buffered -oE "valid on.{0,80}|done training.*" || true
   wait $pid || { echo "training failed, the end of $log:"; tail -n 15 "$log"; exit 1; }
 }
 
@@ -58,7 +59,7 @@ resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/resynthes
 resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/converted" --vc
 step "7 Codec: a context model of the streams, and the bits it needs for the held-out ones"
 resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.safetensors"
-resynth codec-bench "$data" --model "$out/bundle/entropy.safetensors"
+resynth codec-bench "$data" --split test --model "$out/bundle/entropy.safetensors"
 step "8 Figures on held-out utterances, and the page"
 python examples/asterisk/demo_report.py "$data" "$out/bundle" "$out/resynthesised" \
   "$out/converted" "$out"
