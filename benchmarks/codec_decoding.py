@@ -35,7 +35,7 @@ from fairseq_resynth.resynthesizer import Resynthesizer
 SECONDS = 10
 
 
-def fastest(function: Callable[[], object]) -> float:
+def processor_seconds(function: Callable[[], object]) -> float:
     """Returns the processor seconds of one call."""
     started = time.process_time()
     function()
@@ -74,8 +74,8 @@ def main() -> None:
         codec.decode(data)  # compiles
         times = [
             (
-                fastest(lambda data=data, codec=codec: codec.decode(data)),
-                fastest(lambda: system.decode(units[None], codes[None], "one")),
+                processor_seconds(lambda data=data, codec=codec: codec.decode(data)),
+                processor_seconds(lambda: system.decode(units[None], codes[None], "one")),
             )
             for _ in range(args.repeats)
         ]
