@@ -55,7 +55,8 @@ if [ -n "${missing:-}" ]; then
   fi
   echo "setup: installing${extras:+ with extras $extras} (minutes the first time)"
   export PIP_DISABLE_PIP_VERSION_CHECK=1
-  .venv/bin/python -m pip install -q -c constraints.txt setuptools wheel
+  # numpy too: amfm_decompy and pyworld are compiled against it
+  .venv/bin/python -m pip install -q -c constraints.txt setuptools wheel numpy cython
   # torch first and by its exact version, so that a local wheel of that version is taken
   .venv/bin/python -m pip install -q "$(grep '^torch==' constraints.txt)"
   .venv/bin/python -m pip install -q --no-build-isolation -c constraints.txt -e ".${extras:+[$extras]}"
