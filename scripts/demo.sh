@@ -51,7 +51,7 @@ train "$out/vocoder.log" "$data" --user-dir fairseq_resynth \
   --lr-shrink 0.99 --batch-size 8 --num-workers 0 --autocast "$precision" --max-update 2500 \
   --stop-time-hours "$(python -c "print($minutes / 60)")" --validate-interval-updates 500 \
   --validate-interval 1000 --save-interval 1000 --save-interval-updates 500 --keep-interval-updates 1 \
-  --tensorboard-logdir "$out/tensorboard" --eval-utterances 3 --save-dir "$out/checkpoints"
+  --tensorboard-logdir "$out/tensorboard" --eval-audio 3 --save-dir "$out/checkpoints"
 resynth export "$out/checkpoints/checkpoint_last.pt" --f0 "$out/f0_checkpoints/checkpoint_best.pt" \
   --kmeans "$out/km.safetensors" --outdir "$out/bundle"
 step "6 Synthesis: the held-out utterances, then each in the four other voices"

@@ -49,6 +49,7 @@ class UnitDataset(UtteranceDataset):
         speaker_mean_rate: float = 0.5,
     ):
         data = Path(data)
+        self.split = split
         self.streams = streams
         self.segment_size = segment_size
         self.load_wav = load_wav
@@ -152,9 +153,9 @@ class UnitDataset(UtteranceDataset):
         """Batches items, the shorter ones padded with zeros.
 
         Returns:
-            {"id": (B,), "net_input": {"units": (B, U), "f0_codes": (B, F) or "f0": (B, C, N),
-            "speaker": (B,) or (B, D), "style": (B,), "unit_lengths": (B,) when lengths differ}, "target":
-            (B, 1, T) or None}; empty for no items.
+            {"id": (B,), "split": its name, "net_input": {"units": (B, U), "f0_codes": (B, F) or "f0":
+            (B, C, N), "speaker": (B,) or (B, D), "style": (B,), "unit_lengths": (B,) when lengths differ},
+            "target": (B, 1, T) or None}; empty for no items.
         """
         if not items:
             return {}
@@ -171,7 +172,7 @@ class UnitDataset(UtteranceDataset):
             net_input["unit_lengths"] = torch.tensor(lengths)
         target = _pad([item["wav"] for item in items])[:, None] if self.load_wav else None
         ids = torch.tensor([item["id"] for item in items])
-        return {"id": ids, "net_input": net_input, "target": target}
+        return {"id": ids, "split": self.split, "net_input": net_input, "target": target}
 
 
 def _pad(rows: list[torch.Tensor]) -> torch.Tensor:

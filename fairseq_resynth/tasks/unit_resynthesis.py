@@ -15,6 +15,7 @@ from fairseq_resynth.data.unit_dataset import UnitDataset
 from fairseq_resynth.modules.discriminators import freeze
 from fairseq_resynth.tasks.gan_step import autocast, gan_step, refuse_settings
 from fairseq_resynth.tasks.validation_log import ValidationLog
+from fairseq_resynth.tasks.validation_measures import log_measures, refuse_best_metric
 from fairseq_resynth.tasks.wav_writer import WavWriter
 
 COMPARED = (
@@ -73,10 +74,12 @@ class UnitResynthesisConfig(FairseqDataclass):
             "help": "precision of the forward passes: float32 or bfloat16 (weights stay float32)"
         },
     )
-    eval_utterances: int = field(
+    eval_audio: int = field(
         default=5,
         metadata={
-            "help": "utterances of the valid split to show in TensorBoard at each validation"
+            "help": "utterances of the valid split, spread evenly, whose F0 errors and mel L1 are measured "
+            "at each validation (vde, gpe, ffe, log_f0_rmse, log_f0_correlation, mel_l1, for "
+            "--best-checkpoint-metric too) and which TensorBoard shows; 0: none"
         },
     )
     wav_format: str = field(
@@ -94,6 +97,8 @@ class UnitResynthesisConfig(FairseqDataclass):
     amp: bool = II("common.amp")
     memory_efficient_fp16: bool = II("common.memory_efficient_fp16")
     memory_efficient_bf16: bool = II("common.memory_efficient_bf16")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
     ddp_backend: str = II("distributed_training.ddp_backend")
     zero_sharding: str = II("distributed_training.zero_sharding")
 
@@ -106,7 +111,7 @@ class UnitResynthesisTask(FairseqTask):
         super().__init__(cfg)
         self._streams: Optional[Streams] = None
         self._criterion = None
-        self._validation_log = ValidationLog(cfg.tensorboard_logdir, cfg.eval_utterances)
+        self._validation_log = ValidationLog(cfg.data, cfg.tensorboard_logdir, cfg.eval_audio)
 
     @classmethod
     def setup_task(cls, cfg: UnitResynthesisConfig, **kwargs) -> "UnitResynthesisTask":
@@ -123,6 +128,9 @@ class UnitResynthesisTask(FairseqTask):
         if not kwargs.get("from_checkpoint"):
             refuse_settings(
                 {key: getattr(cfg, key) for key in UnitResynthesisConfig.__annotations__}
+            )
+            refuse_best_metric(
+                cfg.best_checkpoint_metric, cfg.maximize_best_checkpoint_metric, cfg.eval_audio
             )
         return cls(cfg)
 
@@ -191,12 +199,19 @@ class UnitResynthesisTask(FairseqTask):
         freeze(self._criterion.discriminators, False)
 
     def valid_step(self, sample, model, criterion):
-        """Returns the mel L1 distance on whole utterances; shows some in TensorBoard."""
+        """Returns the mel L1 distance on whole utterances; measures and shows those of --eval-audio."""
         model.eval()
         with torch.no_grad(), autocast(sample["target"].device, self.cfg.autocast):
             result = criterion(model, sample)
-            self._validation_log.show(sample, model)
+            if self.cfg.eval_audio:
+                dataset = self.datasets[sample["split"]]
+                result[2].update(self._validation_log.evaluate(sample, dataset, model))
         return result
+
+    def reduce_metrics(self, logging_outputs, criterion) -> None:
+        """Logs the criterion's terms, and at validation the measures of --eval-audio."""
+        super().reduce_metrics(logging_outputs, criterion)
+        log_measures(logging_outputs)
 
     def begin_valid_epoch(self, epoch, model) -> None:
         """Starts a new set of shown utterances."""

@@ -1,89 +1,109 @@
-"""Audio, spectrogram and F0 of fixed utterances in TensorBoard, real beside generated."""
+"""Fixed utterances at each validation: F0 errors as metrics, audio and pictures in TensorBoard."""
 
 import io
-from typing import Any
+from typing import Any, Dict, Optional, Set, Tuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from fairseq_resynth.data.audio import SAMPLE_RATE
+from fairseq_resynth.data.unit_dataset import UnitDataset
 from fairseq_resynth.evaluation.drawing import spectrogram_png
+from fairseq_resynth.tasks.validation_measures import (
+    ReferenceF0,
+    generate_row,
+    measure,
+    measured_rows,
+    nothing_measured,
+)
 
 
 class ValidationLog:
-    """Writes the first utterances of each validation.
+    """Measures some utterances of each validation and writes them to TensorBoard.
 
     Args:
+        data: the data directory, whose F0 cache is used.
         folder: fairseq's --tensorboard-logdir; None: nothing is written.
-        num_utterances: how many of the valid split, its first rows.
+        num_utterances: how many of each valid split, spread evenly over it.
 
     Attributes:
         num_updates: step that the next validation is shown at.
     """
 
-    def __init__(self, folder: str | None, num_utterances: int):
+    def __init__(self, data: str, folder: Optional[str], num_utterances: int):
+        self.data = data
         self.folder = folder
         self.num_utterances = num_utterances
         self.num_updates = 0
         self._writer = None
-        self._shown: set[int] = set()
-        self._recordings: set[int] = set()
+        self._references: Dict[str, ReferenceF0] = {}
+        self._done: Set[Tuple[str, int]] = set()
+        self._recordings: Set[Tuple[str, int]] = set()
 
     def begin(self) -> None:
         """Starts a validation."""
-        self._shown = set()
+        self._done = set()
 
     @torch.no_grad()
-    def show(self, sample: dict[str, Any], model) -> None:
-        """Shows those utterances of a batch that are among the first rows of the split."""
-        if not self.folder or not sample:
-            return
-        for row, index in enumerate(sample["id"].tolist()):
-            if index < self.num_utterances and index not in self._shown:
-                self._shown.add(index)
-                inputs, real = _row(sample, row)
-                fake = model(**inputs).float()
-                self._write(index, real.cpu().numpy(), fake[0, 0].cpu().numpy())
+    def evaluate(self, sample: Dict[str, Any], dataset: UnitDataset, model) -> Dict[str, float]:
+        """Measures and shows those utterances of a batch that are among the fixed ones.
 
-    def _write(self, index: int, real: np.ndarray, fake: np.ndarray) -> None:
+        Args:
+            sample: the batch.
+            dataset: the split that it is of.
+            model: with or without its DistributedDataParallel wrapper.
+
+        Returns:
+            Sums and weights for `log_measures`, to be added up over batches and processes.
+        """
+        sums, split = nothing_measured(), dataset.split
+        if split not in self._references:
+            self._references[split] = ReferenceF0(dataset, self.data, split)
+        reference = self._references[split]
+        wanted = measured_rows(len(dataset), self.num_utterances)
+        for place, row in enumerate(sample["id"].tolist()):
+            if row not in wanted or (split, row) in self._done:
+                continue
+            self._done.add((split, row))
+            real, fake = generate_row(sample, place, model)
+            tracks = reference.track(row, real), reference.find(fake, "generated", row)
+            for name, value in measure(real, fake, *tracks).items():
+                sums[name] += value
+            if self.folder:
+                self._write((split, row), (real, fake), tracks)
+        return sums
+
+    def _write(
+        self,
+        key: Tuple[str, int],
+        wavs: Tuple[np.ndarray, np.ndarray],
+        tracks: Tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        kinds = ["real", "generated"]
+        if key in self._recordings:  # once: a recording does not change
+            kinds, wavs, tracks = kinds[1:], wavs[1:], tracks[1:]
+        self._recordings.add(key)
+        writer = self._open()
+        for kind, wav, f0 in zip(kinds, wavs, tracks, strict=True):
+            tag = f"{key[0]}_{key[1]}/{kind}"
+            writer.add_audio(tag, wav, self.num_updates, SAMPLE_RATE)
+            picture = _spectrogram(wav, f0)
+            writer.add_image(f"{tag}_spectrogram_f0", picture, self.num_updates, dataformats="HWC")
+        writer.flush()
+
+    def _open(self):
         if self._writer is None:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(f"{self.folder}/valid_utterances")
-        wavs = {"generated": fake}
-        if (
-            index not in self._recordings
-        ):  # once: a recording does not change, and its F0 takes time
-            self._recordings.add(index)
-            wavs["real"] = real
-        for kind, wav in wavs.items():
-            tag = f"utterance_{index}/{kind}"
-            self._writer.add_audio(tag, wav, self.num_updates, SAMPLE_RATE)
-            picture = _spectrogram(wav)
-            self._writer.add_image(
-                f"{tag}_spectrogram_f0", picture, self.num_updates, dataformats="HWC"
-            )
-        self._writer.flush()
+            # TensorBoard follows one file a folder, and processes have utterances of their own.
+            distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+            rank = torch.distributed.get_rank() if distributed else 0
+            suffix = f"_rank{rank}" if rank else ""
+            self._writer = SummaryWriter(f"{self.folder}/valid_utterances{suffix}")
+        return self._writer
 
 
-def _row(sample: dict[str, Any], row: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    inputs = {name: value[row : row + 1] for name, value in sample["net_input"].items()}
-    lengths = inputs.pop("unit_lengths", None)
-    real = sample["target"][row, 0]
-    if lengths is not None:
-        units = int(lengths[0])
-        real = real[: real.size(0) // inputs["units"].size(1) * units]
-        inputs["units"] = inputs["units"][:, :units]
-    return inputs, real
-
-
-def _spectrogram(wav: np.ndarray) -> np.ndarray:
-    from fairseq_resynth.data.f0 import extract_f0  # slow to import, and only needed here
-
-    try:
-        f0 = extract_f0(wav)
-    except ValueError:  # an untrained model's output may have no pitch to track
-        f0 = None
+def _spectrogram(wav: np.ndarray, f0: np.ndarray) -> np.ndarray:
     png = spectrogram_png(wav, f0=f0)
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

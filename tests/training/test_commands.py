@@ -32,8 +32,8 @@ def test_tensorboard_shows_real_beside_generated(trained):
     tags = read_events(trained / "tensorboard" / "valid_utterances")
     for index in range(3):
         for kind in ("real", "generated"):
-            assert f"utterance_{index}/{kind}" in tags
-            assert f"utterance_{index}/{kind}_spectrogram_f0" in tags
+            assert f"valid_{index}/{kind}" in tags
+            assert f"valid_{index}/{kind}_spectrogram_f0" in tags
     assert read_events(trained / "tensorboard" / "train_inner") | read_events(
         trained / "tensorboard" / "train"
     ) >= {"mel", "adv_g", "fm", "loss_d", "gnorm_d"}

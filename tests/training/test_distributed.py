@@ -19,7 +19,9 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def train(folder: Path, arguments: list[str], world_size: int, *extra: str) -> list[dict]:
+def train(
+    folder: Path, arguments: list[str], world_size: int, *extra: str, updates: int = UPDATES
+) -> list[dict]:
     """Runs every rank at once; returns what each holds in the end."""
     port, ranks = free_port(), []
     batch = ["--batch-size", str(4 // world_size)]
@@ -32,7 +34,7 @@ def train(folder: Path, arguments: list[str], world_size: int, *extra: str) -> l
                 "--distributed-init-method", f"tcp://127.0.0.1:{port}", *extra,
             ]  # fmt: skip
         path = folder / f"rank{rank}_of_{world_size}{'_'.join(extra)}.pt"
-        command = [sys.executable, SCRIPT, path, str(UPDATES), *arguments, *batch, *distributed]
+        command = [sys.executable, SCRIPT, path, str(updates), *arguments, *batch, *distributed]
         process = subprocess.Popen(
             list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -76,6 +78,20 @@ def test_unit_vocoder(four_utterances, tmp_path):
     other_backend = train(tmp_path, arguments, 2, "--ddp-backend", "pytorch_ddp")
     assert_equal_ranks([ranks[0], other_backend[0]])
     assert_equal_ranks(other_backend)
+
+
+def test_measures_of_validation(tmp_path):
+    """Five utterances in batches of two: the second process' last batch is a dummy, which must not count."""
+    lengths = {"train": [16000, 20480, 32000], "valid": [16000, 20480, 12800, 17600, 24000]}
+    arguments = train_arguments(write_f0_data(tmp_path / "data", lengths), tmp_path)
+    (alone,) = train(tmp_path, arguments, 1, updates=0)
+    ranks = train(tmp_path, arguments, 2, "--ddp-backend", "legacy_ddp", updates=0)
+    frames = sum(lengths["valid"]) / 80
+    assert alone["validation"]["vde"][1] == frames
+    assert alone["validation"]["mel_l1"][1] == pytest.approx(frames / 200)
+    for name, (mean, weight) in alone["validation"].items():
+        for rank in ranks:
+            assert rank["validation"][name] == pytest.approx([mean, weight], rel=1e-5), name
 
 
 def test_f0_quantiser(tmp_path):

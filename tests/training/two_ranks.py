@@ -4,15 +4,18 @@ usage: two_ranks.py FILE UPDATES ARGUMENTS_OF_FAIRSEQ_TRAIN …
 """
 
 import sys
+from pathlib import Path
 
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
+from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
+from fairseq_resynth.tasks.validation_measures import MEASURES
 
 
 class CpuDistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
@@ -25,8 +28,20 @@ class CpuDistributedDataParallel(torch.nn.parallel.DistributedDataParallel):
 distributed_fairseq_model.DistributedDataParallel = CpuDistributedDataParallel
 
 
+def validate(trainer) -> dict[str, list[float]]:
+    """Returns [mean, weight] of every measure of --eval-audio."""
+    if not (Path(trainer.task.cfg.data) / "valid.tsv").is_file():
+        return {}
+    trainer.task.load_dataset("valid")
+    trainer.begin_valid_epoch(1)
+    with metrics.aggregate(new_root=True) as meters:
+        for sample in trainer.get_valid_iterator("valid").next_epoch_itr(shuffle=False):
+            trainer.valid_step(sample)
+    return {name: [float(meters[name].avg), float(meters[name].count)] for name in MEASURES}
+
+
 def main(cfg, path: str, updates: int) -> None:
-    """Trains and saves {"start", "end"} of the model and the criterion."""
+    """Trains and saves {"start", "end"} of model and criterion, "validation" before the first update."""
     torch.manual_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
@@ -41,12 +56,13 @@ def main(cfg, path: str, updates: int) -> None:
             if torch.is_tensor(value)
         }
 
+    validation = validate(trainer)
     start, epoch = snapshot(), 0
     while trainer.get_num_updates() < updates:
         epoch += 1
         for sample in trainer.get_train_iterator(epoch).next_epoch_itr(shuffle=False):
             trainer.train_step([sample])
-    torch.save({"start": start, "end": snapshot()}, path)
+    torch.save({"start": start, "end": snapshot(), "validation": validation}, path)
 
 
 if __name__ == "__main__":
