@@ -17,7 +17,7 @@ import numpy as np
 from fairseq_resynth.data.audio import read_audio
 from fairseq_resynth.data.f0 import F0_HOP, F0Cache, F0Options, extract_f0, num_frames
 from fairseq_resynth.data.files import read_json
-from fairseq_resynth.data.manifest import Manifest, read_lines, read_manifest
+from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
 from fairseq_resynth.data.sharding import (
     Shard,
     close_part,
@@ -27,6 +27,7 @@ from fairseq_resynth.data.sharding import (
     rows_hash,
 )
 from fairseq_resynth.data.speakers import SpeakerStatistics
+from fairseq_resynth.data.text_columns import Names
 from fairseq_resynth.data.workers import parallel_map, progress
 
 _BYTES = 4  # of a float32
@@ -205,9 +206,8 @@ def _fill(
     return outcome
 
 
-def _speakers(manifest: Manifest) -> list[str]:
-    path = manifest.source.with_suffix(".speaker")
-    return [line.strip() for line in read_lines(path, len(manifest), "resynth manifest")]
+def _speakers(manifest: Manifest) -> Names:
+    return read_names(manifest.source.with_suffix(".speaker"), len(manifest))
 
 
 def write_speaker_statistics(data_dir: str | Path, splits: Sequence[str]) -> SpeakerStatistics:
@@ -226,8 +226,8 @@ def write_speaker_statistics(data_dir: str | Path, splits: Sequence[str]) -> Spe
     rows = zip(_speakers(train), F0Cache(data, "train", train), strict=True)
     statistics = SpeakerStatistics.from_frames(rows)
     for split in splits:
-        names = set(_speakers(read_manifest(data / f"{split}.tsv")))
-        unknown = sorted(names - set(statistics.speakers))
+        names = _speakers(read_manifest(data / f"{split}.tsv")).table
+        unknown = sorted(set(names) - set(statistics.speakers))
         if unknown:
             raise ValueError(
                 f"{data / split}.speaker names {', '.join(unknown[:10])}, not in train.speaker: without "

@@ -9,7 +9,7 @@ from typing import Any
 from fairseq_resynth.data.f0 import F0Cache
 from fairseq_resynth.data.f0_representation import ContinuousF0, F0Representation, QuantileF0
 from fairseq_resynth.data.files import file_hash, read_json, write_json
-from fairseq_resynth.data.manifest import Manifest, read_lines, read_manifest
+from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
 from fairseq_resynth.data.sharding import (
     Shard,
     close_part,
@@ -78,11 +78,9 @@ class F0CodeWriter:
         return {"rows": len(rows), "reused": done, "joined": join_parts(target, shard.count, key)}
 
     def _lines(self, manifest: Manifest, cache: F0Cache, rows: range) -> Iterator[str]:
-        names = read_lines(
-            manifest.source.with_suffix(".speaker"), len(manifest), "resynth manifest"
-        )
+        names = read_names(manifest.source.with_suffix(".speaker"), len(manifest))
         for row in rows:
-            entry = self.statistics.entry(names[row].strip())
+            entry = self.statistics.entry(names[row])
             yield format_integers(self.representation.encode(cache[row], entry)) + "\n"
 
     def _beside(self, target: Path, digest: str) -> dict[str, Any]:
@@ -116,9 +114,9 @@ def fit_quantiles(data_dir: str | Path, bins: int, hop: int) -> tuple[QuantileF0
     data = Path(data_dir)
     manifest = read_manifest(data / "train.tsv")
     statistics = SpeakerStatistics.load(data / "speakers.json")
-    names = read_lines(data / "train.speaker", len(manifest), "resynth manifest")
+    names = read_names(data / "train.speaker", len(manifest))
     cache = F0Cache(data, "train", manifest)
-    rows = ((cache[row], statistics.entry(name.strip())) for row, name in enumerate(names))
+    rows = ((cache[row], statistics.entry(name)) for row, name in enumerate(names))
     description = QuantileF0.fit(rows, bins, hop).describe()
     description["quantizer_hash"] = _digest(description)
     # of the rounded numbers, as whoever reads the description builds them

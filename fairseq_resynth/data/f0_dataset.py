@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.data.f0 import F0_HOP, F0Cache
 from fairseq_resynth.data.f0_representation import ContinuousF0, ZscoreF0
-from fairseq_resynth.data.manifest import read_lines, read_manifest
+from fairseq_resynth.data.manifest import read_manifest, read_names
 from fairseq_resynth.data.segment import crop_start
 from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.data.utterance_dataset import UtteranceDataset
@@ -53,8 +53,7 @@ class F0Dataset(UtteranceDataset):
         manifest = read_manifest(data / f"{split}.tsv")
         self.cache = F0Cache(data, split, manifest)
         self.statistics = SpeakerStatistics.load(data / "speakers.json")
-        lines = read_lines(data / f"{split}.speaker", len(manifest), "resynth manifest")
-        self.speakers = [line.strip() for line in lines]
+        self.speakers = read_names(data / f"{split}.speaker", len(manifest))
         self.lengths = self.cache.lengths
         limit = self.segment_frames or self.lengths.max(initial=0)
         sizes = np.minimum(self.lengths, limit)

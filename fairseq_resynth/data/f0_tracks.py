@@ -7,7 +7,7 @@ import torch
 
 from fairseq_resynth.data.f0 import F0_HOP, F0Cache
 from fairseq_resynth.data.f0_representation import make_representation
-from fairseq_resynth.data.manifest import Manifest, read_lines
+from fairseq_resynth.data.manifest import Manifest, read_names
 from fairseq_resynth.data.speakers import SpeakerStatistics
 from fairseq_resynth.data.streams import Streams
 
@@ -27,8 +27,7 @@ class F0Tracks:
 
     def __init__(self, data: Path, split: str, streams: Streams, manifest: Manifest):
         self.cache = F0Cache(data, split, manifest)
-        lines = read_lines(data / f"{split}.speaker", len(manifest), "resynth manifest")
-        self.names = [line.strip() for line in lines]
+        self.names = read_names(data / f"{split}.speaker", len(manifest))
         self.statistics = SpeakerStatistics.from_dict(streams.speaker_statistics)
         self.representation = make_representation(streams.f0_codes, None, streams.f0_channels)
 

@@ -6,25 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.data.files import write_text
+from fairseq_resynth.data.text_columns import Names, StringArray, line_spans, parse_decimals
 
-
-class StringArray(Sequence[str]):
-    """Strings in one block of bytes, so that a million rows are two arrays that workers share."""
-
-    def __init__(self, strings: Iterable[str]):
-        encoded = [text.encode("utf-8") for text in strings]
-        self._block = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> str:
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        start = self._ends[index - 1] if index else 0
-        return self._block[start : self._ends[index]].tobytes().decode("utf-8")
+_TAB = ord("\t")
 
 
 class Manifest:
@@ -40,7 +24,7 @@ class Manifest:
     def __init__(self, source: Path, root: Path, paths: Iterable[str], num_samples: Sequence[int]):
         self.source = source
         self.root = root
-        self.paths = StringArray(paths)
+        self.paths = paths if isinstance(paths, StringArray) else StringArray.of(paths)
         self.num_samples = np.asarray(num_samples, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -55,14 +39,24 @@ class Manifest:
         return str(Path(self.paths[row]).with_suffix(""))
 
 
-def _parse_row(line: str, number: int, source: Path) -> tuple[str, int]:
-    path, separator, samples = line.rpartition("\t")
-    if not separator or not path or not samples.strip().isdigit():
+def _parse_rows(block: bytes, source: Path) -> tuple[StringArray, np.ndarray]:
+    """Parses the lines after the first; where one is malformed, says which."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    starts, ends = line_spans(block)
+    starts, ends = starts[1:], ends[1:]
+    tabs = np.flatnonzero(data == _TAB)
+    last = np.searchsorted(tabs, ends) - 1  # the last tab before a line's end
+    tab = tabs[np.maximum(last, 0)] if len(tabs) else np.full(len(ends), -1)
+    samples = parse_decimals(data, tab + 1, ends)
+    wrong = np.flatnonzero((last < 0) | (tab <= starts) | (samples < 0))
+    if len(wrong):
+        row = int(wrong[0])
+        line = block[starts[row] : ends[row]].decode("utf-8", "replace")
         raise ValueError(
-            f"{source}:{number}: expected `path<TAB>samples`, found {line[:80]!r}. "
+            f"{source}:{row + 2}: expected `path<TAB>samples`, found {line[:80]!r}. "
             "Write manifests with `resynth manifest`."
         )
-    return path, int(samples)
+    return StringArray(block, starts, tab), samples
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -70,20 +64,20 @@ def read_manifest(path: str | Path) -> Manifest:
 
     Raises:
         FileNotFoundError: no such file, or its root folder is not on this machine.
-        ValueError: a malformed or repeated row, with its line; or no row at all.
+        ValueError: a malformed or repeated row, with its line; no row at all; or not UTF-8.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `resynth manifest`.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if len(lines) < 2:
-        raise ValueError(f"{path} has {len(lines)} line(s), expected a root and at least one row.")
-    root = Path(lines[0].strip())
-    if not root.is_absolute():
-        root = path.parent / root
-    rows = [_parse_row(line, number, path) for number, line in enumerate(lines[1:], 2)]
-    paths, samples = zip(*rows, strict=True)
-    _refuse_repeats(paths, path)
+    block = path.read_bytes()
+    lines = block.count(b"\n") + (not block.endswith(b"\n") and bool(block))
+    if lines < 2:
+        raise ValueError(f"{path} has {lines} line(s), expected a root and at least one row.")
+    root = path.parent / _decode(block, path).partition("\n")[0].strip()
+    paths, samples = _parse_rows(block, path)
+    if repeat := paths.first_repeat():
+        first, second = repeat
+        raise ValueError(f"{path}:{second + 2}: {paths[second]} is already on line {first + 2}.")
     if not root.is_dir():
         raise FileNotFoundError(
             f"{path}:1: the root {root} is not a folder on this machine. If the audio moved, put its "
@@ -92,14 +86,12 @@ def read_manifest(path: str | Path) -> Manifest:
     return Manifest(path, root, paths, samples)
 
 
-def _refuse_repeats(paths: Sequence[str], source: Path) -> None:
-    if len(set(paths)) == len(paths):
-        return
-    first: dict[str, int] = {}
-    for number, path in enumerate(paths, 2):
-        if path in first:
-            raise ValueError(f"{source}:{number}: {path} is already on line {first[path]}.")
-        first[path] = number
+def _decode(block: bytes, path: Path) -> str:
+    """Returns the first line of ASCII, all of anything else, so that no row fails later."""
+    try:
+        return (block[: block.index(b"\n")] if block.isascii() else block).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
 
 
 def write_manifest(path: str | Path, root: str | Path, rows: Iterable[tuple[str, int]]) -> None:
@@ -129,3 +121,13 @@ def read_lines(path: str | Path, rows: int, made_by: str) -> list[str]:
             f"{path} has {len(lines)} lines, its manifest {rows} rows. Make it again with `{made_by}`."
         )
     return lines
+
+
+def read_names(path: str | Path, rows: int) -> Names:
+    """Reads `{split}.speaker` or `{split}.style`: a name a row.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another number of lines.
+    """
+    return Names(line.strip() for line in read_lines(path, rows, "resynth manifest"))

@@ -61,8 +61,8 @@ def parse_shard(text: str) -> Shard:
 def rows_hash(manifest: Manifest) -> str:
     """Returns 16 hexadecimal digits that change with any path, length or their order, not with the root."""
     digest = hashlib.sha256()
-    for row in range(len(manifest)):
-        digest.update(f"{manifest.paths[row]}\t{manifest.num_samples[row]}\n".encode())
+    for row, samples in enumerate(manifest.num_samples.tolist()):
+        digest.update(b"%b\t%d\n" % (manifest.paths.raw(row), samples))
     return digest.hexdigest()[:16]
 
 

@@ -5,27 +5,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairseq_resynth.data.manifest import read_lines
+from fairseq_resynth.data.manifest import read_names
 from fairseq_resynth.data.speaker_vectors import parse_vectors, read_vectors
 from fairseq_resynth.data.streams import Streams
 
 
-def read_names(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.ndarray:
+def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.ndarray:
     """Reads `{split}.speaker` or `{split}.style` as (rows,) int32 indices into the known names.
 
     Raises:
         ValueError: a name that was not trained on, with its line.
     """
-    index = {name: row for row, name in enumerate(known)}
-    found = []
-    for number, line in enumerate(read_lines(path, rows, "resynth manifest"), 1):
-        if line.strip() not in index:
-            raise ValueError(
-                f"{path}:{number}: {what} {line.strip()!r} was not trained on; "
-                f"known are {', '.join(known[:20])}."
-            )
-        found.append(index[line.strip()])
-    return np.array(found, dtype=np.int32)
+    names, place = read_names(path, rows), {name: row for row, name in enumerate(known)}
+    for name in set(names.table) - set(known):
+        raise ValueError(
+            f"{path}:{names.index(name) + 1}: {what} {name!r} was not trained on; "
+            f"known are {', '.join(known[:20])}."
+        )
+    return np.array([place[name] for name in names.table], dtype=np.int32)[names.rows]
 
 
 class SpeakerTable:
@@ -43,7 +40,7 @@ class SpeakerTable:
 
     def __init__(self, data: Path, split: str, streams: Streams, rows: int):
         self.names = streams.speakers
-        self.indices = read_names(data / f"{split}.speaker", rows, self.names, "speaker")
+        self.indices = known_rows(data / f"{split}.speaker", rows, self.names, "speaker")
 
     def tensor(self, row: int, epoch: int = 0) -> torch.Tensor:
         """Returns () int64."""
@@ -81,8 +78,7 @@ class SpeakerVectors:
         mean_rate: float | None = None,
         seed: int = 1,
     ):
-        lines = read_lines(data / f"{split}.speaker", rows, "resynth manifest")
-        self.names = [line.strip() for line in lines]
+        self.names = read_names(data / f"{split}.speaker", rows)
         self.vectors = read_vectors(data, split, rows)
         if self.vectors.shape[1] != streams.speaker_dim:
             raise ValueError(

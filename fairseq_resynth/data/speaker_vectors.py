@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.data.files import read_json, write_json
-from fairseq_resynth.data.manifest import Manifest, read_lines, read_manifest
+from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
 from fairseq_resynth.data.sharding import Shard, close_part, join_parts, open_part, rows_hash
 from fairseq_resynth.data.workers import parallel_map, progress
 
@@ -198,10 +198,10 @@ def write_speaker_means(
     for split in sorted(splits, key=lambda split: (split != "train", split)):
         manifest = read_manifest(data / f"{split}.tsv")
         _check_same_encoder(vectors_path(data, split).with_suffix(".json"), description)
-        lines = read_lines(data / f"{split}.speaker", len(manifest), "resynth manifest")
-        vectors, names = read_vectors(data, split, len(manifest)), [line.strip() for line in lines]
-        for name in sorted(set(names) - set(means)):
-            own = [vectors[row] for row, other in enumerate(names) if other == name]
+        names = read_names(data / f"{split}.speaker", len(manifest))
+        vectors, grouped = read_vectors(data, split, len(manifest)), names.grouped()
+        for name in sorted(set(names.table) - set(means)):
+            own = [vectors[row] for row in grouped[name]]
             own = [vector for vector in own if np.isfinite(vector).all()]
             if not own:
                 raise ValueError(f"{data / split}.speaker: no utterance of {name!r} has a voice.")

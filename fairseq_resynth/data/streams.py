@@ -6,7 +6,7 @@ from typing import Any
 
 from fairseq_resynth.data.audio import SAMPLE_RATE
 from fairseq_resynth.data.files import read_json
-from fairseq_resynth.data.manifest import read_lines, read_manifest
+from fairseq_resynth.data.manifest import read_manifest, read_names
 
 STREAM_NAMES = ("units", "f0", "speaker", "style")
 MADE_BY = {
@@ -184,12 +184,11 @@ def read_streams(
 
 
 def _names(data: Path, split: str, suffix: str) -> tuple[str, ...]:
-    rows = len(read_manifest(data / f"{split}.tsv"))
-    path, made_by = data / f"{split}.{suffix}", "resynth manifest"
-    names = [line.strip() for line in read_lines(path, rows, made_by)]
-    if "" in names:
+    path = data / f"{split}.{suffix}"
+    names = read_names(path, len(read_manifest(data / f"{split}.tsv")))
+    if "" in names.table:
         raise ValueError(f"{path}:{names.index('') + 1}: the line is empty, expected a name.")
-    return tuple(sorted(set(names)))
+    return tuple(names.table)
 
 
 def _vector_fields(data: Path, speakers: tuple[str, ...], speaker_input: str) -> dict[str, Any]:

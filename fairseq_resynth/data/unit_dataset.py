@@ -10,7 +10,7 @@ from fairseq_resynth.data.audio import read_audio
 from fairseq_resynth.data.f0_tracks import F0Tracks
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.segment import check_segment_size, crop_start
-from fairseq_resynth.data.speaker_stream import SpeakerTable, SpeakerVectors, read_names
+from fairseq_resynth.data.speaker_stream import SpeakerTable, SpeakerVectors, known_rows
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.data.units import IntegerRows, read_integer_rows
 from fairseq_resynth.data.utterance_dataset import UtteranceDataset
@@ -83,7 +83,7 @@ class UnitDataset(UtteranceDataset):
         elif streams.speakers:
             self.speakers = SpeakerTable(data, split, streams, rows)
         if streams.styles:
-            self.styles = read_names(data / f"{split}.style", rows, streams.styles, "style")
+            self.styles = known_rows(data / f"{split}.style", rows, streams.styles, "style")
 
     def _check_units(self, path: Path) -> None:
         if self.units.maximum >= self.streams.num_units:

@@ -5,23 +5,26 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_resynth.data.manifest import read_lines
+from fairseq_resynth.data.text_columns import parse_integer_lines, whole_line_blocks
 
 
 class IntegerRows(Sequence[np.ndarray]):
     """Rows of integers in one flat array, shared between data loader workers.
+
+    Args:
+        values: all integers one after another, of any integer type.
+        lengths: (rows,) how many each row has.
 
     Attributes:
         lengths: (rows,) int64, integers in each row.
         maximum: largest integer of all rows, -1 when there is none.
     """
 
-    def __init__(self, rows: Sequence[np.ndarray]):
-        self.lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    def __init__(self, values: np.ndarray, lengths: np.ndarray):
+        self.lengths = np.asarray(lengths, dtype=np.int64)
         self._ends = np.cumsum(self.lengths)
-        flat = np.concatenate(rows) if len(rows) else np.zeros(0, dtype=np.int64)
-        self.maximum = int(flat.max(initial=-1))
-        self._values = flat.astype(np.int16 if self.maximum < 2**15 else np.int32)
+        self._values = values
+        self.maximum = int(values.max(initial=-1))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -63,12 +66,39 @@ def read_integer_rows(path: str | Path, rows: int, made_by: str) -> IntegerRows:
         FileNotFoundError: no such file.
         ValueError: another number of lines, an empty line or a word that is no integer, with its line.
     """
-    parsed = []
-    for number, line in enumerate(read_lines(path, rows, made_by), 1):
+    path, lengths, end = Path(path), [], 0
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")
+    # room for as many integers as the file could hold; what stays untouched takes no memory
+    values = np.empty(path.stat().st_size // 2 + 1, dtype=np.int16)
+    with path.open("rb") as stream:
+        for block in whole_line_blocks(stream):
+            parsed = parse_integer_lines(block)
+            if parsed is None:
+                _raise_for_line(block, path, sum(map(len, lengths)) + 1, made_by)
+            values = _widened(values, int(parsed[0].max()))
+            values[end : end + len(parsed[0])] = parsed[0]
+            end += len(parsed[0])
+            lengths.append(parsed[1])
+    if (found := sum(map(len, lengths))) != rows:
+        raise ValueError(
+            f"{path} has {found} lines, its manifest {rows} rows. Make it again with `{made_by}`."
+        )
+    return IntegerRows(values[:end], np.concatenate(lengths))
+
+
+def _widened(values: np.ndarray, largest: int) -> np.ndarray:
+    """Returns the array in an integer type that holds `largest` too."""
+    fits = next(kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
+    return values.astype(np.promote_types(values.dtype, fits), copy=False)
+
+
+def _raise_for_line(block: bytes, path: Path, first: int, made_by: str) -> None:
+    for number, line in enumerate(block.decode("utf-8", "replace").splitlines(), first):
         if not line.strip():
             raise ValueError(f"{path}:{number}: the line is empty. Make the file with `{made_by}`.")
-        parsed.append(parse_integers(line, f"{path}:{number}"))
-    return IntegerRows(parsed)
+        parse_integers(line, f"{path}:{number}")
+    raise ValueError(f"{path}: expected lines of integers from 0 on. Make it with `{made_by}`.")
 
 
 def format_integers(values: Sequence[int] | np.ndarray) -> str:
