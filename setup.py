@@ -42,6 +42,7 @@ EXTRAS = {
     ],
     "onnx": ["onnx>=1.16,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.17,<2"],
     "hylee": ["datasets>=2.19,<6"],
+    "kokoro": ["kokoro-onnx>=0.6,<0.7"],  # the speech of examples/conversion
     "hub": ["huggingface_hub>=0.24,<3"],
     "plot": ["matplotlib>=3.8,<4"],  # pictures of `resynth inspect` and `resynth codec-bench`
     "test": [
