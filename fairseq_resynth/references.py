@@ -113,10 +113,21 @@ def find_voice(
             f"target {targets[0]}: the model has a table of speakers ({known_voices(streams)}) and takes no "
             "reference. Train with --speaker-input vector, or `resynth export … --speaker-vectors DATA`."
         )
-    return _measure(targets, streams)
+    return measure_voice(
+        [(str(path), resample(*load_any_audio(path))) for path in targets], streams
+    )
 
 
-def _measure(paths: Sequence[str | Path], streams: Streams) -> Voice:
+def measure_voice(recordings: Sequence[tuple[str, np.ndarray]], streams: Streams) -> Voice:
+    """Measures the vector and the F0 statistics of one person.
+
+    Args:
+        recordings: (name, (T,) float at 16 kHz) of each.
+        streams: of a model on speaker vectors.
+
+    Raises:
+        ValueError: recordings that are no voice, or another speaker encoder than the model's.
+    """
     encoder = streams.speaker_vectors["encoder"]
     found, expected = describe_encoder(encoder), streams.speaker_vectors.get("encoder_hash")
     if expected and found["encoder_hash"] != expected:
@@ -125,13 +136,12 @@ def _measure(paths: Sequence[str | Path], streams: Streams) -> Voice:
             f"{expected}."
         )
     tracks, vectors = [], []
-    for path in paths:
-        wav = resample(*load_any_audio(path))
-        tracks.append(("", check_reference(wav, str(path))))
+    for name, wav in recordings:
+        tracks.append(("", check_reference(wav, name)))
         try:
             vectors.append(load_encoder(encoder).embed(wav))
         except ValueError as error:
-            raise ValueError(f"reference {path}: {error}") from error
-    names = ",".join(Path(path).stem for path in paths)
+            raise ValueError(f"reference {name}: {error}") from error
+    names = ",".join(Path(name).stem for name, _ in recordings)
     entry = SpeakerStatistics.from_frames(tracks).overall
     return Voice(names, mean_vector(vectors), entry, measured=True)

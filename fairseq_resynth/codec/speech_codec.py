@@ -1,6 +1,7 @@
 """Speech to a few hundred bytes and back: `codec.encode(wav) -> bytes`, `codec.decode(bytes) -> wav`."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from fairseq_resynth.codec.payload import SAMPLES_MORE
 from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
 from fairseq_resynth.prosody import change_pitch, change_rate
 from fairseq_resynth.resynthesizer import Resynthesizer
-from fairseq_resynth.unit_decoder import Speaker
+from fairseq_resynth.unit_decoder import EncodedSpeech, Speaker
 
 ENTROPY_FILE = "entropy.safetensors"
 
@@ -94,7 +95,10 @@ class SpeechCodec:
         Raises:
             ValueError: not mono, NaN, too short, an unknown speaker.
         """
-        speech = self.resynthesizer.encode(wav, speaker, sample_rate)
+        return self.pack(self.resynthesizer.encode(wav, speaker, sample_rate))
+
+    def pack(self, speech: EncodedSpeech) -> bytes:
+        """Compresses the streams of an utterance; see `encode`."""
         code = SpeechCode(
             speech.units, speech.f0_codes, self._speaker_field(speech.speaker), speech.num_samples
         )
@@ -179,7 +183,7 @@ class SpeechCodec:
         """
         reader, chunks, count = FileReader(self.model, self.identity), None, 0
         last = False
-        for data in _with_end(pieces):
+        for data in itertools.chain(pieces, [None]):
             last = data is None
             reader.feed(data or b"", complete=last)
             if reader.payload is None:
@@ -241,8 +245,3 @@ def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:
     if abs(wanted - len(wav)) * min(rate, 1.0) > SAMPLES_MORE:
         return wav
     return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))
-
-
-def _with_end(pieces: Iterable[bytes]) -> Iterator[bytes | None]:
-    yield from pieces
-    yield None
