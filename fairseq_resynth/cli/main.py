@@ -22,6 +22,7 @@ VERBS = {
     "resynthesize": "resynthesise recordings in one command",
     "bpe": "shorten units for a language model, without loss",
     "convert": "say recordings in another voice, melody or rhythm",
+    "play": "a local web page: record, change voice, pitch and rhythm, listen",
     "import": "take over a checkpoint of speech-resynthesis or a code HiFi-GAN",
     "export": "publish a trained system as one folder",
     "encode": "compress speech to about 150 bits a second",
