@@ -8,6 +8,7 @@ import pytest
 # Two threads spin against each other when the machine is busy; the nets here are too small to gain.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from browser import browser, open_page, play  # noqa: E402, F401
 from small_corpus import write_data  # noqa: E402
 
 

@@ -1,63 +1,8 @@
-"""A real headless Chromium, and a little speech-like audio."""
-
-import shutil
+"""A little speech-like audio."""
 
 import numpy as np
 import pytest
 import soundfile
-
-CHROMIUM_FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --autoplay-policy=no-user-gesture-required"
-).split()
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """Chromium driven by selenium; skips with what to install where it is missing."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    session.set_script_timeout(20)
-    yield session
-    session.quit()
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens a file and fails on anything that its console says."""
-
-    def load(path, width=1200, height=900):
-        browser.set_window_size(width, height)
-        browser.get_log("browser")
-        browser.get(path.resolve().as_uri())
-        assert browser.get_log("browser") == []
-        return browser
-
-    return load
-
-
-PLAY = """
-const [player, done] = [arguments[0], arguments[arguments.length - 1]];
-player.muted = true;
-player.addEventListener("timeupdate", () => { if (player.currentTime > 0.05) done("played"); });
-player.addEventListener("error", () => done("error " + player.error.message));
-player.play().catch((error) => done("refused " + error));
-"""
-
-
-@pytest.fixture
-def play(browser):
-    """Returns "played" when a player's time goes on."""
-    return lambda player: browser.execute_async_script(PLAY, player)
 
 
 def voice(seconds: float, f0_hz: float, seed: int = 0) -> np.ndarray:
