@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.modules.pulses import SourceClock
 from fairseq_resynth.modules.unit_generator import F0_HOP
 
 if TYPE_CHECKING:  # which imports this file
@@ -53,6 +54,10 @@ class ChunkDecoder:
         self._pitch = np.zeros(0, np.int64)
         if streams.f0_channels:
             self._pitch = np.zeros((streams.f0_channels, 0), np.float32)
+        self._pitch_context = generator.pitch_context_frames
+        if self._pitch_context is not None:
+            self._pitch_context *= generator.hop
+        self._clock = SourceClock()
         self._dropped = 0  # units before the first held one, a whole number of spans
         self._done = 0  # units whose samples were given
 
@@ -115,6 +120,7 @@ class ChunkDecoder:
             self._speaker,
             f0=pitch if self._streams.f0_channels else None,
             style=self._style,
+            clock=self._window_clock(first, stop),
         )
         hop = self._streams.unit_hop
         samples = wav[0, 0, (self._done - first) * hop : (stop - first) * hop]
@@ -124,6 +130,15 @@ class ChunkDecoder:
         self._pitch = self._pitch[..., self._in_pitch(keep) :]
         self._dropped += keep
         return samples
+
+    def _window_clock(self, first: int, stop: int) -> SourceClock | None:
+        """Sets the clock for a window from unit `first`, whose next begins a context before `stop`."""
+        if self._pitch_context is None:
+            return None
+        following = max(stop - self.context, 0) * self._streams.unit_hop
+        self._clock.start = first * self._streams.unit_hop
+        self._clock.next_anchor = following + self._pitch_context if following else 0
+        return self._clock
 
     def _whole_spans(self, units: int) -> int:
         return -(-units // self._span) * self._span

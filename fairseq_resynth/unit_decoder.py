@@ -13,6 +13,7 @@ from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.inference import InferenceGenerator, has_fast_bfloat16
+from fairseq_resynth.modules.pulses import SourceClock
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 from fairseq_resynth.voices import Speaker, speaker_indices, speaker_vectors, style_indices
 
@@ -79,6 +80,7 @@ class UnitDecoder:
         unit_lengths: Sequence[int] | None = None,
         f0: np.ndarray | None = None,
         style: str | Sequence[str] | None = None,
+        clock: SourceClock | None = None,
     ) -> np.ndarray:
         """Turns streams into speech.
 
@@ -90,6 +92,7 @@ class UnitDecoder:
             unit_lengths: units of each row of a padded batch; None: no padding.
             f0: (B, C, N) float, normalised, N >= U * unit_hop / 80, for a model on continuous F0.
             style: a name, or one a row; needed when the model has several.
+            clock: of a window of one longer utterance, see `ChunkDecoder`.
 
         Returns:
             (B, 1, U * unit_hop) float32, 0 behind a row's end.
@@ -111,7 +114,7 @@ class UnitDecoder:
             inputs["style"] = self._tensor(style_indices(style, self.streams, len(units)))
         if unit_lengths is not None:
             inputs["unit_lengths"] = torch.as_tensor(list(unit_lengths), device=self.device)
-        return self.generator(**inputs).float().cpu().numpy()
+        return self.generator(**inputs, clock=clock).float().cpu().numpy()
 
     @torch.inference_mode()
     def expand(

@@ -13,7 +13,7 @@ from torch import Tensor
 from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators import HifiganDiscriminators, detach, split_batch
 
-LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d", "duration", "commitment")
+LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d", "duration", "commitment", "pitch")
 
 
 @dataclass
@@ -51,6 +51,12 @@ class HifiganCriterionConfig(FairseqDataclass):
     commitment_weight: float = field(
         default=0.02, metadata={"help": "weight of a content VQ-VAE's commitment loss"}
     )
+    pitch_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "weight of unit_source_filter's F0: semitones off and bits of voicing, summed"
+        },
+    )
     sample_rate: int = II("task.sample_rate")
 
 
@@ -73,6 +79,7 @@ class HifiganCriterion(FairseqCriterion):
         duration_weight: float,
         commitment_weight: float,
         discriminator_start: int,
+        pitch_weight: float,
         sample_rate: int,
     ):
         super().__init__(task)
@@ -81,7 +88,11 @@ class HifiganCriterion(FairseqCriterion):
         self.adversarial_weight = adversarial_weight
         self.clip_norm_d = clip_norm_d
         self.discriminator_start = discriminator_start
-        self.auxiliary_weights = {"duration": duration_weight, "commitment": commitment_weight}
+        self.auxiliary_weights = {
+            "duration": duration_weight,
+            "commitment": commitment_weight,
+            "pitch": pitch_weight,
+        }
         self.log_mel = losses.LogMelSpectrogram(sample_rate)
         self.discriminators = HifiganDiscriminators(discriminator_width)
 

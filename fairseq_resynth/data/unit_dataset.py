@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fairseq_resynth.data.audio import read_audio
-from fairseq_resynth.data.f0_tracks import F0Tracks
+from fairseq_resynth.data.f0_tracks import F0Tracks, SourceF0
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.segment import check_segment_size, crop_start
 from fairseq_resynth.data.speaker_stream import SpeakerTable, SpeakerVectors, known_rows
@@ -32,6 +32,7 @@ class UnitDataset(UtteranceDataset):
         seed: of the crops and of the order.
         load_wav: whether items carry the waveform; synthesis needs none.
         speaker_mean_rate: how often a crop has its speaker's mean vector instead of its own, 0 to 1.
+        source_f0: whether items carry the recording's F0, for a generator that learns one of its own.
 
     Raises:
         FileNotFoundError: a file is missing, with the command that makes it.
@@ -47,6 +48,7 @@ class UnitDataset(UtteranceDataset):
         seed: int = 1,
         load_wav: bool = True,
         speaker_mean_rate: float = 0.5,
+        source_f0: bool = False,
     ):
         data = Path(data)
         self.split = split
@@ -69,6 +71,7 @@ class UnitDataset(UtteranceDataset):
         self.f0 = None
         if streams.f0_channels:
             self.f0 = F0Tracks(data, split, streams, self.manifest)
+        self.source_f0 = SourceF0(data, split, self.manifest) if source_f0 else None
         self.speakers = self.styles = None
         self._read_voices(data, split, speaker_mean_rate if segment_size else None, seed)
         self.lengths = self.units.lengths * streams.unit_hop
@@ -121,7 +124,8 @@ class UnitDataset(UtteranceDataset):
             )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns tensors: units (U,), f0_codes (F,) or f0 (C, N), speaker () or (D,), style (), wav (T,)."""
+        """Returns tensors: units (U,), f0_codes (F,) or f0 (C, N), source_f0 (2, N), speaker () or (D,),
+        style (), wav (T,)."""
         index = int(index)
         hop = self.streams.unit_hop
         length = int(self.lengths[index])
@@ -135,6 +139,8 @@ class UnitDataset(UtteranceDataset):
             item["f0_codes"] = self._crop(self.f0_codes, index, start, length, code_hop)
         if self.f0 is not None:
             item["f0"] = self.f0.crop(index, start, length)
+        if self.source_f0 is not None:
+            item["source_f0"] = self.source_f0.crop(index, start, length)
         if self.speakers is not None:
             item["speaker"] = self.speakers.tensor(index, self.epoch)
         if self.styles is not None:
@@ -154,16 +160,17 @@ class UnitDataset(UtteranceDataset):
 
         Returns:
             {"id": (B,), "split": its name, "net_input": {"units": (B, U), "f0_codes": (B, F) or "f0":
-            (B, C, N), "speaker": (B,) or (B, D), "style": (B,), "unit_lengths": (B,) when lengths differ},
-            "target": (B, 1, T) or None}; empty for no items.
+            (B, C, N), "source_f0": (B, 2, N), "speaker": (B,) or (B, D), "style": (B,), "unit_lengths":
+            (B,) when lengths differ}, "target": (B, 1, T) or None}; empty for no items.
         """
         if not items:
             return {}
         net_input: dict[str, torch.Tensor] = {"units": _pad([item["units"] for item in items])}
         if self.f0_codes is not None:
             net_input["f0_codes"] = _pad([item["f0_codes"] for item in items])
-        if self.f0 is not None:
-            net_input["f0"] = _pad([item["f0"].T for item in items]).transpose(1, 2)
+        for name in ("f0", "source_f0"):
+            if name in items[0]:
+                net_input[name] = _pad([item[name].T for item in items]).transpose(1, 2)
         for name in ("speaker", "style"):
             if name in items[0]:
                 net_input[name] = torch.stack([item[name] for item in items])

@@ -1,16 +1,24 @@
 """The unit vocoders by name: what checkpoints and bundles are built from."""
 
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.models import unit_hifigan, unit_vocos
+from fairseq_resynth.models import unit_hifigan, unit_source_filter, unit_vocos
 from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 _MODELS = {
     "unit_hifigan": (unit_hifigan.UnitHifiganConfig, unit_hifigan.build_generator),
     "unit_vocos": (unit_vocos.UnitVocosConfig, unit_vocos.build_generator),
+    "unit_source_filter": (
+        unit_source_filter.UnitSourceFilterConfig,
+        unit_source_filter.build_generator,
+    ),
 }
 # What `--arch` takes, and the model each is sizes of.
-ARCHITECTURES = {"unit_vocos_small": "unit_vocos", **{name: name for name in _MODELS}}
+ARCHITECTURES = {
+    "unit_vocos_small": "unit_vocos",
+    "unit_source_filter_small": "unit_source_filter",
+    **{name: name for name in _MODELS},
+}
 
 
 def config_class(arch: str) -> type[UnitVocoderConfig]:

@@ -89,9 +89,15 @@ class UnitVocoder(BaseFairseqModel):
         unit_lengths: Optional[Tensor] = None,
         f0: Optional[Tensor] = None,
         style: Optional[Tensor] = None,
+        source_f0: Optional[Tensor] = None,
     ) -> Tensor:
         """Generates (B, 1, T); see `UnitGenerator.forward`."""
-        return self.unit_generator(units, f0_codes, speaker, f0, unit_lengths, style)
+        return self.unit_generator(units, f0_codes, speaker, f0, unit_lengths, style, source_f0)
+
+    @property
+    def takes_source_f0(self) -> bool:
+        """Whether the generator's pulses have an F0 of their own, to be learnt from recordings."""
+        return getattr(self.unit_generator.generator, "takes_source_f0", False)
 
     def duration_loss(
         self, units: Tensor, unit_lengths: Optional[Tensor] = None
@@ -104,9 +110,17 @@ class UnitVocoder(BaseFairseqModel):
         return duration_loss(log_counts, counts, num_runs)
 
     def auxiliary_losses(self, net_input: Dict[str, Any]) -> Dict[str, Tensor]:
-        """Returns {"duration"} for a model with a duration predictor, else {}."""
+        """Returns {"duration"} for a model with a duration predictor, {"pitch"} for one with pulses."""
+        terms = {}
         loss = self.duration_loss(net_input["units"], net_input.get("unit_lengths"))
-        return {} if loss is None else {"duration": loss}
+        if loss is not None:
+            terms["duration"] = loss
+        if net_input.get("source_f0") is not None:
+            streams = {name: value for name, value in net_input.items() if name != "source_f0"}
+            frames, lengths = self.unit_generator.frames(**streams)
+            generator = self.unit_generator.generator
+            terms["pitch"] = generator.pitch_loss(frames, net_input["source_f0"], lengths)
+        return terms
 
     def prepare_for_inference_(self, cfg) -> None:
         """Folds weight norm away; fairseq-generate calls this."""

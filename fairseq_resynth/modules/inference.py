@@ -1,6 +1,7 @@
 """Waveform generators in the memory layout and precision that they run fastest in."""
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,8 @@ class InferenceGenerator(nn.Module):
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r}: expected {' or '.join(PRECISIONS)}.")
         self.hop, self.context_frames = generator.hop, generator.context_frames
+        # None: there is no pitch whose phase goes on from chunk to chunk
+        self.pitch_context_frames = getattr(generator, "pitch_context_frames", None)
         self.dtype = PRECISIONS[precision]
         self.channels_last = channels_last and isinstance(generator, HifiganGenerator)
         self.generator = copy.deepcopy(generator)
@@ -66,11 +69,17 @@ class InferenceGenerator(nn.Module):
         if self.channels_last:
             _replace_convolutions(self.generator)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Generates (B, 1, L * hop) float32 samples; see `HifiganGenerator.forward`."""
+    def forward(self, x: Tensor, lengths: Tensor | None = None, **source: Any) -> Tensor:
+        """Generates (B, 1, L * hop) float32 samples; see `HifiganGenerator.forward`.
+
+        Args:
+            x: (B, C, L) frames.
+            lengths: (B,) frames of each row.
+            source: see `SourceFilterGenerator.forward`.
+        """
         x = x.to(self.dtype or x.dtype)
         if not self.channels_last:
-            return self.generator(x, lengths).float()
+            return self.generator(x, lengths, **source).float()
         x = x[:, :, None].contiguous(memory_format=torch.channels_last)
         return self.generator(x, lengths)[:, :, 0].float()
 

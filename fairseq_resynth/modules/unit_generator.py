@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from fairseq_resynth.modules.pulses import SourceClock
+
 F0_HOP = 80  # samples between F0 frames: 200 Hz at 16 kHz
 
 
@@ -84,6 +86,8 @@ class UnitGenerator(nn.Module):
         f0: Tensor | None = None,
         unit_lengths: Tensor | None = None,
         style: Tensor | None = None,
+        source_f0: Tensor | None = None,
+        clock: SourceClock | None = None,
     ) -> Tensor:
         """Generates speech.
 
@@ -94,12 +98,32 @@ class UnitGenerator(nn.Module):
             f0: (B, C, N) float, normalised, for a model on continuous F0.
             unit_lengths: (B,) units of each row in a padded batch; None: no padding.
             style: (B,) int64, for a model with styles.
+            source_f0, clock: see `SourceFilterGenerator.forward`; for a generator with a pitch of its own.
 
         Returns:
             (B, 1, U * unit_hop) samples in [-1, 1], 0 behind a row's end.
 
         Raises:
             ValueError: a stream that the model has is missing or too short, or one it has not is given.
+        """
+        frames, lengths = self.frames(units, f0_codes, speaker, f0, unit_lengths, style)
+        source = {"source_f0": source_f0, "clock": clock}
+        given = {name: value for name, value in source.items() if value is not None}
+        return self.generator(frames, lengths, **given)
+
+    def frames(
+        self,
+        units: Tensor,
+        f0_codes: Tensor | None = None,
+        speaker: Tensor | None = None,
+        f0: Tensor | None = None,
+        unit_lengths: Tensor | None = None,
+        style: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embeds and aligns the streams; see `forward`.
+
+        Returns:
+            ((B, C, L) frames, (B,) frames of each row or None).
         """
         units_embedded = self.unit_embedding(units).transpose(1, 2)
         streams = [units_embedded.repeat_interleave(self.unit_repeats, dim=2)]
@@ -108,7 +132,7 @@ class UnitGenerator(nn.Module):
         streams += _held("speaker", speaker, self.speaker_embedding, frames)
         streams += _held("style", style, self.style_embedding, frames)
         lengths = None if unit_lengths is None else unit_lengths * self.unit_repeats
-        return self.generator(torch.cat(streams, dim=1), lengths)
+        return torch.cat(streams, dim=1), lengths
 
     def _pitch(self, f0_codes: Tensor | None, f0: Tensor | None, frames: int) -> list[Tensor]:
         has_codes = self.f0_code_embedding is not None

@@ -70,19 +70,22 @@ class InverseStftHead(nn.Module):
         weight = torch.ones_like(x[:, :, 0], dtype=torch.float32) if mask is None else mask.float()
         frames = frames * weight[:, :, None]
         envelope = weight[:, :, None] * self.window**2
-        wav = self._overlap_add(frames) / self._overlap_add(envelope).clamp(min=MIN_ENVELOPE)
+        wav = overlap_add(frames, self.hop) / overlap_add(envelope, self.hop).clamp(
+            min=MIN_ENVELOPE
+        )
         if mask is not None:
             wav = wav * mask.float().repeat_interleave(self.hop, dim=1)
         return wav[:, None]
 
-    def _overlap_add(self, frames: Tensor) -> Tensor:
-        """Adds (B, L, n_fft) up at steps of `hop` and keeps the (B, L * hop) in the middle."""
-        parts = frames.split(self.hop, dim=2)
-        total = sum(
-            F.pad(part, (0, 0, index, len(parts) - 1 - index)) for index, part in enumerate(parts)
-        )
-        margin = (self.n_fft - self.hop) // 2
-        return total.flatten(1)[:, margin : margin + frames.size(1) * self.hop]
+
+def overlap_add(frames: Tensor, hop: int) -> Tensor:
+    """Adds (B, L, n_fft) windows up at steps of `hop` and keeps the (B, L * hop) samples in the middle."""
+    parts = frames.split(hop, dim=2)
+    total = sum(
+        F.pad(part, (0, 0, index, len(parts) - 1 - index)) for index, part in enumerate(parts)
+    )
+    margin = (frames.size(2) - hop) // 2
+    return total.flatten(1)[:, margin : margin + frames.size(1) * hop]
 
 
 class VocosGenerator(nn.Module):
@@ -115,11 +118,7 @@ class VocosGenerator(nn.Module):
     ):
         super().__init__()
         n_fft = n_fft or 4 * hop
-        if n_fft % hop or n_fft < 2 * hop or (n_fft - hop) % 2:
-            raise ValueError(
-                f"the window is {n_fft} samples and the hop {hop}: expected a multiple of the hop, at "
-                f"least twice as long, {4 * hop} for instance."
-            )
+        check_window(n_fft, hop)
         self.hop = hop
         overlap = -(-(n_fft - hop) // (2 * hop))
         self.context_frames = (num_layers + 1) * (KERNEL_SIZE // 2) + overlap
@@ -130,7 +129,7 @@ class VocosGenerator(nn.Module):
         )
         self.final_norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = InverseStftHead(dim, n_fft, hop)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Generates samples.
@@ -159,7 +158,20 @@ class VocosGenerator(nn.Module):
         """Does nothing: there is none. Every generator has this method."""
 
 
-def _initialise(module: nn.Module) -> None:
+def check_window(n_fft: int, hop: int) -> None:
+    """Refuses windows that do not overlap or whose middle falls between samples.
+
+    Raises:
+        ValueError: found and expected.
+    """
+    if n_fft % hop or n_fft < 2 * hop or (n_fft - hop) % 2:
+        raise ValueError(
+            f"the window is {n_fft} samples and the hop {hop}: expected a multiple of the hop, at "
+            f"least twice as long, {4 * hop} for instance."
+        )
+
+
+def initialise(module: nn.Module) -> None:
     """Vocos's initialisation: truncated normal of 0.02, no bias."""
     if isinstance(module, nn.Conv1d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

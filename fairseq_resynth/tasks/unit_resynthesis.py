@@ -111,6 +111,7 @@ class UnitResynthesisTask(FairseqTask):
         super().__init__(cfg)
         self._streams: Optional[Streams] = None
         self._criterion = None
+        self._source_f0 = False
         self._validation_log = ValidationLog(cfg.data, cfg.tensorboard_logdir, cfg.eval_audio)
 
     @classmethod
@@ -170,6 +171,12 @@ class UnitResynthesisTask(FairseqTask):
         """Takes the streams from a checkpoint."""
         self._streams = Streams.from_dict(state["streams"])
 
+    def build_model(self, cfg, from_checkpoint=False):
+        """Builds the model, whose kind says what its training needs."""
+        model = super().build_model(cfg, from_checkpoint)
+        self._source_f0 = getattr(model, "takes_source_f0", False)
+        return model
+
     def load_dataset(self, split: str, combine: bool = False, **kwargs) -> None:
         """Loads a split: crops for training, whole utterances otherwise."""
         training = split.startswith("train") and "task_cfg" not in kwargs
@@ -181,6 +188,7 @@ class UnitResynthesisTask(FairseqTask):
             self.cfg.seed,
             load_wav="task_cfg" not in kwargs,  # only fairseq-generate gives it
             speaker_mean_rate=self.cfg.speaker_mean_rate,
+            source_f0=training and self._source_f0,
         )
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):

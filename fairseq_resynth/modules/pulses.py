@@ -1,0 +1,99 @@
+"""A train of band-limited pulses at a given F0."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AT_PULSE = 1e-6  # cycles from a pulse's middle within which the sum is its limit
+
+
+@dataclass
+class SourceClock:
+    """Where a window of one utterance stands, so that its pulses go on where the window before had them.
+
+    Attributes:
+        start: samples of the utterance before the window.
+        anchor: sample of the utterance at which the phase is known.
+        phase: there, in cycles.
+        next_anchor: where the phase is wanted next; the generator moves the anchor there.
+    """
+
+    start: int = 0
+    anchor: int = 0
+    phase: float = 0.0
+    next_anchor: int = 0
+
+
+def sample_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Tensor:
+    """Draws straight lines between the middles of frames, level before the first and behind the last.
+
+    Args:
+        values: (B, L) a frame.
+        hop: samples a frame.
+        lengths: (B,) frames of each row; None: all.
+
+    Returns:
+        (B, L * hop).
+    """
+    # In half samples and whole numbers, so that a window of an utterance has the very values of the whole.
+    halves = 2 * torch.arange(values.size(1) * hop, device=values.device) + 1 + hop
+    before = halves // (2 * hop) - 1
+    share = (halves % (2 * hop)).to(values.dtype) / (2 * hop)
+    last = torch.full_like(values[:, :1], values.size(1) - 1, dtype=torch.int64)
+    if lengths is not None:
+        last = (lengths[:, None] - 1).to(torch.int64)
+    left = before.clamp(min=0).expand(len(values), -1).minimum(last)
+    right = (before + 1).expand(len(values), -1).minimum(last)
+    return values.gather(1, left) * (1 - share) + values.gather(1, right) * share
+
+
+def pulse_phase(
+    f0: Tensor, gate: Tensor, sample_rate: int, clock: SourceClock | None = None
+) -> Tensor:
+    """Adds F0 up to a phase, from 0 again wherever a voiced stretch begins.
+
+    Without these fresh starts a rounding error of one sample's F0 would last for the rest of the utterance.
+
+    Args:
+        f0: (B, T) Hz.
+        gate: (B, T), 0 where unvoiced.
+        sample_rate: Hz.
+        clock: of a window of one utterance; its anchor is moved to where it is wanted next.
+
+    Returns:
+        (B, T) cycles in float64.
+    """
+    known = 0 if clock is None else clock.anchor - clock.start
+    phase = torch.cumsum(f0.double() / sample_rate, dim=1)
+    phase = phase - phase[:, known, None] + (0 if clock is None else clock.phase)
+    begins = F.pad((gate[:, known + 1 :] > 0) & (gate[:, known:-1] == 0), (known + 1, 0))
+    phase = phase - torch.where(begins, phase, torch.zeros_like(phase)).cummax(dim=1).values
+    if clock is not None and 0 <= clock.next_anchor - clock.start < phase.size(1):
+        clock.anchor = clock.next_anchor
+        clock.phase = float(phase[0, clock.anchor - clock.start])
+    return phase
+
+
+def pulses(phase: Tensor, f0: Tensor, sample_rate: int) -> Tensor:
+    """Sums the cosines of all harmonics below half the sample rate, to unit power.
+
+    The sum of cos(2 pi k p) for k = 1 … K is (sin(2 pi (K + 1/2) p) / sin(pi p) - 1) / 2, Dirichlet's kernel.
+
+    Args:
+        phase: (B, T) cycles.
+        f0: (B, T) Hz, above 0.
+        sample_rate: Hz.
+
+    Returns:
+        (B, T) float32.
+    """
+    harmonics = (0.5 * sample_rate / f0).floor().clamp(min=1)
+    p = (phase - phase.round()).to(f0.dtype)
+    middle = p.abs() < AT_PULSE
+    safe = torch.where(middle, torch.full_like(p, 0.25), p)
+    kernel = torch.sin(2 * math.pi * (harmonics + 0.5) * safe) / torch.sin(math.pi * safe)
+    total = torch.where(middle, harmonics, (kernel - 1) / 2)
+    return total * (2 / harmonics).sqrt()
