@@ -58,7 +58,9 @@ class PitchHead(nn.Module):
     @staticmethod
     def hertz(log_f0: Tensor) -> Tensor:
         """Maps octaves from 150 Hz to Hz, within 30 to 1000 Hz."""
-        hertz = MIDDLE_F0 * torch.exp2(log_f0.double())  # a float32 power depends on its place in memory
+        hertz = MIDDLE_F0 * torch.exp2(
+            log_f0.double()
+        )  # a float32 power depends on its place in memory
         return hertz.clamp(*F0_RANGE).to(log_f0.dtype)
 
     @staticmethod
@@ -74,8 +76,8 @@ class PitchHead(nn.Module):
         """
         per_frame = source_f0.size(2) // frames
         log_f0 = torch.log2(source_f0[:, 0].clamp(*F0_RANGE) / MIDDLE_F0)
-        log_f0 = log_f0.view(len(log_f0), frames, per_frame).mean(2)
-        voicing = source_f0[:, 1].view(len(log_f0), frames, per_frame).mean(2)
+        log_f0 = log_f0.view(log_f0.size(0), frames, per_frame).mean(2)
+        voicing = source_f0[:, 1].view(log_f0.size(0), frames, per_frame).mean(2)
         return log_f0, (voicing >= 0.5).to(log_f0.dtype)
 
     def loss(self, x: Tensor, source_f0: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -45,8 +45,8 @@ def sample_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Te
     last = torch.full_like(values[:, :1], values.size(1) - 1, dtype=torch.int64)
     if lengths is not None:
         last = (lengths[:, None] - 1).to(torch.int64)
-    left = before.clamp(min=0).expand(len(values), -1).minimum(last)
-    right = (before + 1).expand(len(values), -1).minimum(last)
+    left = before.clamp(min=0).expand(values.size(0), -1).minimum(last)
+    right = (before + 1).expand(values.size(0), -1).minimum(last)
     return values.gather(1, left) * (1 - share) + values.gather(1, right) * share
 
 
@@ -70,7 +70,10 @@ def pulse_phase(
     phase = torch.cumsum(f0.double() / sample_rate, dim=1)
     phase = phase - phase[:, known, None] + (0 if clock is None else clock.phase)
     begins = F.pad((gate[:, known + 1 :] > 0) & (gate[:, known:-1] == 0), (known + 1, 0))
-    phase = phase - torch.where(begins, phase, torch.zeros_like(phase)).cummax(dim=1).values
+    # each stretch's phase at its beginning, by its number; graphs know no running maximum
+    number = begins.to(torch.int64).cumsum(dim=1)
+    first = torch.zeros_like(phase).scatter(1, number * begins, phase * begins)
+    phase = phase - first.gather(1, number)
     if clock is not None and 0 <= clock.next_anchor - clock.start < phase.size(1):
         clock.anchor = clock.next_anchor
         clock.phase = float(phase[0, clock.anchor - clock.start])

@@ -151,12 +151,12 @@ class SourceFilterGenerator(nn.Module):
         """Returns the pulses and the noise, (B, L * hop) each."""
         f0 = sample_frames(self.pitch_head.hertz(log_f0), self.hop, lengths)
         gate = sample_frames(voicing, self.hop, lengths)
-        start = torch.zeros(len(f0), 1, dtype=torch.int64, device=f0.device)
+        start = torch.zeros(f0.size(0), 1, dtype=torch.int64, device=f0.device)
         phase = pulse_phase(f0, gate, SAMPLE_RATE, clock)
         if clock is not None:
             start = start + clock.start
         elif self.training:  # crops begin anywhere
-            phase = phase + torch.rand(len(f0), 1, device=f0.device, dtype=phase.dtype)
+            phase = phase + torch.rand(f0.size(0), 1, device=f0.device, dtype=phase.dtype)
             start = torch.randint(NOISE_PERIOD, start.shape, device=f0.device)
         index = (torch.arange(f0.size(1), device=f0.device) + start) % NOISE_PERIOD
         return pulses(phase, f0, SAMPLE_RATE) * gate, self.noise[index]
@@ -184,7 +184,7 @@ class SourceFilterGenerator(nn.Module):
         if mask is not None:
             wav = wav * mask.float().repeat_interleave(self.hop, dim=1)
         margin, count = (self.n_fft - self.hop) // 2, wav.size(1) // self.hop
-        blocks = F.pad(wav, (margin, margin)).view(len(wav), -1, self.hop)
+        blocks = F.pad(wav, (margin, margin)).view(wav.size(0), -1, self.hop)
         parts = [blocks[:, part : part + count] for part in range(self.n_fft // self.hop)]
         return torch.fft.rfft(torch.cat(parts, dim=2) * self.window, dim=2)
 

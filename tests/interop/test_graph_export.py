@@ -7,7 +7,11 @@ import pytest
 import torch
 from test_code_hifigan import write_bundle
 
+from fairseq_resynth.bundle import Bundle
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.interop.graph_export import export_graph
+from fairseq_resynth.models.architectures import build_vocoder, config_class
 
 KINDS = ["units", "units, pitch, speaker", "units, raw pitch", "units, speaker vector"]
 
@@ -80,3 +84,25 @@ def test_durations_in_onnx(tmp_path):
         counts = session.run(None, {"units": units[None]})[0][0]
         expanded = system.decoder.expand([units])[0]
         assert np.repeat(units, counts).tolist() == expanded.tolist()
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch-export"])
+def test_pulses_and_noise_are_in_the_graph(to, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    streams = Streams(320, 10, num_f0_codes=5, speakers=("anna", "boris"))
+    sizes = {"embedding_dim": 16, "dim": 32, "intermediate_dim": 32, "num_layers": 1}
+    cfg = config_class("unit_source_filter")(**sizes)
+    bundle = Bundle(build_vocoder(cfg, streams), cfg, streams)
+    name = export_graph(bundle, tmp_path, to)[0]
+    arrays = [np.arange(74).reshape(2, 37) % 10, np.arange(22).reshape(2, 11) % 5, np.arange(2)]
+    wanted = bundle.generator(*map(torch.from_numpy, arrays)).detach().numpy()
+    if to == "onnx":
+        session = runtime.InferenceSession(tmp_path / name)
+        names = [one.name for one in session.get_inputs()]
+        found = session.run(None, dict(zip(names, arrays, strict=True)))[0]
+    else:
+        program = torch.export.load(tmp_path / name).module()
+        found = program(*map(torch.from_numpy, arrays)).detach().numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
