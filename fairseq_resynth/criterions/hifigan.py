@@ -11,7 +11,8 @@ from omegaconf import II
 from torch import Tensor
 
 from fairseq_resynth.modules import losses
-from fairseq_resynth.modules.discriminators import HifiganDiscriminators, detach, split_batch
+from fairseq_resynth.modules.discriminator_families import build_discriminators, parse_names
+from fairseq_resynth.modules.discriminators import detach, split_batch
 
 LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d", "duration", "commitment", "pitch")
 
@@ -27,11 +28,30 @@ class HifiganCriterionConfig(FairseqDataclass):
     adversarial_weight: float = field(
         default=1.0, metadata={"help": "weight of the generator's adversarial loss"}
     )
+    discriminators: str = field(
+        default="mpd,msd",
+        metadata={
+            "help": "families of discriminators, with commas: mpd (periods) and msd (scales) of the paper, "
+            "mrd (magnitudes at three resolutions, UnivNet), msstft (complex spectra at five windows, "
+            "EnCodec), mbstft (complex spectra in five bands, DAC), cqt (constant-Q octaves)"
+        },
+    )
     discriminator_width: float = field(
         default=1.0,
         metadata={
             "help": "factor on the discriminators' channels; 1 is the paper's 70.7 M parameters"
         },
+    )
+    mel_loss: str = field(
+        default="single",
+        metadata={
+            "help": "mel distance to train on: single, the paper's 80 bands, or multi, the mean over seven "
+            "windows of 32 to 2048 samples with 5 to 320 bands; validation is always single"
+        },
+    )
+    adversarial_loss: str = field(
+        default="least-squares",
+        metadata={"help": "least-squares, the paper's, or hinge"},
     )
     clip_norm_d: float = field(
         default=0.0,
@@ -58,6 +78,13 @@ class HifiganCriterionConfig(FairseqDataclass):
         },
     )
     sample_rate: int = II("task.sample_rate")
+    reset_optimizer: bool = II("checkpoint.reset_optimizer")
+
+
+def _choice(option: str, value: str, choices: Dict[str, Any]) -> Any:
+    if value not in choices:
+        raise ValueError(f"--{option} is {value!r}, expected {' or '.join(choices)}.")
+    return choices[value]
 
 
 @register_criterion("hifigan", dataclass=HifiganCriterionConfig)
@@ -74,13 +101,17 @@ class HifiganCriterion(FairseqCriterion):
         mel_weight: float,
         feature_matching_weight: float,
         adversarial_weight: float,
+        discriminators: str,
         discriminator_width: float,
+        mel_loss: str,
+        adversarial_loss: str,
         clip_norm_d: float,
         duration_weight: float,
         commitment_weight: float,
         discriminator_start: int,
         pitch_weight: float,
         sample_rate: int,
+        reset_optimizer: bool = False,
     ):
         super().__init__(task)
         self.mel_weight = mel_weight
@@ -93,26 +124,57 @@ class HifiganCriterion(FairseqCriterion):
             "commitment": commitment_weight,
             "pitch": pitch_weight,
         }
-        self.log_mel = losses.LogMelSpectrogram(sample_rate)
-        self.discriminators = HifiganDiscriminators(discriminator_width)
+        self.reset_optimizer = reset_optimizer
+        self.log_mel = losses.LogMelSpectrogram(sample_rate)  # of the validation
+        scales = _choice("mel-loss", mel_loss, losses.MEL_SCALES)
+        self.mel_distance = losses.MelLoss(sample_rate, scales)
+        self.adversarial_losses = _choice(
+            "adversarial-loss", adversarial_loss, losses.ADVERSARIAL_LOSSES
+        )
+        self.discriminator_names = parse_names(discriminators)
+        self.discriminators = build_discriminators(discriminators, discriminator_width, sample_rate)
 
     def get_extra_state(self) -> Dict[str, Any]:
         """What the tables' rows mean, so that training never resumes on other speakers or units."""
-        return self.task.streams.to_dict()
+        return {**self.task.streams.to_dict(), "discriminators": self.discriminator_names}
+
+    def load_state_dict(
+        self, state_dict: Dict[str, Any], strict: bool = True, assign: bool = False
+    ):
+        """Takes a checkpoint's discriminators; with --reset-optimizer, families that it lacks start anew.
+
+        Raises:
+            ValueError: it is of other streams, or of other discriminators.
+        """
+        saved = dict(state_dict.get("_extra_state", {}))
+        names = saved.pop("discriminators", ["mpd", "msd"])  # earlier checkpoints do not say
+        self.task.check_streams(saved)
+        if names != self.discriminator_names:
+            self._check_other_discriminators(names)
+            own = self.state_dict()
+            state_dict = {name: state_dict.get(name, value) for name, value in own.items()}
+        return super().load_state_dict(state_dict, strict, assign)
 
     def set_extra_state(self, state: Dict[str, Any]) -> None:
-        """Refuses a checkpoint of other streams."""
-        self.task.check_streams(state)
+        """Nothing to take: `load_state_dict` has checked it."""
+
+    def _check_other_discriminators(self, names: List[str]) -> None:
+        if not self.reset_optimizer:
+            here = ",".join(self.discriminator_names)
+            raise ValueError(
+                f"the checkpoint was trained with --discriminators {','.join(names)}, now they are {here}. "
+                "Add --reset-optimizer to start the new ones anew, or use another --save-dir."
+            )
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Returns the discriminators' loss on (B, 1, T) real and detached generated speech."""
         both = torch.cat([real, fake])
         (real_scores, _), (fake_scores, _) = split_batch(*self.discriminators(both))
-        return losses.discriminator_loss(real_scores, fake_scores)
+        return self.adversarial_losses[0](real_scores, fake_scores)
 
     def mel_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
-        """Returns (weighted mel L1 distance, {mel}) on (B, 1, T): the loss before `discriminator_start`."""
-        mel = losses.mel_l1(self.log_mel(real), self.log_mel(fake))
+        """Returns (weighted mel distance, {mel}) on (B, 1, T): the loss before `discriminator_start`."""
+        mel = self.mel_distance(real, fake)
         return self.mel_weight * mel, {"mel": mel}
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
@@ -122,7 +184,7 @@ class HifiganCriterion(FairseqCriterion):
         fake_scores, fake_maps = self.discriminators(fake)
         mel_loss, terms = self.mel_loss(real, fake)
         terms |= {
-            "adv_g": losses.generator_loss(fake_scores),
+            "adv_g": self.adversarial_losses[1](fake_scores),
             "fm": losses.feature_matching_loss(detach(real_maps), fake_maps),
         }
         loss = (

@@ -25,10 +25,20 @@ SCALE_LAYERS = (
 Judgement = tuple[Tensor, list[Tensor]]
 
 
-def _judge(x: Tensor, convs: nn.ModuleList, conv_post: nn.Module) -> Judgement:
+def judge(
+    x: Tensor, convs: nn.ModuleList, conv_post: nn.Module, slope: float = LEAKY_RELU_SLOPE
+) -> Judgement:
+    """Runs a waveform or image (B, C, ...) through the layers of one sub-discriminator.
+
+    Args:
+        x: input.
+        convs: layers, a leaky ReLU behind each.
+        conv_post: layer of the scores, without activation.
+        slope: of the leaky ReLU.
+    """
     feature_maps = []
     for conv in convs:
-        x = F.leaky_relu(conv(x), LEAKY_RELU_SLOPE)
+        x = F.leaky_relu(conv(x), slope)
         feature_maps.append(x)
     x = conv_post(x)
     feature_maps.append(x)
@@ -59,7 +69,7 @@ class PeriodDiscriminator(nn.Module):
         batch, channels, samples = wav.shape
         wav = F.pad(wav, (0, -samples % self.period), "reflect")
         image = wav.view(batch, channels, wav.size(2) // self.period, self.period)
-        return _judge(image, self.convs, self.conv_post)
+        return judge(image, self.convs, self.conv_post)
 
 
 class ScaleDiscriminator(nn.Module):
@@ -84,23 +94,56 @@ class ScaleDiscriminator(nn.Module):
 
     def forward(self, wav: Tensor) -> Judgement:
         """Judges (B, 1, T)."""
-        return _judge(wav, self.convs, self.conv_post)
+        return judge(wav, self.convs, self.conv_post)
 
 
-class HifiganDiscriminators(nn.Module):
-    """Five period discriminators and three scale discriminators, each scale at half the rate before.
+class PeriodDiscriminators(nn.ModuleList):
+    """HiFi-GAN's multi-period discriminator: periods of 2, 3, 5, 7 and 11 samples.
 
     Args:
-        width: factor on the paper's channels; 1 gives its 70.7 M parameters.
+        width: factor on the paper's channels.
     """
 
     def __init__(self, width: float = 1.0):
-        super().__init__()
-        if width <= 0:
-            raise ValueError(f"the discriminators' width is {width}, expected a positive factor.")
-        self.periods = nn.ModuleList([PeriodDiscriminator(period, width) for period in PERIODS])
+        super().__init__([PeriodDiscriminator(period, width) for period in PERIODS])
+
+    def forward(self, wav: Tensor) -> list[Judgement]:
+        """Judges (B, 1, T)."""
+        return [period(wav) for period in self]
+
+
+class ScaleDiscriminators(nn.ModuleList):
+    """HiFi-GAN's multi-scale discriminator: three, each at half the rate of the one before.
+
+    Args:
+        width: factor on the paper's channels.
+    """
+
+    def __init__(self, width: float = 1.0):
         norms = (spectral_norm, weight_norm, weight_norm)
-        self.scales = nn.ModuleList([ScaleDiscriminator(norm, width) for norm in norms])
+        super().__init__([ScaleDiscriminator(norm, width) for norm in norms])
+
+    def forward(self, wav: Tensor) -> list[Judgement]:
+        """Judges (B, 1, T)."""
+        judgements = []
+        for index, scale in enumerate(self):
+            if index:
+                wav = F.avg_pool1d(wav, 4, 2, padding=2)
+            judgements.append(scale(wav))
+        return judgements
+
+
+class Discriminators(nn.Module):
+    """Families of discriminators that judge the same waveform.
+
+    Args:
+        families: attribute name to module; each maps (B, 1, T) to a list of judgements.
+    """
+
+    def __init__(self, families: dict[str, nn.Module]):
+        super().__init__()
+        for name, family in families.items():
+            self.add_module(name, family)
 
     def forward(self, wav: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Judges a waveform.
@@ -109,16 +152,35 @@ class HifiganDiscriminators(nn.Module):
             wav: (B, 1, T) samples.
 
         Returns:
-            (scores, feature_maps): for each of the eight sub-discriminators its scores (B, n), near 1 for
-            real speech, and the list of its layers' activations.
+            (scores, feature_maps): for each sub-discriminator its scores (B, n), near 1 for real speech,
+            and the list of its layers' activations.
         """
-        judgements = [period(wav) for period in self.periods]
-        for index, scale in enumerate(self.scales):
-            if index:
-                wav = F.avg_pool1d(wav, 4, 2, padding=2)
-            judgements.append(scale(wav))
+        judgements = [judgement for family in self.children() for judgement in family(wav)]
         scores, feature_maps = zip(*judgements, strict=True)
         return list(scores), list(feature_maps)
+
+
+class HifiganDiscriminators(Discriminators):
+    """The paper's: five period discriminators and three scale discriminators.
+
+    Args:
+        width: factor on the paper's channels; 1 gives its 70.7 M parameters.
+    """
+
+    def __init__(self, width: float = 1.0):
+        check_width(width)
+        families = {"periods": PeriodDiscriminators(width), "scales": ScaleDiscriminators(width)}
+        super().__init__(families)
+
+
+def check_width(width: float) -> None:
+    """Refuses a factor on the discriminators' channels that is not positive.
+
+    Raises:
+        ValueError: the factor.
+    """
+    if width <= 0:
+        raise ValueError(f"the discriminators' width is {width}, expected a positive factor.")
 
 
 def freeze(module: nn.Module, frozen: bool) -> None:

@@ -27,6 +27,29 @@ def generator_loss(fake_scores: list[Tensor]) -> Tensor:
     return sum(((1 - fake.float()) ** 2).mean() for fake in fake_scores)
 
 
+def hinge_discriminator_loss(real_scores: list[Tensor], fake_scores: list[Tensor]) -> Tensor:
+    """Hinge loss of the discriminators, summed over them: real speech is wanted over 1, generated under -1.
+
+    SoundStream (Zeghidour et al., 2021, arXiv 2107.03312, equation 1), which takes the mean over them.
+    """
+    pairs = zip(real_scores, fake_scores, strict=True)
+    return sum(
+        F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean() for real, fake in pairs
+    )
+
+
+def hinge_generator_loss(fake_scores: list[Tensor]) -> Tensor:
+    """Hinge loss of the generator, summed: scores over 1 gain nothing (SoundStream, equation 2)."""
+    return sum(F.relu(1 - fake.float()).mean() for fake in fake_scores)
+
+
+# name: (of the discriminators, of the generator)
+ADVERSARIAL_LOSSES = {
+    "least-squares": (discriminator_loss, generator_loss),
+    "hinge": (hinge_discriminator_loss, hinge_generator_loss),
+}
+
+
 def feature_matching_loss(real_maps: list[list[Tensor]], fake_maps: list[list[Tensor]]) -> Tensor:
     """Mean absolute difference of each feature map, summed over layers (HiFi-GAN, equation 4)."""
     loss = 0.0
@@ -92,3 +115,32 @@ def mel_l1(real: Tensor, fake: Tensor, num_frames: Tensor | None = None) -> Tens
         return difference.mean()
     mask = torch.arange(real.size(2), device=real.device) < num_frames[:, None]
     return (difference * mask[:, None]).sum() / (mask.sum() * real.size(1)).clamp(min=1)
+
+
+# Of each `--mel-loss`: (samples of a window, bands, hop); `multi` is DAC's (Kumar et al., 2023).
+MEL_SCALES = {
+    "single": ((1024, 80, 256),),
+    "multi": tuple((32 << scale, 5 << scale, 8 << scale) for scale in range(7)),
+}
+
+
+class MelLoss(nn.Module):
+    """Mean absolute difference of log-mel spectrograms, averaged over scales of equal weight.
+
+    DAC sums its seven scales in log10 at a weight of 15. The mean in natural logarithms is that sum times
+    0.329, so the paper's weight of 45 is DAC's within 1.3 %. Floors and padding are `LogMelSpectrogram`'s.
+
+    Args:
+        sample_rate: Hz.
+        scales: as in `MEL_SCALES`.
+    """
+
+    def __init__(self, sample_rate: int, scales: tuple[tuple[int, int, int], ...]):
+        super().__init__()
+        log_mels = [LogMelSpectrogram(sample_rate, bands, n, hop) for n, bands, hop in scales]
+        self.log_mels = nn.ModuleList(log_mels)
+
+    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Returns the mean over scales, in nepers, of (B, 1, T) recordings and generated speech."""
+        differences = [mel_l1(log_mel(real), log_mel(fake)) for log_mel in self.log_mels]
+        return sum(differences) / len(differences)
