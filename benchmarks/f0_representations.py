@@ -1,6 +1,6 @@
 """How well each F0 representation gives F0 back, without a vocoder: errors against the tracker's own F0.
 
-usage: python benchmarks/f0_representations.py DATA F0_CHECKPOINT [--split test]
+usage: python benchmarks/f0_representations.py DATA F0_CHECKPOINT … [--split test]
 
 DATA holds the outputs of `resynth f0` and `resynth quantize`. Prints a Markdown table. Bits a second are of
 codes drawn independently (their entropy), without a context model.
@@ -48,7 +48,7 @@ def main() -> None:
     """Measures all of them on one split."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("f0_checkpoint")
+    parser.add_argument("f0_checkpoints", nargs="+", metavar="F0_CHECKPOINT")
     parser.add_argument("--split", default="test")
     args = parser.parse_args()
     manifest = read_manifest(args.data / f"{args.split}.tsv")
@@ -56,13 +56,12 @@ def main() -> None:
     statistics = SpeakerStatistics.load(args.data / "speakers.json")
     cache = F0Cache(args.data, args.split, manifest)
     rows = [(cache[row], statistics.entry(name.strip())) for row, name in enumerate(names)]
-    f0_vqvae = load_f0_quantizer(args.f0_checkpoint)
-    description = describe(f0_vqvae, args.f0_checkpoint)
-    name = f"{description.get('representation', 'vqvae')} ({f0_vqvae.num_codes} codes, 12.5 Hz)"
-    found = {
-        name: (make_representation(description, f0_vqvae), description["f0_code_hop"]),
-        "continuous": (ContinuousF0(), 0),
-    }
+    found = {"continuous": (ContinuousF0(), 0)}
+    for path in args.f0_checkpoints:
+        f0_vqvae = load_f0_quantizer(path)
+        description = describe(f0_vqvae, path)
+        name = f"{description.get('representation', 'vqvae')} ({f0_vqvae.num_codes} codes, 12.5 Hz)"
+        found[name] = make_representation(description, f0_vqvae), description["f0_code_hop"]
     unit_hop = read_json(args.data / "units.json")["unit_hop"]
     for bins in (8, 16, 32, 64):
         for hop in (unit_hop, 1280):

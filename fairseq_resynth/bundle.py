@@ -106,11 +106,13 @@ def _sizes(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _save_weights(path: Path, module: nn.Module | None) -> None:
+def _save_weights(path: Path, module: nn.Module | None, half: bool) -> None:
     if module is None:
         path.unlink(missing_ok=True)
         return
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    if half:
+        state = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary)
 
@@ -120,13 +122,17 @@ def _identity(folder: Path) -> str:
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
 
 
-def save_bundle(folder: str | Path, bundle: Bundle, license_name: str = "") -> str:
+def save_bundle(
+    folder: str | Path, bundle: Bundle, license_name: str = "", half: bool = False
+) -> str:
     """Writes a bundle; the configuration last, so that an interrupted one is not taken for whole.
 
     Args:
         folder: made if it is not there.
         bundle: what to write; its generator's weight norm is folded away.
         license_name: of the weights, for the model card, as the Hugging Face hub spells it.
+        half: stores the vocoder's weights in float16, to be computed with in float32. The F0 quantiser's stay,
+            since its codes must.
 
     Returns:
         The identity.
@@ -138,7 +144,7 @@ def save_bundle(folder: str | Path, bundle: Bundle, license_name: str = "") -> s
         bundle.generator.generator.remove_weight_norm()
     parts = (bundle.generator, bundle.f0_vqvae, bundle.content_vqvae)
     for name, module in zip(MODULES, parts, strict=True):
-        _save_weights(folder / f"{name}.safetensors", module)
+        _save_weights(folder / f"{name}.safetensors", module, half and name == "generator")
     if bundle.kmeans is not None and bundle.kmeans != folder / "kmeans.safetensors":
         with atomic_path(folder / "kmeans.safetensors") as temporary:
             shutil.copyfile(bundle.kmeans, temporary)

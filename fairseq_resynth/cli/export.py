@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", default="bundle", choices=("bundle", "hub-folder", "code-hifigan", *GRAPHS)
     )
     parser.add_argument("--ema", action="store_true", help="the averaged weights of --store-ema")
+    parser.add_argument(
+        "--half", action="store_true", help="the vocoder's weights in 16 bits: half the bytes"
+    )
     parser.add_argument("--f0", metavar="F0_CKPT", help="of the F0 quantiser")
     parser.add_argument("--kmeans", metavar="FILE", help="made by `resynth kmeans`")
     parser.add_argument(
@@ -62,6 +65,8 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
     """Writes the folder; returns what is to be said beside its files."""
     from fairseq_resynth.bundle import save_bundle
 
+    if args.half and args.to not in ("bundle", "hub-folder"):
+        raise ValueError(f"--half is for bundles, and --to is {args.to}: leave it out.")
     if args.to == "code-hifigan":
         from fairseq_resynth.interop.code_hifigan import export_code_hifigan
 
@@ -81,7 +86,7 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
         raise ValueError("the model has a pitch stream: give the F0 quantiser's checkpoint, --f0.")
     if Path(args.checkpoint).resolve() == Path(args.outdir).resolve():
         raise ValueError(f"--outdir {args.outdir} is the bundle itself: give another folder.")
-    save_bundle(args.outdir, bundle, args.license)
+    save_bundle(args.outdir, bundle, args.license, args.half)
     if streams is not None and bundle.kmeans is None and bundle.content_vqvae is None:
         return ["no --kmeans: the bundle speaks units, and cannot make them from audio"]
     return []

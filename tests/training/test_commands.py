@@ -134,6 +134,24 @@ def test_bundle_speaks_as_the_checkpoint(checkpoint, tmp_path):
         load_bundle(tmp_path / "bundle")
 
 
+def test_half_a_bundle_speaks_nearly_alike(checkpoint, tmp_path, capsys):
+    bundle = build_bundle(checkpoint)
+    whole = save_bundle(tmp_path / "whole", bundle)
+    assert save_bundle(tmp_path / "half", bundle, half=True) != whole
+    sizes = [
+        (tmp_path / name / "generator.safetensors").stat().st_size for name in ("whole", "half")
+    ]
+    assert sizes[1] < 0.55 * sizes[0]
+    units, codes = torch.arange(8).numpy()[None], torch.zeros(1, 2, dtype=int).numpy()
+    one, other = (
+        Resynthesizer.from_pretrained(tmp_path / name).decode(units, codes, "anna")
+        for name in ("whole", "half")
+    )
+    assert 0 < abs(one - other).max() < 0.01 * abs(one).max()
+    words = ["export", str(tmp_path / "whole"), "--half", "--to", "onnx", "--outdir", "out"]
+    assert main(words) == 2 and "--half is for bundles" in capsys.readouterr().err
+
+
 def test_decode_refuses(checkpoint):
     resynthesizer = Resynthesizer.from_checkpoint(checkpoint)
     units, codes = torch.arange(8).numpy()[None], torch.zeros(1, 2, dtype=int).numpy()
