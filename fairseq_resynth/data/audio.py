@@ -3,14 +3,16 @@
 A waveform in this package is a (T,) float32 array in [-1, 1].
 """
 
+import contextlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from fairseq_resynth.data.files import atomic_path
+from fairseq_resynth.data.zip_audio import open_zipped, zip_range
 
 SAMPLE_RATE = 16000
 
@@ -28,7 +30,7 @@ def _require_file(path: Path) -> None:
         raise ValueError(f"{path} is empty (0 bytes)")
 
 
-def _require_prepared(path: Path, sample_rate: int, channels: int, frames: int) -> None:
+def _require_prepared(path: str | Path, sample_rate: int, channels: int, frames: int) -> None:
     if sample_rate != SAMPLE_RATE:
         raise ValueError(
             f"{path}: found {sample_rate} Hz, expected {SAMPLE_RATE}; run `resynth preprocess`"
@@ -46,21 +48,30 @@ def audio_length(path: str | Path) -> int:
         FileNotFoundError: no such file.
         ValueError: empty, unreadable, another rate than 16 kHz, or not mono; the message names the file.
     """
-    path = Path(path)
-    _require_file(path)
+    with _open_sound(path) as sound:
+        _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
+        return sound.frames
+
+
+@contextlib.contextmanager
+def _open_sound(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    if zip_range(path):
+        with open_zipped(path) as sound:
+            yield sound
+        return
+    _require_file(Path(path))
     try:
-        info = soundfile.info(path)
+        with soundfile.SoundFile(path) as sound:
+            yield sound
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} is not readable as audio: {error}") from error
-    _require_prepared(path, info.samplerate, info.channels, info.frames)
-    return info.frames
 
 
 def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.ndarray:
     """Reads a prepared file, or a range of it without decoding the rest.
 
     Args:
-        path: a 16 kHz mono file that libsndfile reads.
+        path: a 16 kHz mono file that libsndfile reads, or one in an archive, `archive.zip:offset:length`.
         start: first sample of the range.
         num_samples: length of the range; -1: to the end.
 
@@ -72,20 +83,15 @@ def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.nd
         ValueError: empty, unreadable, another rate than 16 kHz, not mono, or NaN or infinity in it;
             the message names the file.
     """
-    path = Path(path)
-    _require_file(path)
-    try:
-        with soundfile.SoundFile(path) as stream:
-            _require_prepared(path, stream.samplerate, stream.channels, stream.frames)
-            stream.seek(min(start, stream.frames))
-            wav = stream.read(num_samples, dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} is not readable as audio: {error}") from error
+    with _open_sound(path) as sound:
+        _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
+        sound.seek(min(start, sound.frames))
+        wav = sound.read(num_samples, dtype="float32")
     _require_finite(path, wav)
     return wav
 
 
-def _require_finite(path: Path, wav: np.ndarray) -> None:
+def _require_finite(path: str | Path, wav: np.ndarray) -> None:
     if not np.isfinite(wav).all():
         first = int(np.flatnonzero(~np.isfinite(wav))[0])
         raise ValueError(f"{path}: sample {first} is {wav[first]}, expected finite numbers")

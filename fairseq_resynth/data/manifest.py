@@ -7,6 +7,7 @@ import numpy as np
 
 from fairseq_resynth.data.files import write_text
 from fairseq_resynth.data.text_columns import Names, StringArray, line_spans, parse_decimals
+from fairseq_resynth.data.zip_audio import zip_range
 
 _TAB = ord("\t")
 
@@ -35,7 +36,12 @@ class Manifest:
         return self.root / self.paths[row]
 
     def name(self, row: int) -> str:
-        """Returns the relative path without its suffix: what a row is called in output files."""
+        """Returns the relative path without its suffix: what a row is called in output files.
+
+        A row of an archive, `a/b.zip:12:345`, is called `a/b_12`.
+        """
+        if zipped := zip_range(self.paths[row]):
+            return f"{zipped[0].with_suffix('')}_{zipped[1]}"
         return str(Path(self.paths[row]).with_suffix(""))
 
 
