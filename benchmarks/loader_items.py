@@ -1,11 +1,11 @@
-"""Training items a second: pitch codes from the cache against YAAPT on every crop, one process, one run.
+"""Training items a second from 16-bit wav, FLAC and packed files, and with YAAPT on every crop; one run.
 
     python benchmarks/loader_items.py [--items 2000] [--crops 60] [--segment-size 8960] [--json]
 
-The embedded speech as 16 kHz wavs, crops of 8960 samples, random streams of the right lengths (the
-values do not change the time). `cache` is what fairseq-train's loader does for an item; `yaapt` is the
-same item and the F0 of its crop, as the original's data set computes it each time. The two alternate, in
-processor seconds.
+The embedded speech at 16 kHz, crops of 8960 samples, random streams of the right lengths (the values
+do not change the time). `wav`, `flac` and `pack` are what fairseq-train's loader does for an item; `yaapt` is
+the item from wav and the F0 of its crop, as the original's data set computes it each time. All alternate,
+in processor seconds.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import soundfile
 import torch
 
 from fairseq_resynth.data.f0 import extract_f0
+from fairseq_resynth.data.pack_build import pack_split
 from fairseq_resynth.data.streams import read_streams
 from fairseq_resynth.data.unit_dataset import UnitDataset
 
@@ -30,10 +31,10 @@ SPEECH = Path(__file__).resolve().parents[1] / "examples" / "asterisk" / "speech
 ROUNDS = 4
 
 
-def write_data(folder: Path) -> Path:
-    """Writes a data directory of the embedded speech with random streams."""
+def write_data(folder: Path, kind: str) -> Path:
+    """Writes a data directory of the embedded speech, `wav` or `flac`, with random streams."""
     rng = np.random.default_rng(0)
-    (folder / "wav").mkdir()
+    (folder / "wav").mkdir(parents=True)
     rows: dict[str, list[str]] = {
         "tsv": [str(folder / "wav")],
         "units": [],
@@ -42,8 +43,8 @@ def write_data(folder: Path) -> Path:
     }
     for index, path in enumerate(sorted(SPEECH.rglob("*.flac"))):
         wav, rate = soundfile.read(path, dtype="float32")
-        soundfile.write(folder / "wav" / f"{index}.wav", wav, rate, subtype="PCM_16")
-        rows["tsv"].append(f"{index}.wav\t{len(wav)}")
+        soundfile.write(folder / "wav" / f"{index}.{kind}", wav, rate, subtype="PCM_16")
+        rows["tsv"].append(f"{index}.{kind}\t{len(wav)}")
         rows["units"].append(" ".join(map(str, rng.integers(100, size=len(wav) // 320))))
         rows["f0"].append(" ".join(map(str, rng.integers(20, size=-(-len(wav) // 1280)))))
         rows["speaker"].append(path.parent.name)
@@ -63,24 +64,28 @@ def with_yaapt(dataset: UnitDataset, index: int) -> None:
         pass
 
 
-def measure(dataset: UnitDataset, num_items: int, num_crops: int) -> dict[str, float]:
-    """Returns items a processor second by either way, and their ratio."""
-    order = dataset.ordered_indices()
-    arms = {
-        "cache": (dataset.__getitem__, num_items // ROUNDS),
-        "yaapt": (lambda index: with_yaapt(dataset, index), num_crops // ROUNDS),
-    }
-    spent = dict.fromkeys(arms, 0.0)
-    with_yaapt(dataset, 0)  # imports
+def measure(
+    datasets: dict[str, UnitDataset], num_items: int, num_crops: int
+) -> dict[str, dict[str, float]]:
+    """Returns items a processor second by each way, lowest and highest of the rounds, and the mean."""
+    wav = datasets["wav"]
+    order = wav.ordered_indices()
+    arms = {name: (items.__getitem__, num_items // ROUNDS) for name, items in datasets.items()}
+    arms["yaapt"] = (lambda index: with_yaapt(wav, index), num_crops // ROUNDS)
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    with_yaapt(wav, 0)  # imports
     for epoch in range(1, ROUNDS + 1):
-        dataset.set_epoch(epoch)
+        for items in datasets.values():
+            items.set_epoch(epoch)
         for name, (make, count) in arms.items():
             start = time.process_time()
             for number in range(count):
                 make(order[number % len(order)])
-            spent[name] += time.process_time() - start
-    rates = {name: arms[name][1] * ROUNDS / seconds for name, seconds in spent.items()}
-    return {**rates, "cache / yaapt": rates["cache"] / rates["yaapt"]}
+            rates[name].append(count / (time.process_time() - start))
+    return {
+        name: {"lowest": min(found), "mean": sum(found) / ROUNDS, "highest": max(found)}
+        for name, found in rates.items()
+    }
 
 
 def main() -> None:
@@ -88,23 +93,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--items", type=int, default=2000, help="with the cache (%(default)s)")
+    parser.add_argument(
+        "--items", type=int, default=2000, help="of each kind of file (%(default)s)"
+    )
     parser.add_argument("--crops", type=int, default=60, help="with YAAPT (%(default)s)")
     parser.add_argument("--segment-size", type=int, default=8960, help="samples (%(default)s)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        data = write_data(Path(folder))
-        dataset = UnitDataset(data, "train", read_streams(data), args.segment_size)
-        result = measure(dataset, args.items, args.crops)
+        data = {kind: write_data(Path(folder) / kind, kind) for kind in ("wav", "flac")}
+        data["pack"] = Path(folder) / "pack"
+        pack_split(data["wav"], "train", data["pack"])
+        datasets = {
+            kind: UnitDataset(path, "train", read_streams(path), args.segment_size)
+            for kind, path in data.items()
+        }
+        result = measure(datasets, args.items, args.crops)
     if args.json:
         print(json.dumps(result))
     else:
-        print(
-            f"items a second a core: {result['cache']:.0f} with the cache, {result['yaapt']:.1f} with "
-            f"YAAPT on every crop; ratio {result['cache / yaapt']:.0f}"
-        )
+        print("items a second a core, over the rounds:")
+        for name, found in result.items():
+            print(f"{name:>6} {found['lowest']:8.0f} to {found['highest']:.0f}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ VERBS = {
     "f0": "extract F0 of whole utterances, and each speaker's mean and deviation",
     "quantize-f0": "write the F0 codes of a trained F0 VQ-VAE",
     "speakers": "write a speaker vector for every utterance, and speakers' means",
+    "pack": "put a data directory into memory-mapped files, for training at scale",
     "merge": "join the parts that --shard left",
     "synthesize": "speak a test set or a file of units, in its own or other voices",
     "resynthesize": "resynthesise recordings in one command",

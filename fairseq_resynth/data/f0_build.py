@@ -5,7 +5,6 @@ row is done when its first frame is a number. So an interrupted run continues, a
 and is tried again. The cache appears only once no row is NaN.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 
 from fairseq_resynth.data.audio import read_audio
 from fairseq_resynth.data.f0 import F0_HOP, F0Cache, F0Options, extract_f0, num_frames
-from fairseq_resynth.data.files import read_json
+from fairseq_resynth.data.files import array_header, read_json
 from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
 from fairseq_resynth.data.sharding import (
     Shard,
@@ -118,13 +117,6 @@ class _Part:
                 self.write(stream, row, np.zeros(stop - start, dtype=np.float32))
 
 
-def _array_header(frames: int) -> bytes:
-    header = io.BytesIO()
-    description = {"descr": "<f4", "fortran_order": False, "shape": (frames,)}
-    np.lib.format.write_array_header_1_0(header, description)
-    return header.getvalue()
-
-
 def f0_key(manifest: Manifest, options: F0Options) -> dict[str, Any]:
     """Returns what a cache is made from, as its parts and `f0/{split}.json` record it."""
     return {"rows": rows_hash(manifest), **asdict(options), "f0_hop": F0_HOP}
@@ -135,7 +127,7 @@ def join_f0(
 ) -> bool:
     """Joins the parts of `f0/{split}.npy` if all are there; see `sharding.join_parts`."""
     frames = int(num_frames(manifest.num_samples).sum())
-    return join_parts(target, count, key, _array_header(frames))
+    return join_parts(target, count, key, array_header((frames,), "<f4"))
 
 
 def _is_finished(target: Path, key: dict[str, Any]) -> bool:

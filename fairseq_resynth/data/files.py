@@ -2,11 +2,14 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -54,6 +57,14 @@ def read_json(path: str | Path, hint: str = "") -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}. {hint}".strip()) from error
+
+
+def array_header(shape: tuple[int, ...], kind: str) -> bytes:
+    """Returns what a `.npy` file begins with, for arrays that are written bit by bit; `kind` as in "<f4"."""
+    header = io.BytesIO()
+    fields = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
 
 
 def file_hash(path: str | Path, length: int = 16) -> str:

@@ -84,7 +84,8 @@ def read_manifest(path: str | Path) -> Manifest:
     if repeat := paths.first_repeat():
         first, second = repeat
         raise ValueError(f"{path}:{second + 2}: {paths[second]} is already on line {first + 2}.")
-    if not root.is_dir():
+    packed = (path.with_suffix(".pack") / "index.json").is_file()  # which needs no files
+    if not root.is_dir() and not packed:
         raise FileNotFoundError(
             f"{path}:1: the root {root} is not a folder on this machine. If the audio moved, put its "
             "new folder on line 1, or run `resynth manifest` again."

@@ -5,7 +5,6 @@ rows as raw float32, laid out at once and full of NaN; a row is done when it hol
 run continues.
 """
 
-import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.data.files import read_json, write_json
+from fairseq_resynth.data.files import array_header, read_json, write_json
 from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
 from fairseq_resynth.data.sharding import Shard, close_part, join_parts, open_part, rows_hash
 from fairseq_resynth.data.workers import parallel_map, progress
@@ -113,16 +112,9 @@ def build_speaker_vectors(
     outcome = _fill(part, manifest, rows, description["speaker_dim"], embed, workers, split)
     if not outcome.failed or accept_mean:
         close_part(target, shard, key, {described.name: key})
-        header = _header(len(manifest), description["speaker_dim"])
+        header = array_header((len(manifest), description["speaker_dim"]), "<f4")
         outcome.joined = join_parts(target, shard.count, key, header)
     return outcome
-
-
-def _header(rows: int, dim: int) -> bytes:
-    header = io.BytesIO()
-    fields = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
-    np.lib.format.write_array_header_1_0(header, fields)
-    return header.getvalue()
 
 
 def _fill(

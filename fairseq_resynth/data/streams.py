@@ -7,6 +7,7 @@ from typing import Any
 from fairseq_resynth.data.audio import SAMPLE_RATE
 from fairseq_resynth.data.files import read_json
 from fairseq_resynth.data.manifest import read_manifest, read_names
+from fairseq_resynth.data.pack import has_stream
 
 STREAM_NAMES = ("units", "f0", "speaker", "style")
 MADE_BY = {
@@ -119,7 +120,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _wanted(data: Path, split: str, names: str) -> dict[str, bool]:
-    files = {name: (data / f"{split}.{name}").is_file() for name in STREAM_NAMES}
+    files = {name: has_stream(data, split, name) for name in STREAM_NAMES}
     files["f0"] |= bool(_optional_json(data / "f0_codes.json").get("f0_channels"))
     if names == "auto":
         return {**files, "units": True}

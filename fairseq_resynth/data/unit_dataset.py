@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairseq_resynth.data.audio import read_audio
 from fairseq_resynth.data.f0_tracks import F0Tracks, SourceF0
 from fairseq_resynth.data.manifest import read_manifest
+from fairseq_resynth.data.pack import open_audio
 from fairseq_resynth.data.segment import check_segment_size, crop_start
 from fairseq_resynth.data.speaker_stream import SpeakerTable, SpeakerVectors, known_rows
 from fairseq_resynth.data.streams import Streams
@@ -61,6 +61,7 @@ class UnitDataset(UtteranceDataset):
         )
         streams.check_same_encoders(data)
         self.manifest = read_manifest(data / f"{split}.tsv")
+        self.audio = open_audio(data, split, self.manifest)
         rows = len(self.manifest)
         self.units = read_integer_rows(data / f"{split}.units", rows, "resynth quantize")
         self._check_units(data / f"{split}.units")
@@ -147,7 +148,7 @@ class UnitDataset(UtteranceDataset):
             item["style"] = torch.tensor(int(self.styles[index]))
         if self.load_wav:
             samples = min(length, int(self.manifest.num_samples[index]) - start)
-            wav = torch.from_numpy(read_audio(self.manifest.path(index), start, samples))
+            wav = torch.from_numpy(self.audio.read(index, start, samples))
             item["wav"] = torch.nn.functional.pad(wav, (0, length - samples))
         return item
 

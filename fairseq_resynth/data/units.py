@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fairseq_resynth.data.pack import packed_integers
 from fairseq_resynth.data.text_columns import parse_integer_lines, whole_line_blocks
 
 
@@ -14,17 +15,19 @@ class IntegerRows(Sequence[np.ndarray]):
     Args:
         values: all integers one after another, of any integer type.
         lengths: (rows,) how many each row has.
+        maximum: the largest, if it is known; else it is looked for.
 
     Attributes:
+        values: all integers one after another.
         lengths: (rows,) int64, integers in each row.
         maximum: largest integer of all rows, -1 when there is none.
     """
 
-    def __init__(self, values: np.ndarray, lengths: np.ndarray):
+    def __init__(self, values: np.ndarray, lengths: np.ndarray, maximum: int | None = None):
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self._ends = np.cumsum(self.lengths)
-        self._values = values
-        self.maximum = int(values.max(initial=-1))
+        self.values = values
+        self.maximum = int(values.max(initial=-1)) if maximum is None else maximum
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -36,7 +39,7 @@ class IntegerRows(Sequence[np.ndarray]):
         """Returns integers start … start + length of a row, as far as it goes: (length,) int64."""
         first = int(self._ends[row] - self.lengths[row])
         stop = min(first + start + length, int(self._ends[row]))
-        return self._values[first + start : stop].astype(np.int64)
+        return self.values[first + start : stop].astype(np.int64)
 
 
 def parse_integers(text: str, where: str) -> np.ndarray:
@@ -55,7 +58,7 @@ def parse_integers(text: str, where: str) -> np.ndarray:
 
 
 def read_integer_rows(path: str | Path, rows: int, made_by: str) -> IntegerRows:
-    """Reads `{split}.units` or `{split}.f0`.
+    """Reads `{split}.units` or `{split}.f0`, or maps what `resynth pack` made of it.
 
     Args:
         path: the file.
@@ -67,6 +70,8 @@ def read_integer_rows(path: str | Path, rows: int, made_by: str) -> IntegerRows:
         ValueError: another number of lines, an empty line or a word that is no integer, with its line.
     """
     path, lengths, end = Path(path), [], 0
+    if packed := packed_integers(path):
+        return _checked(IntegerRows(*packed), path, rows, made_by)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")
     # room for as many integers as the file could hold; what stays untouched takes no memory
@@ -80,11 +85,16 @@ def read_integer_rows(path: str | Path, rows: int, made_by: str) -> IntegerRows:
             values[end : end + len(parsed[0])] = parsed[0]
             end += len(parsed[0])
             lengths.append(parsed[1])
-    if (found := sum(map(len, lengths))) != rows:
+    found = IntegerRows(values[:end], np.concatenate([*lengths, np.zeros(0, dtype=np.int64)]))
+    return _checked(found, path, rows, made_by)
+
+
+def _checked(found: IntegerRows, path: Path, rows: int, made_by: str) -> IntegerRows:
+    if len(found) != rows:
         raise ValueError(
-            f"{path} has {found} lines, its manifest {rows} rows. Make it again with `{made_by}`."
+            f"{path} has {len(found)} lines, its manifest {rows} rows. Make it again with `{made_by}`."
         )
-    return IntegerRows(values[:end], np.concatenate(lengths))
+    return found
 
 
 def _widened(values: np.ndarray, largest: int) -> np.ndarray:

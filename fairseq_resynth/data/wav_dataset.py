@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairseq_resynth.data.audio import read_audio
 from fairseq_resynth.data.manifest import read_manifest
+from fairseq_resynth.data.pack import open_audio
 from fairseq_resynth.data.segment import crop_start
 from fairseq_resynth.data.utterance_dataset import UtteranceDataset
 
@@ -37,6 +37,7 @@ class WavDataset(UtteranceDataset):
             )
         self.segment_size, self.stride, self.moving = segment_size, stride, moving
         self.manifest = read_manifest(Path(data) / f"{split}.tsv")
+        self.audio = open_audio(data, split, self.manifest)
         sizes = np.minimum(self.manifest.num_samples, segment_size) // stride
         super().__init__(sizes, moving, seed)
 
@@ -49,7 +50,7 @@ class WavDataset(UtteranceDataset):
         samples = min(length - start, self.segment_size)
         return {
             "id": index,
-            "wav": torch.from_numpy(read_audio(self.manifest.path(index), start, samples)),
+            "wav": torch.from_numpy(self.audio.read(index, start, samples)),
         }
 
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""Put a data directory into a few memory-mapped files, from which a crop reads its own bytes only.
+
+    resynth pack DATA --outdir PACK            # then: fairseq-train PACK …
+    resynth pack DATA --outdir PACK --shard 2/8
+    resynth pack PACK --verify                 # hash every file
+
+Recordings as 16-bit samples, units, pitch codes, and copies of what else training reads: PACK needs
+neither DATA nor the recordings. What an earlier run packed is reused. The exit status is 1 if rows failed,
+which are named; their split is not complete until they are mended.
+"""
+
+import argparse
+from pathlib import Path
+
+from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failure_lines, report
+from fairseq_resynth.data.pack import verify_pack
+from fairseq_resynth.data.pack_build import PackOutcome, pack_split
+from fairseq_resynth.data.sharding import parse_shard
+from fairseq_resynth.data.splits import read_splits
+
+_SAMPLES_A_MEGABYTE = 1 << 19
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's options."""
+    parser.add_argument("data", metavar="DATA", help="with units; with --verify: a packed folder")
+    parser.add_argument("--outdir", metavar="PACK", help="folder to write, another one")
+    parser.add_argument("--verify", action="store_true", help="hash what is packed, write nothing")
+    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
+    parser.add_argument(
+        "--shard-size",
+        type=int,
+        default=1024,
+        metavar="MB",
+        help="of a file of recordings, in units of 2**20 bytes (%(default)s)",
+    )
+    add_workers(parser)
+    add_shard(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Packs every split, or verifies them; prints the summary; 1 if a row failed."""
+    splits = list(read_splits(args.data, args.split))
+    if args.verify:
+        files = {split: verify_pack(args.data, split) for split in splits}
+        report(
+            args,
+            files,
+            [f"{split}.pack: {count} files are whole" for split, count in files.items()],
+        )
+        return 0
+    if not args.outdir or Path(args.outdir).resolve() == Path(args.data).resolve():
+        raise ValueError(
+            f"--outdir is {args.outdir}, expected a folder to write other than {args.data}."
+        )
+    if args.shard_size < 1:
+        raise ValueError(f"--shard-size is {args.shard_size}, expected 1 MB or more.")
+    outcomes = {
+        split: pack_split(
+            args.data,
+            split,
+            args.outdir,
+            parse_shard(args.shard),
+            args.workers,
+            args.shard_size * _SAMPLES_A_MEGABYTE,
+        )
+        for split in splits
+    }
+    lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
+    report(args, {split: vars(outcome) for split, outcome in outcomes.items()}, lines)
+    return 1 if any(outcome.failed for outcome in outcomes.values()) else 0
+
+
+def _lines(split: str, outcome: PackOutcome) -> list[str]:
+    state = f"complete, {outcome.megabytes:.0f} MB" if outcome.joined else "waits for other shards"
+    if outcome.failed:
+        state = (
+            "not complete: mend these files, or drop their rows from the manifest, and run again"
+        )
+    lines = [
+        f"{split}.pack: {outcome.shards} audio files, {outcome.reused} of them reused; {state}"
+    ]
+    return lines + failure_lines(outcome.failed, f"rows of {split} failed")
