@@ -131,8 +131,8 @@ def save_bundle(
         folder: made if it is not there.
         bundle: what to write; its generator's weight norm is folded away.
         license_name: of the weights, for the model card, as the Hugging Face hub spells it.
-        half: stores the vocoder's weights in float16, to be computed with in float32. The F0 quantiser's stay,
-            since its codes must.
+        half: stores the vocoder's weights in float16, to be computed with in float32. The F0 quantiser keeps
+            its own, since its codes must stay.
 
     Returns:
         The identity.
