@@ -23,7 +23,8 @@ def test_run(tmp_path):
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OVERRIDES": "common.cpu=true optimization.max_update=2 dataset.batch_size=2 "
         "dataset.num_workers=0 common.tensorboard_logdir=null",
-        "VOCODER_OVERRIDES": "+model.upsample_initial_channel=32 +criterion.discriminator_width=0.0625",
+        "VOCODER_OVERRIDES": "+model.num_layers=1 +task.segment_size=2560",
+        "UNITS": "logmel",
     }
     done = subprocess.run(
         ["bash", str(script), str(tmp_path)],
@@ -32,7 +33,9 @@ def test_run(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert len(list((tmp_path / "resynthesised").rglob("*_reference.wav"))) >= 1
+    assert len(list((tmp_path / "resynthesised").rglob("*.wav"))) >= 1
+    for report in ("report", "report_converted"):
+        assert (tmp_path / report / "index.html").is_file()
     assert (tmp_path / "bundle" / "config.json").is_file()
     run("resynth", "synthesize", "--path", tmp_path / "bundle", "--input", tmp_path / "data",
         "--outdir", tmp_path / "again")  # fmt: skip

@@ -3,11 +3,16 @@
 from dataclasses import dataclass, field
 from math import gcd
 
-from fairseq.models import register_model, register_model_architecture
+from fairseq.models import register_model
 
 from fairseq_resynth.data.f0 import F0_HOP
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.models.unit_vocoder import UnitVocoder, UnitVocoderConfig, build_unit_generator
+from fairseq_resynth.models.unit_vocoder import (
+    UnitVocoder,
+    UnitVocoderConfig,
+    build_unit_generator,
+    other_sizes,
+)
 from fairseq_resynth.modules.source_filter import SourceFilterGenerator
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
@@ -67,9 +72,16 @@ class UnitSourceFilter(UnitVocoder):
         return cls(build_generator(cfg, task.streams))
 
 
-@register_model_architecture("unit_source_filter", "unit_source_filter_small")
-def unit_source_filter_small(cfg) -> None:
-    """Sets the defaults of 3 M parameters, for small machines."""
-    sizes = {"embedding_dim": 64, "dim": 256, "intermediate_dim": 768, "num_layers": 6}
-    for name, size in sizes.items():
-        setattr(cfg, name, getattr(cfg, name, size))
+UnitSourceFilterSmallConfig = other_sizes(
+    UnitSourceFilterConfig,
+    "UnitSourceFilterSmallConfig",
+    embedding_dim=64,
+    dim=256,
+    intermediate_dim=768,
+    num_layers=6,
+)
+
+
+@register_model("unit_source_filter_small", dataclass=UnitSourceFilterSmallConfig)
+class UnitSourceFilterSmall(UnitSourceFilter):
+    """3 M parameters, for small machines."""

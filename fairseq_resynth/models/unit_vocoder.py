@@ -1,5 +1,6 @@
 """What every unit vocoder shares as a fairseq model: the streams, the duration predictor, the checkpoint."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional
 
@@ -32,6 +33,25 @@ class UnitVocoderConfig(FairseqDataclass):
     duration_dropout: float = field(
         default=0.5, metadata={"help": "dropout of the duration predictor"}
     )
+
+
+def other_sizes(config: type, name: str, **sizes: int) -> type:
+    """Returns a configuration with other defaults.
+
+    fairseq's presets of an architecture are for its old command line: hydra would pass over them in silence.
+
+    Args:
+        config: dataclass of a model.
+        name: of the new dataclass.
+        sizes: the fields' new defaults.
+    """
+    fields = {found.name: found for found in dataclasses.fields(config)}
+    changed = [
+        (key, fields[key].type, field(default=size, metadata=fields[key].metadata))
+        for key, size in sizes.items()
+    ]
+    namespace = {"__module__": config.__module__}  # where a pickled configuration is looked for
+    return dataclasses.make_dataclass(name, changed, bases=(config,), namespace=namespace)
 
 
 def build_unit_generator(

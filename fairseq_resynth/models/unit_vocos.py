@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from fairseq.models import register_model, register_model_architecture
+from fairseq.models import register_model
 
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.models.unit_vocoder import UnitVocoder, UnitVocoderConfig, build_unit_generator
+from fairseq_resynth.models.unit_vocoder import (
+    UnitVocoder,
+    UnitVocoderConfig,
+    build_unit_generator,
+    other_sizes,
+)
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 from fairseq_resynth.modules.vocos import VocosGenerator
 
@@ -56,9 +61,16 @@ class UnitVocos(UnitVocoder):
         return cls(build_generator(cfg, task.streams))
 
 
-@register_model_architecture("unit_vocos", "unit_vocos_small")
-def unit_vocos_small(cfg) -> None:
-    """Sets the defaults of 2.7 M parameters, for the demo and small machines."""
-    sizes = {"embedding_dim": 64, "dim": 256, "intermediate_dim": 768, "num_layers": 5}
-    for name, size in sizes.items():
-        setattr(cfg, name, getattr(cfg, name, size))
+UnitVocosSmallConfig = other_sizes(
+    UnitVocosConfig,
+    "UnitVocosSmallConfig",
+    embedding_dim=64,
+    dim=256,
+    intermediate_dim=768,
+    num_layers=5,
+)
+
+
+@register_model("unit_vocos_small", dataclass=UnitVocosSmallConfig)
+class UnitVocosSmall(UnitVocos):
+    """2.7 M parameters, for the demo and small machines."""

@@ -79,6 +79,21 @@ def test_hydra_trains_every_recipe(tiny_data, tmp_path):
     assert state["cfg"]["lr_scheduler"]["lr_shrink"] == 0.999
 
 
+def test_hydra_takes_the_small_models_sizes(tiny_data, tmp_path):
+    run(
+        "fairseq-hydra-train", "--config-dir", REPOSITORY / "configs", "--config-name",
+        "vctk_hubert100", "model._name=unit_vocos_small", f"task.data={tiny_data}",
+        f"common.user_dir={PLUGIN}", "common.cpu=true", "dataset.batch_size=2",
+        "dataset.num_workers=0", "optimization.max_update=1", f"checkpoint.save_dir={tmp_path}",
+        "common.tensorboard_logdir=null", "+criterion.discriminator_width=0.0625",
+        "+task.segment_size=2560", "+model.num_layers=1", "dataset.disable_validation=true",
+        cwd=tmp_path,
+    )  # fmt: skip
+    generator, _, cfg = load_unit_generator(tmp_path / "checkpoint_last.pt")
+    assert (cfg.dim, cfg.embedding_dim, cfg.num_layers) == (256, 64, 1)
+    assert len(generator.generator.blocks) == 1 and generator.generator.embed.out_channels == 256
+
+
 def test_conversion_renders_every_other_voice(tiny_data, checkpoint, tmp_path, capsys):
     arguments = ["synthesize", "--path", str(checkpoint), "--input", str(tiny_data), "--outdir",
                  str(tmp_path), "--vc", "--json", "--with-reference", "--subtype", "FLOAT"]  # fmt: skip
