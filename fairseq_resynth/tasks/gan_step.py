@@ -4,7 +4,7 @@ The generator is fairseq's model, the discriminators are parameters of its crite
 both. It is stepped twice: a parameter without gradient stays as it is, so each step moves one network.
 """
 
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from fairseq_resynth.distributed import average_gradients
 from fairseq_resynth.modules.discriminators import freeze
 
 AUTOCAST_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+ORDERS = ("alternate", "simultaneous")
 DDP_BACKENDS = ("legacy_ddp", "no_c10d", "pytorch_ddp", "c10d")
 
 
@@ -20,11 +21,16 @@ def refuse_settings(settings: Dict[str, Any]) -> None:
     """Refuses what fairseq's trainer would do to a GAN without an error.
 
     Args:
-        settings: update_freq, ddp_backend, zero_sharding, and the trainer's mixed precision switches.
+        settings: gan_update, update_freq, ddp_backend, zero_sharding, and the trainer's mixed precision
+            switches.
 
     Raises:
         ValueError: the option, why, and what to use instead.
     """
+    if settings["gan_update"] not in ORDERS:
+        raise ValueError(
+            f"--gan-update is {settings['gan_update']!r}, expected one of {', '.join(ORDERS)}."
+        )
     if list(settings["update_freq"]) != [1]:
         raise ValueError(
             f"--update-freq is {settings['update_freq']}: the discriminators step at every batch, so "
@@ -65,6 +71,7 @@ def gan_step(
     update_num: int,
     precision: str,
     ignore_grad: bool,
+    order: str = "alternate",
 ) -> Tuple[Tensor, int, Dict[str, Any]]:
     """Steps the discriminators and leaves the generator's gradients for fairseq's trainer to step.
 
@@ -76,6 +83,8 @@ def gan_step(
         update_num: updates done so far.
         precision: `float32` or `bfloat16`, of the forward passes.
         ignore_grad: whether this is a dummy batch, there to keep processes in step.
+        order: `alternate`, the generator is judged by the discriminators that have just been stepped; or
+            `simultaneous`, by those before, whose one pass serves both networks.
 
     Returns:
         (loss of the generator, sample size 1, logged terms).
@@ -84,15 +93,15 @@ def gan_step(
     weight = 0.0 if ignore_grad else 1.0
     with autocast(real.device, precision):
         fake = model(**sample["net_input"])
-    adversarial = update_num >= criterion.discriminator_start
+    objective = criterion.mel_loss
     terms: Dict[str, Tensor] = {}
-    if adversarial:
-        terms = _step_discriminators(real, fake, criterion, optimizer, precision, weight)
+    if update_num >= criterion.discriminator_start:
+        step = _judge_once if order == "simultaneous" else _judge_twice
+        objective, terms = step(real, fake, criterion, optimizer, precision, weight)
     # They stay frozen until the trainer has stepped: legacy_ddp would turn their missing gradients into
     # zeros, and Adam's momentum would move them a second time.
     freeze(criterion.discriminators, True)
     with autocast(real.device, precision):
-        objective = criterion.generator_loss if adversarial else criterion.mel_loss
         loss, generator_terms = objective(real, fake)
         auxiliary = model.auxiliary_losses(sample["net_input"])
         loss = loss + criterion.auxiliary_loss(auxiliary)
@@ -102,17 +111,44 @@ def gan_step(
     return loss.detach(), 1, criterion.logged(sample, detached, 1)
 
 
-def _step_discriminators(
+def _judge_twice(
     real: Tensor, fake: Tensor, criterion, optimizer, precision: str, weight: float
-) -> Dict[str, Tensor]:
+) -> Tuple[Callable, Dict[str, Tensor]]:
+    """Steps the discriminators; returns the generator's objective, which judges again, and the terms."""
     freeze(criterion.discriminators, False)
     with autocast(real.device, precision):
         loss_d = criterion.discriminator_loss(real, fake.detach())
     optimizer.backward(loss_d * weight)
+    norm = _step_discriminators(criterion, optimizer, weight)
+    return criterion.generator_loss, {"loss_d": loss_d, "gnorm_d": norm}
+
+
+def _judge_once(
+    real: Tensor, fake: Tensor, criterion, optimizer, precision: str, weight: float
+) -> Tuple[Callable, Dict[str, Tensor]]:
+    """As `_judge_twice`, but its objective has the gradient of the pass that stepped the discriminators."""
+    freeze(criterion.discriminators, False)
+    judged = fake.detach().requires_grad_()
+    with autocast(real.device, precision):
+        loss_d, loss_g, judged_terms = criterion.shared_losses(real, judged)
+    (gradient,) = torch.autograd.grad(loss_g, judged, retain_graph=True)
+    torch.autograd.backward(loss_d * weight, inputs=list(criterion.discriminators.parameters()))
+    norm = _step_discriminators(criterion, optimizer, weight)
+
+    def objective(real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
+        mel_loss, terms = criterion.mel_loss(real, fake)
+        carrier = (fake * gradient).sum()  # worth nothing but its gradient
+        return mel_loss + loss_g.detach() + (carrier - carrier.detach()), terms | judged_terms
+
+    return objective, {"loss_d": loss_d, "gnorm_d": norm}
+
+
+def _step_discriminators(criterion, optimizer, weight: float) -> Tensor:
+    """Steps them by the gradients that they hold; returns the gradient norm."""
     parameters = list(criterion.discriminators.parameters())
     # Calling a criterion's method bypasses its DDP wrapper: nobody else averages these gradients.
     average_gradients(parameters, weight)
     norm = torch.nn.utils.clip_grad_norm_(parameters, criterion.clip_norm_d or float("inf"))
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss_d": loss_d, "gnorm_d": norm}
+    return norm

@@ -1,19 +1,17 @@
 """Training a unit vocoder, and synthesis by fairseq-generate."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import II
 
 from fairseq_resynth.data.streams import Streams, read_streams
 from fairseq_resynth.data.unit_dataset import UnitDataset
 from fairseq_resynth.modules.discriminators import freeze
 from fairseq_resynth.tasks.gan_step import autocast, gan_step, refuse_settings
+from fairseq_resynth.tasks.unit_resynthesis_config import UnitResynthesisConfig
 from fairseq_resynth.tasks.validation_log import ValidationLog
 from fairseq_resynth.tasks.validation_measures import log_measures, refuse_best_metric
 from fairseq_resynth.tasks.wav_writer import WavWriter
@@ -21,86 +19,6 @@ from fairseq_resynth.tasks.wav_writer import WavWriter
 COMPARED = (
     "unit_hop num_units num_f0_codes f0_channels speakers speaker_dim styles".split()
 )  # what the sizes of the tables depend on
-
-
-@dataclass
-class UnitResynthesisConfig(FairseqDataclass):
-    """Data and step of the training; the defaults are the paper's."""
-
-    data: str = field(
-        default="",
-        metadata={
-            "help": "directory with {train,valid,test}.tsv, .units and, if wanted, .f0, .speaker"
-        },
-    )
-    streams: str = field(
-        default="auto",
-        metadata={
-            "help": "streams to train on, some of units,f0,speaker,style; auto: every one that DATA has"
-        },
-    )
-    segment_size: int = field(
-        default=8960,
-        metadata={"help": "samples of a random crop, a multiple of the streams' hops (1280)"},
-    )
-    unit_hop: int = field(
-        default=0,
-        metadata={"help": "samples a unit, for units made elsewhere; 0: as units.json says"},
-    )
-    num_units: int = field(
-        default=0,
-        metadata={
-            "help": "size of the unit table, for units made elsewhere; 0: as units.json says"
-        },
-    )
-    speaker_input: str = field(
-        default="table",
-        metadata={
-            "help": "table: a row for each speaker; vector: the vectors of `resynth speakers`, which "
-            "voices that were never trained on have too"
-        },
-    )
-    speaker_mean_rate: float = field(
-        default=0.5,
-        metadata={
-            "help": "with vectors, how often a crop has its speaker's mean instead of its utterance's "
-            "own, so that both work (0 to 1)"
-        },
-    )
-    sample_rate: int = field(default=16000, metadata={"help": "Hz; 16000 is the only rate so far"})
-    autocast: str = field(
-        default="float32",
-        metadata={
-            "help": "precision of the forward passes: float32 or bfloat16 (weights stay float32)"
-        },
-    )
-    eval_audio: int = field(
-        default=5,
-        metadata={
-            "help": "utterances of the valid split, spread evenly, whose F0 errors and mel L1 are measured "
-            "at each validation (vde, gpe, ffe, log_f0_rmse, log_f0_correlation, mel_l1, for "
-            "--best-checkpoint-metric too) and which TensorBoard shows; 0: none"
-        },
-    )
-    wav_format: str = field(
-        default="PCM_16",
-        metadata={
-            "help": "sample format of the wavs that fairseq-generate writes: PCM_16 or FLOAT"
-        },
-    )
-    seed: int = II("common.seed")
-    results_path: Optional[str] = II("common_eval.results_path")
-    tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
-    update_freq: List[int] = II("optimization.update_freq")
-    fp16: bool = II("common.fp16")
-    bf16: bool = II("common.bf16")
-    amp: bool = II("common.amp")
-    memory_efficient_fp16: bool = II("common.memory_efficient_fp16")
-    memory_efficient_bf16: bool = II("common.memory_efficient_bf16")
-    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
-    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
-    ddp_backend: str = II("distributed_training.ddp_backend")
-    zero_sharding: str = II("distributed_training.zero_sharding")
 
 
 @register_task("unit_resynthesis", dataclass=UnitResynthesisConfig)
@@ -197,9 +115,8 @@ class UnitResynthesisTask(FairseqTask):
         model.set_num_updates(update_num)
         self._validation_log.num_updates = update_num + 1
         self._criterion = criterion
-        return gan_step(
-            sample, model, criterion, optimizer, update_num, self.cfg.autocast, ignore_grad
-        )
+        settings = (self.cfg.autocast, ignore_grad, self.cfg.gan_update)
+        return gan_step(sample, model, criterion, optimizer, update_num, *settings)
 
     def optimizer_step(self, optimizer, model, update_num) -> None:
         """Steps the generator, then gives the discriminators their gradients back."""

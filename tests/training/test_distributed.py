@@ -94,6 +94,16 @@ def test_measures_of_validation(tmp_path):
             assert rank["validation"][name] == pytest.approx([mean, weight], rel=1e-5), name
 
 
+def test_simultaneous_steps(four_utterances, tmp_path):
+    """The gradient that the discriminators' one pass leaves reaches both processes' averages."""
+    arguments = train_arguments(four_utterances, tmp_path, "--gan-update", "simultaneous")
+    (alone,) = train(tmp_path, arguments, 1)
+    for backend in ("legacy_ddp", "pytorch_ddp"):
+        ranks = train(tmp_path, arguments, 2, "--ddp-backend", backend)
+        assert_equal_ranks(ranks)
+        assert_same_training(alone, ranks[0], 0.02)
+
+
 def test_f0_quantiser(tmp_path):
     """The codebook too: its sums are those of both processes."""
     data = write_f0_data(tmp_path / "data", {"train": [20480, 26880, 32000, 17920]})

@@ -6,6 +6,7 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 from small_corpus import run, train_arguments
+from torch.nn.utils import parametrize
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 from fairseq_resynth.modules import losses
@@ -61,6 +62,32 @@ def plain_loop(trainer, samples):
         step_g.step()
 
 
+def simultaneous_loop(trainer, samples):
+    """Both networks step from one judgement: every graph kept, each loss to its own network's parameters."""
+    model, criterion = trainer.model, trainer.criterion
+    discriminators = criterion.discriminators
+    adam = type(trainer.optimizer.optimizer)
+    networks = [list(network.parameters()) for network in (model, discriminators)]
+    steps = [
+        adam(parameters, lr=2e-4, betas=(0.8, 0.99), weight_decay=0.01) for parameters in networks
+    ]
+    for sample in samples:
+        real, fake = sample["target"], model(**sample["net_input"])
+        mel = losses.mel_l1(criterion.log_mel(real), criterion.log_mel(fake))
+        with parametrize.cached():
+            real_scores, real_maps = discriminators(real)
+            fake_scores, fake_maps = discriminators(fake)
+        real_maps = [[feature_map.detach() for feature_map in maps] for maps in real_maps]
+        matching = losses.feature_matching_loss(real_maps, fake_maps)
+        loss_g = 45 * mel + losses.generator_loss(fake_scores) + 2 * matching
+        loss_d = losses.discriminator_loss(real_scores, fake_scores)
+        for step, loss, parameters in zip(steps, (loss_g, loss_d), networks, strict=True):
+            step.zero_grad()
+            loss.backward(inputs=parameters, retain_graph=True)
+        for step in steps:
+            step.step()
+
+
 def assert_equal_state(one, two):
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -68,8 +95,12 @@ def assert_equal_state(one, two):
             assert torch.equal(value, two[name]), name
 
 
-def test_equals_a_plain_loop_bit_for_bit(tiny_data, tmp_path):
-    inside, outside = (build_trainer(tiny_data, tmp_path) for _ in range(2))
+LOOPS = {"alternate": plain_loop, "simultaneous": simultaneous_loop}
+
+
+@pytest.mark.parametrize("order,loop", LOOPS.items())
+def test_equals_a_plain_loop_bit_for_bit(order, loop, tiny_data, tmp_path):
+    inside, outside = (build_trainer(tiny_data, tmp_path, "--gan-update", order) for _ in range(2))
     assert_equal_state(inside.model.state_dict(), outside.model.state_dict())
     samples = list(batches(outside, 2))[:UPDATES]
     assert len(samples) == UPDATES
@@ -77,7 +108,7 @@ def test_equals_a_plain_loop_bit_for_bit(tiny_data, tmp_path):
         inside.train_step([sample])
     outside.model.train()
     outside.criterion.train()
-    plain_loop(outside, samples)
+    loop(outside, samples)
     assert_equal_state(inside.model.state_dict(), outside.model.state_dict())
     discriminators = [t.criterion.discriminators.state_dict() for t in (inside, outside)]
     assert_equal_state(*discriminators)
@@ -122,8 +153,20 @@ def test_checkpoint_model_holds_no_discriminator(tiny_data, tmp_path):
     assert state["task_state"]["streams"]["speakers"] == ["anna", "boris"]
 
 
-def test_dummy_batch_moves_nothing(tiny_data, tmp_path):
-    trainer = build_trainer(tiny_data, tmp_path)
+def test_the_orders_differ_in_what_the_generator_hears(tiny_data, tmp_path):
+    """One update: the discriminators step alike, the generator is judged before or after their step."""
+    trainers = [build_trainer(tiny_data, tmp_path, "--gan-update", order) for order in LOOPS]
+    logs = [trainer.train_step([next(batches(trainer, 1))]) for trainer in trainers]
+    assert logs[0]["mel"] == logs[1]["mel"]
+    assert logs[0]["loss_d"] == pytest.approx(logs[1]["loss_d"], rel=1e-4)
+    assert abs(logs[0]["adv_g"] / logs[1]["adv_g"] - 1) > 1e-3
+    weights = [[p.detach() for p in trainer.model.parameters()] for trainer in trainers]
+    assert not all(map(torch.equal, *weights))
+
+
+@pytest.mark.parametrize("order", LOOPS)
+def test_dummy_batch_moves_nothing(order, tiny_data, tmp_path):
+    trainer = build_trainer(tiny_data, tmp_path, "--gan-update", order)
     sample = next(batches(trainer, 1))
     trainer.task.train_step(sample, trainer.model, trainer.criterion, trainer.optimizer, 0, True)
     gradients = [p.grad for p in trainer.model.parameters()]
@@ -132,7 +175,8 @@ def test_dummy_batch_moves_nothing(tiny_data, tmp_path):
 
 
 GOOD = {
-    "update_freq": [1], "fp16": False, "bf16": False, "amp": False, "memory_efficient_fp16": False,
+    "gan_update": "alternate", "update_freq": [1],
+    "fp16": False, "bf16": False, "amp": False, "memory_efficient_fp16": False,
     "memory_efficient_bf16": False, "ddp_backend": "legacy_ddp", "zero_sharding": "none",
 }  # fmt: skip
 
@@ -140,6 +184,7 @@ GOOD = {
 @pytest.mark.parametrize(
     "setting,value,message",
     [
+        ("gan_update", "both", "'both', expected one of alternate, simultaneous"),
         ("update_freq", [2], "cannot be accumulated. Use --update-freq 1"),
         ("fp16", True, "--fp16 .* Use --autocast bfloat16"),
         ("bf16", True, "--bf16 .* Use --autocast bfloat16"),
@@ -163,10 +208,12 @@ def test_the_command_line_refuses_too(tiny_data, tmp_path):
     assert "gradients cannot be accumulated" in done.stderr
 
 
-def test_autocast_bfloat16_stays_near_float32(tiny_data, tmp_path):
+@pytest.mark.parametrize("order", LOOPS)
+def test_autocast_bfloat16_stays_near_float32(order, tiny_data, tmp_path):
     logs = []
     for precision in ("float32", "bfloat16"):
-        trainer = build_trainer(tiny_data, tmp_path, "--autocast", precision)
+        extra = ["--autocast", precision, "--gan-update", order]
+        trainer = build_trainer(tiny_data, tmp_path, *extra)
         trainer.train_step([next(batches(trainer, 1))])
         logs.append(trainer.train_step([next(batches(trainer, 1))]))
         assert all(p.dtype == torch.float32 for p in trainer.model.parameters())

@@ -28,14 +28,30 @@ def f0_data(tmp_path_factory):
     return write_f0_data(tmp_path_factory.mktemp("f0") / "data", lengths)
 
 
-@pytest.mark.parametrize("task", ["unit_resynthesis", "f0_quantization"])
-def test_resumed_equals_uninterrupted(task, tiny_data, f0_data, tmp_path):
+SETTINGS = {
+    "unit_resynthesis": [],
+    "simultaneous": ["--gan-update", "simultaneous"],
+    "f0_quantization": [],
+}
+
+
+@pytest.mark.parametrize("task,settings", SETTINGS.items())
+def test_resumed_equals_uninterrupted(task, settings, tiny_data, f0_data, tmp_path):
     """Six utterances in batches of two: update 4 lies inside the second epoch."""
 
     def train(folder, updates):
-        make = train_arguments if task == "unit_resynthesis" else f0_arguments
-        data = tiny_data if task == "unit_resynthesis" else f0_data
-        extra = ["--max-update", updates, "--batch-size", 2, "--num-workers", 1, "--store-ema"]
+        make = f0_arguments if task == "f0_quantization" else train_arguments
+        data = f0_data if task == "f0_quantization" else tiny_data
+        extra = [
+            *settings,
+            "--max-update",
+            updates,
+            "--batch-size",
+            2,
+            "--num-workers",
+            1,
+            "--store-ema",
+        ]
         run("fairseq-train", *make(data, tmp_path / folder, *extra))
         return torch.load(tmp_path / folder / "checkpoint_last.pt", weights_only=True)
 
