@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseq_resynth.modules.vocos import frame_mask
+
 WIDTH = 128
 KERNEL_SIZE = 9
 NUM_LAYERS = 4
@@ -88,9 +90,7 @@ class PitchHead(nn.Module):
             source_f0: (B, 2, N), see `measured`.
             lengths: (B,) frames of each row; None: all.
         """
-        mask = torch.ones_like(x[:, 0])
-        if lengths is not None:
-            mask = (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)
+        mask = torch.ones_like(x[:, 0]) if lengths is None else frame_mask(x, lengths)
         log_f0, logit = self(x, mask).float().unbind(1)
         wanted, voicing = self.measured(source_f0.float(), x.size(2))
         voiced = voicing * mask

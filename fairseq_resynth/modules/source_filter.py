@@ -15,10 +15,10 @@ from fairseq_resynth.modules.pitch_head import PitchHead
 from fairseq_resynth.modules.pulses import SourceClock, pulse_phase, pulses, sample_frames
 from fairseq_resynth.modules.unit_generator import F0_HOP
 from fairseq_resynth.modules.vocos import (
-    KERNEL_SIZE,
     MAX_MAGNITUDE,
-    ConvNextBlock,
+    ConvNextBackbone,
     check_window,
+    frame_mask,
     initialise,
     overlap_add,
 )
@@ -29,7 +29,7 @@ FIRST_GAIN = -3.0  # log-magnitude of the filters before training, near that of 
 MIN_ENVELOPE = 1e-4
 
 
-class SourceFilterGenerator(nn.Module):
+class SourceFilterGenerator(ConvNextBackbone):
     """Frames of units, pitch and speaker to samples, in place of `HifiganGenerator`.
 
     Args:
@@ -62,7 +62,8 @@ class SourceFilterGenerator(nn.Module):
         num_layers: int = 8,
         n_fft: int = 0,
     ):
-        super().__init__()
+        # beside its own channels a frame tells the backbone the F0 and the voicing
+        super().__init__(in_channels + 2, dim, intermediate_dim, num_layers)
         n_fft = n_fft or hop * max(2, round(640 / hop))
         check_window(n_fft, hop)
         if hop % F0_HOP:
@@ -72,17 +73,8 @@ class SourceFilterGenerator(nn.Module):
         self.hop, self.n_fft, self.pitch_channels = hop, n_fft, pitch_channels
         self.pitch_head = PitchHead(pitch_channels[1] - pitch_channels[0])
         self.pitch_context_frames = self.pitch_head.context_frames + 1
-        self.context_frames = (
-            (num_layers + 1) * (KERNEL_SIZE // 2)
-            + -(-n_fft // (2 * hop))
-            + self.pitch_context_frames
-        )
-        self.embed = nn.Conv1d(in_channels + 2, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.blocks = nn.ModuleList(
-            [ConvNextBlock(dim, intermediate_dim, 1 / num_layers) for _ in range(num_layers)]
-        )
-        self.final_norm = nn.LayerNorm(dim, eps=1e-6)
+        overlap = -(-n_fft // (2 * hop))
+        self.context_frames = self.backbone_context + overlap + self.pitch_context_frames
         self.filters = nn.Linear(dim, 3 * (n_fft // 2 + 1))
         # Not saved: both follow from the arguments. Uniform noise of unit power, the same everywhere.
         noise = np.random.PCG64(0).random_raw(NOISE_PERIOD) / 2.0**64 - 0.5
@@ -112,16 +104,15 @@ class SourceFilterGenerator(nn.Module):
         Returns:
             (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded while it trains.
         """
-        mask = None
-        if lengths is not None:
-            mask = (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)
-            x = x * mask[:, None]
+        mask = frame_mask(x, lengths)
+        x = x if mask is None else x * mask[:, None]
         if source_f0 is None:
             log_f0, voicing = self.pitch_head.speak(self._pitch(x), mask)
         else:
             log_f0, voicing = self.pitch_head.measured(source_f0, x.size(2))
         log_f0, voicing = log_f0.detach(), voicing.detach()
-        gains = self._backbone(x, log_f0, voicing, mask)
+        pitch = torch.stack([log_f0 * voicing, voicing], dim=1)
+        gains = self.filters(self.backbone(torch.cat([x, pitch], dim=1), mask))
         with torch.autocast(x.device.type, enabled=False):
             harmonic, noise = self._sources(log_f0.float(), voicing.float(), lengths, clock)
             wav = self._filter(gains.float(), harmonic, noise, mask)
@@ -133,17 +124,6 @@ class SourceFilterGenerator(nn.Module):
 
     def _pitch(self, x: Tensor) -> Tensor:
         return x[:, self.pitch_channels[0] : self.pitch_channels[1]]
-
-    def _backbone(self, x: Tensor, log_f0: Tensor, voicing: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns (B, L, 3 * lines): log-magnitude and phase for the pulses, log-magnitude for the noise."""
-        rows = None if mask is None else mask[:, None]
-        x = torch.cat([x, (log_f0 * voicing)[:, None], voicing[:, None]], dim=1)
-        x = x if rows is None else x * rows
-        x = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
-        x = x if rows is None else x * rows
-        for block in self.blocks:
-            x = block(x, rows)
-        return self.filters(self.final_norm(x.transpose(1, 2)))
 
     def _sources(
         self, log_f0: Tensor, voicing: Tensor, lengths: Tensor | None, clock: SourceClock | None

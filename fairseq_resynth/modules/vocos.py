@@ -38,6 +38,44 @@ class ConvNextBlock(nn.Module):
         return x if mask is None else x * mask
 
 
+class ConvNextBackbone(nn.Module):
+    """Frames to frames, at the same rate; what generators with a spectral head are built on.
+
+    Args:
+        in_channels: channels of a frame.
+        dim: channels of the output.
+        intermediate_dim: channels inside the blocks.
+        num_layers: blocks.
+    """
+
+    def __init__(self, in_channels: int, dim: int, intermediate_dim: int, num_layers: int):
+        super().__init__()
+        self.embed = nn.Conv1d(in_channels, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            [ConvNextBlock(dim, intermediate_dim, 1 / num_layers) for _ in range(num_layers)]
+        )
+        self.final_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.backbone_context = (num_layers + 1) * (KERNEL_SIZE // 2)  # frames on either side
+
+    def backbone(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Maps (B, in_channels, L) to (B, L, dim); `mask` (B, L) zeroes what lies behind each row's end."""
+        rows = None if mask is None else mask[:, None]
+        x = x if rows is None else x * rows
+        x = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
+        x = x if rows is None else x * rows
+        for block in self.blocks:
+            x = block(x, rows)
+        return self.final_norm(x.transpose(1, 2))
+
+
+def frame_mask(x: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """Returns (B, L) in the type of (B, C, L) frames, 1 within each row's length; None for no lengths."""
+    if lengths is None:
+        return None
+    return (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)
+
+
 class InverseStftHead(nn.Module):
     """Predicts a magnitude and a phase for each line of a spectrum and adds the windowed frames up.
 
@@ -88,7 +126,7 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
     return total.flatten(1)[:, margin : margin + frames.size(1) * hop]
 
 
-class VocosGenerator(nn.Module):
+class VocosGenerator(ConvNextBackbone):
     """Frames of any conditioning to samples, in place of `HifiganGenerator`.
 
     Args:
@@ -116,18 +154,11 @@ class VocosGenerator(nn.Module):
         num_layers: int = 8,
         n_fft: int = 0,
     ):
-        super().__init__()
+        super().__init__(in_channels, dim, intermediate_dim, num_layers)
         n_fft = n_fft or 4 * hop
         check_window(n_fft, hop)
         self.hop = hop
-        overlap = -(-(n_fft - hop) // (2 * hop))
-        self.context_frames = (num_layers + 1) * (KERNEL_SIZE // 2) + overlap
-        self.embed = nn.Conv1d(in_channels, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.blocks = nn.ModuleList(
-            [ConvNextBlock(dim, intermediate_dim, 1 / num_layers) for _ in range(num_layers)]
-        )
-        self.final_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.context_frames = self.backbone_context + -(-(n_fft - hop) // (2 * hop))
         self.head = InverseStftHead(dim, n_fft, hop)
         self.apply(initialise)
 
@@ -142,16 +173,8 @@ class VocosGenerator(nn.Module):
         Returns:
             (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded while it trains.
         """
-        mask = None
-        if lengths is not None:
-            mask = (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)
-            x = x * mask[:, None]
-        rows = None if mask is None else mask[:, None]
-        x = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
-        x = x if rows is None else x * rows
-        for block in self.blocks:
-            x = block(x, rows)
-        wav = self.head(self.final_norm(x.transpose(1, 2)), mask)
+        mask = frame_mask(x, lengths)
+        wav = self.head(self.backbone(x, mask), mask)
         return wav if self.training else wav.clamp(-1, 1)
 
     def remove_weight_norm(self) -> None:
