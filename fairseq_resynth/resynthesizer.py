@@ -80,6 +80,7 @@ class Resynthesizer:
         folder: str | Path,
         content_checkpoint: str | Path | None = None,
         device: str | torch.device = "cpu",
+        decode_only: bool = False,
     ) -> "Resynthesizer":
         """Takes a bundle; see `from_checkpoint` for the other arguments.
 
@@ -88,9 +89,11 @@ class Resynthesizer:
                 of an archive of it (.tar.gz, .zip).
             content_checkpoint: weights of the content encoder.
             device: where to compute.
+            decode_only: without the content encoder, whose weights are not needed then.
         """
         bundle = load_bundle(find_bundle(folder))
-        return cls(bundle, _encoder(bundle.kmeans, content_checkpoint, device), device)
+        kmeans = None if decode_only else bundle.kmeans
+        return cls(bundle, _encoder(kmeans, content_checkpoint, device), device)
 
     def encode(
         self,

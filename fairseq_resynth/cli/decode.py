@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--pitch and --rate need the whole file: leave --stream out")
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
-    codec = SpeechCodec.from_pretrained(require_bundle(args), device=args.device)
+    codec = SpeechCodec.from_pretrained(require_bundle(args), device=args.device, decode_only=True)
     return _stream(args, codec) if args.stream else _files(args, codec)
 
 

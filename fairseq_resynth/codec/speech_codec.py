@@ -60,6 +60,7 @@ class SpeechCodec:
         folder: str | Path,
         content_checkpoint: str | Path | None = None,
         device: str | torch.device = "cpu",
+        decode_only: bool = False,
     ) -> "SpeechCodec":
         """Takes a bundle's folder with `entropy.safetensors`.
 
@@ -67,6 +68,7 @@ class SpeechCodec:
             folder: the bundle.
             content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
             device: where to compute.
+            decode_only: without the content encoder, whose weights are not needed then.
 
         Raises:
             FileNotFoundError, ValueError: something is missing or does not fit.
@@ -76,8 +78,8 @@ class SpeechCodec:
             raise FileNotFoundError(
                 f"{path} does not exist. Fit the codec with `resynth fit-codec DATA --out {path}`."
             )
-        resynthesizer = Resynthesizer.from_pretrained(folder, content_checkpoint, device)
-        return cls(resynthesizer, EntropyModel.load(path))
+        system = Resynthesizer.from_pretrained(folder, content_checkpoint, device, decode_only)
+        return cls(system, EntropyModel.load(path))
 
     def encode(
         self,

@@ -62,7 +62,7 @@ def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Colle
         raise ValueError(f"{folder} holds {CODES} files: give the --bundle that made them")
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
-    codec = SpeechCodec.from_pretrained(bundle)
+    codec = SpeechCodec.from_pretrained(bundle, decode_only=True)
     files = read_folder(folder, frozenset({CODES})).files
 
     def decode(name: str) -> Made:

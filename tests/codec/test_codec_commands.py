@@ -16,6 +16,8 @@ from codec_models import DATA, speech_files
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.archive import Archive, write_archive
 from fairseq_resynth.codec.errors import CodecError
+from fairseq_resynth.codec.speech_codec import SpeechCodec
+from fairseq_resynth.data.kmeans import KMeans, load_kmeans
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,29 @@ def test_file_there_and_back(capsys, bundle_folder, codec, recordings, tmp_path)
         assert run(capsys, "decode", coded, "-o", tmp_path / "x.wav", *options, *extra)[0] == 0
         changed = soundfile.read(tmp_path / "x.wav")[0]
         assert len(changed) != len(found) or np.abs(changed - found).max() > 1e-4
+
+
+def test_decoding_needs_no_weights_of_the_content_encoder(
+    capsys, bundle_folder, codec, recordings, tmp_path
+):
+    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    kmeans = load_kmeans(bundle / "kmeans.safetensors")
+    KMeans(kmeans.centroids, kmeans.description | {"feature_type": "hf", "layer": 4}).save(
+        bundle / "kmeans.safetensors"
+    )
+    source, options = recordings / "anna" / "0.flac", ["--bundle", bundle]
+    status, _, errors = run(capsys, "encode", source, "-o", tmp_path / "0.rsyn", *options)
+    assert (status, errors) == (
+        2,
+        "resynth encode: error: --feature-type hf needs --checkpoint-path\n",
+    )
+    without = SpeechCodec.from_pretrained(bundle, decode_only=True)
+    coded = without.pack(codec.resynthesizer.encode(source, "anna"))
+    (tmp_path / "0.rsyn").write_bytes(coded)
+    wav = tmp_path / "0.wav"
+    assert run(capsys, "decode", tmp_path / "0.rsyn", "-o", wav, *options)[0] == 0
+    expected = codec.decode(codec.encode(source, "anna"))
+    np.testing.assert_allclose(soundfile.read(wav)[0], np.clip(expected, -1, 1), atol=1e-4)
 
 
 def test_folder_is_reused_and_failures_are_named(capsys, bundle_folder, recordings, tmp_path):
