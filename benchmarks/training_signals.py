@@ -1,0 +1,269 @@
+"""Which training signals pay: one generator trained equally long with each, measured on held-out speech.
+
+    python benchmarks/training_signals.py DATA --outdir OUT [--minutes 5] [--variants paper,mrd]
+
+A small generator is first trained on the mel distance alone for --warm-up minutes, or comes from --start;
+every variant goes on from there for --minutes, by fairseq-train with --stop-time-hours. Time is the processor's, of one thread: on
+an idle core wall-clock, and fair on a busy one. Utterances of the test split, each from its own streams, are
+then measured with the package's evaluation. OUT/training_signals.md and .json hold means with 95 % bootstrap
+intervals over utterances; in bold is what differs from the first variant by more than chance over the same
+utterances. `paper-again` is `paper` from another seed: it tells how much chance of the training does. The
+same command again goes on where it stopped; what is trained and measured is reused.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+import fairseq_resynth
+from fairseq_resynth.checkpoints import read_checkpoint
+from fairseq_resynth.cli.main import main as command_line
+from fairseq_resynth.data.files import atomic_path, write_json, write_text
+from fairseq_resynth.evaluation.evaluate import Request, evaluate
+from fairseq_resynth.evaluation.pairing import read_collection, read_folder
+from fairseq_resynth.evaluation.runner import REFERENCE
+from fairseq_resynth.evaluation.statistics import mean_interval
+from fairseq_resynth.evaluation.summary import without_nan
+from fairseq_resynth.evaluation.tables import number
+
+SEED, OTHER_SEED = 1, 2
+METRICS = "mel,stft,f0,dnsmos,speaker"
+COLUMNS = (
+    "mel_l1 spectral_convergence log_magnitude ffe vde log_f0_correlation dnsmos_ovrl "
+    "speaker_similarity"
+).split()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the paper's training.
+
+    Attributes:
+        discriminators: families.
+        mel: `single` or `multi`.
+        segment: samples of a crop; with twice as many a batch has half as many crops.
+        adversarial: whether discriminators train at all.
+        seed: of crops and of new discriminators.
+    """
+
+    discriminators: str = "mpd,msd"
+    mel: str = "single"
+    segment: int = 8960
+    adversarial: bool = True
+    seed: int = SEED
+
+
+VARIANTS = {
+    "paper": Variant(),
+    "mel-alone": Variant(adversarial=False),
+    "mpd+mbstft": Variant("mpd,mbstft"),
+    "mpd+mrd": Variant("mpd,mrd"),
+    "multi-mel": Variant(mel="multi"),
+    "paper-again": Variant(seed=OTHER_SEED),
+    "mrd": Variant("mrd"),
+    "mpd+cqt": Variant("mpd,cqt"),
+    "segment-17920": Variant(segment=17920),
+}
+
+
+def training_options(args: argparse.Namespace, variant: Variant, folder: Path) -> list[str]:
+    """Returns fairseq-train's arguments, without when to stop."""
+    plugin = Path(fairseq_resynth.__file__).parent
+    batch = args.batch_size * 8960 // variant.segment
+    words = (
+        f"{args.data} --user-dir {plugin} --task unit_resynthesis --arch {args.arch} --criterion hifigan "
+        f"--optimizer fused_adamw --adam-betas (0.8,0.99) --weight-decay 0.01 --lr {args.lr} "
+        f"--lr-scheduler fixed --cpu --num-workers 0 --batch-size {batch} --segment-size {variant.segment} "
+        f"--discriminators {variant.discriminators} --discriminator-width {args.discriminator_width} "
+        f"--mel-loss {variant.mel} --discriminator-start {0 if variant.adversarial else 10**9} "
+        f"--seed {variant.seed} --save-dir {folder} --disable-validation --no-epoch-checkpoints "
+        "--log-format simple --log-interval 50"
+    )
+    return words.split()
+
+
+def _train(words: list[str], log: str) -> None:
+    """Runs fairseq-train with its stop watch on processor time."""
+    import fairseq.trainer
+    from fairseq_cli.train import cli_main
+
+    import fairseq_resynth.tasks  # noqa: F401  registers the plugin
+
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    fairseq.trainer.time = SimpleNamespace(time=time.process_time)
+    sys.argv = ["fairseq-train", *words]
+    cli_main()
+
+
+def train(
+    args: argparse.Namespace, name: str, variant: Variant, minutes: float, start: Path | None
+) -> Path:
+    """Trains up to `minutes` in all, from a checkpoint or from nothing, and returns the last checkpoint."""
+    folder = args.outdir / name
+    checkpoint, record = folder / "checkpoint_last.pt", folder / "trained.json"
+    words = training_options(args, variant, folder) + ["--stop-time-hours", str(minutes / 60)]
+    if start:
+        words += ["--restore-file", str(start), "--reset-optimizer", "--reset-dataloader"]
+    if record.is_file() and json.loads(record.read_text())["options"] == words:
+        print(f"{name}: trained already", flush=True)
+        return checkpoint
+    checkpoint.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{name}: training", flush=True)
+    log = folder / "train.log"
+    process = multiprocessing.get_context("spawn").Process(target=_train, args=(words, str(log)))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{name}: fairseq-train failed, see {log}")
+    write_json(record, {"options": words, "num_updates": num_updates(checkpoint)})
+    return checkpoint
+
+
+def num_updates(checkpoint: Path) -> int:
+    """Returns the updates of a checkpoint since its optimizer was made."""
+    return int(read_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
+
+
+def seconds_trained(checkpoint: Path) -> float:
+    """Returns what a checkpoint says of its time of training."""
+    return read_checkpoint(checkpoint)["extra_state"].get("previous_training_time", 0.0)
+
+
+def held_out(data: Path, folder: Path, count: int) -> Path:
+    """Writes a data directory with `count` test utterances, evenly over the split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in data.iterdir():
+        lines = path.read_text().splitlines(keepends=True) if path.name.startswith("test.") else []
+        head = lines[:1] if path.suffix == ".tsv" else []
+        rows = lines[len(head) :]
+        if lines:
+            kept = [
+                rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)
+            ]
+            write_text(folder / path.name, "".join(head + kept))
+        elif path.suffix == ".json":
+            write_text(folder / path.name, path.read_text())
+    return folder
+
+
+def synthesise(name: str, checkpoint: Path, data: Path, folder: Path) -> Path:
+    """Writes the test utterances from their own units, unless they are there from this checkpoint."""
+    out, record = folder / "wav", folder / "synthesised.json"
+    stamp = {"checkpoint": checkpoint.stat().st_mtime, "rows": (data / "test.tsv").read_text()}
+    if record.is_file() and json.loads(record.read_text()) == stamp:
+        return out
+    words = ["--path", str(checkpoint), "--input", str(data), "--outdir", str(out)]
+    if command_line(["synthesize", *words]):
+        raise SystemExit(f"{name}: its speech could not be made")
+    write_json(record, stamp)
+    return out
+
+
+def measure(args: argparse.Namespace, folders: dict[str, Path], data: Path) -> Any:
+    """Measures every variant's speech against the recordings."""
+    systems = {name: read_folder(folder) for name, folder in folders.items()}
+    request = Request(
+        systems, read_collection(str(data), "test"), args.outdir / "evaluation", metrics=METRICS
+    )
+    return evaluate(request).evaluation
+
+
+def differences(evaluation: Any, first: str, name: str, column: Any) -> dict[str, float]:
+    """Returns the mean difference to the first variant over the same utterances, with its interval."""
+    values: dict[str, dict[str, float]] = {first: {}, name: {}}
+    for row in evaluation.rows:
+        if row["system"] in values and row.get(column.name) is not None:
+            values[row["system"]][row["reference_name"]] = row[column.name]
+    both = [key for key in values[first] if key in values[name]]
+    return mean_interval([values[name][key] - values[first][key] for key in both])
+
+
+def table(evaluation: Any, updates: dict[str, int]) -> tuple[str, dict[str, Any]]:
+    """Returns a Markdown table, and the same figures by variant and column."""
+    columns = [column for column in evaluation.columns if column.name in COLUMNS]
+    arrows = {"lower": "↓", "higher": "↑", "": ""}
+    heads = [f"{column.label} {arrows[column.better]}".strip() for column in columns]
+    lines = [f"| variant | updates | {' | '.join(heads)} |", "|---" * (len(columns) + 2) + "|"]
+    found: dict[str, Any] = {}
+    for name in [REFERENCE, *updates]:
+        cells = [name, str(updates.get(name, "–"))]
+        found[name] = {"updates": updates.get(name)}
+        for column in columns:
+            figure = evaluation.summary[name]["all"].get(column.name)
+            if not figure:
+                cells.append("–")
+                continue
+            entry = {key: figure[key] for key in ("mean", "low", "high", "count")}
+            mean, low, high = (number(entry[key], column) for key in ("mean", "low", "high"))
+            if name != REFERENCE:
+                entry["difference"] = differences(evaluation, next(iter(updates)), name, column)
+                if entry["difference"]["low"] > 0 or entry["difference"]["high"] < 0:
+                    mean = f"**{mean}**"
+            cells.append(f"{mean} [{low}, {high}]")
+            found[name][column.name] = entry
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n", found
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Returns the options; unknown variants are refused."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="with units, and a test split")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of each variant (%(default)s)")
+    parser.add_argument("--warm-up", type=float, default=5.0, help="minutes (%(default)s)")
+    parser.add_argument("--outdir", type=Path, required=True, metavar="OUT")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="%(default)s")
+    parser.add_argument("--start", type=Path, metavar="CKPT", help="instead of the warm-up")
+    parser.add_argument("--arch", default="unit_vocos_small")
+    parser.add_argument("--batch-size", type=int, default=4, help="crops of 8960 samples")
+    parser.add_argument("--discriminator-width", type=float, default=0.125)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--utterances", type=int, default=48, help="held out (%(default)s)")
+    args = parser.parse_args()
+    args.variants = args.variants.split(",")
+    unknown = [name for name in args.variants if name not in VARIANTS]
+    if unknown:
+        parser.error(f"no variant is called {', '.join(unknown)}: there are {', '.join(VARIANTS)}")
+    return args
+
+
+def main() -> None:
+    """Trains, speaks and measures; writes the table after every variant."""
+    args = parse_arguments()
+    warm = args.start or train(args, "warm-up", Variant(adversarial=False), args.warm_up, None)
+    trained = seconds_trained(warm) / 60  # which fairseq counts on from
+    data = held_out(args.data, args.outdir / "held_out", args.utterances)
+    folders, updates = {}, {}
+    for name in args.variants:
+        checkpoint = train(args, name, VARIANTS[name], trained + args.minutes, warm)
+        updates[name] = num_updates(checkpoint)
+        folders[name] = synthesise(name, checkpoint, data, args.outdir / name)
+        text, found = table(measure(args, folders, data), updates)
+        settings = {key: str(value) for key, value in vars(args).items()}
+        write_json(
+            args.outdir / "training_signals.json",
+            without_nan({"settings": settings, "variants": found}),
+        )
+        with atomic_path(args.outdir / "training_signals.md") as temporary:
+            temporary.write_text(text)
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
