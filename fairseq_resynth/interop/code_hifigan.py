@@ -171,6 +171,10 @@ def _check(bundle: Bundle) -> None:
         raise ValueError(
             f"the vocoder is a {arch_of(bundle.model)}; fairseq's code HiFi-GAN is a unit_hifigan."
         )
+    if bundle.model.activation != "leaky-relu":
+        raise ValueError(
+            f"the generator's activation is {bundle.model.activation}; fairseq's is leaky-relu."
+        )
     dilations = [row.split(",") for row in bundle.model.resblock_dilation_sizes.split(";")]
     if any(len(row) != 3 for row in dilations):
         raise ValueError(

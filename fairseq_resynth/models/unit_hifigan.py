@@ -42,6 +42,13 @@ class UnitHifiganConfig(UnitVocoderConfig):
     resblock_dilation_sizes: str = field(
         default="1,3,5;1,3,5;1,3,5", metadata={"help": "dilations of each of these blocks"}
     )
+    activation: str = field(
+        default="leaky-relu",
+        metadata={
+            "help": "before each convolution: leaky-relu, the paper's, or snake, which is periodic with a "
+            "period learned for each channel (BigVGAN)"
+        },
+    )
 
 
 def parse_sizes(text: str, option: str) -> List[int]:
@@ -94,6 +101,7 @@ def build_generator(cfg: UnitHifiganConfig, streams: Streams) -> UnitGenerator:
             cfg.upsample_initial_channel,
             parse_sizes(cfg.resblock_kernel_sizes, "resblock-kernel-sizes"),
             dilations,
+            cfg.activation,
         ),
     )
 

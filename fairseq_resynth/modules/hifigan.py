@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
+
+from fairseq_resynth.modules.activations import make_activation
 
 LEAKY_RELU_SLOPE = 0.1
 
@@ -23,9 +24,16 @@ class ResBlock(nn.Module):
         channels: channels in and out.
         kernel_size: odd kernel size of all six convolutions.
         dilations: dilation of each first convolution; the second of each pair has none.
+        activation: before each convolution, see `modules.activations`.
     """
 
-    def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int]):
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        dilations: Sequence[int],
+        activation: str = "leaky-relu",
+    ):
         super().__init__()
 
         def conv(dilation: int) -> nn.Module:
@@ -35,12 +43,18 @@ class ResBlock(nn.Module):
 
         self.dilated = nn.ModuleList([conv(dilation) for dilation in dilations])
         self.plain = nn.ModuleList([conv(1) for _ in dilations])
+        activations = [
+            make_activation(activation, channels, LEAKY_RELU_SLOPE)
+            for _ in range(2 * len(dilations))
+        ]
+        self.activations = nn.ModuleList(activations)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what lies behind each row's end."""
-        for dilated, plain in zip(self.dilated, self.plain, strict=True):
-            residual = _masked(dilated(F.leaky_relu(x, LEAKY_RELU_SLOPE)), mask)
-            residual = _masked(plain(F.leaky_relu(residual, LEAKY_RELU_SLOPE)), mask)
+        for index, (dilated, plain) in enumerate(zip(self.dilated, self.plain, strict=True)):
+            before, between = self.activations[2 * index], self.activations[2 * index + 1]
+            residual = _masked(dilated(before(x)), mask)
+            residual = _masked(plain(between(residual)), mask)
             x = x + residual
         return x
 
@@ -58,6 +72,7 @@ class HifiganGenerator(nn.Module):
         upsample_initial_channel: channels before the first stage, halved by each.
         resblock_kernel_sizes: one residual block a kernel size, averaged, after each stage.
         resblock_dilation_sizes: dilations of each of these blocks.
+        activation: `leaky-relu`, as published, or `snake`.
 
     Attributes:
         hop: samples a frame.
@@ -75,6 +90,7 @@ class HifiganGenerator(nn.Module):
         upsample_initial_channel: int = 512,
         resblock_kernel_sizes: Sequence[int] = (3, 7, 11),
         resblock_dilation_sizes: Sequence[Sequence[int]] = ((1, 3, 5),) * 3,
+        activation: str = "leaky-relu",
     ):
         super().__init__()
         _check_sizes(upsample_rates, upsample_kernel_sizes, upsample_initial_channel)
@@ -89,14 +105,20 @@ class HifiganGenerator(nn.Module):
         self.conv_pre = weight_norm(nn.Conv1d(in_channels, channels, 7, padding=3))
         self.upsamples = nn.ModuleList()
         self.resblocks = nn.ModuleList()
+        self.activations = nn.ModuleList()
         for rate, kernel in zip(upsample_rates, upsample_kernel_sizes, strict=True):
             layer = nn.ConvTranspose1d(
                 channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2
             )
+            self.activations.append(make_activation(activation, channels, LEAKY_RELU_SLOPE))
             self.upsamples.append(weight_norm(layer))
             channels //= 2
             blocks = zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True)
-            self.resblocks.append(nn.ModuleList([ResBlock(channels, k, d) for k, d in blocks]))
+            self.resblocks.append(
+                nn.ModuleList([ResBlock(channels, k, d, activation) for k, d in blocks])
+            )
+        # The published generator leaves the slope of the last activation at torch's default.
+        self.activations.append(make_activation(activation, channels, 0.01))
         self.conv_post = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
         self.context_frames = self._context_frames()
 
@@ -127,15 +149,15 @@ class HifiganGenerator(nn.Module):
             mask = mask.to(x.dtype).view(len(lengths), *[1] * (x.ndim - 2), -1)
             x = x * mask
         x = _masked(self.conv_pre(x), mask)
-        for rate, upsample, blocks in zip(
-            self.upsample_rates, self.upsamples, self.resblocks, strict=True
+        *activations, last = self.activations
+        for rate, activation, upsample, blocks in zip(
+            self.upsample_rates, activations, self.upsamples, self.resblocks, strict=True
         ):
             if mask is not None:
                 mask = mask.repeat_interleave(rate, dim=-1)
-            x = _masked(upsample(F.leaky_relu(x, LEAKY_RELU_SLOPE)), mask)
+            x = _masked(upsample(activation(x)), mask)
             x = sum(block(x, mask) for block in blocks) / len(blocks)
-        # The published generator leaves the slope of the last activation at torch's default, 0.01.
-        return _masked(torch.tanh(self.conv_post(F.leaky_relu(x))), mask)
+        return _masked(torch.tanh(self.conv_post(last(x))), mask)
 
     def remove_weight_norm(self) -> None:
         """Folds weight norm into plain weights, for inference."""
