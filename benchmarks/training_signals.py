@@ -3,12 +3,13 @@
     python benchmarks/training_signals.py DATA --outdir OUT [--minutes 5] [--variants paper,mrd]
 
 A small generator is first trained on the mel distance alone for --warm-up minutes, or comes from --start;
-every variant goes on from there for --minutes, by fairseq-train with --stop-time-hours. Time is the processor's, of one thread: on
-an idle core wall-clock, and fair on a busy one. Utterances of the test split, each from its own streams, are
-then measured with the package's evaluation. OUT/training_signals.md and .json hold means with 95 % bootstrap
-intervals over utterances; in bold is what differs from the first variant by more than chance over the same
-utterances. `paper-again` is `paper` from another seed: it tells how much chance of the training does. The
-same command again goes on where it stopped; what is trained and measured is reused.
+every variant goes on from there for --minutes, by fairseq-train with --stop-time-hours. Time is the
+processor's, of one thread: on an idle core wall-clock, and fair on a busy one. Utterances of the test split,
+each from its own streams, are then measured with the package's evaluation. OUT/training_signals.md and .json
+hold means with 95 % bootstrap intervals over utterances; in bold is what differs from the first variant by
+more than chance over the same utterances. `paper-again` is `paper` from another seed: what differs there is
+chance of the training. The same command again goes on where it stopped; what is trained and measured is
+reused, and fewer --variants give the table of those.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import numpy as np
 import fairseq_resynth
 from fairseq_resynth.checkpoints import read_checkpoint
 from fairseq_resynth.cli.main import main as command_line
-from fairseq_resynth.data.files import atomic_path, write_json, write_text
+from fairseq_resynth.data.files import write_json, write_text
 from fairseq_resynth.evaluation.evaluate import Request, evaluate
 from fairseq_resynth.evaluation.pairing import read_collection, read_folder
 from fairseq_resynth.evaluation.runner import REFERENCE
@@ -244,25 +245,22 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Trains, speaks and measures; writes the table after every variant."""
+    """Trains and speaks, then measures all of it and writes the table."""
     args = parse_arguments()
-    warm = args.start or train(args, "warm-up", Variant(adversarial=False), args.warm_up, None)
-    trained = seconds_trained(warm) / 60  # which fairseq counts on from
+    start = args.start or train(args, "warm-up", Variant(adversarial=False), args.warm_up, None)
+    trained = seconds_trained(start) / 60  # which fairseq counts on from
     data = held_out(args.data, args.outdir / "held_out", args.utterances)
     folders, updates = {}, {}
     for name in args.variants:
-        checkpoint = train(args, name, VARIANTS[name], trained + args.minutes, warm)
+        checkpoint = train(args, name, VARIANTS[name], trained + args.minutes, start)
         updates[name] = num_updates(checkpoint)
         folders[name] = synthesise(name, checkpoint, data, args.outdir / name)
-        text, found = table(measure(args, folders, data), updates)
-        settings = {key: str(value) for key, value in vars(args).items()}
-        write_json(
-            args.outdir / "training_signals.json",
-            without_nan({"settings": settings, "variants": found}),
-        )
-        with atomic_path(args.outdir / "training_signals.md") as temporary:
-            temporary.write_text(text)
-        print(text, flush=True)
+    text, found = table(measure(args, folders, data), updates)
+    settings = {key: str(value) for key, value in vars(args).items()}
+    result = without_nan({"settings": settings, "variants": found})
+    write_json(args.outdir / "training_signals.json", result)
+    write_text(args.outdir / "training_signals.md", text)
+    print(text)
 
 
 if __name__ == "__main__":
