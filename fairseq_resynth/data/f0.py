@@ -3,9 +3,10 @@
 Frame i of N = ceil(T / 80) is centred at sample 80 i; unvoiced frames are 0.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,13 @@ def num_frames(num_samples: int | np.ndarray) -> int | np.ndarray:
 
 def _yaapt(wav: np.ndarray, options: F0Options) -> np.ndarray:
     """YAAPT (Zahorian and Hu, 2008) with the settings of Polyak et al. (2021): 20 ms frames every 5 ms."""
-    from amfm_decompy import basic_tools, pYAAPT
+    from amfm_decompy import basic_tools
+
+    from fairseq_resynth.data.yaapt import yaapt_module  # compiles on first use
 
     # Half a frame of zeros centres frame 0 at sample 0 and makes ceil(T / 80) frames of it.
     signal = basic_tools.SignalObj(np.pad(wav, 160), float(SAMPLE_RATE))
-    pitch = pYAAPT.yaapt(
+    pitch = yaapt_module().yaapt(
         signal,
         frame_length=20.0,
         frame_space=5.0,
@@ -157,6 +160,12 @@ def extract_f0(
             f"{method} gave {len(f0)} frames for {len(wav)} samples, expected {wanted}"
         )
     return f0[:wanted].astype(np.float32)
+
+
+def compile_method(options: F0Options) -> None:
+    """Runs a method on a second of a 100 Hz sawtooth: what numba compiles then, worker processes load."""
+    with contextlib.suppress(ValueError):  # files will say what is wrong
+        extract_f0(np.arange(SAMPLE_RATE) % 160 / 160 - 0.5, **asdict(options))
 
 
 def _guarded(options: F0Options, wav: np.ndarray) -> np.ndarray:

@@ -14,7 +14,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fairseq_resynth.data.audio import read_audio
-from fairseq_resynth.data.f0 import F0_HOP, F0Cache, F0Options, extract_f0, num_frames
+from fairseq_resynth.data.f0 import (
+    F0_HOP,
+    F0Cache,
+    F0Options,
+    compile_method,
+    extract_f0,
+    num_frames,
+)
 from fairseq_resynth.data.files import array_header, read_json
 from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
 from fairseq_resynth.data.sharding import (
@@ -181,6 +188,8 @@ def _fill(
     todo = part.missing()
     outcome = F0Outcome(rows=len(part.rows), reused=len(part.rows) - len(todo))
     items = ((row, manifest.path(row), int(manifest.num_samples[row])) for row in todo)
+    if workers > 1 and todo:
+        compile_method(options)
     results = parallel_map(partial(_extract_row, options=options), items, workers)
     with part.path.open("r+b") as stream:
         for (row, *_), result in progress(results, len(part.rows), what, outcome.reused):
