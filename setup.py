@@ -44,6 +44,7 @@ EXTRAS = {
     "hylee": ["datasets>=2.19,<6"],
     "kokoro": ["kokoro-onnx>=0.6,<0.7"],  # the speech of examples/conversion
     "hub": ["huggingface_hub>=0.24,<3"],
+    "slurm": ["submitit>=1.5,<2"],  # examples/slurm
     "plot": ["matplotlib>=3.8,<4"],  # pictures of `resynth inspect` and `resynth codec-bench`
     "test": [
         "pytest>=8,<10",
@@ -65,6 +66,7 @@ EXTRAS = {
         "pocketsphinx>=5.0.3,<6",
         "selenium>=4.20,<5",
         "matplotlib>=3.7,<4",
+        "submitit>=1.5,<2",
     ],
 }
 

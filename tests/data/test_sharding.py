@@ -1,10 +1,17 @@
 """Parts: shares cover the rows once, stale ones are refused, the last one joins."""
 
+import argparse
+import importlib
 import json
 
 import numpy as np
 import pytest
+import soundfile
+from small_corpus import write_data
 
+from fairseq_resynth.cli.main import VERBS
+from fairseq_resynth.data.f0 import METHODS, F0Options
+from fairseq_resynth.data.f0_build import build_f0
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.sharding import (
     Shard,
@@ -19,6 +26,7 @@ from fairseq_resynth.data.sharding import (
     rows_hash,
     whole_lines,
 )
+from fairseq_resynth.data.speaker_vectors import build_speaker_vectors
 
 KEY = {"rows": "abc", "kmeans": "1"}
 
@@ -109,3 +117,57 @@ def test_the_hash_follows_rows_and_lengths_but_not_the_root(tmp_path):
 
 def test_names_of_parts(tmp_path):
     assert part_path(tmp_path / "train.units", parse_shard("2/4")).name == "train.units.2-of-4"
+
+
+# Every verb: shards, in any order, leave the bytes of one run. `quantize` has its test in test_quantize.py,
+# `preprocess` in test_preprocess.py, `quantize-f0` in tests/cli/test_preparation.py, `pack` in test_pack.py.
+SHARDED_VERBS = {"f0", "pack", "preprocess", "quantize", "quantize-f0", "speakers"}
+
+
+def test_every_verb_with_shards_is_known_here():
+    found = set()
+    for verb in VERBS:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"fairseq_resynth.cli.{verb.replace('-', '_')}").add_arguments(
+            parser
+        )
+        if "--shard" in parser.format_help():
+            found.add(verb)
+    assert found == SHARDED_VERBS
+
+
+def embed(path):
+    """A vector of a file's own, in place of an encoder's."""
+    vector = np.resize(np.fft.rfft(soundfile.read(path)[0]).real, 8)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def build_vectors(data, shard):
+    description = {"encoder": "test", "encoder_hash": "1", "speaker_dim": 8}
+    return build_speaker_vectors(data, "train", description, embed, shard)
+
+
+def f0_by(method):
+    return lambda data, shard: build_f0(data, "train", F0Options(method), shard, 1, True)
+
+
+BUILDERS = {
+    "speakers": (build_vectors, "train.speaker_vectors.npy"),
+    **{f"f0 {method}": (f0_by(method), "f0/train.npy") for method in METHODS},
+}
+
+
+@pytest.mark.parametrize("name", list(BUILDERS))
+def test_four_shards_leave_the_bytes_of_one_run(tmp_path, name):
+    build, made = BUILDERS[name]
+    data = write_data(tmp_path / "data", {"train": [4800, 8000, 5600, 6400, 7200, 4000]})
+    assert build(data, Shard()).joined
+    target = data / made
+    expected = target.read_bytes(), target.with_suffix(".json").read_bytes()
+    assert any(expected[0][200:])  # behind the array's header
+    target.unlink()
+    assert not any(build(data, Shard(index, 4)).joined for index in (4, 2, 1))
+    assert not target.exists()
+    assert build(data, Shard(3, 4)).joined
+    assert (target.read_bytes(), target.with_suffix(".json").read_bytes()) == expected
+    assert not find_parts(target.parent)
