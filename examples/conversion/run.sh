@@ -4,17 +4,18 @@
 #   SAY          options of kokoro.py, --train 9 --test 3 for instance
 #   WHISPER      folder of transformers, or name on the hub, whose fourth block gives the units      (openai/whisper-base)
 #   RECOGNISER   of resynth evaluate, whisper:FOLDER for instance      (whisper:base)
-#   ARCH         generator      (unit_vocos_small)
+#   ARCH         generator      (unit_source_filter_small)
 #   TARGETS      voices that each test sentence is converted to      (2)
 #   METRICS, BASELINES      of resynth evaluate      and the settings of recipe.sh
 WHISPER=${WHISPER:-openai/whisper-base}
 CONTENT=${CONTENT:---feature-type hf --checkpoint-path $WHISPER --layer 4}
-K=${K:-200} UPDATES=${UPDATES:-3000} F0_UPDATES=${F0_UPDATES:-2000} PITCH_OPTIONS=${PITCH_OPTIONS:---method dio --accept-unvoiced}
-F0_OPTIONS="--f0-input log_voicing --lr 1e-3 --force-anneal 0 --num-workers 0 --save-interval 1000 --validate-interval 1000
+K=${K:-100} UPDATES=${UPDATES:-3000} F0_UPDATES=${F0_UPDATES:-2000} PITCH_OPTIONS=${PITCH_OPTIONS:---method dio --accept-unvoiced}
+F0_OPTIONS="--f0-input log_voicing --lr 1e-3 --num-workers 0 --save-interval 1000 --validate-interval 1000
   --save-interval-updates 500 --validate-interval-updates 500 --keep-interval-updates 1 ${F0_OPTIONS:-}"
-VOCODER_OPTIONS="--arch ${ARCH:-unit_vocos_small} --lr 1e-3 --batch-size 8 --num-workers 0 --discriminator-width 0.0625
-  --discriminator-start 1500 --save-interval 1000 --validate-interval 1000 --save-interval-updates 250
-  --validate-interval-updates 500 --keep-interval-updates 1 ${VOCODER_OPTIONS:-}"
+VOCODER_OPTIONS="--arch ${ARCH:-unit_source_filter_small} --optimizer fused_adamw --lr 1e-3 --lr-shrink 0.99 --batch-size 8
+  --num-workers 0 --mel-loss multi --discriminators mpd,mbstft --discriminator-width 0.125 --discriminator-start 20000
+  --save-interval 1000 --validate-interval 1000 --save-interval-updates 100 --validate-interval-updates 500
+  --keep-interval-updates 1 ${VOCODER_OPTIONS:-}"
 source "$(dirname "$0")/../recipe.sh"
 out=${1:?usage: bash examples/conversion/run.sh OUT}
 here=$(cd "$(dirname "$0")" && pwd)
