@@ -189,7 +189,8 @@ def test_inspect_counts_every_bit(capsys, bundle_folder, codec, recordings, tmp_
     summary = json.loads(run(capsys, "inspect", path, *options, "--json")[1])
     assert sum(summary["bits"].values()) == pytest.approx(8 * summary["bytes"], abs=0.1)
     assert summary["speaker"] == 0 and summary["bits"]["speaker"] == 8
-    assert 0 <= summary["bits"]["rounding to bytes"] < 9
+    # below 0 where the shortest bytes end in zeros, which are not written
+    assert -8 < summary["bits"]["rounding to bytes"] < 9
     assert plot.stat().st_size > 5000
     table = run(capsys, "inspect", path, *options)[1]
     assert "pitch codes" in table and "bit/s" in table
