@@ -12,7 +12,15 @@ rows.csv, summary.csv and their JSON hold the figures. The same command again co
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, add_workers, failure_lines, report
+from fairseq_resynth.cli.options import (
+    add_json,
+    add_workers,
+    failure_lines,
+    make_outdir,
+    report,
+    shortened,
+)
+from fairseq_resynth.cli.report_options import add_report_options, page_options, summary_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,23 +74,12 @@ def _add_metric_options(group: argparse._ArgumentGroup) -> None:
         "--speaker-encoder", default="resemblyzer", help="or xvector:NAME_OR_FOLDER (%(default)s)"
     )
     group.add_argument("--enrol", metavar="DIR", help="DIR/SPEAKER/*.wav; default: the references")
+    group.add_argument(
+        "--trials",
+        metavar="FILE",
+        help="lines of utterance<TAB>speaker for the EER; default: each against every enrolled speaker",
+    )
     group.add_argument("--f0-method", default="yaapt", help="yaapt, dio, harvest, … (%(default)s)")
-
-
-def add_report_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the page, which `resynth report` shares."""
-    page = parser.add_argument_group("report")
-    page.add_argument("--title", default="Evaluation")
-    page.add_argument(
-        "--examples", type=int, default=10, metavar="N", help="best and worst N with players"
-    )
-    page.add_argument("--rank-by", default="", metavar="COLUMN", help="what best and worst mean")
-    page.add_argument(
-        "--audio",
-        choices=("embed", "link", "none"),
-        default="embed",
-        help="put audio into the page, link the files, or leave players out (%(default)s)",
-    )
 
 
 class _ListMetrics(argparse.Action):
@@ -99,26 +96,12 @@ class _ListMetrics(argparse.Action):
         parser.exit(0)
 
 
-def page_options(args: argparse.Namespace):
-    """Returns the options of `add_report_options` as `ReportOptions`."""
-    from fairseq_resynth.evaluation.report import ReportOptions
-
-    if args.examples < 0:
-        raise ValueError(f"--examples {args.examples}: expected 0 or more")
-    return ReportOptions(args.title, args.examples, args.rank_by, args.audio)
-
-
 def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
     from fairseq_resynth.evaluation import resynthesis
-    from fairseq_resynth.evaluation.pairing import read_folder
+    from fairseq_resynth.evaluation.pairing import named_folder, read_folder
 
     systems, failures = {}, []
-    if not args.generated and not args.bundle:
-        raise ValueError("give --generated DIR, or --bundle DIR to resynthesise the references.")
-    for text in args.generated:
-        label, separator, place = text.partition("=")
-        folder = Path(place if separator else text)
-        label = label if separator else folder.resolve().name
+    for label, folder in map(named_folder, args.generated):
         if label in systems:
             raise ValueError(f"two systems are called {label!r}; name them with NAME=DIR")
         if resynthesis.holds_codes(folder):
@@ -126,13 +109,26 @@ def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
             systems[label], failed = resynthesis.decode_folder(args.bundle, folder, out)
             failures += failed
         else:
-            systems[label] = read_folder(folder)
+            systems[label] = read_folder(folder, without=Path(args.outdir))
     if not args.generated:
         out = Path(args.outdir) / "resynthesis"
         made = resynthesis.resynthesise(args.bundle, args.content_checkpoint, reference, out)
         systems[Path(args.bundle).resolve().name] = made[0]
         failures += made[1]
     return systems, failures
+
+
+def _check_outdir(args: argparse.Namespace) -> None:
+    """Finds an unusable --outdir before the hours of measuring, not after."""
+    from fairseq_resynth.evaluation.pairing import named_folder
+
+    if not args.generated and not args.bundle:
+        raise ValueError("give --generated DIR, or --bundle DIR to resynthesise the references.")
+    outdir = Path(args.outdir)
+    folders = [Path(args.reference), *(folder for _, folder in map(named_folder, args.generated))]
+    if any(folder.resolve() == outdir.resolve() for folder in folders):
+        raise ValueError(f"--outdir {outdir} holds the audio that is compared; give another folder")
+    make_outdir(outdir)
 
 
 def _check_rank(args: argparse.Namespace, settings: dict) -> None:
@@ -148,12 +144,14 @@ def _check_rank(args: argparse.Namespace, settings: dict) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures, writes the tables and the page, prints the summary."""
     from fairseq_resynth.evaluation.evaluate import Request, evaluate
-    from fairseq_resynth.evaluation.pairing import read_collection, read_transcripts
+    from fairseq_resynth.evaluation.pairing import read_collection
     from fairseq_resynth.evaluation.report import write_report
+    from fairseq_resynth.evaluation.transcripts import read_transcripts
 
-    reference = read_collection(args.reference, args.split)
+    _check_outdir(args)
+    reference = read_collection(args.reference, args.split, without=Path(args.outdir))
     transcripts = read_transcripts(args.transcripts) if args.transcripts else {}
-    names = "recogniser language speaker_encoder enrol f0_method bundle content_checkpoint"
+    names = "recogniser language speaker_encoder enrol trials f0_method bundle content_checkpoint"
     settings = {name: getattr(args, name) for name in names.split()}
     options, outdir = page_options(args), Path(args.outdir)
     _check_rank(args, settings)
@@ -178,17 +176,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
+    from fairseq_resynth.evaluation.summary import notes_by_kind
+
     evaluation = outcome.evaluation
     lines = summary_lines(evaluation)
     for system, left in evaluation.unpaired.items():
         for side, names in left.items():
             if names:
-                shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-                lines.append(f"{system}: {len(names)} {side.replace('_', ' ')}: {shown}")
+                lines.append(f"{system}: {len(names)} {side.replace('_', ' ')}: {shortened(names)}")
     without = evaluation.settings["without_transcript"]
     if without:
-        shown = ", ".join(without[:5]) + (" …" if len(without) > 5 else "")
-        lines.append(f"{len(without)} references without a transcript: {shown}")
+        lines.append(f"{len(without)} references without a transcript: {shortened(without)}")
+    for kind, names in notes_by_kind(evaluation.rows).items():
+        lines.append(f"{kind} ({len(names)}): {shortened(names)}")
     lines += [f"not run: {name}: {reason}" for name, reason in outcome.missing.items()]
     broken = {
         f"{row['system']}: {row['name']}": row["error"]
@@ -207,20 +207,3 @@ def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
         "unpaired": evaluation.unpaired,
     }
     report(args, summary, lines)
-
-
-def summary_lines(evaluation) -> list[str]:
-    """Returns a line a system and figure: mean, interval, utterances."""
-    from fairseq_resynth.evaluation.report import POOLED
-    from fairseq_resynth.evaluation.tables import number
-
-    lines = []
-    for system in evaluation.systems:
-        lines.append(system)
-        for column in (*evaluation.columns, *POOLED):
-            figure = evaluation.summary[system]["all"].get(column.name)
-            if figure:
-                shown = [number(figure[key], column) for key in ("mean", "low", "high")]
-                label = f"  {column.label}".ljust(22)
-                lines.append(f"{label}{shown[0]:>9}  [{shown[1]}, {shown[2]}]  n={figure['count']}")
-    return lines

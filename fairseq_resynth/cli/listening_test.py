@@ -10,7 +10,7 @@ system, from listeners. Each downloads a JSON file of answers, which --collect r
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli.options import add_json, make_outdir, report, shortened
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,42 +34,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes a test, or collects its results."""
+    if args.collect and (args.systems or args.reference):
+        raise ValueError("give --systems to make a test, or --collect to read results, not both.")
     return _collect(args) if args.collect else _make(args)
 
 
 def _make(args: argparse.Namespace) -> int:
-    from fairseq_resynth.evaluation.listening import REFERENCE, TestOptions, make_test
-    from fairseq_resynth.evaluation.pairing import read_collection, read_folder
+    from fairseq_resynth.evaluation.listening import (
+        ANCHOR,
+        REFERENCE,
+        TestOptions,
+        make_test,
+        names_left_out,
+    )
+    from fairseq_resynth.evaluation.pairing import named_folder, read_collection, read_folder
 
     if not args.systems:
         raise ValueError("give --systems to make a test, or --collect to read results.")
-    if args.number < 0:
-        raise ValueError(f"--number {args.number}: expected 0 or more")
+    for name in ("number", "seed"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"--{name} {getattr(args, name)}: expected 0 or more")
     systems = {}
-    for text in args.systems:
-        label, separator, place = text.partition("=")
-        folder = Path(place if separator else text)
-        label = label if separator else folder.resolve().name
-        if label in systems or label == REFERENCE:
+    for label, folder in map(named_folder, args.systems):
+        if label in systems or label in (REFERENCE, ANCHOR):
             raise ValueError(f"a system cannot be called {label!r} here; name it with NAME=DIR")
         systems[label] = read_folder(folder)
     if args.reference:
         systems[REFERENCE] = read_collection(args.reference, args.split)
+    make_outdir(args.outdir)
     options = TestOptions(args.kind, args.number, args.seed, args.keep_level, args.title)
     key = make_test(systems, args.outdir, options)
     page = Path(args.outdir) / "index.html"
-    line = f"{len(key['trials'])} questions, {len(key['stimuli'])} recordings: {page}"
+    lines = [f"{len(key['trials'])} questions, {len(key['stimuli'])} recordings: {page}"]
+    used = len({entry["utterance"] for entry in key["stimuli"].values()})
+    if used < args.number:
+        lines.append(f"{used} utterances: no more are in all of the systems")
+    left = names_left_out(systems)
+    for label, names in left.items():
+        lines.append(
+            f"{label}: {len(names)} not in all of the systems, left out: {shortened(names)}"
+        )
     summary = {"trials": len(key["trials"]), "stimuli": len(key["stimuli"]), "page": str(page)}
-    report(args, summary, [line, f"keep {page.with_name('key.json')} from listeners"])
+    lines.append(f"keep {page.with_name('key.json')} from listeners")
+    report(args, summary | {"utterances": used, "left_out": left}, lines)
     return 0
 
 
 def _collect(args: argparse.Namespace) -> int:
-    from fairseq_resynth.data.files import read_json, write_json
-    from fairseq_resynth.evaluation.listening_results import collect_results, read_results
+    from fairseq_resynth.data.files import write_json
+    from fairseq_resynth.evaluation.listening_results import collect_results, read_key, read_results
 
     folder = Path(args.outdir)
-    key = read_json(folder / "key.json", "Give the folder of the test with --outdir.")
+    key = read_key(folder / "key.json")
     outcome = collect_results(read_results(args.collect, key), key)
     write_json(folder / "outcome.json", outcome)
     lines = [f"{outcome['kind']}: {outcome['listeners']} listeners"]

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments[1:])
     try:
         return module.run(parsed) or 0
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+    except (ValueError, OSError) as error:
         print(f"resynth {verb}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -32,9 +33,28 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
 
 
+def make_outdir(outdir: str | Path) -> Path:
+    """Makes the folder to write to.
+
+    Raises:
+        NotADirectoryError: it is a file.
+        OSError: it cannot be made.
+    """
+    outdir = Path(outdir)
+    if outdir.exists() and not outdir.is_dir():
+        raise NotADirectoryError(f"--outdir {outdir} is a file; give a folder")
+    outdir.mkdir(parents=True, exist_ok=True)
+    return outdir
+
+
 def report(args: argparse.Namespace, summary: dict[str, Any], lines: Sequence[str]) -> None:
     """Prints the summary: as JSON if `--json` was given, else as lines."""
     print(json.dumps(summary, ensure_ascii=False) if args.json else "\n".join(lines))
+
+
+def shortened(names: Sequence[str], number: int = 5) -> str:
+    """Returns the first names, and a sign that there are more."""
+    return ", ".join(names[:number]) + (" …" if len(names) > number else "")
 
 
 def failure_lines(failed: dict[str, str], what: str) -> list[str]:

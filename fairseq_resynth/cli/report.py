@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.evaluate import add_report_options, page_options, summary_lines
-from fairseq_resynth.cli.options import add_json
+from fairseq_resynth.cli.options import add_json, make_outdir
 from fairseq_resynth.cli.options import report as print_report
+from fairseq_resynth.cli.report_options import add_report_options, page_options, summary_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +27,19 @@ def run(args: argparse.Namespace) -> int:
         len(args.evaluations) > 1 and outdir.resolve() == Path(args.evaluations[0]).resolve()
     ):
         raise ValueError(f"--outdir {outdir} is one of the evaluations; give another folder")
+    make_outdir(outdir)
     write_evaluation(outdir, evaluation)
     write_report(outdir / "index.html", evaluation, options)
+    gone = _audio_that_is_gone(evaluation) if options.audio != "none" else []
     lines = [*summary_lines(evaluation), str(outdir / "index.html")]
-    print_report(args, {"outdir": args.outdir, "systems": evaluation.systems}, lines)
-    return 0
+    if gone:
+        lines.append(f"{len(gone)} audio files are gone, so the page cannot play them: {gone[0]} …")
+    summary = {"outdir": args.outdir, "systems": evaluation.systems, "gone": gone}
+    print_report(args, summary, lines)
+    return int(bool(gone))
+
+
+def _audio_that_is_gone(evaluation) -> list[str]:
+    measured = [row for row in evaluation.rows if not row["error"]]
+    files = sorted({row[key] for row in measured for key in ("generated", "reference")})
+    return [name for name in files if not Path(name).is_file()]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_resynth.evaluation.baselines import make_baseline, parse_baselines
+from fairseq_resynth.evaluation.cache import Cache
 from fairseq_resynth.evaluation.metric import Metric, make_metrics
 from fairseq_resynth.evaluation.pairing import (
     Collection,
@@ -13,10 +14,11 @@ from fairseq_resynth.evaluation.pairing import (
     Pairing,
     pair_files,
     read_folder,
-    transcript_of,
 )
-from fairseq_resynth.evaluation.runner import REFERENCE, Cache, Job, measure
+from fairseq_resynth.evaluation.runner import REFERENCE, Job, measure
 from fairseq_resynth.evaluation.store import Evaluation, collect, write_evaluation
+from fairseq_resynth.evaluation.transcripts import transcript_of
+from fairseq_resynth.evaluation.trials import check_trials, read_trials
 
 
 @dataclass
@@ -69,10 +71,9 @@ def evaluate(request: Request) -> Outcome:
     Raises:
         FileNotFoundError, ValueError: no pairs, an unknown metric or baseline.
     """
-    if REFERENCE in request.systems:
-        raise ValueError(f"a system cannot be called {REFERENCE!r}; give it another with NAME=DIR")
     metrics = make_metrics(request.metrics, request.settings)
     choices = parse_baselines(request.baselines)
+    _check_labels(request.systems, [choice.label for choice in choices])
     missing = {metric.name: metric.missing() for metric in metrics}
     missing |= {choice.label: choice.missing() for choice in choices}
     missing = {name: reason for name, reason in missing.items() if reason}
@@ -81,6 +82,9 @@ def evaluate(request: Request) -> Outcome:
         label: pair_files(files, request.reference, request.pattern, targets)
         for label, files in request.systems.items()
     }
+    _check_trials(request, pairings, targets)
+    missing |= _prepare([metric for metric in metrics if metric.name not in missing])
+    runnable = [metric for metric in metrics if metric.name not in missing]
     failures: list[str] = []
     references = _references(pairings.values())
     for choice in choices:
@@ -91,9 +95,43 @@ def evaluate(request: Request) -> Outcome:
             if made.files:
                 pairings[choice.label] = pair_files(made, request.reference)
                 pairings[choice.label].only_reference = []
-    runnable = [metric for metric in metrics if metric.name not in missing]
     evaluation, reused = _measure(request, pairings, references, runnable, missing)
     return Outcome(evaluation, reused, failures, missing)
+
+
+def _check_labels(systems: Mapping[str, Collection], baselines: Sequence[str]) -> None:
+    if REFERENCE in systems:
+        raise ValueError(f"a system cannot be called {REFERENCE!r}; give it another with NAME=DIR")
+    labels = [*systems, *baselines]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(
+            f"two systems or baselines are called {', '.join(twice)}; name folders with NAME=DIR and give "
+            "each of --baselines once"
+        )
+
+
+def _check_trials(
+    request: Request, pairings: Mapping[str, Pairing], targets: Sequence[str]
+) -> None:
+    path = request.settings.get("trials")
+    if path:
+        names = {pair.name for pairing in pairings.values() for pair in pairing.pairs}
+        speakers = targets or set(request.reference.speakers.values())
+        check_trials(read_trials(path), names, speakers)
+
+
+def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
+    """Loads what metrics need; returns why some cannot run. What the user has asked for must load."""
+    missing = {}
+    for metric in metrics:
+        try:
+            metric.prepare()
+        except (ValueError, FileNotFoundError) as error:
+            if metric.settings != type(metric)().settings:
+                raise
+            missing[metric.name] = str(error)
+    return missing
 
 
 def _enrolled(folder: str | None) -> list[str]:

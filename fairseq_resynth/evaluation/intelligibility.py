@@ -51,6 +51,10 @@ class Intelligibility(Metric):
         module = MODULES[parse_recogniser(recogniser)[0]]
         return f"{recogniser} ({module} {package_version(module)}), normaliser {NORMALISER}"
 
+    def prepare(self) -> None:
+        """See `Metric`: loads the recogniser."""
+        load_recogniser(self.settings["recogniser"], self.settings["language"])
+
     def _hear(self, recording: Recording) -> str:
         recogniser = load_recogniser(self.settings["recogniser"], self.settings["language"])
         return recording.derive("heard", recogniser.transcribe)

@@ -59,6 +59,13 @@ def _common_names(systems: Mapping[str, Collection]) -> list[str]:
     return sorted(names)
 
 
+def names_left_out(systems: Mapping[str, Collection]) -> dict[str, list[str]]:
+    """Returns, by system, the utterances that some other system lacks and no question is of."""
+    common = set(_common_names(systems))
+    left = {label: sorted(set(files.files) - common) for label, files in systems.items()}
+    return {label: names for label, names in left.items() if names}
+
+
 def _check(systems: Mapping[str, Collection], options: TestOptions) -> None:
     if options.kind not in KINDS:
         raise ValueError(f"--kind {options.kind!r}: expected one of {', '.join(KINDS)}")

@@ -15,6 +15,19 @@ RESAMPLES = 1000
 HIDDEN_REFERENCE_RATING, HIDDEN_REFERENCE_SHARE = 90, 0.15
 
 
+def read_key(path: str | Path) -> dict[str, Any]:
+    """Reads a test's `key.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or it is no key.
+    """
+    key = read_json(path, "Give the folder of the test with --outdir.")
+    kinds = {"test": str, "kind": str, "stimuli": dict, "trials": list}
+    if not isinstance(key, dict) or any(not isinstance(key.get(k), t) for k, t in kinds.items()):
+        raise ValueError(f"{path} is no key of a listening test: it needs {', '.join(kinds)}")
+    return key
+
+
 def read_results(paths: Sequence[str | Path], key: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Reads listeners' files.
 
@@ -34,24 +47,33 @@ def read_results(paths: Sequence[str | Path], key: Mapping[str, Any]) -> list[di
         result = read_json(path, "Give files that the page of the test let listeners download.")
         if not isinstance(result, dict) or result.get("test") != key["test"]:
             raise ValueError(f"{path}: not of this test (its key says {key['test']})")
-        session = result.get("session")
+        session, answers = result.get("session"), result.get("answers")
+        if not isinstance(session, str) or not isinstance(answers, list):
+            raise ValueError(f"{path}: damaged, expected `session` and a list of `answers`")
         if session in sessions:
             raise ValueError(f"{path}: the same session as {sessions[session]}; give each once")
         sessions[session] = path
-        for answer in result.get("answers", []):
-            _check_answer(path, answer, key)
-        results.append(result)
+        _check_answers(path, answers, key)
+        results.append({"listener": "", **result})
     return results
 
 
-def _check_answer(path: Path, answer: Mapping[str, Any], key: Mapping[str, Any]) -> None:
+def _check_answers(path: Path, answers: Sequence[Any], key: Mapping[str, Any]) -> None:
     low, high = {"mos": (1, 5), "mushra": (0, 100), "abx": (0, 1)}[key["kind"]]
-    value, stimulus = answer.get("value"), answer.get("stimulus")
-    known = stimulus in key["stimuli"] and answer.get("trial") in range(len(key["trials"]))
-    if not known or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(
-            f"{path}: answer {dict(answer)} is not one of this test, where values are {low} to {high}"
-        )
+    given = set()
+    for answer in answers:
+        fields = answer if isinstance(answer, dict) else {}
+        trial, stimulus = fields.get("trial"), fields.get("stimulus")
+        value = fields.get("value")
+        known = isinstance(trial, int) and trial in range(len(key["trials"]))
+        known = known and stimulus in key["trials"][trial]["stimuli"]
+        if not known or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(
+                f"{path}: answer {answer} is not one of this test, where values are {low} to {high}"
+            )
+        if (trial, stimulus) in given:
+            raise ValueError(f"{path}: question {trial} has two answers for {stimulus}")
+        given.add((trial, stimulus))
 
 
 def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +97,11 @@ def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]
         for result in kept
         for answer in result["answers"]
     ]
+    if not answers and dropped:
+        raise ValueError(
+            f"no answers are left: all {len(dropped)} listeners were dropped, who rated the hidden "
+            f"reference under {HIDDEN_REFERENCE_RATING} in over {HIDDEN_REFERENCE_SHARE:.0%} of the items"
+        )
     if not answers:
         raise ValueError("there are no answers to collect")
     outcome = {"kind": key["kind"], "listeners": len(kept)}

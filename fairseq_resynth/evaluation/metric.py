@@ -143,6 +143,13 @@ class Metric:
         """
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        """Checks the settings and loads what they name, before anything is measured.
+
+        Raises:
+            ValueError, FileNotFoundError: a model that cannot be loaded, a setting that is none.
+        """
+
     def finish(self, rows: list[dict[str, Any]]) -> None:
         """Adds columns that need all utterances of a system to its rows, in place."""
 
@@ -162,8 +169,9 @@ def importable(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
+@functools.cache
 def package_version(module: str) -> str:
-    """Returns the version of the distribution that brings a module."""
+    """Returns the version of the distribution that brings a module; looking it up takes long."""
     distributions = importlib.metadata.packages_distributions().get(module, [module])
     try:
         return importlib.metadata.version(distributions[0])
@@ -171,14 +179,33 @@ def package_version(module: str) -> str:
         return "unknown"
 
 
-def all_metrics() -> dict[str, type[Metric]]:
+def all_metrics() -> dict[str, Callable[[], Metric]]:
     """Returns the built-in metrics in the order of the report, then those of other packages."""
     from fairseq_resynth.evaluation.metrics import BUILT_IN  # which import this module
 
     found = {metric().name: metric for metric in BUILT_IN}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        found.setdefault(point.name, point.load())
+        if point.name not in found:
+            found[point.name] = _load(point)
     return found
+
+
+def _load(point: importlib.metadata.EntryPoint) -> Callable[[], Metric]:
+    """Returns a metric of another package; one that does not load is listed as missing, with the reason."""
+    try:
+        return point.load()
+    except Exception as error:  # whatever importing a stranger's module raises
+        return functools.partial(_Broken, point.name, f"{point.value}: {error}")
+
+
+class _Broken(Metric):
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name=name, predicts="nothing: it cannot be loaded")
+        self._reason = reason
+
+    def missing(self) -> str:
+        """See `Metric`."""
+        return f"cannot be loaded from {self._reason}"
 
 
 def make_metrics(names: str, settings: Mapping[str, Any]) -> list[Metric]:
@@ -192,10 +219,12 @@ def make_metrics(names: str, settings: Mapping[str, Any]) -> list[Metric]:
         ValueError: a name that is no metric; the message lists them.
     """
     known = all_metrics()
-    wanted = list(known) if names == "all" else [name.strip() for name in names.split(",")]
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = list(known) if wanted == ["all"] else wanted
     unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise ValueError(f"no metric is called {', '.join(unknown)}; there are {', '.join(known)}")
+    if unknown or not wanted:
+        found = f"no metric is called {', '.join(unknown)}" if unknown else "no metric is named"
+        raise ValueError(f"--metrics: {found}; there are {', '.join(known)}")
     made = [known[name]() for name in dict.fromkeys(wanted)]
     for metric in made:
         metric.settings = {

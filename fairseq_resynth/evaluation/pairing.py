@@ -1,7 +1,7 @@
 """Which generated file belongs to which reference: by name, strictly, never by accident."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,8 +59,15 @@ class Collection:
     given: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def read_folder(folder: Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> Collection:
+def read_folder(
+    folder: Path, suffixes: frozenset[str] = AUDIO_SUFFIXES, without: Path | None = None
+) -> Collection:
     """Collects the audio files under a folder; a first-level subfolder's name is the speaker.
+
+    Args:
+        folder: searched with its subfolders.
+        suffixes: of the files.
+        without: a subfolder to leave out, a report's with audio of its own.
 
     Raises:
         FileNotFoundError: no such folder, or no audio in it.
@@ -69,8 +76,12 @@ def read_folder(folder: Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> Coll
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     files: dict[str, Path] = {}
+    hidden = _inside(folder, without) if without else None
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or not path.is_file():
+        # a link to nowhere is a file that cannot be read, to be named, and none that is not there
+        if path.suffix.lower() not in suffixes or not (path.is_file() or not path.exists()):
+            continue
+        if hidden in path.parents:
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:
@@ -78,8 +89,43 @@ def read_folder(folder: Path, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> Coll
         files[name] = path
     if not files:
         raise FileNotFoundError(f"{folder} holds no audio ({' '.join(sorted(suffixes))})")
-    given = read_json(folder / "given.json") if (folder / "given.json").is_file() else {}
-    return Collection(files, {n: n.split("/")[0] for n in files if "/" in n}, folder, given)
+    speakers = {name: name.split("/")[0] for name in files if "/" in name}
+    return Collection(files, speakers, folder, _read_given(folder / "given.json"))
+
+
+def _inside(folder: Path, other: Path) -> Path | None:
+    """Returns `other` as a path that begins with `folder`, or None if it is not in there."""
+    root, place = folder.resolve(), other.resolve()
+    return folder / place.relative_to(root) if root in place.parents else None
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """Returns the label and the folder of `NAME=DIR` or `DIR`, whose own name is then the label.
+
+    Raises:
+        ValueError: NAME or DIR is empty.
+    """
+    if Path(text).is_dir():  # its name may have an equals sign
+        return Path(text).resolve().name, Path(text)
+    label, separator, place = text.partition("=")
+    if not separator:
+        return Path(text).resolve().name, Path(text)
+    if not label or not place:
+        raise ValueError(f"{text!r}: expected NAME=DIR or DIR")
+    return label, Path(place)
+
+
+def _read_given(path: Path) -> dict[str, dict[str, float]]:
+    """Reads {name: {figure: number}}; none without the file."""
+    given = read_json(path) if path.is_file() else {}
+    figures = list(given.values()) if isinstance(given, dict) else [given]
+    for figure in figures:
+        values = figure.values() if isinstance(figure, dict) else [None]
+        if not all(isinstance(value, int | float) for value in values):
+            raise ValueError(
+                f"{path}: expected {{name: {{figure: number}}}}, found {str(figure)[:60]}; remove the file"
+            )
+    return given
 
 
 def read_data(folder: Path, split: str) -> Collection:
@@ -100,15 +146,17 @@ def read_data(folder: Path, split: str) -> Collection:
     return Collection(dict(sorted(files.items())), speakers, manifest.source)
 
 
-def read_collection(place: str | Path, split: str = "test") -> Collection:
-    """Reads a folder of audio, or a data directory if it holds `{split}.tsv`."""
+def read_collection(
+    place: str | Path, split: str = "test", without: Path | None = None
+) -> Collection:
+    """Reads a folder of audio (see `read_folder`), or a data directory if it holds `{split}.tsv`."""
     place = Path(place)
     if (place / f"{split}.tsv").is_file():
         return read_data(place, split)
     if place.is_dir() and any(place.glob("*.tsv")):
         found = ", ".join(sorted(path.stem for path in place.glob("*.tsv")))
         raise FileNotFoundError(f"{place} has no {split}.tsv; choose one of {found} with --split")
-    return read_folder(place)
+    return read_folder(place, without=without)
 
 
 def check_pattern(pattern: str) -> None:
@@ -189,34 +237,3 @@ def _nothing_paired(generated: Collection, reference: Collection, pattern: str) 
         f"{pattern!r}: generated are called like {first!r}, references like {second!r}. Names are "
         "relative to their folder; --pattern {name}_gen, say, allows for what was added to them."
     )
-
-
-def read_transcripts(path: str | Path) -> dict[str, str]:
-    """Reads `name<TAB>text` or `name|text` lines; of three or more `|` fields the last one counts.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line without a separator, or a name twice, with its line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; give --transcripts a file of name<TAB>text"
-        )
-    transcripts: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        name, separator, text = line.partition("\t") if "\t" in line else line.partition("|")
-        if not separator:
-            raise ValueError(f"{path}:{number}: expected name<TAB>text, found {line[:60]!r}")
-        name = name.strip().removesuffix(".wav")
-        if name in transcripts:
-            raise ValueError(f"{path}:{number}: {name} has a transcript already")
-        transcripts[name] = text.split("|")[-1].strip() if separator == "|" else text.strip()
-    return transcripts
-
-
-def transcript_of(transcripts: Mapping[str, str], name: str) -> str | None:
-    """Looks up a relative name, then its last component (LJSpeech's list has no folders)."""
-    return transcripts.get(name, transcripts.get(name.rsplit("/", 1)[-1]))

@@ -167,7 +167,7 @@ def scatter_plot(points: Mapping[str, tuple[float, float]], x_label: str, y_labe
     parts = [
         f'<rect class="frame" x="{left}" y="0" width="{width - left}" height="{height - bottom}"/>'
     ]
-    for exponent in range(math.ceil(low), math.floor(high) + 1):
+    for exponent in range(math.floor(low), math.floor(high) + 1):
         for multiple in (1, 2, 5):
             value = multiple * 10.0**exponent
             if low <= math.log10(value) <= high:

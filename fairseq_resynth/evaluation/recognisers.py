@@ -1,6 +1,7 @@
 """Speech recognisers behind one interface; each is an optional package."""
 
 import functools
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -55,6 +56,9 @@ class FasterWhisper:
 
         self._language = language
         self._model = WhisperModel(model, device="auto", compute_type="int8", cpu_threads=1)
+        known = self._model.supported_languages
+        if language and language not in known:
+            raise ValueError(f"no language {language!r}, expected one of {', '.join(known)}")
 
     def transcribe(self, wav: np.ndarray) -> str:
         """See `Recogniser`."""
@@ -125,9 +129,15 @@ def load_recogniser(text: str, language: str | None = None) -> Recogniser:
         ValueError: see `parse_recogniser`; or the model cannot be loaded.
     """
     kind, model = parse_recogniser(text)
+    if language and kind != "whisper":
+        raise ValueError(f"--language {language}: only whisper takes one, --recogniser is {text}")
+    if Path(model).is_absolute() and not Path(model).is_dir():  # else it may be a name on the hub
+        raise ValueError(f"--recogniser {text}: the folder {model} does not exist")
     try:
         if kind == "whisper":
             return FasterWhisper(model, language)
         return HuggingFaceCtc(model) if kind == "ctc" else Pocketsphinx()
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"--recogniser {text}: the model cannot be loaded: {error}") from error
+    # each package has errors of its own for a model that is not there, and some fill a screen
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"--recogniser {text}: the model cannot be loaded: {reason}") from error

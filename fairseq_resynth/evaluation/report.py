@@ -14,6 +14,7 @@ from fairseq_resynth.evaluation.metric import Column
 from fairseq_resynth.evaluation.page import document
 from fairseq_resynth.evaluation.runner import REFERENCE, Row
 from fairseq_resynth.evaluation.store import Evaluation
+from fairseq_resynth.evaluation.summary import comparison_note, notes_by_kind
 from fairseq_resynth.evaluation.tables import figure_cell, group_table, heading, paper_table
 
 POOLED = (
@@ -83,6 +84,9 @@ def _head(evaluation: Evaluation, title: str) -> str:
         f"<h1>{html.escape(title)}</h1><p>{len(names)} utterances of "
         f"{html.escape(', '.join(systems))}. Intervals are 95 %, by bootstrap over utterances.</p>"
     ]
+    note = comparison_note(evaluation.rows)
+    if note:
+        parts.append(f"<p><strong>{html.escape(note)}</strong></p>")
     if evaluation.failed:
         lines = [f"{row['system']}: {row['name']}: {_reason(row)}" for row in evaluation.failed]
         title = f"{len(lines)} utterances not measured, wholly or in part"
@@ -93,6 +97,8 @@ def _head(evaluation: Evaluation, title: str) -> str:
     without = evaluation.settings.get("without_transcript")
     if without:
         parts.append(_details(f"{len(without)} references without a transcript", _list(without)))
+    for kind, names in notes_by_kind(evaluation.rows).items():
+        parts.append(_details(f"{kind} ({len(names)})", _list(names)))
     for system, left in evaluation.unpaired.items():
         for side, names in (("generated", "only_generated"), ("reference", "only_reference")):
             if left[names]:

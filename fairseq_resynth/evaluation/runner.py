@@ -14,7 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fairseq_resynth.data.files import file_hash, write_text
+from fairseq_resynth.data.files import file_hash
+from fairseq_resynth.evaluation.cache import Cache
 from fairseq_resynth.evaluation.metric import Metric, Recording, Utterance
 from fairseq_resynth.evaluation.pairing import Pair
 
@@ -45,35 +46,8 @@ class _Measurement:
     metrics: tuple[tuple[int, str], ...]
 
 
-class Cache:
-    """Values by key, one JSON line each, appended as they come; a torn last line is dropped.
-
-    Args:
-        path: the file; it is made on the first value.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.values: dict[str, dict[str, Any]] = {}
-        if path.is_file():
-            self._read()
-
-    def _read(self) -> None:
-        whole, _, torn = self.path.read_text(encoding="utf-8").rpartition("\n")
-        self.values = dict(json.loads(line) for line in whole.splitlines())
-        if torn:
-            write_text(self.path, whole + "\n" if whole else "")
-
-    def add(self, key: str, values: dict[str, Any]) -> None:
-        """Keeps a value, on disk before it returns."""
-        self.values[key] = values
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps([key, values]) + "\n")
-
-
-def _key(metric: Metric, job: Job, hashes: Mapping[Path, str]) -> str:
-    needed = [metric.name, metric.version(), metric.settings, hashes[job.pair.generated]]
+def _key(identity: list, job: Job, hashes: Mapping[Path, str]) -> str:
+    needed = [*identity, hashes[job.pair.generated]]
     needed += [hashes[job.pair.reference], job.system == REFERENCE, job.transcript]
     return hashlib.sha256(json.dumps(needed, default=str).encode()).hexdigest()[:24]
 
@@ -197,6 +171,10 @@ def measure(
     """
     hashes, failures = _hash_files(jobs)
     outcomes = {job: {"values": {}, "problems": {}, "error": ""} for job in jobs}
+    # once, not once a row: looking up versions and hashing a bundle's weights takes longer than measuring
+    identities = {
+        metric.name: [metric.name, metric.version(), metric.settings] for metric in metrics
+    }
     keys: dict[Job, dict[str, str]] = {}
     measurements, reused = [], 0
     for job in jobs:
@@ -204,7 +182,9 @@ def measure(
         if bad:
             outcomes[job]["error"] = bad
             continue
-        keys[job] = {m.name: _key(m, job, hashes) for m in metrics if applicable(m, job)}
+        keys[job] = {
+            m.name: _key(identities[m.name], job, hashes) for m in metrics if applicable(m, job)
+        }
         missing = [(i, keys[job][m.name]) for i, m in enumerate(metrics) if m.name in keys[job]]
         missing = [(index, key) for index, key in missing if key not in cache.values]
         reused += len(keys[job]) - len(missing)

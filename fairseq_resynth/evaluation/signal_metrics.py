@@ -4,8 +4,16 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_resynth.data.f0 import F0Options, extract_f0
 from fairseq_resynth.evaluation import f0, spectral
-from fairseq_resynth.evaluation.metric import Column, Metric, Recording, Utterance
+from fairseq_resynth.evaluation.metric import (
+    Column,
+    Metric,
+    Recording,
+    Utterance,
+    importable,
+    install_hint,
+)
 
 CLIPPED = 0.999  # of full scale
 SILENT_RMS_DB = -70.0
@@ -59,13 +67,25 @@ class F0(Metric):
             settings={"f0_method": "yaapt"},
         )
 
+    def missing(self) -> str:
+        """See `Metric`."""
+        method = self.settings["f0_method"]
+        if method in ("dio", "harvest") and not importable("pyworld"):
+            return install_hint(["pyworld"], "pyworld")
+        return ""
+
+    def prepare(self) -> None:
+        """See `Metric`."""
+        try:
+            F0Options(self.settings["f0_method"])
+        except ValueError as error:
+            raise ValueError(f"--f0-method: {error}") from error
+
     def version(self) -> str:
         """See `Metric`."""
         return f"1, F0 by {self.settings['f0_method']}"
 
     def _track(self, recording: Recording) -> np.ndarray:
-        from fairseq_resynth.data.f0 import extract_f0
-
         method = self.settings["f0_method"]
         return recording.derive("f0", lambda wav: np.ravel(extract_f0(wav, method)))
 

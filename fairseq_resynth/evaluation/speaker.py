@@ -18,6 +18,7 @@ from fairseq_resynth.evaluation.metric import (
     package_version,
 )
 from fairseq_resynth.evaluation.pairing import read_folder
+from fairseq_resynth.evaluation.trials import Trials, read_trials
 from fairseq_resynth.interop.speaker_encoder import (
     MODULES,
     SpeakerEncoder,
@@ -37,7 +38,10 @@ def enrol_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]
     for name, path in collection.files.items():
         if name not in collection.speakers:
             raise ValueError(f"{path}: expected enrolment files in {folder}/SPEAKER/")
-        sums[collection.speakers[name]] += encoder.embed(Recording(path).wav)
+        try:
+            sums[collection.speakers[name]] += encoder.embed(Recording(path).wav)
+        except ValueError as error:
+            raise ValueError(f"--enrol: {path} cannot enrol its speaker: {error}") from error
     return dict(sums)
 
 
@@ -45,7 +49,8 @@ class Speaker(Metric):
     """Cosine similarity, and the EER of every utterance against every enrolled speaker.
 
     As in the paper's Section 4.2: each generated utterance is scored against each enrolled speaker;
-    its target's score is a target trial, the others are not. Speakers are enrolled by the mean
+    its target's score is a target trial, the others are not; `trials` limits this to a
+    list. Speakers are enrolled by the mean
     embedding of `enrol`'s files, else of the references, without the one that is being converted
     or resynthesised itself.
     """
@@ -60,9 +65,12 @@ class Speaker(Metric):
             predicts="same speaker or not: cosine with the enrolled target speaker and with the "
             "reference itself (the source voice, in conversion), and the equal error rate",
             needs=("reference",),
-            settings={"speaker_encoder": "resemblyzer", "enrol": None},
+            settings={"speaker_encoder": "resemblyzer", "enrol": None, "trials": None},
             judges_reference=True,
         )
+        self._enrolled: dict[str, np.ndarray] | None = None
+        self._trials: Trials | None = None
+        self._prepared = False
 
     def missing(self) -> str:
         """See `Metric`."""
@@ -76,6 +84,13 @@ class Speaker(Metric):
         encoder = self.settings["speaker_encoder"]
         module = MODULES[parse_encoder(encoder)[0]]
         return f"{encoder} ({module} {package_version(module)})"
+
+    def prepare(self) -> None:
+        """See `Metric`: loads the encoder, enrols the speakers of `enrol`, reads `trials`."""
+        encoder, folder = load_encoder(self.settings["speaker_encoder"]), self.settings["enrol"]
+        self._enrolled = enrol_folder(Path(folder), encoder) if folder else None
+        self._trials = read_trials(self.settings["trials"]) if self.settings["trials"] else None
+        self._prepared = True
 
     def measure(self, utterance: Utterance) -> dict[str, Any]:
         """See `Metric`; also both embeddings, which `finish` needs. Undefined without a voice."""
@@ -92,18 +107,17 @@ class Speaker(Metric):
         }
 
     def finish(self, rows: list[dict[str, Any]]) -> None:
-        """Scores each row against all enrolled speakers."""
+        """Scores each row against the enrolled speakers, all of them or those of its trials."""
         measured = [row for row in rows if "embedding" in row]
-        folder = self.settings["enrol"]
-        if folder:
-            sums = enrol_folder(Path(folder), load_encoder(self.settings["speaker_encoder"]))
-        else:
-            sums = _enrol_references(measured)
+        if not self._prepared:
+            self.prepare()
+        sums = _enrol_references(measured) if self._enrolled is None else self._enrolled
         for row in measured:
-            enrolled = sums if folder else _without(sums, row)
+            enrolled = _without(sums, row) if self._enrolled is None else sums
             scores = {who: _cosine(vector, row["embedding"]) for who, vector in enrolled.items()}
-            row["speaker_scores"] = scores
             row["speaker_similarity"] = scores.get(row["speaker"], float("nan"))
+            wanted = scores if self._trials is None else self._trials.get(row["name"], ())
+            row["speaker_scores"] = {who: scores[who] for who in scores if who in wanted}
 
     def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         """Returns `eer` over all trials, NaN with fewer than two enrolled speakers."""

@@ -110,6 +110,15 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         FileNotFoundError, ValueError: no evaluation there, or of another format.
     """
     folder = Path(folder)
+    try:
+        return _read(folder)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder} is a damaged evaluation ({type(error).__name__}: {error}). {_MADE_BY}"
+        ) from error
+
+
+def _read(folder: Path) -> Evaluation:
     facts = read_json(folder / "evaluation.json", _MADE_BY)
     if facts.get("format") != FORMAT:
         raise ValueError(
@@ -119,9 +128,13 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     for row in rows:
         for key in ("generated", "reference"):
             row[key] = os.path.normpath(folder / row[key])
+        _require(row, "system", "name", "reference_name", "speaker", "error", "problems")
+    summary = read_json(folder / "summary.json", _MADE_BY)
+    for row in rows:
+        _require(summary[row["system"]], "all", "speakers", "pairs")
     return Evaluation(
         rows,
-        read_json(folder / "summary.json", _MADE_BY),
+        summary,
         [Column(**column) for column in facts["columns"]],
         facts["metrics"],
         facts["missing"],
@@ -129,6 +142,12 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         read_json(folder / "details.json", _MADE_BY),
         facts["settings"],
     )
+
+
+def _require(found: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        if key not in found:
+            raise KeyError(key)
 
 
 def _renamed(label: str, folder: Path, taken: set[str]) -> str:
@@ -145,6 +164,9 @@ def join(folders: Sequence[str | Path]) -> Evaluation:
         FileNotFoundError: see `read_evaluation`.
     """
     joined = Evaluation([], {}, [], [])
+    places = [Path(folder).resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        raise ValueError("an evaluation is given twice; give each folder once")
     for folder in map(Path, folders):
         part, taken = read_evaluation(folder), set(joined.summary)
         names = {label: _renamed(label, folder, taken) for label in part.systems}

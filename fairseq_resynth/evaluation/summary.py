@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from fairseq_resynth.data.files import write_json, write_text
 from fairseq_resynth.evaluation.metric import Column, Metric
-from fairseq_resynth.evaluation.runner import Row
+from fairseq_resynth.evaluation.runner import REFERENCE, Row
 from fairseq_resynth.evaluation.statistics import bootstrap, mean_interval
 
 POOLED_RESAMPLES = 200  # an equal error rate sorts all trials anew each time
@@ -105,6 +106,32 @@ def summarise(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
         entry["pairs"] = {names: figures(part, metrics, False) for names, part in pairs.items()}
         summary[system] = entry
     return summary
+
+
+def comparison_note(rows: Sequence[Row]) -> str:
+    """Returns a warning where systems were measured on different utterances, else an empty string."""
+    good = [row for row in rows if not row["error"] and row["system"] != REFERENCE]
+    measured = {
+        system: {row["reference_name"] for row in own}
+        for system, own in _grouped(good, lambda row: row["system"]).items()
+    }
+    common = set.intersection(*measured.values()) if measured else set()
+    if all(names == common for names in measured.values()):
+        return ""
+    counts = ", ".join(f"{system} {len(names)}" for system, names in measured.items())
+    return (
+        f"The systems were measured on different utterances ({counts}; {len(common)} in common): their "
+        "means do not compare."
+    )
+
+
+def notes_by_kind(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Returns names by "system: note", a note without its own per cents: clipped, silent, resampled …"""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for kind in dict.fromkeys(re.sub(r"^[\d.]+ % ", "", note) for note in row["notes"]):
+            found.setdefault(f"{row['system']}: {kind}", []).append(row["name"])
+    return dict(sorted(found.items()))
 
 
 def without_nan(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Metrics of the units themselves, of the bits and of the time that they took."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from fairseq_resynth.data.files import file_hash
 from fairseq_resynth.evaluation.metric import Column, Metric, Recording, Utterance
 from fairseq_resynth.evaluation.text import edit_distance
+from fairseq_resynth.interop.hub import find_bundle
 
 ENCODERS = ("kmeans", "content_vqvae")  # weights in a bundle that make units
 
@@ -36,27 +36,46 @@ class Units(Metric):
         )
 
     def missing(self) -> str:
-        """See `Metric`: units need the encoder of a bundle."""
-        return "" if self.settings["bundle"] else "needs the unit encoder: give --bundle FOLDER"
+        """See `Metric`: units need the encoder of a bundle.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such bundle.
+        """
+        if not self.settings["bundle"]:
+            return "needs the unit encoder: give --bundle FOLDER"
+        from fairseq_resynth.bundle import load_bundle  # brings fairseq, which takes seconds
+
+        load_bundle(find_bundle(self.settings["bundle"]))
+        try:
+            loaded = self._bundle()
+        except (FileNotFoundError, ValueError) as error:
+            return f"the bundle's unit encoder cannot be loaded: {error}"
+        return (
+            ""
+            if loaded.encoder
+            else "the bundle makes no units: `resynth export --kmeans` adds that"
+        )
 
     def version(self) -> str:
         """See `Metric`; names the encoder's weights, so that another bundle is measured anew."""
         if not self.settings["bundle"]:
             return "1"
-        weights = [Path(self.settings["bundle"], f"{name}.safetensors") for name in ENCODERS]
+        folder = find_bundle(self.settings["bundle"])
+        weights = [folder / f"{name}.safetensors" for name in ENCODERS]
         hashes = [file_hash(path) for path in weights if path.is_file()]
         return f"1, units by the bundle's encoder {' '.join(hashes)}".strip()
 
+    def _bundle(self) -> Any:
+        return _load_bundle(self.settings["bundle"], self.settings["content_checkpoint"])
+
     def _units(self, recording: Recording) -> np.ndarray:
-        bundle = _load_bundle(self.settings["bundle"], self.settings["content_checkpoint"])
-        return recording.derive("units", bundle.encoder.encode)
+        return recording.derive("units", self._bundle().encoder.encode)
 
     def measure(self, utterance: Utterance) -> dict[str, Any]:
         """See `Metric`; also how often each code occurs in the generated speech."""
         reference, generated = self._units(utterance.reference), self._units(utterance.generated)
         errors = edit_distance(reference.tolist(), generated.tolist())
-        bundle = _load_bundle(self.settings["bundle"], self.settings["content_checkpoint"])
-        counts = np.bincount(generated, minlength=bundle.streams.num_units)
+        counts = np.bincount(generated, minlength=self._bundle().streams.num_units)
         rate = errors / len(reference) if len(reference) else float("nan")
         values = {"unit_error_rate": rate, "num_units": len(reference)}
         return {**values, "unit_counts": counts.tolist()}

@@ -245,15 +245,19 @@ def test_every_setting_is_part_of_the_cache_key(wavs):
 
     path = wavs / "ann/one.wav"
     job, hashes = Job("s", Pair("a", path, "a", path)), {path: "hash"}
+
+    def key(metric, job, hashes):
+        return _key([metric.name, metric.version(), metric.settings], job, hashes)
+
     keys = {
-        _key(make_metrics("wer", settings)[0], job, hashes)
+        key(make_metrics("wer", settings)[0], job, hashes)
         for settings in ({}, {"language": "en"}, {"language": "de"}, {"recogniser": "whisper:x"})
     }
     assert len(keys) == 4
     (metric,) = make_metrics("level", {})
     spoken = Job("s", job.pair, "words")
-    assert _key(metric, job, hashes) != _key(metric, spoken, hashes)
-    assert _key(metric, job, hashes) != _key(metric, job, {path: "other"})
+    assert key(metric, job, hashes) != key(metric, spoken, hashes)
+    assert key(metric, job, hashes) != key(metric, job, {path: "other"})
 
 
 def test_interrupted_workers_stop_and_the_same_command_continues(wavs, tmp_path):

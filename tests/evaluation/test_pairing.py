@@ -8,9 +8,8 @@ from fairseq_resynth.evaluation.pairing import (
     pair_files,
     read_collection,
     read_folder,
-    read_transcripts,
-    transcript_of,
 )
+from fairseq_resynth.evaluation.transcripts import read_transcripts, transcript_of
 
 
 def collection(*names, speakers=None):

@@ -177,3 +177,9 @@ def test_numbers_are_shown_in_per_cent():
     column = Column("wer", "WER %", digits=1, scale=100)
     assert number(0.1234, column) == "12.3"
     assert number(math.nan, column) == number(None, column) == "–"
+
+
+def test_ticks_within_a_decade():
+    plot = plots.scatter_plot({"a": (2400, 1.0), "b": (11000, 2.0)}, "bits", "PESQ")
+    assert all(f">{tick}<" in plot for tick in ("2,000", "5,000", "10,000", "20,000"))
+    assert ">1,000<" not in plot and ">50,000<" not in plot
