@@ -129,8 +129,10 @@ def load_recogniser(text: str, language: str | None = None) -> Recogniser:
         ValueError: see `parse_recogniser`; or the model cannot be loaded.
     """
     kind, model = parse_recogniser(text)
-    if language and kind != "whisper":
-        raise ValueError(f"--language {language}: only whisper takes one, --recogniser is {text}")
+    if kind == "pocketsphinx" and language not in (None, "en"):
+        raise ValueError(
+            f"--language {language}: pocketsphinx knows English only; use whisper:NAME"
+        )
     if Path(model).is_absolute() and not Path(model).is_dir():  # else it may be a name on the hub
         raise ValueError(f"--recogniser {text}: the folder {model} does not exist")
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from fairseq_resynth.evaluation.eer import equal_error_rate
 from fairseq_resynth.evaluation.metric import (
@@ -35,7 +36,7 @@ def enrol_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]
     """
     collection = read_folder(folder)
     sums: dict[str, Any] = defaultdict(float)
-    for name, path in collection.files.items():
+    for name, path in tqdm(collection.files.items(), unit="file", desc="enrol", disable=None):
         if name not in collection.speakers:
             raise ValueError(f"{path}: expected enrolment files in {folder}/SPEAKER/")
         try:

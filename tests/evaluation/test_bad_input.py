@@ -43,7 +43,7 @@ def refusal(folders, capsys, *more, **rest) -> str:
     "more,metrics,message",
     [
         ((), ",", "no metric is named; there are f0"),
-        (("--language", "en"), "wer", "only whisper takes one"),
+        (("--language", "fr"), "wer", "pocketsphinx knows English only"),
         (("--f0-method", "praat"), "f0", "--f0-method: F0 method 'praat' is unknown"),
         (("--recogniser", "ctc:{}/none"), "wer", "none does not exist"),
         (("--speaker-encoder", "onnx:{}/none"), "speaker", "none does not exist"),
