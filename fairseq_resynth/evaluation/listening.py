@@ -164,7 +164,8 @@ def _page(key: Mapping[str, Any], options: TestOptions) -> str:
     data = json.dumps(shown).replace("</", "<\\/")
     body = (
         f"<main><h1>{html.escape(options.title)}</h1>"
-        f'<p id="instructions">{instructions} Use headphones in a quiet room, and hear each recording to its end.</p>'
+        f'<p id="instructions">{instructions} Use headphones in a quiet room, and hear '
+        "each recording to its end.</p>"
         '<p><label>Your name or number <input id="listener" autocomplete="off"></label></p>'
         '<p id="progress" aria-live="polite"></p><div id="trial"></div>'
         '<p><button id="next" type="button" disabled>Next (Enter)</button></p>'
