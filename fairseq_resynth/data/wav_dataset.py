@@ -35,6 +35,7 @@ class WavDataset(UtteranceDataset):
             raise ValueError(
                 f"--segment-size is {segment_size} samples, expected a multiple of {stride}."
             )
+        self.split = split
         self.segment_size, self.stride, self.moving = segment_size, stride, moving
         self.manifest = read_manifest(Path(data) / f"{split}.tsv")
         self.audio = open_audio(data, split, self.manifest)
@@ -57,7 +58,8 @@ class WavDataset(UtteranceDataset):
         """Batches crops, padded with silence to a whole number of units.
 
         Returns:
-            {"id": (B,), "net_input": {"wav": (B, 1, T)}, "target": (B, 1, T)}; empty for no items.
+            {"id": (B,), "split": its name, "net_input": {"wav": (B, 1, T)}, "target": (B, 1, T)}; empty for
+            no items.
         """
         if not items:
             return {}
@@ -65,4 +67,4 @@ class WavDataset(UtteranceDataset):
         wav = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
         wav = torch.nn.functional.pad(wav, (0, -wav.size(1) % self.stride))[:, None]
         ids = torch.tensor([item["id"] for item in items])
-        return {"id": ids, "net_input": {"wav": wav}, "target": wav}
+        return {"id": ids, "split": self.split, "net_input": {"wav": wav}, "target": wav}
