@@ -29,6 +29,10 @@ class ChunkDecoder:
         chunk_units: units decoded at once, beside their context; rounded up to whole F0 codes.
         style: name, for a model with styles.
 
+    Raises:
+        ValueError: a chunk without units. The context is the generator's own and cannot be chosen: with less,
+            the samples would not be those of decoding at once.
+
     Attributes:
         context: units kept on either side of a chunk.
     """
@@ -40,6 +44,8 @@ class ChunkDecoder:
         chunk_units: int = 50,
         style: str | None = None,
     ):
+        if chunk_units < 1:
+            raise ValueError(f"chunk_units is {chunk_units}, expected 1 unit or more.")
         self._decoder, self._speaker, self._style = decoder, speaker, style
         streams = self._streams = decoder.streams
         pitch_hop = _pitch_hop(streams)
@@ -49,7 +55,7 @@ class ChunkDecoder:
         generator = decoder.generator.generator
         context = -(-generator.context_frames * generator.hop // streams.unit_hop)
         self.context = self._whole_spans(context)
-        self._chunk = self._whole_spans(max(1, chunk_units))
+        self._chunk = self._whole_spans(chunk_units)
         self._units = np.zeros(0, np.int64)
         self._pitch = np.zeros(0, np.int64)
         if streams.f0_channels:

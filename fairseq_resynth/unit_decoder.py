@@ -12,7 +12,7 @@ from fairseq_resynth.chunked_synthesis import decode_in_chunks
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.modules.duration_predictor import expand_counts
-from fairseq_resynth.modules.inference import InferenceGenerator, has_fast_bfloat16
+from fairseq_resynth.modules.inference import InferenceGenerator, slow_bfloat16
 from fairseq_resynth.modules.pulses import SourceClock
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 from fairseq_resynth.voices import Speaker, speaker_indices, speaker_vectors, style_indices
@@ -60,10 +60,9 @@ class UnitDecoder:
         self.device = torch.device(device)
         generator.eval().to(self.device)
         generator.generator.remove_weight_norm()
-        if precision == "bfloat16" and not has_fast_bfloat16(self.device):
-            logging.getLogger(__name__).warning(
-                "this processor computes bfloat16 no faster than float32: leave --precision out."
-            )
+        obstacle = slow_bfloat16(self.device) if precision == "bfloat16" else None
+        if obstacle:
+            logging.getLogger(__name__).warning(f"{obstacle}: leave --precision out.")
         # The embeddings are shared; the caller's waveform generator stays as it was trained.
         self.generator = copy.copy(generator)
         self.generator._modules = dict(generator._modules)

@@ -10,6 +10,7 @@ from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.models.architectures import build_vocoder
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
 from fairseq_resynth.models.unit_vocos import UnitVocosConfig
+from fairseq_resynth.modules import inference
 from fairseq_resynth.synthesis import write_wavs
 from fairseq_resynth.synthesis_jobs import Job
 from fairseq_resynth.unit_decoder import EncodedSpeech, UnitDecoder
@@ -77,6 +78,13 @@ def test_too_little_context_would_show():
     assert np.abs(np.concatenate(list(pieces)) - whole).max() > 1e-4
 
 
+@pytest.mark.parametrize("chunk", [0, -4])
+def test_a_chunk_has_units(chunk):
+    decoder, _ = make("hifigan")
+    with pytest.raises(ValueError, match=f"chunk_units is {chunk}, expected 1 unit or more"):
+        list(decode_in_chunks(decoder, utterance(9), chunk))
+
+
 def test_a_long_utterance_is_written_in_pieces(tmp_path, monkeypatch):
     decoder, _ = make("vocos")
     jobs = [Job("long", utterance(4000)), Job("short", utterance(30))]
@@ -112,6 +120,23 @@ def test_inference_leaves_the_model_and_its_output_as_they_are(kind):
         plain = model(*inputs, torch.tensor([1]))[0, 0].numpy()
         np.testing.assert_allclose(wav, plain, atol=1e-5, rtol=0)
     assert list(model.state_dict()) == names
+
+
+@torch.no_grad()
+def test_tiles_of_the_late_stages_equal_the_whole(monkeypatch):
+    monkeypatch.setattr(inference, "TILE_VALUES", 2000)  # 125 positions of 16 channels
+    decoder, model = make("hifigan")
+    batch = [utterance(units) for units in (40, 13)]
+    inputs = [torch.as_tensor(row)[None] for row in (batch[0].units, batch[0].f0_codes)]
+    plain = model(*inputs, torch.tensor([1]))[0, 0].numpy()
+    blocks = [m for m in decoder.generator.modules() if isinstance(m, inference.TiledResBlocks)]
+    assert [stage.positions for stage in blocks] == [125, 250, 500, 1000, 2000]
+    wavs = decoder.decode_all(batch, batch_seconds=1000)
+    np.testing.assert_allclose(wavs[0], plain, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(wavs[1], decoder.decode_all(batch[1:])[0], atol=1e-5, rtol=0)
+    for block in (block for stage in blocks for block in stage.blocks):
+        block.reach //= 2
+    assert np.abs(decoder.decode_all(batch[:1])[0] - plain).max() > 1e-4  # too little context shows
 
 
 @pytest.mark.parametrize("kind", ["hifigan", "vocos"])

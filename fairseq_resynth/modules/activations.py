@@ -28,17 +28,18 @@ class Snake(nn.Module):
         return (wide + (alpha * wide).sin().square() / alpha).to(x.dtype)
 
 
-def make_activation(name: str, channels: int, slope: float) -> nn.Module:
+def make_activation(name: str, channels: int, slope: float, in_place: bool = False) -> nn.Module:
     """Builds an activation.
 
     Args:
         name: of `ACTIVATIONS`.
         channels: of its input.
         slope: of the leaky ReLU below 0.
+        in_place: whether a leaky ReLU may overwrite its input.
 
     Raises:
         ValueError: another name.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"--activation is {name!r}, expected {' or '.join(ACTIVATIONS)}.")
-    return Snake(channels) if name == "snake" else nn.LeakyReLU(slope)
+    return Snake(channels) if name == "snake" else nn.LeakyReLU(slope, in_place)

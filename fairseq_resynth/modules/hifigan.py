@@ -25,6 +25,9 @@ class ResBlock(nn.Module):
         kernel_size: odd kernel size of all six convolutions.
         dilations: dilation of each first convolution; the second of each pair has none.
         activation: before each convolution, see `modules.activations`.
+
+    Attributes:
+        reach: positions on either side that an output looks at.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class ResBlock(nn.Module):
 
         self.dilated = nn.ModuleList([conv(dilation) for dilation in dilations])
         self.plain = nn.ModuleList([conv(1) for _ in dilations])
+        self.reach = sum(map(_reach, [*self.dilated, *self.plain]))
+        # In place where nothing else needs the tensor: those of the late stages are larger than the cache.
         activations = [
-            make_activation(activation, channels, LEAKY_RELU_SLOPE)
-            for _ in range(2 * len(dilations))
+            make_activation(activation, channels, LEAKY_RELU_SLOPE, in_place=index % 2 == 1)
+            for index in range(2 * len(dilations))
         ]
         self.activations = nn.ModuleList(activations)
 
@@ -54,9 +59,16 @@ class ResBlock(nn.Module):
         for index, (dilated, plain) in enumerate(zip(self.dilated, self.plain, strict=True)):
             before, between = self.activations[2 * index], self.activations[2 * index + 1]
             residual = _masked(dilated(before(x)), mask)
-            residual = _masked(plain(between(residual)), mask)
-            x = x + residual
+            x = _masked(plain(between(residual)), mask).add_(x)
         return x
+
+
+class ResBlocks(nn.ModuleList):
+    """A stage's residual blocks, side by side."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (B, C, L) to the mean (B, C, L) of the blocks; `mask` as `ResBlock.forward`."""
+        return sum(block(x, mask) for block in self) / len(self)
 
 
 class HifiganGenerator(nn.Module):
@@ -115,7 +127,7 @@ class HifiganGenerator(nn.Module):
             channels //= 2
             blocks = zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True)
             self.resblocks.append(
-                nn.ModuleList([ResBlock(channels, k, d, activation) for k, d in blocks])
+                ResBlocks([ResBlock(channels, k, d, activation) for k, d in blocks])
             )
         # The published generator leaves the slope of the last activation at torch's default.
         self.activations.append(make_activation(activation, channels, 0.01))
@@ -128,7 +140,7 @@ class HifiganGenerator(nn.Module):
         """
         reach = _reach(self.conv_post)
         for upsample, blocks in zip(self.upsamples[::-1], self.resblocks[::-1], strict=True):
-            reach += max(sum(map(_reach, [*block.dilated, *block.plain])) for block in blocks)
+            reach += max(block.reach for block in blocks)
             reach = -(-(reach + upsample.kernel_size[0] - 1) // upsample.stride[0])
         return reach + _reach(self.conv_pre)
 
@@ -156,7 +168,7 @@ class HifiganGenerator(nn.Module):
             if mask is not None:
                 mask = mask.repeat_interleave(rate, dim=-1)
             x = _masked(upsample(activation(x)), mask)
-            x = sum(block(x, mask) for block in blocks) / len(blocks)
+            x = blocks(x, mask)
         return _masked(torch.tanh(self.conv_post(last(x))), mask)
 
     def remove_weight_norm(self) -> None:
