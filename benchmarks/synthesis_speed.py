@@ -1,12 +1,14 @@
 """Real-time factor of synthesis on one thread, beside the floor that the processor's matrix rate sets.
 
-    python benchmarks/synthesis_speed.py [--seconds 8] [--repeats 3] [--models V1 vocos vocos_small] [--json]
+    python benchmarks/synthesis_speed.py [--seconds 8] [--repeats 3] [--models V1 vocos vocos_small]
+        [--precision float32 bfloat16] [--json]
 
 Every model has 100 units of 320 samples, 20 pitch codes of 1280 and 100 speakers, as in the paper, and
 random weights, which time does not depend on. `layers as trained` is the module that fairseq-train trains
 (weight norm folded), `resynth` what `resynth synthesize` and `Resynthesizer` run. The floor is the
 generator's arithmetic over the rate of a 1024 x 1024 matrix product, measured between the runs, since other
-work on the machine slows both. Processor seconds are counted, the fastest of the repeats.
+work on the machine slows both. Processor seconds are counted, the fastest of the repeats; `smallest` and
+`largest` are `resynth / floor` within one repeat.
 """
 
 import argparse
@@ -16,7 +18,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -63,50 +66,56 @@ def speech(duration: float) -> EncodedSpeech:
     return EncodedSpeech(rng.integers(100, size=units), codes, "speaker7")
 
 
-def measure(name: str, duration: float, repeats: int) -> list[dict[str, float | str]]:
+def in_turns(
+    runs: dict[str, Callable[[], object]], dtype: torch.dtype, repeats: int
+) -> tuple[list[float], dict[str, list[float]]]:
+    """Returns the matrix rate and the seconds of each run, at every repeat after one that warms up."""
+    rates, times = [], {key: [] for key in runs}
+    for _ in range(repeats + 1):
+        rates.append(matrix_rate(dtype))
+        for key, run in runs.items():
+            times[key].append(seconds(run))
+    return rates[1:], {key: values[1:] for key, values in times.items()}
+
+
+def measure(
+    name: str, duration: float, repeats: int, precisions: list[str]
+) -> Iterator[dict[str, float | str]]:
     """Measures one model as trained and as `resynth` runs it, in turns with the matrix rate."""
     model = build_vocoder(MODELS[name](), STREAMS)
-    decoders = {key: UnitDecoder(model, STREAMS, precision=key) for key in PRECISIONS}
+    decoders = {key: UnitDecoder(model, STREAMS, precision=key) for key in precisions}
     said = speech(duration)
     inputs = [torch.as_tensor(row)[None] for row in (said.units, said.f0_codes)]
     inputs.append(torch.tensor([7]))
 
-    def as_trained(precision: str) -> Callable[[], object]:
-        def run() -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                model(*inputs)
-
-        return run
-
-    rows = []
-    with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
+    def as_trained(precision: str) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             model(*inputs)
-        for precision, dtype in PRECISIONS.items():
-            decoder = decoders[precision]
-            runs = {
-                "layers as trained": as_trained(precision),
-                "resynth": lambda decoder=decoder: decoder.decode_all([said]),
-            }
-            rate, best = 0.0, dict.fromkeys(runs, float("inf"))
-            for _ in range(repeats + 1):  # the first warms up, and cannot be the fastest
-                rate = max(rate, matrix_rate(dtype))
-                best = {key: min(best[key], seconds(run)) for key, run in runs.items()}
-            floor = counter.get_total_flops() / duration / rate
-            rows.append(
-                {
-                    "model": name,
-                    "parameters_m": sum(p.numel() for p in model.parameters()) / 1e6,
-                    "precision": precision,
-                    "gflop_a_second": counter.get_total_flops() / duration / 1e9,
-                    "gflops_of_matrix_product": rate / 1e9,
-                    "floor": floor,
-                    **{f"rtf {key}": value / duration for key, value in best.items()},
-                    "resynth / floor": best["resynth"] / duration / floor,
-                    "first_chunk_ms": first_chunk(decoder) * 1e3,
-                }
-            )
-    return rows
+
+    with FlopCounterMode(display=False) as counter:
+        model(*inputs)
+    flops = counter.get_total_flops()
+    for precision, decoder in decoders.items():
+        runs = {
+            "layers as trained": partial(as_trained, precision),
+            "resynth": partial(decoder.decode_all, [said]),
+        }
+        rates, times = in_turns(runs, PRECISIONS[precision], repeats)
+        pairs = zip(times["resynth"], rates, strict=True)
+        over_floor = [took * rate / flops for took, rate in pairs]
+        yield {
+            "model": name,
+            "parameters_m": sum(p.numel() for p in model.parameters()) / 1e6,
+            "precision": precision,
+            "gflop_a_second": flops / duration / 1e9,
+            "gflops_of_matrix_product": max(rates) / 1e9,
+            "floor": flops / duration / max(rates),
+            **{f"rtf {key}": min(values) / duration for key, values in times.items()},
+            "resynth / floor": min(times["resynth"]) * max(rates) / flops,
+            "smallest": min(over_floor),
+            "largest": max(over_floor),
+            "first_chunk_ms": first_chunk(decoder) * 1e3,
+        }
 
 
 def first_chunk(decoder: UnitDecoder, chunk_units: int = 16) -> float:
@@ -129,14 +138,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of speech (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    precisions = {"choices": PRECISIONS, "default": list(PRECISIONS)}
+    parser.add_argument("--precision", nargs="+", **precisions)
     parser.add_argument("--json", action="store_true", help="print a JSON line a row")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for number, name in enumerate(args.models):
-        rows = measure(name, args.seconds, args.repeats)
-        if not number and not args.json:
-            print(" | ".join(rows[0]))
-        for row in rows:
+    torch.set_grad_enabled(False)
+    heading = not args.json
+    for name in args.models:
+        for row in measure(name, args.seconds, args.repeats, args.precision):
+            if heading:
+                print(" | ".join(row))
+            heading = False
             cells = [value if isinstance(value, str) else f"{value:.4g}" for value in row.values()]
             print(json.dumps(row) if args.json else " | ".join(cells), flush=True)
 

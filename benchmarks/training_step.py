@@ -1,12 +1,14 @@
-"""Our GAN step against a plain loop on the same nets and batches: steps a second, and the losses of both.
+"""Our GAN step against a plain loop on the same nets and batches: steps a second, and the losses of each.
 
-    python benchmarks/training_step.py [--batch-size 2] [--steps 3] [--precision float32 bfloat16] [--json]
+    python benchmarks/training_step.py [--batch-size 2] [--steps 3] [--precision float32 bfloat16]
+        [--arms alternate simultaneous compiled] [--json]
 
-`plain` is the published order of steps with two torch AdamW, nothing frozen and every graph kept; `ours` is
-fairseq-train's own step (its trainer, --optimizer adam, the discriminators inside the criterion); further
-options go to it. Both have the paper's generator and discriminators, the same weights to start from and the
-same random batches, and take turns, one step each, on one thread. Times are processor seconds, the median of
-the steps after the first.
+`plain` is the published order of steps with two torch AdamW, nothing frozen and every graph kept; an arm is
+fairseq-train's own step (its trainer, --optimizer adam, the discriminators inside the criterion) with
+--gan-update alternate or simultaneous, or with --compile; further options go to all of them. Each has the
+paper's generator and discriminators, the same weights to start from and the same random batches, and they
+take turns, one step each, on one thread. Times are processor seconds, the median of the steps after the
+first; a ratio is the median over the steps, with the smallest and the largest.
 """
 
 import argparse
@@ -34,6 +36,12 @@ import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 from fairseq_resynth.modules import losses
 
 UNITS, CODES, SPEAKERS, SEGMENT = 100, 20, 10, 8960
+ARMS = {
+    "alternate": [],
+    "simultaneous": ["--gan-update", "simultaneous"],
+    "compiled": ["--compile"],
+    "simultaneous_compiled": ["--gan-update", "simultaneous", "--compile"],
+}
 PLUGIN = Path(fairseq_resynth.tasks.__file__).parents[1]
 
 
@@ -118,55 +126,82 @@ def plain_step(model, discriminators, log_mel, precision: str) -> Callable[[dict
     return step
 
 
-def measure(precision: str, size: int, steps: int, extra: list[str]) -> dict[str, Any]:
-    """Runs both loops in turns and returns their rates, ratio and largest difference of the loss."""
+def run_in_turns(
+    precision: str, size: int, steps: int, arms: list[str], extra: list[str]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Steps the plain loop and every arm in turns; returns the seconds and the losses of each."""
     with tempfile.TemporaryDirectory() as folder:
         write_description(Path(folder))
-        trainer = build_trainer(Path(folder), precision, extra)
-        criterion = trainer.criterion
-        nets = copy.deepcopy((trainer.model, criterion.discriminators))
-        plain = plain_step(*nets, criterion.log_mel, precision)
-        arms = {"plain": plain, "ours": lambda sample: trainer.train_step([sample])["loss"]}
-        times: dict[str, list[float]] = {name: [] for name in arms}
-        found: dict[str, list[float]] = {name: [] for name in arms}
+        trainers = {
+            name: build_trainer(Path(folder), precision, [*ARMS[name], *extra]) for name in arms
+        }
+        first = trainers[arms[0]]
+        nets = copy.deepcopy((first.model, first.criterion.discriminators))
+        run = {"plain": plain_step(*nets, first.criterion.log_mel, precision)}
+        for name, trainer in trainers.items():
+            run[name] = lambda sample, trainer=trainer: trainer.train_step([sample])["loss"]
+        times: dict[str, list[float]] = {name: [] for name in run}
+        found: dict[str, list[float]] = {name: [] for name in run}
         for number in range(steps + 1):
             sample = batch(size, number)
-            for name, step in arms.items():
+            for name, step in run.items():
                 start = time.process_time()
                 found[name].append(float(step(sample)))
                 times[name].append(time.process_time() - start)
-    seconds = {name: statistics.median(values[1:]) for name, values in times.items()}
-    pairs = zip(found["plain"], found["ours"], strict=True)
-    return {
-        "precision": precision,
-        "batch_size": size,
-        **{f"{name}_seconds_a_step": value for name, value in seconds.items()},
-        "ours / plain": seconds["plain"] / seconds["ours"],
-        "largest_loss_difference": max(abs(one / other - 1) for one, other in pairs),
-        "steps": steps + 1,
-    }
+    return times, found
+
+
+def measure(
+    precision: str, size: int, steps: int, arms: list[str], extra: list[str]
+) -> list[dict[str, Any]]:
+    """Returns a row an arm: its seconds, its ratio to the plain loop, the largest difference of the loss."""
+    times, found = run_in_turns(precision, size, steps, arms, extra)
+    rows = []
+    for name in arms:
+        pairs = zip(times["plain"][1:], times[name][1:], strict=True)
+        ratios = sorted(plain / ours for plain, ours in pairs)
+        losses_of_both = zip(found["plain"], found[name], strict=True)
+        rows.append(
+            {
+                "precision": precision,
+                "batch_size": size,
+                "arm": name,
+                "plain_seconds_a_step": statistics.median(times["plain"][1:]),
+                "seconds_a_step": statistics.median(times[name][1:]),
+                "first_step_seconds": times[name][0],
+                "arm / plain": statistics.median(ratios),
+                "smallest": ratios[0],
+                "largest": ratios[-1],
+                "largest_loss_difference": max(
+                    abs(one / other - 1) for one, other in losses_of_both
+                ),
+                "steps": steps + 1,
+            }
+        )
+    return rows
 
 
 def main() -> None:
-    """Prints a line a precision."""
+    """Prints a line an arm and precision."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="beside a first that warms up")
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["alternate", "simultaneous"])
     parser.add_argument("--json", action="store_true")
     args, extra = parser.parse_known_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     for precision in args.precision:
-        row = measure(precision, args.batch_size, args.steps, extra)
-        cells = [
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in row.items()
-        ]
-        print(json.dumps(row) if args.json else ", ".join(cells), flush=True)
+        for row in measure(precision, args.batch_size, args.steps, args.arms, extra):
+            cells = [
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in row.items()
+            ]
+            print(json.dumps(row) if args.json else ", ".join(cells), flush=True)
 
 
 if __name__ == "__main__":
