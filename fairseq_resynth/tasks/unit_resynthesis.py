@@ -10,6 +10,8 @@ from fairseq.tasks import FairseqTask, register_task
 from fairseq_resynth.data.streams import Streams, read_streams
 from fairseq_resynth.data.unit_dataset import UnitDataset
 from fairseq_resynth.modules.discriminators import freeze
+from fairseq_resynth.tasks.capabilities import check_capabilities, training_device
+from fairseq_resynth.tasks.compilation import compile_once, uncompiled
 from fairseq_resynth.tasks.gan_step import autocast, gan_step, refuse_settings
 from fairseq_resynth.tasks.unit_resynthesis_config import UnitResynthesisConfig
 from fairseq_resynth.tasks.validation_log import ValidationLog
@@ -51,6 +53,7 @@ class UnitResynthesisTask(FairseqTask):
             refuse_best_metric(
                 cfg.best_checkpoint_metric, cfg.maximize_best_checkpoint_metric, cfg.eval_audio
             )
+            check_capabilities(training_device(cfg.cpu), cfg.autocast, cfg.compile)
         return cls(cfg)
 
     @property
@@ -115,6 +118,8 @@ class UnitResynthesisTask(FairseqTask):
         model.set_num_updates(update_num)
         self._validation_log.num_updates = update_num + 1
         self._criterion = criterion
+        if self.cfg.compile:
+            compile_once(model.unit_generator.generator, criterion.discriminators)
         settings = (self.cfg.autocast, ignore_grad, self.cfg.gan_update)
         return gan_step(sample, model, criterion, optimizer, update_num, *settings)
 
@@ -126,7 +131,8 @@ class UnitResynthesisTask(FairseqTask):
     def valid_step(self, sample, model, criterion):
         """Returns the mel L1 distance on whole utterances; measures and shows those of --eval-audio."""
         model.eval()
-        with torch.no_grad(), autocast(sample["target"].device, self.cfg.autocast):
+        device = sample["target"].device
+        with torch.no_grad(), uncompiled(), autocast(device, self.cfg.autocast):
             result = criterion(model, sample)
             if self.cfg.eval_audio:
                 dataset = self.datasets[sample["split"]]

@@ -65,6 +65,13 @@ class UnitResynthesisConfig(FairseqDataclass):
             "simultaneous: one pass of theirs serves both steps"
         },
     )
+    compile: bool = field(
+        default=False,
+        metadata={
+            "help": "train the networks compiled (torch.compile, one size of crop and batch): equal but for "
+            "rounding, and worth its minutes of compiling in a long training"
+        },
+    )
     eval_audio: int = field(
         default=5,
         metadata={
@@ -80,6 +87,7 @@ class UnitResynthesisConfig(FairseqDataclass):
         },
     )
     seed: int = II("common.seed")
+    cpu: bool = II("common.cpu")
     results_path: Optional[str] = II("common_eval.results_path")
     tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
     update_freq: List[int] = II("optimization.update_freq")
