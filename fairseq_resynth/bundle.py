@@ -27,7 +27,7 @@ from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.model_card import model_card
 from fairseq_resynth.models.architectures import arch_of, build_vocoder, config_class
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
-from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig
+from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig, with_duration_condition
 from fairseq_resynth.modules.content_vqvae import ContentVqvae
 from fairseq_resynth.modules.f0_vqvae import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
@@ -183,10 +183,12 @@ def load_bundle(folder: str | Path) -> Bundle:
     streams = model = generator = f0_vqvae = f0_model = content_vqvae = None
     if config["model"]:
         streams = Streams.from_dict(config["streams"])
-        model = config_class(config["arch"])(**config["model"])
+        path = folder / "generator.safetensors"
+        sizes = with_duration_condition(config["model"], _weight_names(path))
+        model = config_class(config["arch"])(**sizes)
         generator = build_vocoder(model, streams)
         generator.generator.remove_weight_norm()
-        _load_weights(folder / "generator.safetensors", generator)
+        _load_weights(path, generator)
     if config["f0_vqvae"]:
         f0_model = F0VqvaeConfig(**config["f0_vqvae"])
         f0_vqvae = build_f0_vqvae(f0_model)
@@ -219,6 +221,16 @@ def load_f0_quantizer(path: str | Path) -> F0Vqvae:
     if f0_vqvae is None:
         raise ValueError(f"the bundle {path} has no F0 quantiser.")
     return f0_vqvae
+
+
+def _weight_names(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing from the bundle.")
+    try:
+        with safetensors.safe_open(path, "pt") as weights:
+            return list(weights.keys())
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} does not fit the bundle's config.json: {error}") from error
 
 
 def _load_weights(path: Path, module: nn.Module) -> None:

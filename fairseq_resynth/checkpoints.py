@@ -10,7 +10,7 @@ import torch
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.models.architectures import ARCHITECTURES, build_vocoder, config_class
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
-from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig
+from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig, with_duration_condition
 from fairseq_resynth.modules.f0_vqvae import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
@@ -88,6 +88,7 @@ def load_unit_generator(
     path = Path(path)
     state = read_checkpoint(path)
     config = model_config(state, path, *ARCHITECTURES)
+    config = with_duration_condition(config, state["model"])
     cfg = fill_config(config_class(config["_name"]), config)
     streams = Streams.from_dict(state["task_state"]["streams"])
     generator = build_vocoder(cfg, streams)

@@ -27,20 +27,26 @@ class Controls:
     Attributes:
         pitch: `shift=+3st`, `scale=1.2`, `flatten` or `from=OTHER.wav`; None: as it is.
         rate: of speaking, 0.25 to 4.
-        durations: `predicted` by the model, or `from=OTHER.wav`, a recording of the same words; None: as
-            they are.
+        durations: `predicted` by the model as the target speaks, or `from=OTHER.wav`, a recording of the
+            same words; None: as they are.
         style: name of a speaking style; None for a model without.
+        duration_speaker: a speaker of the model whose durations are predicted instead of the target's.
     """
 
     pitch: str | None = None
     rate: float = 1.0
     durations: str | None = None
     style: str | None = None
+    duration_speaker: str | None = None
 
     def __post_init__(self) -> None:
         prosody.check_rate(self.rate)
         if self.pitch is not None:
             prosody.parse_pitch(self.pitch)
+        if self.duration_speaker is not None and self.durations not in (None, "predicted"):
+            raise ValueError(
+                f"--duration-speaker and --durations {self.durations} both say how long: give one of the two"
+            )
         if self.durations is None:
             return
         if self.durations != "predicted" and not self.durations.startswith("from="):
@@ -49,6 +55,11 @@ class Controls:
             )
         if self.durations != "predicted" and self.rate != 1:
             raise ValueError("--rate and --durations from=… both say how long: give one of the two")
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the model says how long each unit lasts."""
+        return self.durations == "predicted" or self.duration_speaker is not None
 
 
 @dataclass(frozen=True)
@@ -91,11 +102,11 @@ def convert(
             stream that a control needs.
     """
     controls = controls or Controls()
-    _check_streams(system, controls)
-    voice = _voice(system, target, source)
+    check_streams(system, controls)
+    voice = choose_voice(system, target, source)
     units = system.units(wav)
-    positions = _positions(system, units, controls)
-    f0, notes, pitch = None, [], {}
+    positions = _positions(system, units, controls, voice)
+    f0, notes, pitch = None, _duration_notes(system, controls), {}
     if system.pitch.exists:
         f0 = system.pitch.extract(wav)
         own = system.pitch.entry(f0, source)
@@ -121,18 +132,41 @@ def convert(
     return Converted(system.decoder.decode_all([speech])[0], speech, f0, voice, tuple(notes))
 
 
-def _check_streams(system: Resynthesizer, controls: Controls) -> None:
+def check_streams(system: Resynthesizer, controls: Controls) -> None:
+    """Refuses controls of a stream that the model has not, with a ValueError."""
     if controls.pitch is not None and not system.pitch.exists:
         raise ValueError("--pitch needs a model with a pitch stream, and this bundle has none.")
     if controls.style is not None and not system.streams.styles:
         raise ValueError("--style needs a model with styles, and this bundle has none.")
-    if controls.durations == "predicted" and system.bundle.generator.duration_predictor is None:
+    generator = system.bundle.generator
+    if controls.predicts and generator.duration_predictor is None:
         raise ValueError(
             "--durations predicted needs a model trained with --duration-predictor, and this bundle has none."
         )
+    if controls.duration_speaker is None:
+        return
+    system.streams.speaker_index(controls.duration_speaker)
+    if not generator.durations_need_speaker:
+        raise ValueError(
+            "--duration-speaker needs a model whose predicted durations depend on the speaker, and this "
+            "bundle's do not: train with --duration-predictor --duration-condition speaker."
+        )
 
 
-def _voice(system: Resynthesizer, target: Target | None, source: str | None) -> Voice:
+def _duration_notes(system: Resynthesizer, controls: Controls) -> list[str]:
+    if not controls.predicts or system.bundle.generator.durations_need_speaker:
+        return []
+    if len(system.streams.speakers) < 2 and not system.streams.speaker_dim:
+        return []
+    return ["the predicted durations are the same for every speaker of this model"]
+
+
+def choose_voice(system: Resynthesizer, target: Target | None, source: str | None) -> Voice:
+    """Returns the voice to speak with: the target, else the source, else the model's only one.
+
+    Raises:
+        FileNotFoundError, ValueError: none of these; see `references.find_voice`.
+    """
     if isinstance(target, Voice):
         return target
     if target is None and source is None:
@@ -165,10 +199,13 @@ def _melody(
     return prosody.move_f0(borrowed, others, entry)
 
 
-def _positions(system: Resynthesizer, units: np.ndarray, controls: Controls) -> np.ndarray | None:
+def _positions(
+    system: Resynthesizer, units: np.ndarray, controls: Controls, voice: Voice
+) -> np.ndarray | None:
     """Returns where in the units each unit to speak lies, None for the same rhythm."""
-    if controls.durations == "predicted":
-        expanded = system.decoder.expand([units], controls.rate)[0]
+    if controls.predicts:
+        speaker = controls.duration_speaker or voice.speaker
+        expanded = system.decoder.expand([units], controls.rate, speaker=speaker)[0]
         return prosody.duration_positions(units, expanded)
     if controls.durations is not None:
         others = system.units(system.waveform(controls.durations[5:]))

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairseq_resynth.conversion import Controls, convert
+from fairseq_resynth.conversion import Controls, check_streams, choose_voice, convert
+from fairseq_resynth.conversion_record import ConversionRecord
 from fairseq_resynth.data.audio import write_audio
-from fairseq_resynth.data.files import file_hash, read_json, write_json
+from fairseq_resynth.data.files import file_hash
 from fairseq_resynth.data.preprocess import find_sources
-from fairseq_resynth.references import find_voice
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -64,6 +64,7 @@ def convert_files(
     source: str | None,
     controls: Controls,
     advance: Callable[[], object] = lambda: None,
+    overwrite: bool = False,
 ) -> ConversionOutcome:
     """Converts every input into `outdir`/name.wav; the same settings again continue where it stopped.
 
@@ -75,25 +76,31 @@ def convert_files(
         source: who speaks, if the model knows the voice.
         controls: what else changes.
         advance: called after each file.
+        overwrite: replaces files of other settings, or of something else, that are in the way.
 
     Raises:
-        ValueError: the target or a control is impossible.
+        ValueError: the target or a control is impossible, or a file is in the way.
     """
     outdir, outcome = Path(outdir), ConversionOutcome()
-    voice = target and find_voice(target, system.streams, system.statistics)
-    settings = _settings(system, target, source, controls)
-    record = outdir / "conversion.json"
-    same = record.is_file() and read_json(record) == settings
-    write_json(record, settings)
+    voice = choose_voice(system, target, source)
+    check_streams(system, controls)
+    record = ConversionRecord(outdir, _settings(system, target, source, controls))
+    record.refuse(inputs, _read_beside(target, controls), overwrite)
     for name, path in inputs.items():
-        out = outdir / f"{name}.wav"
-        if same and out.is_file() and out.stat().st_mtime >= path.stat().st_mtime:
+        if record.is_made(name, path):
             outcome.reused += 1
         else:
-            out.unlink(missing_ok=True)  # of other settings
-            _convert_file(system, path, out, (voice, source, controls), outcome)
+            record.begin(name, path)
+            _convert_file(system, path, record.out(name), (voice, source, controls), outcome)
         advance()
     return outcome
+
+
+def _read_beside(target: str | list[str] | None, controls: Controls) -> list[Path]:
+    """Returns the files that are read beside the inputs."""
+    targets = [target] if isinstance(target, str) else target or []
+    named = [(text or "").removeprefix("from=") for text in (controls.pitch, controls.durations)]
+    return [path for path in map(Path, [*targets, *named]) if path.is_file()]
 
 
 def _settings(

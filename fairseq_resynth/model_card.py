@@ -52,6 +52,8 @@ def _facts(bundle: Any) -> str:
     if streams.speaker_dim:
         speakers = f"any, by a vector of {streams.speaker_dim} dimensions"
     durations = "predicted" if bundle.model.duration_predictor else "as in the units"
+    if bundle.generator.durations_need_speaker:
+        durations = "predicted, as each speaker speaks"
     return f"""# Unit vocoder
 
 Speech at {streams.sample_rate} Hz from discrete units; {parameters:.1f} M parameters.

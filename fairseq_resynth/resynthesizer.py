@@ -164,7 +164,7 @@ class Resynthesizer:
         """
         if self.pitch.exists:
             raise ValueError("the model wants pitch, and units without repeats come without it.")
-        expanded = self.decoder.expand(units, rate)
+        expanded = self.decoder.expand(units, rate, speaker=speaker)
         return self.decoder.decode_all(
             [EncodedSpeech(row, speaker=speaker, style=style) for row in expanded]
         )

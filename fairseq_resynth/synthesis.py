@@ -54,14 +54,15 @@ def write_wavs(
         peak_normalize: scales each file to a peak of 0.95; otherwise loudness is as the model gives it.
         with_reference: also writes the recording, as long as the synthesis, to name_reference.wav.
         advance: told how many jobs are done.
+
+    Raises:
+        ValueError: a recording lies where a file is to be written.
     """
     outdir, result = Path(outdir), Written()
-    record = outdir / "synthesis.json"
-    same = record.is_file() and read_json(record) == settings
-    todo = [job for job in jobs if not (same and (outdir / f"{job.name}.wav").is_file())]
+    refuse_recordings(jobs, outdir)
+    todo = _still_to_do(jobs, outdir, settings)
     result.reused = len(jobs) - len(todo)
     advance(result.reused)
-    write_json(record, settings)
     if not peak_normalize:  # which needs all of a file before it writes the first sample
         long = [job for job in todo if decoder.is_long(job.speech)]
         todo = [job for job in todo if not decoder.is_long(job.speech)]
@@ -82,6 +83,29 @@ def write_wavs(
         result.written += len(window)
         advance(len(window))
     return result
+
+
+def refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
+    """Refuses to write over what is spoken again, with a ValueError that names the file."""
+    recordings = {job.reference.resolve() for job in jobs if job.reference}
+    for job in jobs:
+        for out in (outdir / f"{job.name}.wav", outdir / f"{job.name}_reference.wav"):
+            if out.resolve() in recordings:
+                raise ValueError(f"{out} is a recording of the data: give another --outdir.")
+
+
+def _still_to_do(jobs: Sequence[Job], outdir: Path, settings: dict) -> list[Job]:
+    """Returns the jobs whose file is not there, or is older than these settings are in force."""
+    record = outdir / "synthesis.json"
+    if not record.is_file() or read_json(record) != settings:
+        write_json(record, settings)
+        return list(jobs)
+    since = record.stat().st_mtime_ns
+    paths = {job.name: outdir / f"{job.name}.wav" for job in jobs}
+    made = {
+        name for name, path in paths.items() if path.is_file() and path.stat().st_mtime_ns >= since
+    }
+    return [job for job in jobs if job.name not in made]
 
 
 def _write_long(

@@ -82,15 +82,12 @@ def _pitch(row: UnitRow, streams: Streams, source: Path) -> dict[str, np.ndarray
     return {"f0_codes": row.f0[chosen].astype(np.int64)}
 
 
-def read_samples(
-    source: str | Path, decoder: UnitDecoder, rate: float
-) -> tuple[list[Job], list[str]]:
-    """Reads what a unit language model wrote, and lets the duration predictor say how long each unit lasts.
+def read_samples(source: str | Path, streams: Streams) -> tuple[list[Job], list[str]]:
+    """Reads what a unit language model wrote, for `predict_durations`.
 
     Args:
         source: `name|1 2 3 </s>`, `1 2 3`, or the output of fairseq-interactive.
-        decoder: of a model with a duration predictor and without pitch.
-        rate: of speaking; 2 halves every duration.
+        streams: of a model without pitch.
 
     Returns:
         (a job a sample, what was left out).
@@ -98,22 +95,40 @@ def read_samples(
     Raises:
         FileNotFoundError, ValueError: no such file, no units in it, or not such a model.
     """
-    if decoder.streams.num_f0_codes or decoder.streams.f0_channels:
+    if streams.num_f0_codes or streams.f0_channels:
         raise ValueError("the model wants pitch, and units without repeats come without it.")
     found = read_generated_units(source)
-    expanded = decoder.expand([row.units for row in found.rows], rate)
-    hop = decoder.streams.unit_hop
     jobs = [
         Job(
             row.name.strip("/").replace("..", "_"),
-            EncodedSpeech(units, None, row.speaker, len(units) * hop, style=row.style),
+            EncodedSpeech(row.units, None, row.speaker, style=row.style),
         )
-        for row, units in zip(found.rows, expanded, strict=True)
+        for row in found.rows
     ]
     _refuse_repeats(jobs, Path(source))
     notes = [f"{count} times {symbol} left out" for symbol, count in sorted(found.dropped.items())]
     notes += [f"{name}: no unit in it, nothing written" for name in found.empty]
     return jobs, notes
+
+
+def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) -> list[Job]:
+    """Lets the duration predictor say how long each unit lasts, in the voice of each job.
+
+    Args:
+        jobs: runs of a unit count as one.
+        decoder: of a model with a duration predictor.
+        rate: of speaking; 2 halves every duration.
+
+    Raises:
+        ValueError: not such a model, an unknown speaker, units outside the table.
+    """
+    voices = [job.speech.speaker for job in jobs]
+    expanded = decoder.expand([job.speech.units for job in jobs], rate, speaker=voices)
+    hop = decoder.streams.unit_hop
+    return [
+        replace(job, speech=replace(job.speech, units=units, num_samples=len(units) * hop))
+        for job, units in zip(jobs, expanded, strict=True)
+    ]
 
 
 def _dataset_job(dataset: UnitDataset, row: int) -> Job:

@@ -105,10 +105,8 @@ class UnitDecoder:
             inputs["f0_codes"] = self._integers("f0_codes", f0_codes, self.streams.num_f0_codes)
         if f0 is not None:
             inputs["f0"] = self._floats("f0", f0, (len(units), self.streams.f0_channels, None))
-        if self.streams.speaker_dim:
-            inputs["speaker"] = self._tensor(speaker_vectors(speaker, self.streams, len(units)))
-        elif self.streams.speakers or speaker is not None:
-            inputs["speaker"] = self._tensor(speaker_indices(speaker, self.streams, len(units)))
+        if self.streams.speaker_dim or self.streams.speakers or speaker is not None:
+            inputs["speaker"] = self._voices(speaker, len(units))
         if self.streams.styles or style is not None:
             inputs["style"] = self._tensor(style_indices(style, self.streams, len(units)))
         if unit_lengths is not None:
@@ -117,7 +115,11 @@ class UnitDecoder:
 
     @torch.inference_mode()
     def expand(
-        self, units: Sequence[np.ndarray], rate: float = 1.0, batch_units: int = 3000
+        self,
+        units: Sequence[np.ndarray],
+        rate: float = 1.0,
+        batch_units: int = 3000,
+        speaker: Speaker | None = None,
     ) -> list[np.ndarray]:
         """Repeats each unit as often as the duration predictor says.
 
@@ -125,13 +127,18 @@ class UnitDecoder:
             units: (U,) integers of each utterance; runs of a unit count as one.
             rate: of speaking; 2 halves every duration.
             batch_units: in a batch, padding included; a row's result does not depend on its batch.
+            speaker: whose durations, as for `decode`; ignored by a predictor that knows no speakers.
 
         Returns:
             (U',) int64 units at the model's rate for each utterance.
 
         Raises:
-            ValueError: the model has no duration predictor, units outside the table, no positive rate.
+            ValueError: the model has no duration predictor, units outside the table, no positive rate, an
+                unknown speaker.
         """
+        voices = None
+        if self.generator.durations_need_speaker:
+            voices = self._voices(speaker, len(units))
         rows = [collapse_runs(row)[0] for row in units]
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         expanded: list[np.ndarray] = [np.zeros(0, np.int64)] * len(rows)
@@ -142,7 +149,8 @@ class UnitDecoder:
             padded = self._integers(
                 "units", _pad([rows[row] for row in batch]), self.streams.num_units
             )
-            counts = expand_counts(self.generator.log_durations(padded, lengths), rate).cpu()
+            own = None if voices is None else voices[batch]
+            counts = expand_counts(self.generator.log_durations(padded, lengths, own), rate).cpu()
             for row, repeats in zip(batch, counts.numpy(), strict=True):
                 expanded[row] = np.repeat(rows[row], repeats[: len(rows[row])])
         return expanded
@@ -214,6 +222,10 @@ class UnitDecoder:
                 f"{name}: found values from {array.min()} to {array.max()}, the model has 0 to {size - 1}."
             )
         return torch.as_tensor(array.astype(np.int64), device=self.device)
+
+    def _voices(self, speaker: Speaker | None, rows: int) -> torch.Tensor:
+        find = speaker_vectors if self.streams.speaker_dim else speaker_indices
+        return self._tensor(find(speaker, self.streams, rows))
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)

@@ -35,7 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--durations",
         metavar="D",
-        help="predicted by the model, or from=OTHER.wav, a recording of the same words",
+        help="predicted by the model as the target speaks, or from=OTHER.wav, of the same words",
+    )
+    parser.add_argument(
+        "--duration-speaker",
+        metavar="NAME",
+        help="durations predicted as this speaker of the model speaks, not as the target does",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files in OUT that something else made"
     )
     parser.add_argument("--style", metavar="NAME", help="for a model with styles")
     parser.add_argument(
@@ -51,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.folder_conversion import convert_files, find_inputs, parse_target
     from fairseq_resynth.resynthesizer import Resynthesizer
 
-    controls = Controls(args.pitch, args.rate, args.durations, args.style)
+    controls = Controls(args.pitch, args.rate, args.durations, args.style, args.duration_speaker)
     inputs = find_inputs(args.input, args.outdir)
     system = Resynthesizer.from_pretrained(args.bundle, args.content_checkpoint, args.device)
     target = parse_target(args.target) if args.target else None
     with tqdm(total=len(inputs), desc="convert", unit="file", disable=len(inputs) < 2) as bar:
         outcome = convert_files(
-            system, inputs, args.outdir, target, args.source, controls, bar.update
+            system, inputs, args.outdir, target, args.source, controls, bar.update, args.overwrite
         )
     if len(inputs) == 1 and outcome.failed:
         raise ValueError("; ".join(f"{path}: {why}" for path, why in outcome.failed.items()))

@@ -70,11 +70,16 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
     if args.to == "code-hifigan":
         from fairseq_resynth.interop.code_hifigan import export_code_hifigan
 
-        config = export_code_hifigan(bundle, args.outdir)
+        config, notes = export_code_hifigan(bundle, args.outdir), []
         if config.get("f0_quant_num_bin"):
             repeats = bundle.streams.f0_code_hop // bundle.generator.generator.hop
-            return [f"fairseq wants the pitch codes at the frames' rate: each {repeats} times"]
-        return []
+            notes += [f"fairseq wants the pitch codes at the frames' rate: each {repeats} times"]
+        if bundle.generator.durations_need_speaker:
+            notes += [
+                "the duration predictor is left out: it depends on the speaker, and fairseq's cannot; "
+                "train with --duration-condition none for one that does not"
+            ]
+        return notes
     if args.to in GRAPHS:
         from fairseq_resynth.interop.graph_export import export_graph
 

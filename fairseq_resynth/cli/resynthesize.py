@@ -51,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.resynthesizer import Resynthesizer
 
     outputs = _outputs(args)
+    inputs = {Path(audio).resolve() for audio in args.audio}
+    for output in outputs:
+        if output.resolve() in inputs:
+            raise ValueError(f"{output} is one of the recordings: write elsewhere.")
     system = Resynthesizer.from_pretrained(args.path, args.content_checkpoint, args.device)
     if args.speaker:
         system.streams.speaker_index(args.speaker)

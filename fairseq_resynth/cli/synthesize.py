@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dur-prediction",
         action="store_true",
-        help="repeats count as one; the duration predictor says how long each unit lasts",
+        help="repeats count as one; the duration predictor says how long each lasts in the voice",
     )
     parser.add_argument(
         "--rate", type=float, default=1.0, help="of speaking, with --dur-prediction (%(default)s)"
@@ -76,7 +76,12 @@ def _decoder(args: argparse.Namespace):
 
 
 def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
-    from fairseq_resynth.synthesis_jobs import in_voices, read_jobs, read_samples
+    from fairseq_resynth.synthesis_jobs import (
+        in_voices,
+        predict_durations,
+        read_jobs,
+        read_samples,
+    )
 
     streams, notes = decoder.streams, []
 
@@ -84,12 +89,16 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
         raise ValueError(
             "--speakers and --random-speakers need --vc; one voice for all: --speaker."
         )
+    if args.n < 0 or args.random_speakers < 0:
+        raise ValueError(
+            f"-n {args.n} and --random-speakers {args.random_speakers}: expected 0 (all) or more."
+        )
     if args.vc and args.speaker:
         raise ValueError("--vc renders several voices, --speaker one: give one of the two.")
     if args.rate != 1 and not args.dur_prediction:
         raise ValueError("--rate needs --dur-prediction.")
     if args.dur_prediction:
-        jobs, notes = read_samples(args.input, decoder, args.rate)
+        jobs, notes = read_samples(args.input, streams)
     else:
         jobs = read_jobs(args.input, streams, args.split)
     jobs = jobs[: args.n or None]
@@ -101,6 +110,8 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
     if args.vc:
         names = [name for name in args.speakers.split(",") if name]
         jobs = in_voices(jobs, streams, names, args.random_speakers, args.seed)
+    if args.dur_prediction:
+        jobs = predict_durations(jobs, decoder, args.rate)
     return jobs, notes
 
 

@@ -92,7 +92,7 @@ def code_hifigan_config(bundle: Bundle) -> dict[str, Any]:
         config |= {"f0": True, "f0_quant_num_bin": streams.num_f0_codes}
     if streams.num_f0_codes:
         config["f0_code_hop"] = streams.f0_code_hop  # ours: codes are repeated to the frames' rate
-    if model.duration_predictor:
+    if model.duration_predictor and not bundle.generator.durations_need_speaker:
         config["dur_predictor_params"] = {
             "encoder_embed_dim": model.embedding_dim,
             "var_pred_hidden_dim": model.duration_hidden_dim,
@@ -120,6 +120,8 @@ def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dic
     }
     weights = {}
     for name, value in generator.state_dict().items():
+        if generator.durations_need_speaker and name.startswith("duration_predictor."):
+            continue  # fairseq's knows no speakers
         value = value.detach().float().cpu().clone()
         published = published_name(name, blocks_per_stage)
         if name.removeprefix("generator.") in norms and name.startswith("generator."):

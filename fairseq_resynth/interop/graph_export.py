@@ -54,15 +54,15 @@ class FlatGenerator(nn.Module):
 
 
 class FlatDurations(nn.Module):
-    """Collapsed units to how often each is repeated, (B, U) to (B, U) int64."""
+    """Collapsed units, and the speaker where they depend on it, to repeats: (B, U) to (B, U) int64."""
 
     def __init__(self, unit_generator: UnitGenerator):
         super().__init__()
         self.unit_generator = unit_generator
 
-    def forward(self, units: Tensor) -> Tensor:
+    def forward(self, units: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Predicts at the normal rate of speaking."""
-        return expand_counts(self.unit_generator.log_durations(units))
+        return expand_counts(self.unit_generator.log_durations(units, speaker=speaker))
 
 
 def input_names(streams: Streams) -> list[str]:
@@ -115,7 +115,8 @@ def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
     names = input_names(streams)
     graphs["generator"] = (FlatGenerator(generator, names).eval(), names, "wav")
     if generator.duration_predictor is not None:
-        graphs["durations"] = (FlatDurations(generator).eval(), ["units"], "counts")
+        inputs = ["units", "speaker"] if generator.durations_need_speaker else ["units"]
+        graphs["durations"] = (FlatDurations(generator).eval(), inputs, "counts")
     files = []
     for name, (module, inputs, output) in graphs.items():
         example = tuple(_example(streams, stream) for stream in inputs)
@@ -124,15 +125,18 @@ def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
             with torch.no_grad():
                 write(module, example, inputs, output, temporary)
         files.append(f"{name}{suffix}")
-    write_json(outdir / "graph.json", _description(bundle, names, files))
+    write_json(outdir / "graph.json", _description(bundle, graphs, files))
     return [*files, "graph.json"]
 
 
-def _description(bundle: Bundle, names: list[str], files: list[str]) -> dict[str, Any]:
+def _description(
+    bundle: Bundle, graphs: dict[str, tuple[nn.Module, list[str], str]], files: list[str]
+) -> dict[str, Any]:
     streams = bundle.streams
     return {
         "files": files,
-        "inputs": names,
+        "inputs": graphs["generator"][1],
+        "duration_inputs": graphs["durations"][1] if "durations" in graphs else None,
         "sample_rate": streams.sample_rate,
         "unit_hop": streams.unit_hop,
         "f0_code_hop": streams.f0_code_hop if streams.num_f0_codes else None,

@@ -58,6 +58,7 @@ def model_sizes(published: Published) -> UnitHifiganConfig:
         duration_hidden_dim=durations.get("var_pred_hidden_dim", 128),
         duration_kernel_size=durations.get("var_pred_kernel_size", 3),
         duration_dropout=durations.get("var_pred_dropout", 0.5),
+        duration_condition="none",
     )
 
 

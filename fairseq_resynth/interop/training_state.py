@@ -210,6 +210,7 @@ def _configuration(
         chosen += ["--duration-predictor", "--duration-hidden-dim", model.duration_hidden_dim]
         chosen += ["--duration-kernel-size", model.duration_kernel_size]
         chosen += ["--duration-dropout", model.duration_dropout]
+        chosen += ["--duration-condition", model.duration_condition]
     words = [str(word) for word in chosen]
     parser = fairseq_options.get_training_parser()
     parsed = fairseq_options.parse_args_and_arch(parser, ["DATA", *words])

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterable, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.modules.duration_predictor import DurationPredictor, duration_loss, find_runs
 from fairseq_resynth.modules.unit_generator import UnitGenerator
+
+SPEAKER_OF_DURATIONS = "unit_generator.duration_predictor.speaker.weight"
 
 
 @dataclass
@@ -32,6 +34,13 @@ class UnitVocoderConfig(FairseqDataclass):
     )
     duration_dropout: float = field(
         default=0.5, metadata={"help": "dropout of the duration predictor"}
+    )
+    duration_condition: str = field(
+        default="speaker",
+        metadata={
+            "help": "what the predicted durations depend on beside the units: speaker (if the data has a "
+            "speaker stream) or none"
+        },
     )
 
 
@@ -81,16 +90,31 @@ def build_unit_generator(
         streams.unit_hop,
         f0_code_hop=streams.f0_code_hop,
         embedding_dim=cfg.embedding_dim,
-        duration_predictor=_duration_predictor(cfg),
+        duration_predictor=_duration_predictor(cfg, streams),
         **tables,
     )
 
 
-def _duration_predictor(cfg: UnitVocoderConfig) -> Optional[DurationPredictor]:
+def with_duration_condition(sizes: Dict[str, Any], weights: Iterable[str]) -> Dict[str, Any]:
+    """Returns a model's sizes with what its weights say: models were trained before there was the option."""
+    voiced = any(name.endswith(SPEAKER_OF_DURATIONS.partition(".")[2]) for name in weights)
+    return {**sizes, "duration_condition": "speaker" if voiced else "none"}
+
+
+def _duration_predictor(cfg: UnitVocoderConfig, streams: Streams) -> Optional[DurationPredictor]:
+    if cfg.duration_condition not in ("speaker", "none"):
+        raise ValueError(
+            f"--duration-condition is {cfg.duration_condition!r}, expected speaker or none."
+        )
     if not cfg.duration_predictor:
         return None
+    voiced = cfg.duration_condition == "speaker" and (streams.speakers or streams.speaker_dim)
     return DurationPredictor(
-        cfg.embedding_dim, cfg.duration_hidden_dim, cfg.duration_kernel_size, cfg.duration_dropout
+        cfg.embedding_dim,
+        cfg.duration_hidden_dim,
+        cfg.duration_kernel_size,
+        cfg.duration_dropout,
+        cfg.embedding_dim if voiced else 0,
     )
 
 
@@ -119,20 +143,32 @@ class UnitVocoder(BaseFairseqModel):
         """Whether the generator's pulses have an F0 of their own, to be learnt from recordings."""
         return getattr(self.unit_generator.generator, "takes_source_f0", False)
 
+    def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> None:
+        """Resumes a run whose durations did not depend on the speaker as it was begun."""
+        super().upgrade_state_dict_named(state_dict, name)
+        key = f"{name}.{SPEAKER_OF_DURATIONS}" if name else SPEAKER_OF_DURATIONS
+        if self.unit_generator.durations_need_speaker and key not in state_dict:
+            self.unit_generator.duration_predictor.speaker = None
+
     def duration_loss(
-        self, units: Tensor, unit_lengths: Optional[Tensor] = None
+        self,
+        units: Tensor,
+        unit_lengths: Optional[Tensor] = None,
+        speaker: Optional[Tensor] = None,
     ) -> Optional[Tensor]:
         """Returns the duration predictor's loss on (B, U) units of crops, None without a predictor."""
         if self.unit_generator.duration_predictor is None:
             return None
         collapsed, counts, num_runs = find_runs(units, unit_lengths)
-        log_counts = self.unit_generator.log_durations(collapsed, num_runs)
+        log_counts = self.unit_generator.log_durations(collapsed, num_runs, speaker)
         return duration_loss(log_counts, counts, num_runs)
 
     def auxiliary_losses(self, net_input: Dict[str, Any]) -> Dict[str, Tensor]:
         """Returns {"duration"} for a model with a duration predictor, {"pitch"} for one with pulses."""
         terms = {}
-        loss = self.duration_loss(net_input["units"], net_input.get("unit_lengths"))
+        loss = self.duration_loss(
+            net_input["units"], net_input.get("unit_lengths"), net_input.get("speaker")
+        )
         if loss is not None:
             terms["duration"] = loss
         if net_input.get("source_f0") is not None:

@@ -10,13 +10,16 @@ Runs = tuple[Tensor, Tensor, Tensor]
 class DurationPredictor(nn.Module):
     """FastSpeech 2's variance predictor (Ren et al., 2021, section 2.2) over the units' embeddings.
 
-    Predicts log(count + 1). Layers are named as in fairseq's, whose weights load as they are.
+    Predicts log(count + 1). Layers are named as in fairseq's, whose weights load as they are. A voice, where
+    there is one, is added to every unit's embedding, as in multi-speaker FastSpeech 2; its layer starts at 0,
+    so that a predictor trained without one stays what it was.
 
     Args:
         in_channels: of a unit's embedding.
         hidden_channels: of both convolutions.
         kernel_size: odd.
         dropout: after each convolution's layer norm, in training.
+        speaker_channels: of a voice's embedding, 0: durations do not depend on the voice.
 
     Raises:
         ValueError: an even kernel size.
@@ -28,6 +31,7 @@ class DurationPredictor(nn.Module):
         hidden_channels: int = 128,
         kernel_size: int = 3,
         dropout: float = 0.5,
+        speaker_channels: int = 0,
     ):
         super().__init__()
         if kernel_size % 2 == 0:
@@ -44,17 +48,26 @@ class DurationPredictor(nn.Module):
         self.ln2 = nn.LayerNorm(hidden_channels)
         self.dropout = nn.Dropout(dropout)
         self.proj = nn.Linear(hidden_channels, 1)
+        self.speaker = None
+        if speaker_channels:
+            self.speaker = nn.Linear(speaker_channels, in_channels, bias=False)
+            nn.init.zeros_(self.speaker.weight)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, speaker: Tensor | None = None
+    ) -> Tensor:
         """Predicts log(count + 1) of each unit.
 
         Args:
             x: (B, C, U) embeddings of collapsed units.
             lengths: (B,) units of each row; what lies behind does not change them. None: no padding.
+            speaker: (B, S) embedded voices, for a predictor with `speaker_channels`.
 
         Returns:
             (B, U).
         """
+        if self.speaker is not None:
+            x = x + self.speaker(speaker)[:, :, None]
         mask = 1.0
         if lengths is not None:
             inside = torch.arange(x.size(2), device=x.device) < lengths[:, None]

@@ -149,11 +149,23 @@ class UnitGenerator(nn.Module):
             )
         return [pitch[:, :, :frames]]
 
-    def log_durations(self, units: Tensor, unit_lengths: Tensor | None = None) -> Tensor:
+    @property
+    def durations_need_speaker(self) -> bool:
+        """Whether there is a duration predictor that depends on the voice."""
+        return self.duration_predictor is not None and self.duration_predictor.speaker is not None
+
+    def log_durations(
+        self, units: Tensor, unit_lengths: Tensor | None = None, speaker: Tensor | None = None
+    ) -> Tensor:
         """Predicts log(count + 1) of each of (B, U) collapsed units: (B, U).
 
+        Args:
+            units: (B, U) int64.
+            unit_lengths: (B,) units of each row; None: no padding.
+            speaker: as for `forward`; needed if `durations_need_speaker`, ignored else.
+
         Raises:
-            ValueError: the model has no duration predictor.
+            ValueError: the model has no duration predictor, or no speaker is given and it needs one.
         """
         if self.duration_predictor is None:
             raise ValueError(
@@ -161,7 +173,12 @@ class UnitGenerator(nn.Module):
                 "whose repeats were not collapsed."
             )
         embedded = self.unit_embedding(units).transpose(1, 2)
-        return self.duration_predictor(embedded, unit_lengths)
+        if not self.durations_need_speaker:
+            return self.duration_predictor(embedded, unit_lengths)
+        _check_given("speaker", speaker, True)
+        # detached: durations follow the voices, and do not move them
+        voice = self.speaker_embedding(speaker).detach()
+        return self.duration_predictor(embedded, unit_lengths, voice)
 
 
 def _held(

@@ -27,6 +27,10 @@ KINDS = {
     "units, speaker": (Streams(320, 10, speakers=("ann", "bob", "cid")), {}),
     "units, speaker, durations": (
         Streams(320, 10, speakers=("ann", "bob", "cid")),
+        {"duration_predictor": True, "duration_hidden_dim": 12, "duration_condition": "none"},
+    ),
+    "units, speaker, own rhythm": (
+        Streams(320, 10, speakers=("ann", "bob", "cid")),
         {"duration_predictor": True, "duration_hidden_dim": 12},
     ),
     "units, pitch, speaker": (Streams(320, 10, 1280, 5, speakers=("ann", "bob")), {}),
@@ -91,6 +95,13 @@ def test_durations_say_the_same(tmp_path):
     collapsed = np.array([3, 1, 9, 0, 4, 7])
     theirs = vocoder({"code": torch.from_numpy(collapsed)[None]}, True).numpy()
     np.testing.assert_allclose(theirs, system.speak([UNITS[0]])[0], atol=1e-5)
+
+
+def test_what_fairseq_cannot_have_is_said(tmp_path, capsys):
+    export("units, speaker, own rhythm", tmp_path)
+    assert (
+        "the duration predictor is left out: it depends on the speaker" in capsys.readouterr().out
+    )
 
 
 def test_fairseqs_own_command(tmp_path, monkeypatch):

@@ -106,3 +106,14 @@ def test_pulses_and_noise_are_in_the_graph(to, tmp_path):
         program = torch.export.load(tmp_path / name).module()
         found = program(*map(torch.from_numpy, arrays)).detach().numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_durations_of_a_speaker_in_torchscript(tmp_path):
+    system, out = export("units, speaker, own rhythm", "torchscript", tmp_path)
+    description = json.loads((out / "graph.json").read_text())
+    assert description["duration_inputs"] == ["units", "speaker"]
+    graph, units = torch.jit.load(out / "durations.pt"), np.arange(20) % 7
+    for index, name in enumerate(system.streams.speakers):
+        counts = graph(torch.from_numpy(units)[None], torch.tensor([index]))[0].numpy()
+        expanded = system.decoder.expand([units], speaker=name)[0]
+        assert np.repeat(units, counts).tolist() == expanded.tolist()

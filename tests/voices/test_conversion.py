@@ -131,7 +131,11 @@ def test_one_command_converts_a_folder_and_continues(folder, tmp_path, capsys):
     first = (tmp_path / "out" / "deep" / "a.wav").read_bytes()
     assert main([*command, "boris"]) == 1
     assert "0 converted, 1 reused" in capsys.readouterr().out
-    assert main([*command, f"{RUSSIAN}", "--pitch", "flatten", "--rate", "2"]) == 1
+    other = [*command, f"{RUSSIAN}", "--pitch", "flatten", "--rate", "2"]
+    assert main(other) == 2
+    assert "deep/a.wav is there, and not of these settings" in capsys.readouterr().err
+    assert (tmp_path / "out" / "deep" / "a.wav").read_bytes() == first
+    assert main([*other, "--overwrite"]) == 1
     assert "voiced frames" in capsys.readouterr().out
     assert (tmp_path / "out" / "deep" / "a.wav").read_bytes() != first
 
