@@ -1,5 +1,6 @@
 """Pitch and rhythm: changed in Hz and in units, before anything is quantised or spoken."""
 
+import logging
 import re
 
 import numpy as np
@@ -188,9 +189,12 @@ def change_pitch(
         f0_codes: (F,) int64.
         pitch: `shift=…`, `scale=…` or `flatten`.
         representation: of the codes.
-        entry: F0 statistics of the voice that is to speak.
+        entry: F0 statistics of the voice that is to speak; a warning is logged if the pitch leaves them.
     """
     hertz = apply_pitch(representation.decode(f0_codes, entry), pitch)
+    note = range_note(hertz, entry)
+    if note:
+        logging.getLogger(__name__).warning("--pitch %s: %s", pitch, note)
     return representation.encode(hertz, entry)[: len(f0_codes)]
 
 

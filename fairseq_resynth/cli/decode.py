@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, default=1.0, metavar="R", help="of speaking, 0.25 to 4"
     )
+    parser.add_argument("--style", metavar="NAME", help="for a model with styles")
     parser.add_argument(
         "--stream",
         action="store_true",
@@ -60,7 +61,7 @@ def _stream(args: argparse.Namespace, codec) -> int:
     read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
     out = sys.stdout.buffer if args.out == "-" else Path(args.out).open("wb")
     try:
-        for wav in codec.decode_stream(iter(lambda: read(64), b""), args.speaker):
+        for wav in codec.decode_stream(iter(lambda: read(64), b""), args.speaker, style=args.style):
             out.write(to_pcm(wav))
             out.flush()
     finally:
@@ -84,7 +85,7 @@ def _files(args: argparse.Namespace, codec) -> int:
             members,
             target,
             lambda data, checksum: codec.decode(
-                data, args.speaker, args.pitch, args.rate, checksum
+                data, args.speaker, args.pitch, args.rate, checksum, args.style
             ),
             codec.resynthesizer.streams.sample_rate,
             bar.update,

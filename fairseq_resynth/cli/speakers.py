@@ -1,10 +1,11 @@
 """Write a speaker vector for every utterance, {split}.speaker_vectors.npy, and speakers' means.
 
     resynth speakers DATA --encoder resemblyzer
-    resynth speakers DATA --encoder onnx:ecapa.onnx
+    resynth speakers DATA --encoder onnx-fbank:ecapa.onnx
 
 A model trained with --speaker-input vector on them speaks in voices that it has never heard. An ONNX or
-TorchScript encoder maps (1, T) samples at 16 kHz to (1, D).
+TorchScript encoder maps (1, T) samples at 16 kHz to (1, D); as onnx-fbank or torchscript-fbank it takes
+(1, frames, 80) filter banks, as WeSpeaker's do.
 """
 
 import argparse
@@ -22,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder",
         default="resemblyzer",
-        help="or xvector:NAME_OR_FOLDER, torchscript:FILE, onnx:FILE (%(default)s)",
+        help="or xvector:NAME_OR_FOLDER, torchscript:FILE, onnx:FILE, torchscript-fbank:FILE, "
+        "onnx-fbank:FILE (%(default)s)",
     )
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
     parser.add_argument(

@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fairseq_resynth.codec.payload import SAMPLES_MORE
 from fairseq_resynth.data.audio import SAMPLE_RATE
 
 PIECE_BYTES = 3200  # a tenth of a second
@@ -64,3 +65,14 @@ def _skip_wav_header(stream: BinaryIO) -> None:
 def to_pcm(wav: np.ndarray) -> bytes:
     """Returns 16-bit little-endian samples of (n,) float, clipped to [-1, 1)."""
     return np.clip(np.round(wav * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:
+    """Cuts or pads with silence to the original's length over `rate`, by at most 1024 samples.
+
+    A content encoder leaves up to a frame of the end without a unit.
+    """
+    wanted = round(num_samples / rate)
+    if abs(wanted - len(wav)) * min(rate, 1.0) > SAMPLES_MORE:
+        return wav
+    return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))

@@ -19,7 +19,7 @@ from fairseq_resynth.codec.bitstream import (
 from fairseq_resynth.codec.blocks import BlockEncoder
 from fairseq_resynth.codec.entropy_model import EntropyModel
 from fairseq_resynth.codec.errors import CodecError
-from fairseq_resynth.codec.payload import SAMPLES_MORE
+from fairseq_resynth.codec.pcm import fit_length
 from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
 from fairseq_resynth.prosody import change_pitch, change_rate
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -113,6 +113,7 @@ class SpeechCodec:
         pitch: str | None = None,
         rate: float = 1.0,
         checksum: bool = True,
+        style: str | None = None,
     ) -> np.ndarray:
         """Decompresses speech: (T,) float32 at 16 kHz, as long as the original over `rate`.
 
@@ -122,6 +123,7 @@ class SpeechCodec:
             pitch: `shift=+3st`, `scale=1.2` or `flatten`; None: unchanged.
             rate: of speaking, 0.25 to 4.
             checksum: False for a member of an archive.
+            style: for a model with several.
 
         Raises:
             CodecError: damaged bytes, or another bundle's.
@@ -130,14 +132,18 @@ class SpeechCodec:
         code = read_bytes(self.model, self.identity, data, checksum)
         voice = self._voice(code.speaker, speaker)
         units, f0_codes = self._controlled(code, voice, pitch, rate)
-        wav = self.speak(units, f0_codes, voice)
+        wav = self.speak(units, f0_codes, voice, style)
         return fit_length(wav, code.num_samples, rate)
 
     def speak(
-        self, units: np.ndarray, f0_codes: np.ndarray | None, speaker: Speaker | None
+        self,
+        units: np.ndarray,
+        f0_codes: np.ndarray | None,
+        speaker: Speaker | None,
+        style: str | None = None,
     ) -> np.ndarray:
         """Turns streams into (U * unit_hop,) float32 samples, in pieces of half a minute."""
-        chunks = ChunkDecoder(self.resynthesizer.decoder, speaker, OFFLINE_UNITS)
+        chunks = ChunkDecoder(self.resynthesizer.decoder, speaker, OFFLINE_UNITS, style)
         first = chunks.push(units.tolist(), () if f0_codes is None else f0_codes.tolist())
         return np.concatenate([first, chunks.finish()])
 
@@ -171,7 +177,11 @@ class SpeechCodec:
         return b"".join(self.encode_stream([wav], speaker, seconds))
 
     def decode_stream(
-        self, pieces: Iterable[bytes], speaker: Speaker | None = None, chunk_units: int = 50
+        self,
+        pieces: Iterable[bytes],
+        speaker: Speaker | None = None,
+        chunk_units: int = 50,
+        style: str | None = None,
     ) -> Iterator[np.ndarray]:
         """Decompresses speech while its bytes come: pieces (n,) float32 that in sum equal `decode`.
 
@@ -179,6 +189,7 @@ class SpeechCodec:
             pieces: of the file.
             speaker: another voice; None: the file's.
             chunk_units: decoded at once; the delay is a chunk, the generator's context and 12 bytes.
+            style: for a model with several.
 
         Raises:
             CodecError: as `decode`, but the checksum can only be checked at the end.
@@ -192,7 +203,7 @@ class SpeechCodec:
                 continue
             if chunks is None:
                 voice = self._voice(reader.speaker, speaker)
-                chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units)
+                chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, style)
             coder = reader.payload.coder
             wav = chunks.push(list(coder.units), list(coder.f0_codes))
             coder.units.clear()
@@ -236,14 +247,3 @@ class SpeechCodec:
             codes = change_pitch(codes, pitch, pitches.representation, entry)
         span = max(1, streams.f0_code_hop // streams.unit_hop)
         return change_rate(code.units, codes, rate, span)
-
-
-def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:
-    """Cuts or pads with silence to the original's length over `rate`, by at most 1024 samples.
-
-    A content encoder leaves up to a frame of the end without a unit.
-    """
-    wanted = round(num_samples / rate)
-    if abs(wanted - len(wav)) * min(rate, 1.0) > SAMPLES_MORE:
-        return wav
-    return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))

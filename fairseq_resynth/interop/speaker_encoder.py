@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,10 @@ MODULES = {
     "xvector": "transformers",
     "torchscript": "torch",
     "onnx": "onnxruntime",
+    "torchscript-fbank": "torch",
+    "onnx-fbank": "onnxruntime",
 }
+MEL_BINS, FRAME = 80, 400  # a frame in samples
 SILENT = 1e-4  # largest sample
 MINIMUM_SECONDS = 0.4  # shorter speech gives no vector worth a score
 
@@ -75,16 +79,41 @@ class HuggingFaceXVector:
         return vector / np.linalg.norm(vector)
 
 
+def filter_banks(wav: np.ndarray) -> np.ndarray:
+    """Returns (1, frames, 80) log-mel filter banks with their mean over time taken away.
+
+    Kaldi's, of 25 ms Hamming windows every 10 ms without dither, as WeSpeaker's encoders take them (Wang et
+    al., 2023).
+
+    Args:
+        wav: (T,) float32 at 16 kHz.
+    """
+    import torch
+    from torchaudio.compliance.kaldi import fbank
+
+    if len(wav) < FRAME:
+        raise ValueError(f"{len(wav) / SAMPLE_RATE:.3f} s are too short for a frame")
+    scaled = torch.from_numpy(wav)[None] * (1 << 15)
+    banks = fbank(scaled, num_mel_bins=MEL_BINS, window_type="hamming", dither=0.0)
+    return (banks - banks.mean(0))[None].numpy()
+
+
+def _samples(wav: np.ndarray) -> np.ndarray:
+    return wav[None]
+
+
 class TorchScriptEncoder:
-    """Any encoder as TorchScript (ECAPA-TDNN for instance) that maps (1, T) at 16 kHz to (1, D).
+    """Any encoder as TorchScript (ECAPA-TDNN for instance) that maps what it listens to to (1, D).
 
     Args:
         path: of the file.
+        listen: (T,) samples at 16 kHz to the model's input: (1, T) samples or `filter_banks`.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, listen: Callable[[np.ndarray], np.ndarray] = _samples) -> None:
         import torch
 
+        self._listen = listen
         self._model = torch.jit.load(path, map_location="cpu").eval()
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
@@ -92,25 +121,28 @@ class TorchScriptEncoder:
         import torch
 
         with torch.inference_mode():
-            return _unit_vector(self._model(torch.from_numpy(_audible(wav))[None]).numpy())
+            heard = torch.from_numpy(self._listen(_audible(wav)))
+            return _unit_vector(self._model(heard).numpy())
 
 
 class OnnxEncoder:
-    """Any encoder as ONNX whose one input is (1, T) float32 at 16 kHz and whose first output is (1, D).
+    """Any encoder as ONNX of one float32 input, whose first output is (1, D); see `TorchScriptEncoder`.
 
     Args:
         path: of the file.
+        listen: (T,) samples at 16 kHz to the model's input.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, listen: Callable[[np.ndarray], np.ndarray] = _samples) -> None:
         import onnxruntime
 
+        self._listen = listen
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """See `SpeakerEncoder`."""
         name = self._session.get_inputs()[0].name
-        return _unit_vector(self._session.run(None, {name: _audible(wav)[None]})[0])
+        return _unit_vector(self._session.run(None, {name: self._listen(_audible(wav))})[0])
 
 
 def _audible(wav: np.ndarray) -> np.ndarray:
@@ -121,6 +153,8 @@ def _audible(wav: np.ndarray) -> np.ndarray:
 
 def _unit_vector(output: np.ndarray) -> np.ndarray:
     vector = np.asarray(output, dtype=np.float32)
+    if vector.ndim == 3 and 1 in vector.shape[1:]:  # (1, 1, D) or (1, D, 1), as some are exported
+        vector = vector.reshape(len(vector), -1)
     if vector.ndim != 2 or len(vector) != 1 or not np.isfinite(vector).all() or not vector.any():
         raise ValueError(
             f"the speaker encoder gave {vector.shape}, expected (1, D) finite numbers that are not all 0"
@@ -129,7 +163,7 @@ def _unit_vector(output: np.ndarray) -> np.ndarray:
 
 
 def parse_encoder(text: str) -> tuple[str, str]:
-    """Splits `resemblyzer`, `xvector:NAME_OR_FOLDER`, `torchscript:FILE` or `onnx:FILE`.
+    """Splits `resemblyzer`, `xvector:NAME_OR_FOLDER`, `torchscript[-fbank]:FILE` or `onnx[-fbank]:FILE`.
 
     Raises:
         ValueError: an unknown kind, or a model where none belongs.
@@ -138,7 +172,8 @@ def parse_encoder(text: str) -> tuple[str, str]:
     if kind not in MODULES or bool(model) == (kind == "resemblyzer"):
         raise ValueError(
             f"speaker encoder {text!r}: expected resemblyzer, xvector:NAME_OR_FOLDER, "
-            "torchscript:FILE or onnx:FILE"
+            "torchscript:FILE or onnx:FILE on samples, torchscript-fbank:FILE or onnx-fbank:FILE on filter "
+            "banks"
         )
     return kind, model
 
@@ -152,12 +187,14 @@ def load_encoder(text: str) -> SpeakerEncoder:
         ValueError: see `parse_encoder`; or the model cannot be loaded.
     """
     kind, model = parse_encoder(text)
-    if kind in ("torchscript", "onnx") and not Path(model).is_file():
+    if kind.startswith(("torchscript", "onnx")) and not Path(model).is_file():
         raise FileNotFoundError(f"speaker encoder {text}: {model} does not exist")
     classes = {
         "xvector": HuggingFaceXVector,
         "torchscript": TorchScriptEncoder,
         "onnx": OnnxEncoder,
+        "torchscript-fbank": functools.partial(TorchScriptEncoder, listen=filter_banks),
+        "onnx-fbank": functools.partial(OnnxEncoder, listen=filter_banks),
     }
     try:
         return classes[kind](model) if model else Resemblyzer()
@@ -183,7 +220,15 @@ def describe_encoder(text: str) -> dict[str, Any]:
         return {"encoder": text, "encoder_hash": version("resemblyzer"), "speaker_dim": 256}
     probe = 0.1 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32)
     digest = file_hash(model) if Path(model).is_file() else model
-    return {"encoder": text, "encoder_hash": digest, "speaker_dim": len(encoder.embed(probe))}
+    try:
+        return {"encoder": text, "encoder_hash": digest, "speaker_dim": len(encoder.embed(probe))}
+    except Exception as error:  # whatever the model's own code raises
+        heard = "filter banks (1, frames, 80)" if kind.endswith("fbank") else "samples (1, T)"
+        reason = str(error).strip().split("\n")[-1][:200]
+        raise ValueError(
+            f"speaker encoder {text}: it does not take {heard}: {reason}. Models on filter banks are named "
+            "torchscript-fbank:FILE or onnx-fbank:FILE."
+        ) from error
 
 
 def embed_file(path: Path, encoder: str) -> np.ndarray | str:

@@ -135,3 +135,12 @@ def test_statistics_of_logarithms():
     representation = ContinuousF0()
     again = representation.decode(representation.encode(f0, older), older)
     np.testing.assert_allclose(again, 142, rtol=1e-5)
+
+
+def test_coded_pitch_that_leaves_the_trained_range_is_warned_of(caplog):
+    representation = ContinuousF0()
+    values = representation.encode(F0, ENTRY)
+    prosody.change_pitch(values, "shift=+1st", representation, ENTRY)
+    assert not caplog.records
+    prosody.change_pitch(values, "shift=+14st", representation, ENTRY)
+    assert "trained on for this voice, 40 to 240 Hz" in caplog.text

@@ -10,6 +10,7 @@ from fairseq_resynth.data.audio import load_any_audio
 from fairseq_resynth.interop.speaker_encoder import (
     describe_encoder,
     embed_file,
+    filter_banks,
     load_encoder,
     parse_encoder,
 )
@@ -46,27 +47,62 @@ def test_a_torchscript_file_is_an_encoder(tmp_path, capsys):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
-def test_an_onnx_file_is_an_encoder(tmp_path):
-    pytest.importorskip("onnxruntime")
+def save_onnx(path, heard, size):
+    """Largest and smallest value over the axis of time."""
     onnx = pytest.importorskip("onnx")
     value = onnx.helper.make_tensor_value_info
+    keep = 1 if len(heard) == 2 else 0
     nodes = [
-        onnx.helper.make_node("ReduceMax", ["wav"], ["top"], axes=[1], keepdims=1),
-        onnx.helper.make_node("ReduceMin", ["wav"], ["low"], axes=[1], keepdims=1),
+        onnx.helper.make_node("ReduceMax", ["wav"], ["top"], axes=[1], keepdims=keep),
+        onnx.helper.make_node("ReduceMin", ["wav"], ["low"], axes=[1], keepdims=keep),
         onnx.helper.make_node("Concat", ["top", "low"], ["vector"], axis=1),
     ]
     graph = onnx.helper.make_graph(
         nodes,
         "toy",
-        [value("wav", onnx.TensorProto.FLOAT, [1, None])],
-        [value("vector", onnx.TensorProto.FLOAT, [1, 2])],
+        [value("wav", onnx.TensorProto.FLOAT, heard)],
+        [value("vector", onnx.TensorProto.FLOAT, [1, size])],
     )
     opset = [onnx.helper.make_opsetid("", 13)]
-    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
-    onnx.save(model, str(tmp_path / "toy.onnx"))
-    wav = np.array([0.3, -0.4, 0.1], np.float32)
-    vector = load_encoder(f"onnx:{tmp_path / 'toy.onnx'}").embed(wav)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    return path
+
+
+def test_an_onnx_file_is_an_encoder(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = save_onnx(tmp_path / "toy.onnx", [1, None], 2)
+    vector = load_encoder(f"onnx:{path}").embed(np.array([0.3, -0.4, 0.1], np.float32))
     np.testing.assert_allclose(vector, [0.6, -0.8], rtol=1e-6)
+    assert describe_encoder(f"onnx:{path}")["speaker_dim"] == 2
+
+
+class Banks(torch.nn.Module):
+    def forward(self, banks: torch.Tensor) -> torch.Tensor:
+        return banks.amax(1)
+
+
+def test_encoders_on_filter_banks(tmp_path):
+    pytest.importorskip("onnxruntime")
+    time = np.arange(32000) / 16000
+    wav = (0.1 * np.sin(2 * np.pi * 1000 * time) * (time > 1)).astype(np.float32)
+    banks = filter_banks(wav)
+    assert banks.shape == (1, 198, 80) and np.abs(banks.mean(1)).max() < 1e-3
+    loudest = int((banks[0, 150] - banks[0, 10]).argmax())
+    centres = np.linspace(1127 * np.log1p(20 / 700), 1127 * np.log1p(8000 / 700), 82)[1:-1]
+    assert abs(700 * np.expm1(centres[loudest] / 1127) - 1000) < 50
+    onnx = f"onnx-fbank:{save_onnx(tmp_path / 'toy.onnx', [1, None, 80], 160)}"
+    torch.jit.script(Banks()).save(str(tmp_path / "toy.pt"))
+    script = f"torchscript-fbank:{tmp_path / 'toy.pt'}"
+    assert describe_encoder(onnx)["speaker_dim"] == 160
+    assert describe_encoder(script)["speaker_dim"] == 80
+    expected = banks[0].max(0) / np.linalg.norm(banks[0].max(0))
+    np.testing.assert_allclose(load_encoder(script).embed(wav), expected, rtol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"does not take samples \(1, T\): .*named\n?.*onnx-fbank:FILE"
+    ):
+        describe_encoder(onnx.replace("onnx-fbank", "onnx"))
+    with pytest.raises(ValueError, match="0.006 s are too short for a frame"):
+        load_encoder(script).embed(wav[-100:])
 
 
 def test_what_is_no_encoder_is_said(tmp_path):
