@@ -12,6 +12,7 @@ from fairseq_resynth.data.speaker_vectors import mean_vector
 from fairseq_resynth.data.speakers import F0Entry, SpeakerStatistics
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.speaker_encoder import describe_encoder, load_encoder
+from fairseq_resynth.reference_checks import why_no_voice
 from fairseq_resynth.voices import known_voices
 
 SHORTEST_SECONDS = 1.0
@@ -56,7 +57,8 @@ def check_reference(wav: np.ndarray, name: str) -> np.ndarray:
         Its F0, (ceil(T / 80),) Hz.
 
     Raises:
-        ValueError: shorter than a second, silent, without pitch, or music by the look of it.
+        ValueError: shorter than a second, silent, without pitch, or music, noise or whisper, if only in a
+            part.
     """
     seconds = len(wav) / SAMPLE_RATE
     if seconds < SHORTEST_SECONDS:
@@ -78,6 +80,9 @@ def check_reference(wav: np.ndarray, name: str) -> np.ndarray:
             f"reference {name}: {quiet:.0%} of it is quieter than its surroundings, expected the pauses of "
             f"speech, {LEAST_QUIET:.0%} or more: is it music or a tone?"
         )
+    reason = why_no_voice(wav, f0)
+    if reason:
+        raise ValueError(f"reference {name}: {reason}")
     return f0
 
 
