@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Controls:
             )
         if self.durations is None:
             return
-        if self.durations != "predicted" and not self.durations.startswith("from="):
+        if self.durations != "predicted" and not re.fullmatch("from=.+", self.durations):
             raise ValueError(
                 f"--durations {self.durations!r}: expected predicted or from=OTHER.wav"
             )
@@ -138,8 +139,10 @@ def check_streams(system: Resynthesizer, controls: Controls) -> None:
         raise ValueError("--pitch needs a model with a pitch stream, and this bundle has none.")
     if controls.style is not None and not system.streams.styles:
         raise ValueError("--style needs a model with styles, and this bundle has none.")
+    if not controls.predicts:
+        return
     generator = system.bundle.generator
-    if controls.predicts and generator.duration_predictor is None:
+    if generator.duration_predictor is None:
         raise ValueError(
             "--durations predicted needs a model trained with --duration-predictor, and this bundle has none."
         )

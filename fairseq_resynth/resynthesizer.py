@@ -13,6 +13,7 @@ from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.content_encoder import ContentEncoder
 from fairseq_resynth.interop.hub import find_bundle
 from fairseq_resynth.interop.vqvae_units import VqvaeUnits
+from fairseq_resynth.modules.inference import usable_device
 from fairseq_resynth.pitch_stream import PitchStream
 from fairseq_resynth.unit_decoder import EncodedSpeech, Speaker, UnitDecoder
 
@@ -203,7 +204,7 @@ def _encoder(
 ) -> ContentEncoder | None:
     if kmeans is None:
         return None
-    return ContentEncoder.from_kmeans(kmeans, checkpoint, device)
+    return ContentEncoder.from_kmeans(kmeans, checkpoint, usable_device(device))
 
 
 def _check_encoder(encoder: ContentEncoder | VqvaeUnits, streams: Streams) -> None:

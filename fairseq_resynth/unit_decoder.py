@@ -12,7 +12,7 @@ from fairseq_resynth.chunked_synthesis import decode_in_chunks
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.modules.duration_predictor import expand_counts
-from fairseq_resynth.modules.inference import InferenceGenerator, slow_bfloat16
+from fairseq_resynth.modules.inference import InferenceGenerator, slow_bfloat16, usable_device
 from fairseq_resynth.modules.pulses import SourceClock
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 from fairseq_resynth.voices import Speaker, speaker_indices, speaker_vectors, style_indices
@@ -57,7 +57,7 @@ class UnitDecoder:
         precision: str = "float32",
     ):
         self.streams = streams
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         generator.eval().to(self.device)
         generator.generator.remove_weight_norm()
         obstacle = slow_bfloat16(self.device) if precision == "bfloat16" else None
@@ -240,7 +240,9 @@ class UnitDecoder:
         return self._tensor(array)
 
 
-def _pad(rows: list[np.ndarray]) -> np.ndarray:
+def _pad(rows: list[np.ndarray | None]) -> np.ndarray:
+    if any(row is None for row in rows):
+        raise ValueError("the model wants pitch, and an utterance comes without it.")
     width = max(row.shape[-1] for row in rows)
     return np.stack(
         [np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, width - row.shape[-1])]) for row in rows]

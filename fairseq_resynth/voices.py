@@ -42,7 +42,9 @@ def _index(name: str | int | None, streams: Streams) -> int:
             "a speaker vector was given, and the model has a table of speakers: "
             f"{known_voices(streams)}. Make a bundle on vectors with `resynth export … --speaker-vectors`."
         )
-    if name is None or not 0 <= int(name) < len(streams.speakers):
+    if name is None:
+        raise ValueError(f"give a speaker; the model has {known_voices(streams)}.")
+    if not 0 <= int(name) < len(streams.speakers):
         raise ValueError(f"speaker {name!r}: the model has {known_voices(streams)}.")
     return int(name)
 

@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
     codec = SpeechCodec.from_pretrained(require_bundle(args), device=args.device, decode_only=True)
+    if args.style and not codec.resynthesizer.streams.styles:
+        raise ValueError("--style needs a model with styles, and this bundle has none.")
     return _stream(args, codec) if args.stream else _files(args, codec)
 
 

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         if output.resolve() in inputs:
             raise ValueError(f"{output} is one of the recordings: write elsewhere.")
     system = Resynthesizer.from_pretrained(args.path, args.content_checkpoint, args.device)
+    if args.style and not system.streams.styles:
+        raise ValueError("--style needs a model with styles, and this bundle has none.")
     if args.speaker:
         system.streams.speaker_index(args.speaker)
     lines, files = [], []

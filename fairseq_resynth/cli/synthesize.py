@@ -13,7 +13,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from fairseq_resynth.cli.options import add_json, report
@@ -75,15 +74,8 @@ def _decoder(args: argparse.Namespace):
     return UnitDecoder(generator, streams, args.device, args.precision), file_hash(path)
 
 
-def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
-    from fairseq_resynth.synthesis_jobs import (
-        in_voices,
-        predict_durations,
-        read_jobs,
-        read_samples,
-    )
-
-    streams, notes = decoder.streams, []
+def _check(args: argparse.Namespace, streams) -> None:
+    from fairseq_resynth.prosody import check_rate
 
     if (args.speakers or args.random_speakers) and not args.vc:
         raise ValueError(
@@ -97,6 +89,21 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
         raise ValueError("--vc renders several voices, --speaker one: give one of the two.")
     if args.rate != 1 and not args.dur_prediction:
         raise ValueError("--rate needs --dur-prediction.")
+    check_rate(args.rate)
+    if args.style and not streams.styles:
+        raise ValueError("--style needs a model with styles, and this one has none.")
+
+
+def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
+    from fairseq_resynth.synthesis_jobs import (
+        in_voices,
+        predict_durations,
+        read_jobs,
+        read_samples,
+    )
+
+    streams, notes = decoder.streams, []
+    _check(args, streams)
     if args.dur_prediction:
         jobs, notes = read_samples(args.input, streams)
     else:
@@ -119,10 +126,6 @@ def run(args: argparse.Namespace) -> int:
     """Writes the wavs and prints how many, and the real-time factor."""
     from fairseq_resynth.synthesis import write_wavs
 
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"--device {args.device}: this torch finds no CUDA device; use --device cpu."
-        )
     decoder, identity = _decoder(args)
     jobs, notes = _jobs(args, decoder)
     settings = {

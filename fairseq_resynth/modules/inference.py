@@ -153,3 +153,18 @@ def slow_bfloat16(device: torch.device) -> str | None:
             "than in float32 there"
         )
     return "this processor computes bfloat16 no faster than float32"
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """Returns a device that this torch has.
+
+    Raises:
+        ValueError: an unknown one, or CUDA where there is none.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: expected cpu, cuda, cuda:1, …") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: this torch finds no CUDA device; use --device cpu.")
+    return device

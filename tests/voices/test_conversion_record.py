@@ -125,3 +125,32 @@ def test_synthesis_of_other_settings_is_made_again_even_after_an_interruption(tm
     new = [soundfile.read(tmp_path / "out" / f"{name}.wav")[0] for name in "ab"]
     assert all(np.isfinite(wav).all() for wav in new)
     assert all((tmp_path / "out" / f"{name}.wav").read_bytes() != old[name] for name in "ab")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-n", "-3", "--speaker", "anna"], "expected 0 (all) or more"),
+        (["--vc", "--random-speakers", "-1"], "expected 0 (all) or more"),
+        (["--speaker", "anna", "--dur-prediction", "--rate", "9"], "expected 0.25 to 4"),
+        (["--speaker", "anna", "--style", "sad"], "this one has none"),
+        ([], "give a speaker; the model has anna, boris"),
+        (["--vc", "--pitch"], "wants pitch, and an utterance comes without it"),
+    ],
+)
+def test_mistakes_of_synthesize_are_one_sentence(tmp_path, capsys, options, message):
+    none = {} if "--pitch" in options else {"f0_channels": 0, "f0_codes": {}}
+    bundle = save_tiny_bundle(tmp_path / "bundle", False, **none)
+    (tmp_path / "units.txt").write_text("a|1 2 3\n")
+    command = ["synthesize", "--path", bundle, "--input", tmp_path / "units.txt"]
+    options = [option for option in options if option != "--pitch"]
+    assert main(list(map(str, [*command, "--outdir", tmp_path / "out", *options]))) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-1] and "Traceback" not in "".join(lines)
+
+
+def test_a_style_for_a_model_without_is_refused(tmp_path, capsys):
+    bundle = save_tiny_bundle(tmp_path / "bundle", False, f0_channels=0, f0_codes={})
+    command = ["resynthesize", ENGLISH, "--path", bundle, "--speaker", "anna", "--style", "sad"]
+    assert main(list(map(str, [*command, "--output", tmp_path / "a.wav"]))) == 2
+    assert "this bundle has none" in capsys.readouterr().err
