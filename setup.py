@@ -48,6 +48,7 @@ EXTRAS = {
     "plot": ["matplotlib>=3.8,<4"],  # pictures of `resynth inspect` and `resynth codec-bench`
     "test": [
         "pytest>=8,<10",
+        "pytest-xdist>=3.6,<4",
         "hypothesis>=6,<7",
         "ruff>=0.6,<1",
         "pyworld>=0.3.4,<0.4",

@@ -1,6 +1,6 @@
 """Real-time factor of synthesis on one thread, beside the floor that the processor's matrix rate sets.
 
-    python benchmarks/synthesis_speed.py [--seconds 8] [--repeats 3] [--models V1 vocos vocos_small]
+    python benchmarks/synthesis_speed.py [--seconds 8] [--repeats 3] [--models V1 vocos vocos_small …]
         [--precision float32 bfloat16] [--json]
 
 Every model has 100 units of 320 samples, 20 pitch codes of 1280 and 100 speakers, as in the paper, and
@@ -29,20 +29,25 @@ from fairseq_resynth.chunked_synthesis import ChunkDecoder
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.models.architectures import build_vocoder
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
-from fairseq_resynth.models.unit_vocos import UnitVocosConfig, unit_vocos_small
+from fairseq_resynth.models.unit_source_filter import (
+    UnitSourceFilterConfig,
+    UnitSourceFilterSmallConfig,
+)
+from fairseq_resynth.models.unit_vocos import UnitVocosConfig, UnitVocosSmallConfig
+from fairseq_resynth.modules.inference import slow_bfloat16
 from fairseq_resynth.unit_decoder import EncodedSpeech, UnitDecoder
 
 STREAMS = Streams(320, 100, 1280, 20, tuple(f"speaker{index}" for index in range(100)))
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def _small() -> UnitVocosConfig:
-    chosen = argparse.Namespace()
-    unit_vocos_small(chosen)
-    return UnitVocosConfig(**vars(chosen))
-
-
-MODELS = {"V1": UnitHifiganConfig, "vocos": UnitVocosConfig, "vocos_small": _small}
+MODELS = {
+    "V1": UnitHifiganConfig,
+    "vocos": UnitVocosConfig,
+    "vocos_small": UnitVocosSmallConfig,
+    "source_filter": UnitSourceFilterConfig,
+    "source_filter_small": UnitSourceFilterSmallConfig,
+}
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -83,6 +88,7 @@ def measure(
 ) -> Iterator[dict[str, float | str]]:
     """Measures one model as trained and as `resynth` runs it, in turns with the matrix rate."""
     model = build_vocoder(MODELS[name](), STREAMS)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     decoders = {key: UnitDecoder(model, STREAMS, precision=key) for key in precisions}
     said = speech(duration)
     inputs = [torch.as_tensor(row)[None] for row in (said.units, said.f0_codes)]
@@ -105,7 +111,7 @@ def measure(
         over_floor = [took * rate / flops for took, rate in pairs]
         yield {
             "model": name,
-            "parameters_m": sum(p.numel() for p in model.parameters()) / 1e6,
+            "parameters_m": parameters / 1e6,
             "precision": precision,
             "gflop_a_second": flops / duration / 1e9,
             "gflops_of_matrix_product": max(rates) / 1e9,
@@ -138,7 +144,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of speech (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    precisions = {"choices": PRECISIONS, "default": list(PRECISIONS)}
+    fast = [key for key in PRECISIONS if key == "float32" or not slow_bfloat16(torch.device("cpu"))]
+    precisions = {"choices": PRECISIONS, "default": fast, "help": "%(default)s on this processor"}
     parser.add_argument("--precision", nargs="+", **precisions)
     parser.add_argument("--json", action="store_true", help="print a JSON line a row")
     args = parser.parse_args()

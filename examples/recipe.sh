@@ -7,6 +7,7 @@
 #   DEVICE     cuda or cpu                         (cuda if there is one)
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$repository/scripts/once.sh"
 [ -x "$repository/.venv/bin/resynth" ] && PATH="$repository/.venv/bin:$PATH"
 export PATH PYTHONWARNINGS=ignore
 command -v resynth > /dev/null || { echo "resynth is not installed: bash scripts/setup.sh" >&2; exit 1; }
@@ -57,14 +58,20 @@ units() {
   resynth quantize "$1" $CONTENT --kmeans "$2/km.safetensors" --device "$DEVICE"
 }
 
-# train LOG ARGUMENT …: fairseq-train; validations and the end are shown, the rest is in the log.
+# train LOG ARGUMENT …: fairseq-train, once; validations and the end are shown, the rest is in the log.
 train() {
+  local log=$1 save_dir
+  shift
+  save_dir=$(printf '%s\n' "$@" | sed -n '/^--save-dir$/{n;p}')
+  mkdir -p "$(dirname "$log")"
+  once "$save_dir" fairseq_train "$log" "$@" "${cpu[@]}" --user-dir "$plugin" --log-format simple --no-epoch-checkpoints
+}
+
+fairseq_train() {
   local log=$1 status
   shift
-  mkdir -p "$(dirname "$log")"
   set +e
-  fairseq-train "$@" "${cpu[@]}" --user-dir "$plugin" --log-format simple --no-epoch-checkpoints 2>&1 | tee "$log" |
-    grep --line-buffered -oE "valid on .*|done training.*|Loaded checkpoint .*" | cut -c1-110
+  fairseq-train "$@" 2>&1 | tee "$log" | grep --line-buffered -oE "valid on .*|done training.*|Loaded checkpoint .*" | cut -c1-110
   status=${PIPESTATUS[0]}
   set -e
   [ "$status" = 0 ] || { tail -n 15 "$log" >&2; fail "training failed, see $log"; }

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 out=${1:-demo_output}
 minutes=${MINUTES:-8}
 bash scripts/setup.sh
+source scripts/once.sh
 # threads that wait sleep instead of spinning: many times faster where the cores are shared
 export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore OMP_WAIT_POLICY=PASSIVE
 data=$out/data
@@ -15,12 +16,16 @@ mkdir -p "$out"
 
 step() { printf '\n== %s\n' "$*"; }
 
-# fairseq logs a line for each event; here the validations and the end are shown, the rest is in the log.
+# train SAVE_DIR LOG ARGUMENT …: the validations and the end are shown, the rest is in the log.
 train() {
+  once "$1" fairseq_train "$2" "${@:3}" --save-dir "$1" --cpu --log-format simple --no-epoch-checkpoints
+}
+
+fairseq_train() {
   local log=$1
   shift
   : > "$log" # tail must find it
-  fairseq-train "$@" --cpu --log-format simple --no-epoch-checkpoints >> "$log" 2>&1 &
+  fairseq-train "$@" >> "$log" 2>&1 &
   local pid=$!
   tail -n +1 --pid=$pid -f "$log" | grep --line-buffered -oE "valid on.{0,80}|done training.*" || true
   wait $pid || { echo "training failed, the end of $log:"; tail -n 15 "$log"; exit 1; }
@@ -35,23 +40,23 @@ resynth quantize "$data" --kmeans "$out/km.safetensors"
 step "3 F0 of every utterance"
 resynth f0 "$data"
 step "4 F0 quantiser: fairseq-train --task f0_quantization"
-OMP_NUM_THREADS=1 train "$out/f0.log" "$data" --user-dir fairseq_resynth \
+OMP_NUM_THREADS=1 train "$out/f0_checkpoints" "$out/f0.log" "$data" --user-dir fairseq_resynth \
   --task f0_quantization --arch f0_vqvae --criterion f0_vqvae \
   --optimizer adam --adam-betas '(0.8,0.99)' --lr 1e-3 --lr-scheduler fixed \
   --batch-size 16 --num-workers 0 --max-update 600 --validate-interval-updates 200 \
-  --validate-interval 1000 --save-interval 1000 --save-dir "$out/f0_checkpoints"
+  --validate-interval 1000 --save-interval 1000
 resynth quantize-f0 "$data" --path "$out/f0_checkpoints/checkpoint_best.pt"
 step "5 Unit vocoder: fairseq-train --task unit_resynthesis (up to $minutes minutes)"
 precision=$(python -c 'import torch; print("bfloat16" if torch.cpu._is_amx_tile_supported() else "float32")')
 # unit_vocos_small: after the same minutes its mel distance is far below that of a small HiFi-GAN
-train "$out/vocoder.log" "$data" --user-dir fairseq_resynth \
+train "$out/checkpoints" "$out/vocoder.log" "$data" --user-dir fairseq_resynth \
   --task unit_resynthesis --arch unit_vocos_small --criterion hifigan \
   --discriminator-width 0.0625 --discriminator-start 1500 \
   --optimizer adam --adam-betas '(0.8,0.99)' --lr 1e-3 --lr-scheduler fixed --force-anneal 1 \
   --lr-shrink 0.99 --batch-size 8 --num-workers 0 --autocast "$precision" --max-update 2500 \
   --stop-time-hours "$(python -c "print($minutes / 60)")" --validate-interval-updates 500 \
   --validate-interval 1000 --save-interval 1000 --save-interval-updates 500 --keep-interval-updates 1 \
-  --tensorboard-logdir "$out/tensorboard" --eval-audio 3 --save-dir "$out/checkpoints"
+  --tensorboard-logdir "$out/tensorboard" --eval-audio 3
 resynth export "$out/checkpoints/checkpoint_last.pt" --f0 "$out/f0_checkpoints/checkpoint_best.pt" \
   --kmeans "$out/km.safetensors" --outdir "$out/bundle"
 step "6 Synthesis: the held-out utterances, then each in the four other voices"

@@ -13,4 +13,4 @@ if [ "${1:-}" = --slow ]; then
 fi
 # Threads of small nets spin against each other; one each is faster, and results do not depend on it.
 export OMP_NUM_THREADS=1
-.venv/bin/python -m pytest "${marker[@]}" "$@"
+.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "${marker[@]}" "$@"

@@ -13,13 +13,14 @@ cd "$(dirname "$0")/../.."
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 [ -d .venv ] && export PATH="$PWD/.venv/bin:$PATH"
+source scripts/once.sh
 data=$out/data
 encoder=(--feature-type hf --checkpoint-path "${WHISPER:-openai/whisper-base}" --layer 4)
 [ "${UNITS:-whisper}" = logmel ] && encoder=(--feature-type logmel)
 
 train() {
   # shellcheck disable=SC2086  # the overrides are words
-  fairseq-hydra-train --config-dir configs --config-name "$1" "task.data=$data" "checkpoint.save_dir=$2" \
+  once "$2" fairseq-hydra-train --config-dir configs --config-name "$1" "task.data=$data" "checkpoint.save_dir=$2" \
     ${OVERRIDES:-} "${@:3}"
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 from fairseq_resynth.data.audio import read_audio
 from fairseq_resynth.data.f0 import (
     F0_HOP,
+    LIBRARIES,
     F0Cache,
     F0Options,
     compile_method,
@@ -190,7 +191,8 @@ def _fill(
     items = ((row, manifest.path(row), int(manifest.num_samples[row])) for row in todo)
     if workers > 1 and todo:
         compile_method(options)
-    results = parallel_map(partial(_extract_row, options=options), items, workers)
+    extract = partial(_extract_row, options=options)
+    results = parallel_map(extract, items, workers, LIBRARIES[options.method])
     with part.path.open("r+b") as stream:
         for (row, *_), result in progress(results, len(part.rows), what, outcome.reused):
             if isinstance(result, str):

@@ -2,10 +2,11 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -22,7 +23,7 @@ def _ignore_interrupt() -> None:
 
 @contextlib.contextmanager
 def _one_thread_a_worker() -> Iterator[None]:
-    """Spawned processes inherit the environment, and N workers of N threads each would fight."""
+    """The processes inherit the environment, and N workers of N threads each would fight."""
     before = os.environ.get(_THREADS)
     os.environ.setdefault(_THREADS, "1")
     try:
@@ -33,7 +34,10 @@ def _one_thread_a_worker() -> Iterator[None]:
 
 
 def parallel_map(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    preload: Sequence[str] = (),
 ) -> Iterator[tuple[Item, Result]]:
     """Yields (item, function(item)) as they finish, in any order; at most 4 items a worker are under way.
 
@@ -41,6 +45,7 @@ def parallel_map(
         function: can be pickled, as its results can; raises nothing for a bad item but returns what failed.
         items: may be longer than memory.
         workers: processes; up to 1: no other process.
+        preload: modules to import once for all workers, before they part, beside the function's own.
 
     Raises:
         ValueError: a worker died, for want of memory as a rule.
@@ -49,7 +54,10 @@ def parallel_map(
         for item in items:
             yield item, function(item)
         return
-    context = multiprocessing.get_context("spawn")
+    # Forks of a process that has imported and has no threads yet: safe, and N workers import once.
+    context = multiprocessing.get_context("forkserver")
+    named = function.func if isinstance(function, functools.partial) else function
+    context.set_forkserver_preload([__name__, getattr(named, "__module__", __name__), *preload])
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _ignore_interrupt)
     try:
         with _one_thread_a_worker():

@@ -163,6 +163,25 @@ def test_missing_corpus_says_what_to_put_where(tmp_path):
     assert "is not a folder: put recordings into one folder a speaker" in done.stderr
 
 
+def test_once_trains_again_only_what_is_not_finished(tmp_path):
+    script = f"""
+set -euo pipefail
+source {EXAMPLES.parent}/scripts/once.sh
+train() {{ echo "trained $1" ; touch {tmp_path}/checkpoint_last.pt; [ "$1" != broken ]; }}
+for updates in 10 10 20; do once {tmp_path} train $updates; done
+rm {tmp_path}/checkpoint_last.pt
+once {tmp_path} train 20
+once {tmp_path} train broken || true
+once {tmp_path} train broken
+echo never
+"""
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    reused = f"reused: {tmp_path}, whose training has finished"
+    said = ["trained 10", reused, "trained 20", "trained 20", "trained broken", "trained broken"]
+    assert done.stdout.splitlines() == said, done.stderr
+    assert done.returncode != 0
+
+
 def fetch(url, file, digest=""):
     script = f"source {EXAMPLES}/recipe.sh; fetch '{url}' '{file}' {digest}"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

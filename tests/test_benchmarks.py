@@ -1,0 +1,42 @@
+"""The benchmarks start, and the quickest of them measures what it says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(BENCHMARKS / name), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BENCHMARKS.glob("*.py")))
+def test_every_benchmark_starts(name):
+    assert "usage" in run(name, "--help")
+
+
+def test_synthesis_speed_counts_the_generator(tmp_path):
+    models = ["V1", "source_filter_small"]
+    quick = ["--seconds", "0.4", "--repeats", "1", "--precision", "float32", "--json"]
+    rows = [
+        json.loads(line)
+        for line in run("synthesis_speed.py", "--models", *models, *quick).splitlines()
+    ]
+    assert [row["model"] for row in rows] == models
+    assert [round(row["parameters_m"], 1) for row in rows] == [14.2, 3.4]
+    for row in rows:
+        assert (
+            row["floor"]
+            < row["rtf resynth"]
+            == pytest.approx(row["floor"] * row["resynth / floor"])
+        )
+    assert rows[0]["gflop_a_second"] == pytest.approx(16.1, abs=0.1)
