@@ -31,6 +31,10 @@ fairseq_train() {
   wait $pid || { echo "training failed, the end of $log:"; tail -n 15 "$log"; exit 1; }
 }
 
+step "0 A voice that is trained already, before yours: held-out prompts, then each in the four other voices"
+resynth synthesize --path examples/asterisk/bundle --input examples/asterisk/held_out --outdir "$out/trained"
+resynth synthesize --path examples/asterisk/bundle --input examples/asterisk/held_out --outdir "$out/trained" --vc
+echo "listen: $out/trained"
 step "1 Manifest: 112 recordings of five voices; some are held out"
 resynth manifest examples/asterisk/speech --outdir "$data" --speaker-from parent \
   --valid-percent 5 --test-percent 8 --seed 1
@@ -67,5 +71,5 @@ resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.s
 resynth codec-bench "$data" --split test --model "$out/bundle/entropy.safetensors"
 step "8 Figures on held-out utterances, and the page"
 python examples/asterisk/demo_report.py "$data" "$out/bundle" "$out/resynthesised" \
-  "$out/converted" "$out"
+  "$out/converted" "$out" --trained "$out/trained"
 printf '\nwavs:  %s, %s\nlisten: open %s\n' "$out/resynthesised" "$out/converted" "$out/index.html"

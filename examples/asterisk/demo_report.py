@@ -1,6 +1,6 @@
 """Figures and page of the demo: held-out utterances, real beside resynthesised and converted.
 
-usage: demo_report.py DATA BUNDLE RESYNTHESISED CONVERTED OUTDIR [--json]
+usage: demo_report.py DATA BUNDLE RESYNTHESISED CONVERTED OUTDIR [--trained WAVS] [--json]
 
 Prints the mel L1 distance of the resynthesis beside that of two ways of being wrong: the speaker's mean
 spectrum, and the units of another utterance. Exits with 1 when the resynthesis is not far below both.
@@ -96,10 +96,10 @@ def bits_per_second(streams) -> float:
     return float(units + codes)
 
 
-def write_page(
-    data: Path, bundle_dir: Path, resynthesised: Path, converted: Path, page: Path
-) -> None:
-    """Writes the page: a row an utterance, its recording, its resynthesis and every other voice."""
+def page_rows(
+    data: Path, bundle_dir: Path, resynthesised: Path, converted: Path, words: str = ""
+) -> list[tuple[str, dict[str, Path]]]:
+    """Returns a row an utterance: its recording, its resynthesis, and every other voice."""
     streams = load_bundle(bundle_dir).streams
     rows = []
     for job in read_jobs(data, streams):
@@ -108,19 +108,19 @@ def write_page(
             path = converted / f"{job.name}_{voice}.wav"
             if path.is_file():
                 columns[f"as {voice}"] = path
-        rows.append((job.name, columns))
+        rows.append((words + job.name, columns))
+    return rows
+
+
+def write_page(rows: list[tuple[str, dict[str, Path]]], page: Path) -> None:
+    """Writes the page to listen to."""
     introduction = (
-        "Recordings that the model never saw, what it makes of their units, pitch codes and speaker, "
-        "and the same in the other voices."
+        "Recordings that the model never saw, what it makes of their units, pitch codes and speaker, and the "
+        "same in the other voices. Rows that begin with “trained” are the bundle of this repository, "
+        "80 minutes of training on all of Asterisk's prompts; the others are what this demo has trained."
     )
-    write_gallery(
-        page,
-        "Resynthesis of held-out utterances",
-        rows,
-        introduction,
-        embed=True,
-        f0_of=lambda wav, _: extract_f0(wav),
-    )
+    title = "Resynthesis of held-out utterances"
+    write_gallery(page, title, rows, introduction, embed=True, f0_of=lambda wav, _: extract_f0(wav))
 
 
 def main() -> int:
@@ -128,12 +128,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("data", "bundle", "resynthesised", "converted", "outdir"):
         parser.add_argument(name, type=Path)
+    parser.add_argument(
+        "--trained", type=Path, help="what examples/asterisk/bundle says of held_out/"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     figures = evaluate(args.data, args.bundle, args.resynthesised)
     write_json(args.outdir / "figures.json", figures)
     page = args.outdir / "index.html"
-    write_page(args.data, args.bundle, args.resynthesised, args.converted, page)
+    rows = page_rows(args.data, args.bundle, args.resynthesised, args.converted)
+    if args.trained:
+        here, wavs = Path(__file__).parent, args.trained
+        rows = page_rows(here / "held_out", here / "bundle", wavs, wavs, "trained: ") + rows
+    write_page(rows, page)
     if args.json:
         print(json.dumps(figures))
     else:

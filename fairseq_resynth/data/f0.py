@@ -122,11 +122,6 @@ METHODS: dict[str, Callable[[np.ndarray, F0Options], np.ndarray]] = {
     "harvest": _harvest,
     "dio": _dio,
 }
-LIBRARIES = {  # of a method: what a worker process would import first
-    "yaapt": ("amfm_decompy.pYAAPT", "numba.core.typed_passes", "fairseq_resynth.data.yaapt"),
-    "harvest": ("pyworld",),
-    "dio": ("pyworld",),
-}
 
 
 def extract_f0(

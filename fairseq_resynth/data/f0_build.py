@@ -16,7 +16,6 @@ import numpy as np
 from fairseq_resynth.data.audio import read_audio
 from fairseq_resynth.data.f0 import (
     F0_HOP,
-    LIBRARIES,
     F0Cache,
     F0Options,
     compile_method,
@@ -39,6 +38,11 @@ from fairseq_resynth.data.workers import parallel_map, progress
 
 _BYTES = 4  # of a float32
 _BLOCK_FRAMES = 1 << 18
+_LIBRARIES = {  # of a method: what a worker process would import first
+    "yaapt": ("amfm_decompy.pYAAPT", "numba.core.typed_passes", "fairseq_resynth.data.yaapt"),
+    "harvest": ("pyworld",),
+    "dio": ("pyworld",),
+}
 
 
 @dataclass
@@ -192,7 +196,7 @@ def _fill(
     if workers > 1 and todo:
         compile_method(options)
     extract = partial(_extract_row, options=options)
-    results = parallel_map(extract, items, workers, LIBRARIES[options.method])
+    results = parallel_map(extract, items, workers, _LIBRARIES[options.method])
     with part.path.open("r+b") as stream:
         for (row, *_), result in progress(results, len(part.rows), what, outcome.reused):
             if isinstance(result, str):

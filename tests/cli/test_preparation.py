@@ -344,10 +344,23 @@ def test_options_of_f0_that_do_not_fit(data, resynth, arguments, message):
     assert status == 2 and message in err
 
 
-def start_f0(data, workers):
-    """Starts YAAPT and returns once some rows are done."""
+SLOWLY = """
+import sys, time
+from fairseq_resynth.cli.main import main
+from fairseq_resynth.data import f0_build
+extract = f0_build.extract_f0
+def slow(*args, **kwargs):
+    time.sleep(0.3)
+    return extract(*args, **kwargs)
+f0_build.extract_f0 = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start_f0(data):
+    """Starts YAAPT, slow enough to be interrupted, and returns once some rows are done."""
     process = subprocess.Popen(
-        [RESYNTH, "f0", data, "--workers", str(workers), "--split", "train"],
+        [sys.executable, "-c", SLOWLY, "f0", data, "--workers", "1", "--split", "train"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     part = data / "f0/train.npy.1-of-1"
@@ -364,7 +377,7 @@ def start_f0(data, workers):
 @pytest.mark.parametrize("how, status", [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_an_interrupted_run_continues_to_the_same_bytes(data, resynth, how, status):
     shutil.rmtree(data / "f0")
-    process = start_f0(data, workers=1)
+    process = start_f0(data)
     os.kill(process.pid, how)
     _, err = process.communicate(timeout=30)
     assert process.returncode == status

@@ -264,8 +264,8 @@ def test_interrupted_workers_stop_and_the_same_command_continues(wavs, tmp_path)
     wav, _ = soundfile.read(wavs / "ann/one.wav")
     for folder in ("made", "real"):
         (tmp_path / folder).mkdir()
-        for number in range(12):
-            soundfile.write(tmp_path / folder / f"u{number}.wav", wav * (1 - number / 20), 16000)
+        for number in range(80):
+            soundfile.write(tmp_path / folder / f"u{number}.wav", wav * (1 - number / 100), 16000)
     out = tmp_path / "r"
     program = [sys.executable, "-m", "fairseq_resynth.cli.main", "evaluate", "--audio", "none"]
     program += ["--generated", str(tmp_path / "made"), "--reference", str(tmp_path / "real")]

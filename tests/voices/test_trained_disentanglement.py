@@ -1,11 +1,10 @@
 """The paper's Tables 1 and 2 on the trained bundle of the Asterisk voices and prompts that it never heard.
 
-Their units, by Whisper's encoder, lie beside this file, so that voice, melody and rhythm are measured without
-its weights; WHISPER=FOLDER (openai/whisper-base) adds the content, by the slow test.
+Their units, by Whisper's encoder, lie in examples/asterisk/held_out, so that voice, melody and rhythm are
+measured without its weights; WHISPER=FOLDER (openai/whisper-base) adds the content, by the slow test.
 """
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,21 +16,26 @@ from fairseq_resynth.interop.speaker_encoder import load_encoder
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 BUNDLE = REPOSITORY / "examples" / "asterisk" / "bundle"
-UNITS = Path(__file__).parent / "data" / "held_out_units.txt"
+HELD_OUT = REPOSITORY / "examples" / "asterisk" / "held_out"
 PERSONS = ("english", "french", "italian", "russian")  # Spanish is the English speaker again
+
+
+def names():
+    """The paths of the held-out prompts below the folder of all."""
+    return [line.split("\t")[0] for line in (HELD_OUT / "test.tsv").read_text().splitlines()[1:]]
 
 
 def prompts():
     """(voice, (T,) samples, units) of each prompt that the model was not trained on."""
-    for line in UNITS.read_text().splitlines():
-        name, units = line.split("|")
+    units = (HELD_OUT / "test.units").read_text().splitlines()
+    for name, line in zip(names(), units, strict=True):
         wav, _ = load_any_audio(SPEECH / name)
-        yield name.split("/")[0], wav, np.array(units.split(), np.int64)
+        yield name.split("/")[0], wav, np.array(line.split(), np.int64)
 
 
 def enrol(embed):
     """{voice: mean vector} of recordings other than the held-out ones."""
-    held_out = {line.split("|")[0] for line in UNITS.read_text().splitlines()}
+    held_out = set(names())
     means = {}
     for voice in PERSONS:
         paths = [path for path in sorted((SPEECH / voice).glob("*.flac"))]
