@@ -50,6 +50,14 @@ fetch() {
   touch "$file.ok"
 }
 
+# splits VALID TEST: sets splits, options of resynth manifest: the original's lists in $REFERENCES, or so many percent.
+splits() {
+  splits=(--valid-percent "$1" --test-percent "$2")
+  if [ -n "${REFERENCES:-}" ]; then
+    splits=(--ref-train "$REFERENCES/train.txt" --ref-valid "$REFERENCES/val.txt" --ref-test "$REFERENCES/test.txt")
+  fi
+}
+
 # units DATA OUT: k-means, content units.
 units() {
   # shellcheck disable=SC2086

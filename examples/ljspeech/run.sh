@@ -15,10 +15,7 @@ fi
 step "2 16 kHz, padded to whole pitch codes"
 resynth preprocess --srcdir "$source/wavs" --outdir "$out/audio" --pad
 step "3 Splits: the original's lists, or 10 % and 5 % as it has them"
-splits=(--valid-percent 10 --test-percent 5)
-if [ -n "${REFERENCES:-}" ]; then
-  splits=(--ref-train "$REFERENCES/train.txt" --ref-valid "$REFERENCES/val.txt" --ref-test "$REFERENCES/test.txt")
-fi
+splits 10 5
 resynth manifest "$out/audio" --outdir "$out/data" --speaker-from single "${splits[@]}"
 step "4 Content units"
 units "$out/data" "$out"

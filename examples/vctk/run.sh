@@ -22,10 +22,7 @@ else
   fail "$source has neither wav48_silence_trimmed (0.92) nor wav48 (older)"
 fi
 step "3 Splits: speakers by the name up to the first _; 5 % and 5 % of each"
-splits=(--valid-percent 5 --test-percent 5)
-if [ -n "${REFERENCES:-}" ]; then
-  splits=(--ref-train "$REFERENCES/train.txt" --ref-valid "$REFERENCES/val.txt" --ref-test "$REFERENCES/test.txt")
-fi
+splits 5 5
 resynth manifest "$out/audio" --outdir "$out/data" --speaker-from prefix "${splits[@]}"
 step "4 Content units"
 units "$out/data" "$out"
