@@ -13,7 +13,7 @@ from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators import freeze
 from fairseq_resynth.tasks.gan_step import refuse_settings
 
-UPDATES = 6
+UPDATES = 50
 
 
 def build_trainer(data, save_dir, *extra):
@@ -102,7 +102,7 @@ LOOPS = {"alternate": plain_loop, "simultaneous": simultaneous_loop}
 def test_equals_a_plain_loop_bit_for_bit(order, loop, tiny_data, tmp_path):
     inside, outside = (build_trainer(tiny_data, tmp_path, "--gan-update", order) for _ in range(2))
     assert_equal_state(inside.model.state_dict(), outside.model.state_dict())
-    samples = list(batches(outside, 2))[:UPDATES]
+    samples = list(batches(outside, UPDATES))[:UPDATES]
     assert len(samples) == UPDATES
     for sample in samples:
         inside.train_step([sample])
