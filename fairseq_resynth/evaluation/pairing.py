@@ -51,12 +51,14 @@ class Collection:
         speakers: name -> speaker, where known.
         source: where they come from, for messages.
         given: name -> figures known beforehand, from `given.json` in the folder.
+        voices: speakers that none of these files may have, but that speech can be converted to.
     """
 
     files: dict[str, Path]
     speakers: dict[str, str]
     source: Path
     given: dict[str, dict[str, float]] = field(default_factory=dict)
+    voices: frozenset[str] = frozenset()
 
 
 def read_folder(
@@ -129,7 +131,7 @@ def _read_given(path: Path) -> dict[str, dict[str, float]]:
 
 
 def read_data(folder: Path, split: str) -> Collection:
-    """Collects the rows of a data directory's `{split}.tsv`, speakers from `{split}.speaker`.
+    """Collects the rows of a data directory's `{split}.tsv`, `{split}.speaker`, and the voices of all splits.
 
     Raises:
         FileNotFoundError, ValueError: see `read_manifest`; or a repeated name.
@@ -143,7 +145,9 @@ def read_data(folder: Path, split: str) -> Collection:
     if (folder / f"{split}.speaker").is_file():
         lines = read_lines(folder / f"{split}.speaker", len(names), "resynth speaker")
         speakers = dict(zip(names, (line.strip() for line in lines), strict=True))
-    return Collection(dict(sorted(files.items())), speakers, manifest.source)
+    voices = {name for path in folder.glob("*.speaker") for name in path.read_text().split("\n")}
+    voices = frozenset(voices - {""})
+    return Collection(dict(sorted(files.items())), speakers, manifest.source, voices=voices)
 
 
 def read_collection(
@@ -211,7 +215,7 @@ def pair_files(
     """
     check_pattern(pattern)
     result, used = Pairing(), set()
-    speakers = sorted({*reference.speakers.values(), *targets})
+    speakers = sorted({*reference.speakers.values(), *reference.voices, *targets})
     for name, path in generated.files.items():
         readings = _readings(name, pattern, speakers)
         readings = [reading for reading in readings if reading[0] in reference.files]

@@ -85,6 +85,10 @@ def test_data_directory(tmp_path, wavs):
     found = read_collection(tmp_path)
     assert found.files == {name: wavs / f"{name}.wav" for name in ("ann/one", "bob/one")}
     assert found.speakers == {"ann/one": "A", "bob/one": "B"}
+    (tmp_path / "train.speaker").write_text("A\nC\nC\n")  # a voice that no test row has
+    generated = collection("ann/one_C", "ann/one_D")
+    pairing = pair_files(generated, read_collection(tmp_path), "{name}_{target}")
+    assert pairs(pairing) == [("ann/one_C", "ann/one", "C")]
     with pytest.raises(FileNotFoundError, match="no valid.tsv; choose one of test with --split"):
         read_collection(tmp_path, "valid")
 
