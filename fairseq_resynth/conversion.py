@@ -110,6 +110,7 @@ def convert(
     f0, notes, pitch = None, _duration_notes(system, controls), {}
     if system.pitch.exists:
         f0 = system.pitch.extract(wav)
+        notes += [] if f0.any() else ["no voiced frame was found: silence, or no speech?"]
         own = system.pitch.entry(f0, source)
         entry = voice.entry or (system.statistics and system.statistics.overall) or own
         f0 = _melody(system, units, f0, own, entry, controls)

@@ -13,7 +13,7 @@ resynth synthesize --path THIS_FOLDER --input units.txt --outdir OUT{speaker}
 ```python
 from fairseq_resynth import Resynthesizer
 
-resynthesizer = Resynthesizer.from_pretrained("THIS_FOLDER")
+resynthesizer = Resynthesizer.from_pretrained("THIS_FOLDER"{encoder})
 {example}
 ```
 """
@@ -38,13 +38,18 @@ def model_card(bundle: Any, license_name: str = "") -> str:
             f"- Identity: `{bundle.identity}`\n"
         )
     speaker = " --speaker NAME" if len(bundle.streams.speakers) > 1 else ""
-    return head + _facts(bundle) + _USE.format(speaker=speaker, example=_example(bundle))
+    weights = bundle.streams.units.get("feature_type", "logmel") not in ("logmel", "vqvae")
+    encoder = ', content_checkpoint="ENCODER"' if weights else ""
+    use = _USE.format(speaker=speaker, encoder=encoder, example=_example(bundle))
+    return head + _facts(bundle) + use
 
 
 def _facts(bundle: Any) -> str:
     streams = bundle.streams
     parameters = sum(p.numel() for p in bundle.generator.parameters()) / 1e6
     units = streams.units.get("feature_type", "unknown")
+    layer = streams.units.get("layer")
+    layer = "" if layer is None else f", layer {layer}"
     pitch = f"{streams.num_f0_codes} codes at {streams.sample_rate / streams.f0_code_hop:g} Hz"
     if not streams.num_f0_codes:
         pitch = "continuous, 200 Hz" if streams.f0_channels else "none"
@@ -58,7 +63,7 @@ def _facts(bundle: Any) -> str:
 
 Speech at {streams.sample_rate} Hz from discrete units; {parameters:.1f} M parameters.
 
-- Units: {streams.num_units} ({units}) at {streams.sample_rate / streams.unit_hop:g} Hz
+- Units: {streams.num_units} ({units}{layer}) at {streams.sample_rate / streams.unit_hop:g} Hz
 - Pitch: {pitch}
 - Durations: {durations}
 - Speakers: {speakers}

@@ -25,7 +25,9 @@ def speaker_indices(speaker: Speaker | None, streams: Streams, rows: int) -> np.
     if speaker is None and len(streams.speakers) == 1:
         speaker = 0
     if speaker is None:
-        raise ValueError(f"give a speaker; the model has {', '.join(streams.speakers)}.")
+        raise ValueError(
+            f"give a speaker; the model has {', '.join(streams.speakers)}: --speaker NAME."
+        )
     names = [speaker] * rows if isinstance(speaker, str | int | np.integer) else list(speaker)
     if len(names) != rows:
         raise ValueError(f"found {len(names)} speakers for {rows} rows.")
@@ -43,7 +45,7 @@ def _index(name: str | int | None, streams: Streams) -> int:
             f"{known_voices(streams)}. Make a bundle on vectors with `resynth export … --speaker-vectors`."
         )
     if name is None:
-        raise ValueError(f"give a speaker; the model has {known_voices(streams)}.")
+        raise ValueError(f"give a speaker; the model has {known_voices(streams)}: --speaker NAME.")
     if not 0 <= int(name) < len(streams.speakers):
         raise ValueError(f"speaker {name!r}: the model has {known_voices(streams)}.")
     return int(name)

@@ -40,6 +40,7 @@ resynth quantize-f0 "$data" --path "$out/f0_checkpoints/checkpoint_last.pt"
 train "${CONFIG:-asterisk_unit_source_filter}" "$out/checkpoints" ${VOCODER_OVERRIDES:-}
 resynth export "$out/checkpoints/checkpoint_last.pt" --f0 "$out/f0_checkpoints/checkpoint_last.pt" \
   --kmeans "$out/km.safetensors" --outdir "$out/bundle"
+resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.safetensors"
 resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/resynthesised"
 resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/converted" --vc
 resynth evaluate --generated "$out/resynthesised" --reference "$data" --baselines world,opus:9 --outdir "$out/report"

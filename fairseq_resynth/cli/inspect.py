@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         hint = "the bits of its streams: give --bundle DIR, or set RESYNTH_BUNDLE"
         report(args, summary, [*(f"{name}: {value}" for name, value in summary.items()), hint])
         return 0
-    codec = SpeechCodec.from_pretrained(require_bundle(args))
+    codec = SpeechCodec.from_pretrained(require_bundle(args), decode_only=True)
     [(_, data, checksum)] = folders.coded_members(codec, path, args.name)
     found = inspection.inspect(codec.model, codec.identity, data, checksum)
     if args.plot:

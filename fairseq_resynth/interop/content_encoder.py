@@ -128,6 +128,11 @@ class ContentEncoder:
         """
         kmeans = load_kmeans(kmeans_path)
         found = kmeans.description
+        if checkpoint_path is None and found["feature_type"] != "logmel":
+            raise ValueError(
+                f"the units are of {found['feature_type']}, layer {found['layer']}: give the encoder's "
+                "weights, --content-checkpoint PATH or content_checkpoint=… in Python."
+            )
         return cls(
             build_encoder(
                 found["feature_type"], checkpoint_path, found["layer"], device, found.get("bundle")

@@ -69,7 +69,8 @@ def test_decoding_needs_no_weights_of_the_content_encoder(
     status, _, errors = run(capsys, "encode", source, "-o", tmp_path / "0.rsyn", *options)
     assert (status, errors) == (
         2,
-        "resynth encode: error: --feature-type hf needs --checkpoint-path\n",
+        "resynth encode: error: the units are of hf, layer 4: give the encoder's weights, "
+        "--content-checkpoint PATH or content_checkpoint=… in Python.\n",
     )
     without = SpeechCodec.from_pretrained(bundle, decode_only=True)
     coded = without.pack(codec.resynthesizer.encode(source, "anna"))
@@ -78,6 +79,8 @@ def test_decoding_needs_no_weights_of_the_content_encoder(
     assert run(capsys, "decode", tmp_path / "0.rsyn", "-o", wav, *options)[0] == 0
     expected = codec.decode(codec.encode(source, "anna"))
     np.testing.assert_allclose(soundfile.read(wav)[0], np.clip(expected, -1, 1), atol=1e-4)
+    status, table, _ = run(capsys, "inspect", tmp_path / "0.rsyn", *options)
+    assert status == 0 and "content units" in table
 
 
 def test_folder_is_reused_and_failures_are_named(capsys, bundle_folder, recordings, tmp_path):
