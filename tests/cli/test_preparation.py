@@ -357,11 +357,16 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def heed_interrupts():
+    """Shells start what runs in the background with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_f0(data):
     """Starts YAAPT, slow enough to be interrupted, and returns once some rows are done."""
     process = subprocess.Popen(
         [sys.executable, "-c", SLOWLY, "f0", data, "--workers", "1", "--split", "train"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     part = data / "f0/train.npy.1-of-1"
     deadline = time.time() + 60

@@ -1,6 +1,7 @@
 """`resynth evaluate` from folders to files, with the metrics that need nothing optional."""
 
 import csv
+import functools
 import json
 import math
 import shutil
@@ -270,7 +271,8 @@ def test_interrupted_workers_stop_and_the_same_command_continues(wavs, tmp_path)
     program = [sys.executable, "-m", "fairseq_resynth.cli.main", "evaluate", "--audio", "none"]
     program += ["--generated", str(tmp_path / "made"), "--reference", str(tmp_path / "real")]
     program += ["--metrics", "f0,mcd", "--outdir", str(out), "--workers", "2"]
-    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in background
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while process.poll() is None and not (out / "cache.jsonl").is_file():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
