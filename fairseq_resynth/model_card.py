@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fairseq_resynth.data.features import WITHOUT_WEIGHTS
+
 _USE = """
 ## Use
 
@@ -38,8 +40,8 @@ def model_card(bundle: Any, license_name: str = "") -> str:
             f"- Identity: `{bundle.identity}`\n"
         )
     speaker = " --speaker NAME" if len(bundle.streams.speakers) > 1 else ""
-    weights = bundle.streams.units.get("feature_type", "logmel") not in ("logmel", "vqvae")
-    encoder = ', content_checkpoint="ENCODER"' if weights else ""
+    feature_type = bundle.streams.units.get("feature_type", "logmel")
+    encoder = "" if feature_type in WITHOUT_WEIGHTS else ', content_checkpoint="ENCODER"'
     use = _USE.format(speaker=speaker, encoder=encoder, example=_example(bundle))
     return head + _facts(bundle) + use
 

@@ -8,28 +8,12 @@ cd "$(dirname "$0")/.."
 out=${1:-demo_output}
 minutes=${MINUTES:-8}
 bash scripts/setup.sh
-source scripts/once.sh
+DEVICE=cpu
+source examples/recipe.sh # step, train
 # threads that wait sleep instead of spinning: many times faster where the cores are shared
-export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore OMP_WAIT_POLICY=PASSIVE
+export OMP_WAIT_POLICY=PASSIVE
 data=$out/data
 mkdir -p "$out"
-
-step() { printf '\n== %s\n' "$*"; }
-
-# train SAVE_DIR LOG ARGUMENT …: the validations and the end are shown, the rest is in the log.
-train() {
-  once "$1" fairseq_train "$2" "${@:3}" --save-dir "$1" --cpu --log-format simple --no-epoch-checkpoints
-}
-
-fairseq_train() {
-  local log=$1
-  shift
-  : > "$log" # tail must find it
-  fairseq-train "$@" >> "$log" 2>&1 &
-  local pid=$!
-  tail -n +1 --pid=$pid -f "$log" | grep --line-buffered -oE "valid on.{0,80}|done training.*" || true
-  wait $pid || { echo "training failed, the end of $log:"; tail -n 15 "$log"; exit 1; }
-}
 
 step "0 A voice that is trained already, before yours: held-out prompts, then each in the four other voices"
 resynth synthesize --path examples/asterisk/bundle --input examples/asterisk/held_out --outdir "$out/trained"
@@ -45,23 +29,23 @@ step "3 F0 of every utterance"
 resynth f0 "$data"
 step "4 F0 quantiser: fairseq-train --task f0_quantization"
 # Log-F0 with voicing beside it: 5 % of the frames are voiced wrongly in the end, 15 % with the paper's 20 codes of F0.
-OMP_NUM_THREADS=1 train "$out/f0_checkpoints" "$out/f0.log" "$data" --user-dir fairseq_resynth \
+OMP_NUM_THREADS=1 train "$out/f0.log" "$data" \
   --task f0_quantization --arch f0_vqvae --criterion f0_vqvae --f0-input log_voicing --num-codes 64 \
   --optimizer adam --adam-betas '(0.8,0.99)' --lr 1e-3 --lr-scheduler fixed \
   --batch-size 16 --num-workers 0 --max-update 600 --validate-interval-updates 200 \
-  --validate-interval 1000 --save-interval 1000
+  --validate-interval 1000 --save-interval 1000 --save-dir "$out/f0_checkpoints"
 resynth quantize-f0 "$data" --path "$out/f0_checkpoints/checkpoint_best.pt"
 step "5 Unit vocoder: fairseq-train --task unit_resynthesis (up to $minutes minutes)"
 precision=$(python -c 'import torch; print("bfloat16" if torch.cpu._is_amx_tile_supported() else "float32")')
 # DNSMOS after the same minutes: 2.66, of unit_vocos_small 1.69, of the recordings 3.12 (docs/generators.md).
-train "$out/checkpoints" "$out/vocoder.log" "$data" --user-dir fairseq_resynth \
+train "$out/vocoder.log" "$data" \
   --task unit_resynthesis --arch unit_source_filter_small --criterion hifigan --mel-loss multi \
   --discriminators mpd,mbstft --discriminator-width 0.0625 --discriminator-start 2000 \
   --optimizer adam --adam-betas '(0.8,0.99)' --lr 1e-3 --lr-scheduler fixed --force-anneal 1 \
   --lr-shrink 0.99 --batch-size 8 --num-workers 0 --autocast "$precision" --max-update 2500 \
   --stop-time-hours "$(python -c "print($minutes / 60)")" --validate-interval-updates 500 \
   --validate-interval 1000 --save-interval 1000 --save-interval-updates 500 --keep-interval-updates 1 \
-  --tensorboard-logdir "$out/tensorboard" --eval-audio 3
+  --tensorboard-logdir "$out/tensorboard" --eval-audio 3 --save-dir "$out/checkpoints"
 resynth export "$out/checkpoints/checkpoint_last.pt" --f0 "$out/f0_checkpoints/checkpoint_best.pt" \
   --kmeans "$out/km.safetensors" --outdir "$out/bundle"
 step "6 Synthesis: the held-out utterances, then each in the four other voices"

@@ -24,7 +24,7 @@ def test_every_benchmark_starts(name):
     assert "usage" in run(name, "--help")
 
 
-def test_synthesis_speed_counts_the_generator(tmp_path):
+def test_synthesis_speed_counts_the_generator():
     models = ["V1", "source_filter_small"]
     quick = ["--seconds", "0.4", "--repeats", "1", "--precision", "float32", "--json"]
     rows = [

@@ -12,6 +12,8 @@ from torch import Tensor
 from fairseq_resynth.data.audio import SAMPLE_RATE, read_audio
 from fairseq_resynth.data.files import file_hash
 
+WITHOUT_WEIGHTS = ("logmel", "vqvae")  # feature types: computed, or by a model of the bundle itself
+
 
 class FrameEncoder(ABC):
     """Turns 16 kHz speech into one vector a frame.

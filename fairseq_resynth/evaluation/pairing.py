@@ -145,8 +145,8 @@ def read_data(folder: Path, split: str) -> Collection:
     if (folder / f"{split}.speaker").is_file():
         lines = read_lines(folder / f"{split}.speaker", len(names), "resynth speaker")
         speakers = dict(zip(names, (line.strip() for line in lines), strict=True))
-    voices = {name for path in folder.glob("*.speaker") for name in path.read_text().split("\n")}
-    voices = frozenset(voices - {""})
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.speaker")]
+    voices = frozenset(line.strip() for text in texts for line in text.splitlines())
     return Collection(dict(sorted(files.items())), speakers, manifest.source, voices=voices)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairseq_resynth.data.features import FrameEncoder, LogMelEncoder
+from fairseq_resynth.data.features import WITHOUT_WEIGHTS, FrameEncoder, LogMelEncoder
 from fairseq_resynth.data.kmeans import KMeans, load_kmeans, require_same_features
 
 FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc", "hf", "torchaudio", "vqvae")
@@ -128,7 +128,7 @@ class ContentEncoder:
         """
         kmeans = load_kmeans(kmeans_path)
         found = kmeans.description
-        if checkpoint_path is None and found["feature_type"] != "logmel":
+        if checkpoint_path is None and found["feature_type"] not in WITHOUT_WEIGHTS:
             raise ValueError(
                 f"the units are of {found['feature_type']}, layer {found['layer']}: give the encoder's "
                 "weights, --content-checkpoint PATH or content_checkpoint=… in Python."

@@ -1,5 +1,7 @@
 """The GAN step inside fairseq's trainer against a plain loop with two optimizers; its guard rails."""
 
+import itertools
+
 import pytest
 import torch
 from fairseq import options, tasks
@@ -102,7 +104,7 @@ LOOPS = {"alternate": plain_loop, "simultaneous": simultaneous_loop}
 def test_equals_a_plain_loop_bit_for_bit(order, loop, tiny_data, tmp_path):
     inside, outside = (build_trainer(tiny_data, tmp_path, "--gan-update", order) for _ in range(2))
     assert_equal_state(inside.model.state_dict(), outside.model.state_dict())
-    samples = list(batches(outside, UPDATES))[:UPDATES]
+    samples = list(itertools.islice(batches(outside, UPDATES), UPDATES))
     assert len(samples) == UPDATES
     for sample in samples:
         inside.train_step([sample])

@@ -72,6 +72,11 @@ def test_pitch_changes_alone(system, wav, plain):
     assert "110 to 310 Hz" in far.notes[0] and not up.notes
 
 
+def test_silence_is_noted(system, wav):
+    (note,) = convert(system, np.zeros_like(wav), "anna", "anna").notes
+    assert "no voiced frame" in note
+
+
 def test_rate_changes_length_alone(system, wav, plain):
     slow = convert(system, wav, "anna", "anna", Controls(rate=0.8))
     assert len(slow.speech.units) == round(len(plain.speech.units) / 0.8)
