@@ -80,7 +80,10 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["fairseq_resynth", "fairseq_resynth.*"]),
-    package_data={"fairseq_resynth.evaluation": ["assets/*"], "fairseq_resynth.play": ["assets/*"]},
+    package_data={
+        "fairseq_resynth.evaluation.report": ["assets/*"],
+        "fairseq_resynth.play": ["assets/*"],
+    },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["resynth=fairseq_resynth.cli.main:main"]},

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairseq_resynth.bundle import Bundle
-from fairseq_resynth.codec.bitstream import SpeechCode, write_bytes
-from fairseq_resynth.codec.entropy_model import EntropyModel, Settings
-from fairseq_resynth.codec.fit import Utterance, fit_entropy_model
-from fairseq_resynth.codec.network_training import TrainingOptions
+from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
+from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.network_training import TrainingOptions
+from fairseq_resynth.codec.format.bitstream import SpeechCode, write_bytes
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.interop.unit_files import read_unit_file
+from fairseq_resynth.data.unit_text import read_unit_file
+from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
 from fairseq_resynth.resynthesizer import Resynthesizer
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_resynth.bundle import load_f0_quantizer
-from fairseq_resynth.data.f0 import F0Cache
-from fairseq_resynth.data.f0_code_writer import fit_quantiles
-from fairseq_resynth.data.f0_codes import describe
-from fairseq_resynth.data.f0_representation import ContinuousF0, make_representation
-from fairseq_resynth.data.files import read_json
 from fairseq_resynth.data.manifest import read_manifest
-from fairseq_resynth.data.speakers import SpeakerStatistics
+from fairseq_resynth.data.pitch.extraction import F0Cache
+from fairseq_resynth.data.pitch.representations import ContinuousF0, describe, make_representation
+from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
+from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.inference.bundle import load_f0_quantizer
+from fairseq_resynth.preparation.f0_codes import fit_quantiles
 
 
 def measure(representation, rows, hop: int) -> dict[str, float]:

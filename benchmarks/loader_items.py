@@ -22,10 +22,10 @@ import numpy as np
 import soundfile
 import torch
 
-from fairseq_resynth.data.f0 import extract_f0
-from fairseq_resynth.data.pack_build import pack_split
+from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
+from fairseq_resynth.data.pitch.extraction import extract_f0
 from fairseq_resynth.data.streams import read_streams
-from fairseq_resynth.data.unit_dataset import UnitDataset
+from fairseq_resynth.preparation.pack import pack_split
 
 SPEECH = Path(__file__).resolve().parents[1] / "examples" / "asterisk" / "speech"
 ROUNDS = 4

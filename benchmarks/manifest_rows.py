@@ -69,9 +69,9 @@ def worker_growth(dataset: Any) -> float:
 
 def measure(folder: Path) -> dict[str, Any]:
     """Loads the directory step by step."""
+    from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
     from fairseq_resynth.data.manifest import read_manifest
     from fairseq_resynth.data.streams import read_streams
-    from fairseq_resynth.data.unit_dataset import UnitDataset
 
     imports, result = peak(), {}
 

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fairseq_resynth.chunked_synthesis import ChunkDecoder
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.chunks import ChunkDecoder, decode_all
+from fairseq_resynth.inference.decoder import EncodedSpeech, UnitDecoder
 from fairseq_resynth.models.architectures import build_vocoder
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
 from fairseq_resynth.models.unit_source_filter import (
@@ -34,8 +35,7 @@ from fairseq_resynth.models.unit_source_filter import (
     UnitSourceFilterSmallConfig,
 )
 from fairseq_resynth.models.unit_vocos import UnitVocosConfig, UnitVocosSmallConfig
-from fairseq_resynth.modules.inference import slow_bfloat16
-from fairseq_resynth.unit_decoder import EncodedSpeech, UnitDecoder
+from fairseq_resynth.modules.generators.inference import slow_bfloat16
 
 STREAMS = Streams(320, 100, 1280, 20, tuple(f"speaker{index}" for index in range(100)))
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -104,7 +104,7 @@ def measure(
     for precision, decoder in decoders.items():
         runs = {
             "layers as trained": partial(as_trained, precision),
-            "resynth": partial(decoder.decode_all, [said]),
+            "resynth": partial(decode_all, decoder, [said]),
         }
         rates, times = in_turns(runs, PRECISIONS[precision], repeats)
         pairs = zip(times["resynth"], rates, strict=True)

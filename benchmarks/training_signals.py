@@ -28,15 +28,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 import fairseq_resynth
-from fairseq_resynth.checkpoints import read_checkpoint
 from fairseq_resynth.cli.main import main as command_line
-from fairseq_resynth.data.files import write_json, write_text
-from fairseq_resynth.evaluation.evaluate import Request, evaluate
-from fairseq_resynth.evaluation.pairing import read_collection, read_folder
-from fairseq_resynth.evaluation.runner import REFERENCE
-from fairseq_resynth.evaluation.statistics import mean_interval
-from fairseq_resynth.evaluation.summary import without_nan
-from fairseq_resynth.evaluation.tables import number
+from fairseq_resynth.data.storage.files import write_json, write_text
+from fairseq_resynth.evaluation.report.tables import number
+from fairseq_resynth.evaluation.runs.evaluate import Request, evaluate
+from fairseq_resynth.evaluation.runs.measure import REFERENCE
+from fairseq_resynth.evaluation.runs.pairing import read_collection, read_folder
+from fairseq_resynth.evaluation.runs.summary import without_nan
+from fairseq_resynth.inference.checkpoints import read_checkpoint
+from fairseq_resynth.measures.statistics import mean_interval
 
 SEED, OTHER_SEED = 1, 2
 METRICS = "mel,stft,f0,dnsmos,speaker"

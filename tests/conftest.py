@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests; what they call lies in small_corpus.py."""
+"""Settings and fixtures of all tests; what they call lies in support/."""
 
 import os
 from pathlib import Path

@@ -16,8 +16,9 @@ import numpy as np
 import soundfile
 from prompts import VOICES, find_voice, speech_prompts
 
-from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio
-from fairseq_resynth.data.files import atomic_path
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.storage.files import atomic_path
 
 SECONDS_PER_VOICE = 77.0  # keeps the folder under 8 MB
 SHORTEST, LONGEST = 1.5, 7.0  # seconds

@@ -15,16 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairseq_resynth.bundle import load_bundle
-from fairseq_resynth.data.audio import read_audio
-from fairseq_resynth.data.f0 import extract_f0
-from fairseq_resynth.data.files import write_json
+from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import read_manifest
-from fairseq_resynth.evaluation.f0 import f0_errors
-from fairseq_resynth.evaluation.page import write_gallery
+from fairseq_resynth.data.pitch.extraction import extract_f0
+from fairseq_resynth.data.storage.files import write_json
+from fairseq_resynth.evaluation.report.page import write_gallery
+from fairseq_resynth.inference.bundle import load_bundle
+from fairseq_resynth.inference.chunks import decode_all
+from fairseq_resynth.inference.decoder import EncodedSpeech, UnitDecoder
+from fairseq_resynth.inference.jobs import Job, read_jobs
+from fairseq_resynth.measures.f0_errors import f0_errors
 from fairseq_resynth.modules.losses import LogMelSpectrogram
-from fairseq_resynth.synthesis_jobs import Job, read_jobs
-from fairseq_resynth.unit_decoder import EncodedSpeech, UnitDecoder
 
 FAR_BELOW = 0.65  # of the distance of the mean spectrum; measured: about 0.5
 log_mel = LogMelSpectrogram()
@@ -64,8 +65,8 @@ def evaluate(data: Path, bundle_dir: Path, resynthesised: Path) -> dict[str, flo
     jobs = read_jobs(data, bundle.streams)
     spectra = mean_spectra(data)
     others = jobs[1:] + jobs[:1]
-    wrong = decoder.decode_all(
-        [wrong_utterance(job, other) for job, other in zip(jobs, others, strict=True)]
+    wrong = decode_all(
+        decoder, [wrong_utterance(job, other) for job, other in zip(jobs, others, strict=True)]
     )
     rows, tracks = [], []
     for job, wrong_wav in zip(jobs, wrong, strict=True):

@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from fairseq_resynth.data.files import write_text
+from fairseq_resynth.data.storage.files import write_text
 
 LANGUAGES = ("fr", "ru", "ro", "ca", "be", "el", "da")
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from fairseq_resynth.data.files import atomic_path, write_text
-from fairseq_resynth.data.splits import SPLITS
-from fairseq_resynth.data.workers import progress
+from fairseq_resynth.data.storage.files import atomic_path, write_text
+from fairseq_resynth.data.storage.workers import progress
+from fairseq_resynth.preparation.manifest import SPLITS
 
 RATE = 24000  # Hz, of Kokoro
 STYLE_SHAPE = (510, 1, 256)  # a style for each number of phonemes

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from fairseq_resynth.data.audio import SAMPLE_RATE, resample, write_audio
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.audio.files import resample, write_audio
 
 
 def read_first_channel(entry: dict) -> np.ndarray:

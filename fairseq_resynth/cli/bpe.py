@@ -25,9 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, encodes or decodes, and says how much shorter the sequences are."""
-    from fairseq_resynth.data.unit_bpe import UnitBpe, train_bpe
-    from fairseq_resynth.interop.generated_units import read_generated_units
-    from fairseq_resynth.interop.unit_files import read_unit_file
+    from fairseq_resynth.data.unit_text import read_generated_units, read_unit_file
+    from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
 
     if args.action != "train" and not args.out:
         raise ValueError(f"bpe {args.action} needs --out FILE.")
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(path: str, rows: list, coded: list) -> None:
-    from fairseq_resynth.data.files import write_text
+    from fairseq_resynth.data.storage.files import write_text
     from fairseq_resynth.data.units import format_integers
 
     named = any(not row.name.startswith("line_") for row in rows)

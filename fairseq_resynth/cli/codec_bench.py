@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _count(args: argparse.Namespace) -> int:
-    from fairseq_resynth.codec.bench import run_bench
-    from fairseq_resynth.codec.entropy_model import EntropyModel
-    from fairseq_resynth.codec.unit_files import read_utterances
+    from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
+    from fairseq_resynth.codec.utterances import read_utterances
+    from fairseq_resynth.evaluation.codecs.bench import run_bench
 
     model = EntropyModel.load(args.model)
     utterances = [row for path in args.data for row in read_utterances(path, args.split)]
@@ -67,9 +67,10 @@ def _count(args: argparse.Namespace) -> int:
 
 
 def _rate_distortion(args: argparse.Namespace) -> int:
-    from fairseq_resynth.codec import anchors, rate_distortion
     from fairseq_resynth.codec.speech_codec import SpeechCodec
-    from fairseq_resynth.data.files import write_json, write_text
+    from fairseq_resynth.data.storage.files import write_json, write_text
+    from fairseq_resynth.evaluation.codecs import rate_distortion
+    from fairseq_resynth.evaluation.runs import baselines as anchors
 
     utterances, speakers = rate_distortion.recordings(args.data, args.split)
     if args.n:

@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts and prints what was done; 1 if a file failed."""
-    from fairseq_resynth.conversion import Controls
-    from fairseq_resynth.folder_conversion import convert_files, find_inputs, parse_target
+    from fairseq_resynth.conversion.convert import Controls
+    from fairseq_resynth.conversion.folders import convert_files, find_inputs, parse_target
     from fairseq_resynth.resynthesizer import Resynthesizer
 
     controls = Controls(args.pitch, args.rate, args.durations, args.style, args.duration_speaker)

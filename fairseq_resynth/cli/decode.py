@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.codec_options import add_bundle, require_bundle
-from fairseq_resynth.cli.options import add_json, failure_lines, report
+from fairseq_resynth.cli.options import add_bundle, add_json, failure_lines, report, require_bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace, codec) -> int:
-    from fairseq_resynth.codec.pcm import to_pcm
+    from fairseq_resynth.codec.streaming import to_pcm
 
     read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
     out = sys.stdout.buffer if args.out == "-" else Path(args.out).open("wb")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.codec_options import add_bundle, require_bundle
-from fairseq_resynth.cli.options import add_json, failure_lines, report
+from fairseq_resynth.cli.options import add_bundle, add_json, failure_lines, report, require_bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace, codec) -> int:
-    from fairseq_resynth.codec.pcm import read_pcm
-    from fairseq_resynth.data.files import atomic_path
+    from fairseq_resynth.codec.streaming import read_pcm
+    from fairseq_resynth.data.storage.files import atomic_path
 
     pieces = codec.encode_stream(read_pcm(sys.stdin.buffer), args.speaker, args.block or 1.0)
     if args.out == "-":

@@ -14,13 +14,15 @@ from pathlib import Path
 
 from fairseq_resynth.cli.options import (
     add_json,
+    add_report_options,
     add_workers,
     failure_lines,
     make_outdir,
+    page_options,
     report,
     shortened,
+    summary_lines,
 )
-from fairseq_resynth.cli.report_options import add_report_options, page_options, summary_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +89,7 @@ class _ListMetrics(argparse.Action):
         super().__init__(nargs=0, **options)
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from fairseq_resynth.evaluation.metric import make_metrics
+        from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 
         for metric in make_metrics("all", {}):
             columns = ", ".join(column.name for column in metric.columns)
@@ -97,8 +99,8 @@ class _ListMetrics(argparse.Action):
 
 
 def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
-    from fairseq_resynth.evaluation import resynthesis
-    from fairseq_resynth.evaluation.pairing import named_folder, read_folder
+    from fairseq_resynth.evaluation.runs import resynthesis
+    from fairseq_resynth.evaluation.runs.pairing import named_folder, read_folder
 
     systems, failures = {}, []
     for label, folder in map(named_folder, args.generated):
@@ -120,7 +122,7 @@ def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
 
 def _check_outdir(args: argparse.Namespace) -> None:
     """Finds an unusable --outdir before the hours of measuring, not after."""
-    from fairseq_resynth.evaluation.pairing import named_folder
+    from fairseq_resynth.evaluation.runs.pairing import named_folder
 
     if not args.generated and not args.bundle:
         raise ValueError("give --generated DIR, or --bundle DIR to resynthesise the references.")
@@ -133,7 +135,7 @@ def _check_outdir(args: argparse.Namespace) -> None:
 
 def _check_rank(args: argparse.Namespace, settings: dict) -> None:
     """Finds a misspelt --rank-by before the hours of measuring, not after."""
-    from fairseq_resynth.evaluation.metric import make_metrics
+    from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 
     metrics = make_metrics(args.metrics, settings)
     names = [column.name for metric in metrics for column in metric.columns if column.better]
@@ -143,10 +145,10 @@ def _check_rank(args: argparse.Namespace, settings: dict) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures, writes the tables and the page, prints the summary."""
-    from fairseq_resynth.evaluation.evaluate import Request, evaluate
-    from fairseq_resynth.evaluation.pairing import read_collection
-    from fairseq_resynth.evaluation.report import write_report
-    from fairseq_resynth.evaluation.transcripts import read_transcripts
+    from fairseq_resynth.evaluation.report.report import write_report
+    from fairseq_resynth.evaluation.runs.evaluate import Request, evaluate
+    from fairseq_resynth.evaluation.runs.pairing import read_collection
+    from fairseq_resynth.evaluation.runs.transcripts import read_transcripts
 
     _check_outdir(args)
     reference = read_collection(args.reference, args.split, without=Path(args.outdir))
@@ -176,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
-    from fairseq_resynth.evaluation.summary import notes_by_kind
+    from fairseq_resynth.evaluation.runs.summary import notes_by_kind
 
     evaluation = outcome.evaluation
     lines = summary_lines(evaluation)

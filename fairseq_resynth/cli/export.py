@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bundle(args: argparse.Namespace):
-    from fairseq_resynth.bundle import build_bundle, load_bundle
-    from fairseq_resynth.checkpoints import read_checkpoint
-    from fairseq_resynth.content_checkpoint import content_bundle, is_content_checkpoint
+    from fairseq_resynth.inference.bundle import build_bundle, load_bundle
+    from fairseq_resynth.inference.checkpoints import read_checkpoint
+    from fairseq_resynth.inference.content import content_bundle, is_content_checkpoint
 
     if not Path(args.checkpoint).is_dir():
         state = read_checkpoint(args.checkpoint)
@@ -63,7 +63,7 @@ def _bundle(args: argparse.Namespace):
 
 def _write(args: argparse.Namespace, bundle) -> list[str]:
     """Writes the folder; returns what is to be said beside its files."""
-    from fairseq_resynth.bundle import save_bundle
+    from fairseq_resynth.inference.bundle import save_bundle
 
     if args.half and args.to not in ("bundle", "hub-folder"):
         raise ValueError(f"--half is for bundles, and --to is {args.to}: leave it out.")
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks that the models belong together and writes the folder."""
     bundle = _bundle(args)
     if args.speaker_vectors:
-        from fairseq_resynth.table_to_vectors import with_speaker_vectors
+        from fairseq_resynth.inference.speaker_conversion import with_speaker_vectors
 
         bundle = with_speaker_vectors(bundle, args.speaker_vectors)
     notes = _write(args, bundle)

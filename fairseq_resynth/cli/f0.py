@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failure_lines, report
-from fairseq_resynth.data.f0 import METHODS, F0Options
-from fairseq_resynth.data.f0_build import F0Outcome, build_f0, write_speaker_statistics
-from fairseq_resynth.data.sharding import parse_shard
-from fairseq_resynth.data.speakers import SpeakerStatistics
-from fairseq_resynth.data.splits import read_splits
+from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
+from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
+from fairseq_resynth.data.storage.shards import parse_shard
+from fairseq_resynth.preparation.f0 import F0Outcome, build_f0, write_speaker_statistics
+from fairseq_resynth.preparation.manifest import read_splits
 
 _SHOWN_SPEAKERS = 20
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.codec.entropy_model import Settings
-from fairseq_resynth.codec.fit import fit_entropy_model
-from fairseq_resynth.codec.network_training import TrainingOptions, default_updates
-from fairseq_resynth.codec.unit_files import read_utterances, stream_sizes
-from fairseq_resynth.codec.utterance import Utterance
+from fairseq_resynth.codec.entropy.entropy_model import Settings
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
+from fairseq_resynth.codec.entropy.network_training import TrainingOptions, default_updates
+from fairseq_resynth.codec.utterances import read_utterances, stream_sizes
+from fairseq_resynth.data.streams import Utterance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

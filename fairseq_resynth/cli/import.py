@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reads everything, then writes the folder."""
-    from fairseq_resynth.bundle import save_bundle
+    from fairseq_resynth.inference.bundle import save_bundle
     from fairseq_resynth.interop.code_hifigan import import_code_hifigan
     from fairseq_resynth.interop.published import read_published
     from fairseq_resynth.interop.speech_resynthesis import ImportOptions, import_speech_resynthesis

@@ -8,8 +8,7 @@ resynth inspect speech.rsyna --bundle BUNDLE --name a/b
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.codec_options import add_bundle, require_bundle
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli.options import add_bundle, add_json, report, require_bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the table, or the names of an archive."""
     from fairseq_resynth.codec import folders, inspection
-    from fairseq_resynth.codec.archive import Archive
+    from fairseq_resynth.codec.format.archive import Archive
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
     path = Path(args.input)

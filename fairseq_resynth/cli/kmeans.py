@@ -10,12 +10,18 @@ import argparse
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.content_options import add_encoder, batch_samples, prepare_device
-from fairseq_resynth.cli.options import add_json, failure_lines, report
-from fairseq_resynth.data.kmeans import KMeans, read_centroids
-from fairseq_resynth.data.kmeans_fit import fit_centroids, sample_frames
-from fairseq_resynth.data.splits import read_splits
-from fairseq_resynth.interop.content_encoder import build_encoder
+from fairseq_resynth.cli.options import (
+    add_encoder,
+    add_json,
+    batch_samples,
+    failure_lines,
+    prepare_device,
+    report,
+)
+from fairseq_resynth.encoders.content import build_encoder
+from fairseq_resynth.encoders.kmeans import KMeans, read_centroids
+from fairseq_resynth.preparation.kmeans import fit_centroids, sample_frames
+from fairseq_resynth.preparation.manifest import read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the file, prints what it was fitted on; 1 if a file failed."""
     device = prepare_device(args)
-    encoder = build_encoder(
-        args.feature_type, args.checkpoint_path, args.layer, device, args.bundle
-    )
+    encoder = build_encoder(args.feature_type, args.checkpoint_path, args.layer, device)
     if args.centroids:
         kmeans = KMeans(read_centroids(args.centroids), encoder.description())
         kmeans.save(args.out)

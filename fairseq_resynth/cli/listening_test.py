@@ -40,14 +40,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
-    from fairseq_resynth.evaluation.listening import (
+    from fairseq_resynth.evaluation.listening.tests import (
         ANCHOR,
         REFERENCE,
         TestOptions,
         make_test,
         names_left_out,
     )
-    from fairseq_resynth.evaluation.pairing import named_folder, read_collection, read_folder
+    from fairseq_resynth.evaluation.runs.pairing import named_folder, read_collection, read_folder
 
     if not args.systems:
         raise ValueError("give --systems to make a test, or --collect to read results.")
@@ -81,8 +81,8 @@ def _make(args: argparse.Namespace) -> int:
 
 
 def _collect(args: argparse.Namespace) -> int:
-    from fairseq_resynth.data.files import write_json
-    from fairseq_resynth.evaluation.listening_results import collect_results, read_key, read_results
+    from fairseq_resynth.data.storage.files import write_json
+    from fairseq_resynth.evaluation.listening.results import collect_results, read_key, read_results
 
     folder = Path(args.outdir)
     key = read_key(folder / "key.json")

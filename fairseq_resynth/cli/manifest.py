@@ -12,9 +12,15 @@ import argparse
 from collections import Counter
 
 from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.data.audio import SAMPLE_RATE
-from fairseq_resynth.data.references import reference_splits
-from fairseq_resynth.data.splits import SPLITS, random_splits, scan, speakers_of, write_splits
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.preparation.manifest import (
+    SPLITS,
+    random_splits,
+    scan,
+    speakers_of,
+    write_splits,
+)
+from fairseq_resynth.preparation.published_splits import reference_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ resynth merge DATA
 import argparse
 
 from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.data.merge import merge
+from fairseq_resynth.preparation.merge import merge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

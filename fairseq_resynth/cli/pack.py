@@ -13,10 +13,10 @@ import argparse
 from pathlib import Path
 
 from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failure_lines, report
-from fairseq_resynth.data.pack import verify_pack
-from fairseq_resynth.data.pack_build import PackOutcome, pack_split
-from fairseq_resynth.data.sharding import parse_shard
-from fairseq_resynth.data.splits import read_splits
+from fairseq_resynth.data.packed import verify_pack
+from fairseq_resynth.data.storage.shards import parse_shard
+from fairseq_resynth.preparation.manifest import read_splits
+from fairseq_resynth.preparation.pack import PackOutcome, pack_split
 
 _SAMPLES_A_MEGABYTE = 1 << 19
 

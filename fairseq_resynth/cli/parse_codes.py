@@ -10,7 +10,7 @@ The manifest is fairseq's: the root, then path<TAB>samples at 16 kHz.
 import argparse
 
 from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.data.splits import SPLITS
+from fairseq_resynth.preparation.manifest import SPLITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Matches units and audio, splits and writes."""
     from fairseq_resynth.data.manifest import read_manifest
-    from fairseq_resynth.data.references import reference_splits
-    from fairseq_resynth.data.splits import random_splits, speakers_of
-    from fairseq_resynth.interop.code_files import describe, match_codes, write_codes
+    from fairseq_resynth.preparation.manifest import random_splits, speakers_of
+    from fairseq_resynth.preparation.parse_codes import describe, match_codes, write_codes
+    from fairseq_resynth.preparation.published_splits import reference_splits
 
     manifest = read_manifest(args.manifest)
     codes = match_codes(args.codes, manifest, args.unit_hop, args.num_units, args.min_dur)

@@ -37,9 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl+C."""
     _check(args)
-    from fairseq_resynth.play.guard import is_loopback
-    from fairseq_resynth.play.server import PlayServer
-    from fairseq_resynth.play.studio import load_studio
+    from fairseq_resynth.play.server import PlayServer, is_loopback
+    from fairseq_resynth.play.sessions import load_studio
 
     studio = load_studio(args.bundle, args.content_checkpoint, args.device, args.max_seconds)
     try:

@@ -6,8 +6,8 @@ resynth preprocess --srcdir VCTK/wav48 --outdir audio --postfix mic2.flac --pad 
 import argparse
 
 from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failure_lines, report
-from fairseq_resynth.data.preprocess import PreprocessOptions, preprocess
-from fairseq_resynth.data.sharding import parse_shard
+from fairseq_resynth.data.storage.shards import parse_shard
+from fairseq_resynth.preparation.preprocess import PreprocessOptions, preprocess
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,13 +11,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.content_options import add_encoder, batch_samples, prepare_device
-from fairseq_resynth.cli.options import add_json, add_shard, failure_lines, report
-from fairseq_resynth.data.kmeans import load_kmeans
-from fairseq_resynth.data.quantize import Outcome, UnitEncoder, foreign_units, quantize_split
-from fairseq_resynth.data.sharding import parse_shard
-from fairseq_resynth.data.splits import read_splits
-from fairseq_resynth.interop.content_encoder import ContentEncoder, build_encoder
+from fairseq_resynth.cli.options import (
+    add_encoder,
+    add_json,
+    add_shard,
+    batch_samples,
+    failure_lines,
+    prepare_device,
+    report,
+)
+from fairseq_resynth.data.storage.shards import parse_shard
+from fairseq_resynth.encoders.content import ContentEncoder, build_encoder
+from fairseq_resynth.encoders.kmeans import load_kmeans
+from fairseq_resynth.preparation.manifest import read_splits
+from fairseq_resynth.preparation.quantize import Outcome, UnitEncoder, foreign_units, quantize_split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,15 +76,12 @@ def _encoder(args: argparse.Namespace, device) -> UnitEncoder:
             f"--feature-type is {feature_type}, {args.kmeans} was made from "
             f"{kmeans.description['feature_type']} features. Run `resynth kmeans` for {feature_type}."
         )
-    bundle = args.bundle or kmeans.description.get("bundle")
-    return ContentEncoder(
-        build_encoder(feature_type, args.checkpoint_path, layer, device, bundle), kmeans
-    )
+    return ContentEncoder(build_encoder(feature_type, args.checkpoint_path, layer, device), kmeans)
 
 
 def _vqvae(args: argparse.Namespace, device) -> UnitEncoder:
-    from fairseq_resynth.content_checkpoint import load_content_vqvae
-    from fairseq_resynth.interop.vqvae_units import VqvaeUnits
+    from fairseq_resynth.encoders.content import VqvaeUnits
+    from fairseq_resynth.inference.content import load_content_vqvae
 
     if args.kmeans or args.layer is not None or not args.checkpoint_path:
         raise ValueError(

@@ -13,12 +13,11 @@ import argparse
 from pathlib import Path
 
 from fairseq_resynth.cli.options import add_json, add_shard, report
-from fairseq_resynth.data.f0_code_writer import F0CodeWriter, fit_quantiles, write_continuous
-from fairseq_resynth.data.f0_codes import describe
-from fairseq_resynth.data.f0_representation import make_representation
-from fairseq_resynth.data.files import read_json
-from fairseq_resynth.data.sharding import parse_shard
-from fairseq_resynth.data.splits import read_splits
+from fairseq_resynth.data.pitch.representations import describe, make_representation
+from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.shards import parse_shard
+from fairseq_resynth.preparation.f0_codes import F0CodeWriter, fit_quantiles, write_continuous
+from fairseq_resynth.preparation.manifest import read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +62,7 @@ def _writer(args: argparse.Namespace) -> F0CodeWriter:
                 f"--f0-code-hop {hop}: expected a multiple of {unit_hop}, the units' hop."
             )
         return F0CodeWriter(args.data, *fit_quantiles(args.data, args.f0_bins, hop))
-    from fairseq_resynth.bundle import load_f0_quantizer
+    from fairseq_resynth.inference.bundle import load_f0_quantizer
 
     f0_vqvae = load_f0_quantizer(args.path)
     description = describe(f0_vqvae, args.path)

@@ -3,9 +3,14 @@
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, make_outdir
+from fairseq_resynth.cli.options import (
+    add_json,
+    add_report_options,
+    make_outdir,
+    page_options,
+    summary_lines,
+)
 from fairseq_resynth.cli.options import report as print_report
-from fairseq_resynth.cli.report_options import add_report_options, page_options, summary_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the joined tables and page."""
-    from fairseq_resynth.evaluation.report import write_report
-    from fairseq_resynth.evaluation.store import join, write_evaluation
+    from fairseq_resynth.evaluation.report.report import write_report
+    from fairseq_resynth.evaluation.runs.store import join, write_evaluation
 
     options, outdir = page_options(args), Path(args.outdir)
     evaluation = join(args.evaluations)

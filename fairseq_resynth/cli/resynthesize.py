@@ -47,7 +47,8 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
 
 def run(args: argparse.Namespace) -> int:
     """Writes a file for each recording."""
-    from fairseq_resynth.data.audio import SAMPLE_RATE, write_audio
+    from fairseq_resynth.constants import SAMPLE_RATE
+    from fairseq_resynth.data.audio.files import write_audio
     from fairseq_resynth.resynthesizer import Resynthesizer
 
     outputs = _outputs(args)
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     for audio, output in zip(args.audio, outputs, strict=True):
         speech = system.encode(audio, args.source)
         speech = replace(speech, speaker=args.speaker or args.source, style=args.style)
-        wav = system.decoder.decode_all([speech])[0]
+        wav = system.decode_all([speech])[0]
         write_audio(output, wav, subtype=args.subtype)
         seconds = len(wav) / SAMPLE_RATE
         files.append({"output": str(output), "units": len(speech.units), "seconds": seconds})

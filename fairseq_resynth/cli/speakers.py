@@ -13,8 +13,8 @@ import functools
 from pathlib import Path
 
 from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failure_lines, report
-from fairseq_resynth.data.sharding import parse_shard
-from fairseq_resynth.data.splits import read_splits
+from fairseq_resynth.data.storage.shards import parse_shard
+from fairseq_resynth.preparation.manifest import read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Computes every split's vectors; 1 if an utterance has none of its own."""
     from fairseq_resynth.data.speaker_vectors import build_speaker_vectors, write_speaker_means
-    from fairseq_resynth.interop.speaker_encoder import describe_encoder, embed_file
+    from fairseq_resynth.encoders.speaker import describe_encoder, embed_file
 
     shard, splits = parse_shard(args.shard), list(read_splits(args.data, args.split))
     description = describe_encoder(args.encoder)

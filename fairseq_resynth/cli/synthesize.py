@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.data.files import file_hash
+from fairseq_resynth.data.storage.files import file_hash
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _decoder(args: argparse.Namespace):
-    from fairseq_resynth.bundle import load_bundle
-    from fairseq_resynth.checkpoints import load_unit_generator
-    from fairseq_resynth.unit_decoder import UnitDecoder
+    from fairseq_resynth.inference.bundle import load_bundle
+    from fairseq_resynth.inference.checkpoints import load_unit_generator
+    from fairseq_resynth.inference.decoder import UnitDecoder
 
     path = Path(args.path)
     if path.is_dir():
@@ -75,7 +75,7 @@ def _decoder(args: argparse.Namespace):
 
 
 def _check(args: argparse.Namespace, streams) -> None:
-    from fairseq_resynth.prosody import check_rate
+    from fairseq_resynth.conversion.prosody import check_rate
 
     if (args.speakers or args.random_speakers) and not args.vc:
         raise ValueError(
@@ -95,12 +95,7 @@ def _check(args: argparse.Namespace, streams) -> None:
 
 
 def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
-    from fairseq_resynth.synthesis_jobs import (
-        in_voices,
-        predict_durations,
-        read_jobs,
-        read_samples,
-    )
+    from fairseq_resynth.inference.jobs import in_voices, predict_durations, read_jobs, read_samples
 
     streams, notes = decoder.streams, []
     _check(args, streams)
@@ -124,7 +119,7 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the wavs and prints how many, and the real-time factor."""
-    from fairseq_resynth.synthesis import write_wavs
+    from fairseq_resynth.inference.synthesis import write_wavs
 
     decoder, identity = _decoder(args)
     jobs, notes = _jobs(args, decoder)

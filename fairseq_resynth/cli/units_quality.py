@@ -8,12 +8,16 @@ from itertools import chain
 from pathlib import Path
 
 from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.data.audio import SAMPLE_RATE
-from fairseq_resynth.data.files import read_json
-from fairseq_resynth.data.splits import SPLITS, read_splits
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.units import read_integer_rows
-from fairseq_resynth.evaluation.alignment import read_alignment
-from fairseq_resynth.evaluation.unit_quality import aligned_frames, joint_counts, unit_quality
+from fairseq_resynth.evaluation.unit_quality import (
+    aligned_frames,
+    joint_counts,
+    read_alignment,
+    unit_quality,
+)
+from fairseq_resynth.preparation.manifest import SPLITS, read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

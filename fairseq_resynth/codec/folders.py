@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_resynth.codec.archive import Archive, write_archive
-from fairseq_resynth.codec.bitstream import IDENTITY_BYTES
+from fairseq_resynth.codec.format.archive import Archive, write_archive
+from fairseq_resynth.codec.format.bitstream import IDENTITY_BYTES
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.data.audio import write_audio
-from fairseq_resynth.data.files import atomic_path
-from fairseq_resynth.data.preprocess import find_sources
+from fairseq_resynth.data.audio.files import write_audio
+from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.preparation.preprocess import find_sources
 
 SUFFIX, ARCHIVE_SUFFIX = ".rsyn", ".rsyna"
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.codec.bitstream import (
+from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
+from fairseq_resynth.codec.format.bitstream import (
     CHECKSUM_BYTES,
     HAS_F0,
     IDENTITY_BYTES,
     SPEAKER_SHIFT,
     FileReader,
     check_start,
+    unpack_speaker,
 )
-from fairseq_resynth.codec.entropy_model import EntropyModel
-from fairseq_resynth.codec.errors import CodecError
-from fairseq_resynth.codec.speaker_field import unpack_speaker
+from fairseq_resynth.codec.format.errors import CodecError
 
 PARTS = {
     "units": "content units",

@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairseq_resynth.chunked_synthesis import OFFLINE_UNITS, ChunkDecoder
-from fairseq_resynth.codec.bitstream import (
+from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
+from fairseq_resynth.codec.format.bitstream import (
     FileReader,
     FileWriter,
     SpeechCode,
     read_bytes,
     write_bytes,
 )
-from fairseq_resynth.codec.blocks import BlockEncoder
-from fairseq_resynth.codec.entropy_model import EntropyModel
-from fairseq_resynth.codec.errors import CodecError
-from fairseq_resynth.codec.pcm import fit_length
-from fairseq_resynth.data.audio import SAMPLE_RATE, load_any_audio, resample
-from fairseq_resynth.prosody import change_pitch, change_rate
+from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.codec.streaming import BlockEncoder, fit_length
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.conversion.prosody import change_pitch, change_rate
+from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.inference.chunks import OFFLINE_UNITS, ChunkDecoder
+from fairseq_resynth.inference.decoder import EncodedSpeech, Speaker
 from fairseq_resynth.resynthesizer import Resynthesizer
-from fairseq_resynth.unit_decoder import EncodedSpeech, Speaker
 
 ENTROPY_FILE = "entropy.safetensors"
 

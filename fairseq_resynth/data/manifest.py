@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_resynth.data.files import write_text
-from fairseq_resynth.data.text_columns import Names, StringArray, line_spans, parse_decimals
-from fairseq_resynth.data.zip_audio import zip_range
+from fairseq_resynth.data.audio.zip_archives import zip_range
+from fairseq_resynth.data.storage.files import write_text
+from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 
 _TAB = ord("\t")
 

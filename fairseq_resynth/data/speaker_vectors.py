@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.data.files import array_header, read_json, write_json
 from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
-from fairseq_resynth.data.sharding import Shard, close_part, join_parts, open_part, rows_hash
-from fairseq_resynth.data.workers import parallel_map, progress
+from fairseq_resynth.data.storage.files import array_header, read_json, write_json
+from fairseq_resynth.data.storage.shards import Shard, close_part, join_parts, open_part, rows_hash
+from fairseq_resynth.data.storage.workers import parallel_map, progress
 
 DESCRIPTION = "speaker_vectors.json"
 

@@ -4,10 +4,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairseq_resynth.data.audio import SAMPLE_RATE
-from fairseq_resynth.data.files import read_json
+import numpy as np
+
+from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.manifest import read_manifest, read_names
-from fairseq_resynth.data.pack import has_stream
+from fairseq_resynth.data.packed import has_stream
+from fairseq_resynth.data.storage.files import read_json
 
 STREAM_NAMES = ("units", "f0", "speaker", "style")
 MADE_BY = {
@@ -233,3 +235,18 @@ def _unit_sizes(data: Path, units: dict, unit_hop: int, num_units: int) -> tuple
             )
         sizes.append(given or known)
     return sizes[0], sizes[1]
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """The streams of one utterance.
+
+    Attributes:
+        name: for the reports.
+        units: (U,) int64.
+        f0_codes: (F,) int64, or None.
+    """
+
+    name: str
+    units: np.ndarray
+    f0_codes: np.ndarray | None = None

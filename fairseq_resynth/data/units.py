@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_resynth.data.pack import packed_integers
-from fairseq_resynth.data.text_columns import parse_integer_lines, whole_line_blocks
+from fairseq_resynth.data.packed import packed_integers
+from fairseq_resynth.data.storage.text_columns import parse_integer_lines, whole_line_blocks
 
 
 class IntegerRows(Sequence[np.ndarray]):

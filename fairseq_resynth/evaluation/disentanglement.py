@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.conversion import Controls, Converted, convert
-from fairseq_resynth.data.audio import read_audio
-from fairseq_resynth.data.files import read_json
+from fairseq_resynth.conversion.convert import Controls, Converted, convert
+from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.speaker_vectors import DESCRIPTION, parse_vectors
-from fairseq_resynth.evaluation.eer import equal_error_rate
-from fairseq_resynth.interop.speaker_encoder import load_encoder
+from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.encoders.speaker import load_encoder
+from fairseq_resynth.measures.statistics import equal_error_rate
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SHIFT_TOLERANCE = 0.5  # semitones

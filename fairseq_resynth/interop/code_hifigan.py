@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairseq_resynth.bundle import Bundle, save_bundle
-from fairseq_resynth.data.files import atomic_path, write_json, write_text
+from fairseq_resynth.data.storage.files import atomic_path, write_json, write_text
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.interop.published import build, read_published
-from fairseq_resynth.interop.published_config import model_sizes, unit_hop
+from fairseq_resynth.inference.bundle import Bundle, save_bundle
+from fairseq_resynth.interop.published import build, model_sizes, read_published, unit_hop
 from fairseq_resynth.interop.speech_resynthesis import ImportOptions, named_tables
 from fairseq_resynth.interop.weight_names import published_name
 from fairseq_resynth.models.architectures import arch_of

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairseq_resynth.bundle import Bundle
-from fairseq_resynth.data.files import atomic_path, write_json
+from fairseq_resynth.data.storage.files import atomic_path, write_json
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 

@@ -5,19 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairseq_resynth.bundle import Bundle
-from fairseq_resynth.data.f0 import F0_HOP
-from fairseq_resynth.data.f0_codes import weights_hash
+import numpy as np
+from torch import Tensor, nn
+
+from fairseq_resynth.constants import F0_HOP
+from fairseq_resynth.data.pitch.representations import weights_hash
+from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
+from fairseq_resynth.data.storage.checkpoints import refusals
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.interop.f0_statistics import statistics_by_name
-from fairseq_resynth.interop.published import Published, build, read_published
-from fairseq_resynth.interop.published_config import model_sizes, unit_hop
-from fairseq_resynth.interop.published_f0 import f0_quantizer, infer_config, load_checked
+from fairseq_resynth.inference.bundle import Bundle
+from fairseq_resynth.interop.published import (
+    Published,
+    build,
+    model_sizes,
+    read_published,
+    unit_hop,
+)
 from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, read_names, table_names
-from fairseq_resynth.interop.weight_names import convert_content_vqvae
-from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig
-from fairseq_resynth.modules.content_vqvae import ContentVqvae
-from fairseq_resynth.modules.f0_vqvae import F0Vqvae
+from fairseq_resynth.interop.weight_names import convert_content_vqvae, convert_f0_vqvae
+from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
+from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
 
 ENCODERS = ("hubert", "cpc", "vqvae")
 
@@ -205,3 +213,139 @@ def _statistics(
             return {}
         path = beside
     return statistics_by_name(path, speakers, options.f0_stats_speakers).to_dict()
+
+
+def numpy_scalars() -> list[Any]:
+    """Returns what numpy's scalars are pickled as, in its first and second major version."""
+    scalar = np._core.multiarray.scalar
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
+    return [np.dtype, *dtypes, *[(scalar, name) for name in names]]
+
+
+def read_f0_statistics(path: str | Path) -> dict[Any, Any]:
+    """Reads `f0_stats.pth`.
+
+    Returns:
+        {"f0_mean", "f0_std"}, or those by speaker's index.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: refused (the class in it is named), or of another form.
+    """
+    import torch
+
+    path, what = Path(path), "F0 statistics ({'f0_mean', 'f0_std'} or those by speaker)"
+    with refusals(path, what, numpy_scalars()):
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if "f0_mean" in found:
+            return _entry(found)
+        return {key: _entry(value) for key, value in found.items()}
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not readable as {what}: {error}") from error
+
+
+def _entry(values: dict[str, Any]) -> dict[str, float]:
+    pair = {key: float(values[key]) for key in ("f0_mean", "f0_std")}
+    if not all(np.isfinite(value) and value > 0 for value in pair.values()):
+        raise ValueError(f"found {pair}, expected positive Hz")
+    return {**pair, "num_voiced": 0}
+
+
+def statistics_by_name(
+    path: str | Path, speakers: Sequence[str], listed: Sequence[str] | None = None
+) -> SpeakerStatistics:
+    """Gives each speaker of a model the entry that the original would use.
+
+    Args:
+        path: of the statistics.
+        speakers: of the model, in the order of its table.
+        listed: speakers that the statistics' indices stand for, when it is another list.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_f0_statistics`; or made for another list of speakers.
+    """
+    found = read_f0_statistics(path)
+    if "f0_mean" in found:
+        return SpeakerStatistics({name: dict(found) for name in speakers}, found)
+    if listed is not None:
+        if len(listed) != len(found):
+            raise ValueError(f"{path} has {len(found)} speakers, {len(listed)} names were given.")
+        found = {listed[key]: entry for key, entry in found.items()}
+    by_name = all(isinstance(key, str) for key in found)
+    named = not all(name == str(row) for row, name in enumerate(speakers))
+    if not by_name and named and len(found) != len(speakers):
+        raise ValueError(
+            f"{path} has {len(found)} speakers by index, and the model's list {len(speakers)} names: they "
+            "were made for another list, and indices would read other people's statistics. Give the "
+            "names of that list, --f0-stats-speakers, or make speakers.json with `resynth f0`."
+        )
+    keys = {name: name if by_name else row for row, name in enumerate(speakers)}
+    entries = {name: found[key] for name, key in keys.items() if key in found}
+    if not entries:
+        raise ValueError(f"{path} has no entry for any of the model's speakers.")
+    overall = {
+        key: float(np.mean([e[key] for e in entries.values()])) for key in ("f0_mean", "f0_std")
+    }
+    return SpeakerStatistics(entries, {**overall, "num_voiced": 0})
+
+
+def infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Returns the sizes of a quantiser whose configuration is not there, from its weights (`quantizer.*`)."""
+    codebook = weights.get("quantizer.vq.level_blocks.0.k")
+    first = weights.get("quantizer.encoder.level_blocks.0.model.0.0.weight")
+    if codebook is None or first is None:
+        return {}
+    encoder = {"width": len(first), "downs_t": [4], "strides_t": [2], "depth": 4}
+    return {
+        "f0_vq_params": {"l_bins": len(codebook), "emb_width": codebook.size(1), "mu": 0.99},
+        "f0_encoder_params": {**encoder, "dilation_growth_rate": 3},
+    }
+
+
+def f0_quantizer(
+    source: Path, config: dict[str, Any], weights: dict[str, Tensor]
+) -> tuple[F0Vqvae, F0VqvaeConfig]:
+    """Builds an F0 quantiser from a configuration of `f0_vqvae`'s form.
+
+    Raises:
+        ValueError: sizes that ours cannot have, or weights that contradict them.
+    """
+    try:
+        encoder, codebook = config["f0_encoder_params"], config["f0_vq_params"]
+        model = F0VqvaeConfig(
+            num_codes=codebook["l_bins"],
+            code_dim=codebook["emb_width"],
+            width=encoder["width"],
+            num_downsamples=encoder["downs_t"][0],
+            codebook_decay=codebook["mu"],
+        )
+        f0_vqvae = build_f0_vqvae(model)
+        plain = (encoder["strides_t"], encoder["depth"], encoder["dilation_growth_rate"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"the F0 quantiser of {source} lacks {error} in its configuration."
+        ) from error
+    if plain != ([2], 4, 3) or encoder.get("m_conv", 1.0) != 1.0:
+        raise ValueError(
+            f"the F0 quantiser of {source} has strides, depth and dilation growth {plain}, "
+            "expected ([2], 4, 3)."
+        )
+    load_checked(source, f0_vqvae, convert_f0_vqvae(weights), "F0 quantiser")
+    return f0_vqvae.eval(), model
+
+
+def load_checked(source: Path, module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
+    """Gives a module its weights.
+
+    Raises:
+        ValueError: they do not fit; the first difference is named.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).split("\n")[1].strip()
+        raise ValueError(
+            f"the {what} of {source} contradicts its configuration: {first}"
+        ) from error

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fairseq_resynth.data.references import read_reference
-from fairseq_resynth.data.splits import speakers_of
+from fairseq_resynth.preparation.manifest import speakers_of
+from fairseq_resynth.preparation.published_splits import read_reference
 
 DEFAULT_SPEAKERS = 200  # rows of the table when the configuration does not say
 

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_resynth.bundle import Bundle
-from fairseq_resynth.data.files import atomic_path
-from fairseq_resynth.interop.checkpoints import load_checkpoint
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint
+from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published import Published, build
 from fairseq_resynth.interop.weight_names import discriminator_name, parameter_names
-from fairseq_resynth.modules.discriminators import PERIOD_CHANNELS, HifiganDiscriminators
+from fairseq_resynth.modules.discriminators.waveforms import PERIOD_CHANNELS, HifiganDiscriminators
 
 WHAT = "a file of discriminators and optimizers (do_*)"
 KEYS = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
@@ -185,11 +185,7 @@ def _configuration(
     bundle: Bundle, width: float, group: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns a checkpoint's `cfg`, and the options that fairseq-train needs to build the same networks."""
-    from fairseq import options as fairseq_options
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from omegaconf import OmegaConf
-
-    import fairseq_resynth.tasks  # noqa: F401  registers task, model and criterion
+    from fairseq_resynth.tasks.configuration import training_configuration  # loads fairseq
 
     model = bundle.model
     betas = ",".join(f"{beta:g}" for beta in group["betas"])
@@ -212,7 +208,4 @@ def _configuration(
         chosen += ["--duration-dropout", model.duration_dropout]
         chosen += ["--duration-condition", model.duration_condition]
     words = [str(word) for word in chosen]
-    parser = fairseq_options.get_training_parser()
-    parsed = fairseq_options.parse_args_and_arch(parser, ["DATA", *words])
-    config = convert_namespace_to_omegaconf(parsed)
-    return OmegaConf.to_container(config, resolve=True, enum_to_str=True), words
+    return training_configuration(words), words

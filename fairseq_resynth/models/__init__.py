@@ -1,3 +1,3 @@
 """fairseq models: `unit_hifigan`, `unit_vocos`, `unit_source_filter`, `f0_vqvae`."""
 
-from fairseq_resynth import quiet_fairseq  # noqa: F401
+from fairseq_resynth import compat  # noqa: F401

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator, parse_sizes
-from fairseq_resynth.modules.content_vqvae import ContentVqvae
+from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
 
 
 @dataclass

@@ -7,7 +7,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
-from fairseq_resynth.modules.f0_vqvae import F0Vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
 
 F0_INPUTS = {"zscore": 1, "log_voicing": 2}  # channels
 

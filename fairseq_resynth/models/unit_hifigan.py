@@ -5,10 +5,10 @@ from typing import List
 
 from fairseq.models import register_model
 
-from fairseq_resynth.data.f0 import F0_HOP
+from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.models.unit_vocoder import UnitVocoder, UnitVocoderConfig, build_unit_generator
-from fairseq_resynth.modules.hifigan import HifiganGenerator
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 # The paper's upsamplings (rates, kernels) by the samples of a frame; 80 is ours, for continuous F0.

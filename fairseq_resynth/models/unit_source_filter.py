@@ -5,7 +5,7 @@ from math import gcd
 
 from fairseq.models import register_model
 
-from fairseq_resynth.data.f0 import F0_HOP
+from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.models.unit_vocoder import (
     UnitVocoder,
@@ -13,7 +13,7 @@ from fairseq_resynth.models.unit_vocoder import (
     build_unit_generator,
     other_sizes,
 )
-from fairseq_resynth.modules.source_filter import SourceFilterGenerator
+from fairseq_resynth.modules.generators.source_filter import SourceFilterGenerator
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 FRAME_HOP = 160  # samples

@@ -11,8 +11,8 @@ from fairseq_resynth.models.unit_vocoder import (
     build_unit_generator,
     other_sizes,
 )
+from fairseq_resynth.modules.generators.vocos import VocosGenerator
 from fairseq_resynth.modules.unit_generator import UnitGenerator
-from fairseq_resynth.modules.vocos import VocosGenerator
 
 
 @dataclass

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from fairseq_resynth.modules.discriminators import Judgement, judge
-from fairseq_resynth.modules.spectrogram_discriminators import (
+from fairseq_resynth.modules.discriminators.spectrograms import (
     IMAGE_SLOPE,
     SpectrogramDiscriminators,
     image_layers,
     score_layer,
     thin,
 )
+from fairseq_resynth.modules.discriminators.waveforms import Judgement, judge
 
 OCTAVES = 7
 # (bins an octave, hop in samples): the published bins, and hops of 16 and 8 ms near theirs of 10.7 and 5.3 ms

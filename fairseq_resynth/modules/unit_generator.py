@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from fairseq_resynth.modules.pulses import SourceClock
-
-F0_HOP = 80  # samples between F0 frames: 200 Hz at 16 kHz
+from fairseq_resynth.constants import F0_HOP
+from fairseq_resynth.modules.generators.pulses import SourceClock
 
 
 class UnitGenerator(nn.Module):

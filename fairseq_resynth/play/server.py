@@ -1,19 +1,20 @@
 """The page's web server: Python's own, one request at a time at the model, every mistake one sentence."""
 
 import contextlib
+import ipaddress
 import json
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from fairseq_resynth.evaluation.page import asset
-from fairseq_resynth.play.guard import check_origin
-from fairseq_resynth.play.studio import NotKept, Studio
+from fairseq_resynth.evaluation.report.page import asset
+from fairseq_resynth.play.sessions import NotKept, Studio
 
 ASSETS = Path(__file__).parent / "assets"
 LARGEST_WISH = 1 << 16  # bytes of JSON
@@ -202,3 +203,63 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Keeps the terminal free."""
         logging.getLogger(__name__).debug(format, *args)
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether only this machine reaches a server that is bound to `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_origin(headers: Mapping[str, str], bound: str) -> str:
+    """Returns why a request is refused, or nothing.
+
+    A page elsewhere can have its own name resolve to this machine (DNS rebinding) and read what is served
+    here; its requests carry that name in `Host`, where an address or `localhost` would be. One that does not
+    can still send: `Origin` then is another than ours.
+
+    Args:
+        headers: of the request.
+        bound: the host that the server is bound to.
+    """
+    host = headers.get("Host", "")
+    name = _hostname(f"//{host}")
+    if not _is_ours(name, bound):
+        return f"the request is for the host {host[:100]!r}, and this server is {bound}"
+    origin = headers.get("Origin")
+    if origin is not None and urlsplit_netloc(origin) != host.lower():
+        return f"the request comes from a page of {origin[:100]!r}, only the server's own may ask"
+    if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        return "the request comes from another site's page, only the server's own may ask"
+    return ""
+
+
+def urlsplit_netloc(origin: str) -> str:
+    """Returns `host:port` of an Origin header in lower case, empty if it has none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _hostname(address: str) -> str:
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_ours(name: str, bound: str) -> bool:
+    if is_loopback(bound):
+        return is_loopback(name)
+    if name in (bound.lower(), "localhost", socket.gethostname().lower()):
+        return True
+    try:
+        ipaddress.ip_address(name)
+        return True
+    except ValueError:
+        return False

@@ -1,8 +1,8 @@
-"""fairseq tasks `unit_resynthesis` and `f0_quantization`; importing this registers all of the plugin."""
+"""fairseq tasks; importing this package registers every task, model, criterion and optimizer of ours."""
 
 # fairseq's --user-dir imports tasks/ and models/ but not criterions/.
+from fairseq_resynth import compat
 from fairseq_resynth.criterions import f0_vqvae, hifigan  # noqa: F401
-from fairseq_resynth.interop import numpy_names
 from fairseq_resynth.models import content_vqvae as _content_vqvae_model  # noqa: F401
 from fairseq_resynth.models import f0_vqvae as _f0_vqvae_model  # noqa: F401
 from fairseq_resynth.models import unit_hifigan, unit_source_filter, unit_vocos  # noqa: F401
@@ -13,4 +13,4 @@ from fairseq_resynth.tasks import (  # noqa: F401
     unit_resynthesis,
 )
 
-numpy_names.restore()
+compat.restore_numpy_names()

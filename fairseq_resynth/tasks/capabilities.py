@@ -6,7 +6,7 @@ import shutil
 
 import torch
 
-from fairseq_resynth.modules.inference import slow_bfloat16
+from fairseq_resynth.modules.generators.inference import slow_bfloat16
 
 FALLBACK = "Leave --compile out: the training is the same, uncompiled."
 

@@ -6,8 +6,8 @@ from typing import Any, Dict
 
 from fairseq.tasks import register_task
 
+from fairseq_resynth.data.datasets.wav_dataset import WavDataset
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.data.wav_dataset import WavDataset
 from fairseq_resynth.models.unit_hifigan import parse_sizes
 from fairseq_resynth.tasks.unit_resynthesis import UnitResynthesisConfig, UnitResynthesisTask
 

@@ -7,7 +7,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
-from fairseq_resynth.data.f0_dataset import F0Dataset
+from fairseq_resynth.data.datasets.f0_dataset import F0Dataset
 
 
 @dataclass

@@ -4,13 +4,15 @@ The generator is fairseq's model, the discriminators are parameters of its crite
 both. It is stepped twice: a parameter without gradient stays as it is, so each step moves one network.
 """
 
+import contextlib
+from collections.abc import Iterable
 from typing import Any, Callable, Dict, Tuple
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
-from fairseq_resynth.distributed import average_gradients
-from fairseq_resynth.modules.discriminators import freeze
+from fairseq_resynth.modules.discriminators.waveforms import freeze
 
 AUTOCAST_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 ORDERS = ("alternate", "simultaneous")
@@ -152,3 +154,45 @@ def _step_discriminators(criterion, optimizer, weight: float) -> Tensor:
     optimizer.step()
     optimizer.zero_grad()
     return norm
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], weight: float = 1.0) -> None:
+    """Replaces gradients by their mean over the processes.
+
+    A criterion whose methods are called directly bypasses its DistributedDataParallel wrapper, so nobody
+    else averages its gradients.
+
+    Args:
+        parameters: those whose gradients to average; a gradient that is None stays None.
+        weight: of this process, 0 for one that has only a dummy batch.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    total = torch.cat(
+        [torch.full_like(gradients[0].flatten()[:1], weight)]
+        + [gradient.flatten() * weight for gradient in gradients]
+    )
+    dist.all_reduce(total)
+    mean = total[1:] / total[0].clamp(min=1e-12)
+    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def compile_once(*networks: nn.Module) -> None:
+    """Compiles each network's call in place, unless it has been: names and weights stay as they are.
+
+    A copy of the network is not compiled, nor what a checkpoint of it is loaded into.
+    """
+    for network in networks:
+        if network._compiled_call_impl is None:
+            network.compile(dynamic=False)
+
+
+def uncompiled() -> contextlib.AbstractContextManager:
+    """Returns a context in which compiled networks run as written: utterances of every length would have to
+    be compiled each.
+    """
+    return torch.compiler.set_stance("force_eager")

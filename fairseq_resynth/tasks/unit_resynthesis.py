@@ -1,22 +1,176 @@
 """Training a unit vocoder, and synthesis by fairseq-generate."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II
 
+from fairseq_resynth.data.audio.files import write_audio
+from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
+from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.streams import Streams, read_streams
-from fairseq_resynth.data.unit_dataset import UnitDataset
-from fairseq_resynth.modules.discriminators import freeze
+from fairseq_resynth.modules.discriminators.waveforms import freeze
 from fairseq_resynth.tasks.capabilities import check_capabilities, training_device
-from fairseq_resynth.tasks.compilation import compile_once, uncompiled
-from fairseq_resynth.tasks.gan_step import autocast, gan_step, refuse_settings
-from fairseq_resynth.tasks.unit_resynthesis_config import UnitResynthesisConfig
-from fairseq_resynth.tasks.validation_log import ValidationLog
-from fairseq_resynth.tasks.validation_measures import log_measures, refuse_best_metric
-from fairseq_resynth.tasks.wav_writer import WavWriter
+from fairseq_resynth.tasks.gan_step import (
+    autocast,
+    compile_once,
+    gan_step,
+    refuse_settings,
+    uncompiled,
+)
+from fairseq_resynth.tasks.validation import ValidationLog, log_measures, refuse_best_metric
+
+
+class WavWriter:
+    """Generates batches and writes one wav a row, under the row's own path.
+
+    Args:
+        folder: where to write.
+        manifest: of the split.
+        subtype: `PCM_16` or `FLOAT`.
+    """
+
+    # fairseq-generate asks for this of its sequence generators
+    symbols_to_strip_from_output: set[int] = set()
+
+    def __init__(self, folder: str | Path, manifest: Manifest, subtype: str):
+        self.folder = Path(folder)
+        self.manifest = manifest
+        self.subtype = subtype
+
+    def generate(self, models: list, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """Synthesises and writes a batch.
+
+        Returns:
+            One empty hypothesis a row: fairseq-generate prints text, and there is none.
+
+        Raises:
+            ValueError: more than one model.
+        """
+        if len(models) != 1:
+            raise ValueError(f"--path names {len(models)} models: waveforms cannot be averaged.")
+        wavs = models[0](**sample["net_input"])[:, 0].float().cpu()
+        lengths = sample["net_input"].get("unit_lengths")
+        units = sample["net_input"]["units"].size(1)
+        hypotheses = []
+        for row, index in enumerate(sample["id"].tolist()):
+            samples = wavs.size(1)
+            if lengths is not None:
+                samples = samples // units * int(lengths[row])
+            path = self.folder / f"{self.manifest.name(index)}.wav"
+            write_audio(path, wavs[row, :samples].numpy(), subtype=self.subtype)
+            hypotheses.append([_empty_hypothesis()])
+        return hypotheses
+
+
+def _empty_hypothesis() -> dict[str, Any]:
+    return {
+        "tokens": torch.zeros(0, dtype=torch.int64),
+        "score": 0.0,
+        "alignment": None,
+        "positional_scores": torch.zeros(0),
+    }
+
+
+@dataclass
+class UnitResynthesisConfig(FairseqDataclass):
+    """Data and step of the training; the defaults are the paper's."""
+
+    data: str = field(
+        default="",
+        metadata={
+            "help": "directory with {train,valid,test}.tsv, .units and, if wanted, .f0, .speaker"
+        },
+    )
+    streams: str = field(
+        default="auto",
+        metadata={
+            "help": "streams to train on, some of units,f0,speaker,style; auto: every one that DATA has"
+        },
+    )
+    segment_size: int = field(
+        default=8960,
+        metadata={"help": "samples of a random crop, a multiple of the streams' hops (1280)"},
+    )
+    unit_hop: int = field(
+        default=0,
+        metadata={"help": "samples a unit, for units made elsewhere; 0: as units.json says"},
+    )
+    num_units: int = field(
+        default=0,
+        metadata={
+            "help": "size of the unit table, for units made elsewhere; 0: as units.json says"
+        },
+    )
+    speaker_input: str = field(
+        default="table",
+        metadata={
+            "help": "table: a row for each speaker; vector: the vectors of `resynth speakers`, which "
+            "voices that were never trained on have too"
+        },
+    )
+    speaker_mean_rate: float = field(
+        default=0.5,
+        metadata={
+            "help": "with vectors, how often a crop has its speaker's mean instead of its utterance's "
+            "own, so that both work (0 to 1)"
+        },
+    )
+    sample_rate: int = field(default=16000, metadata={"help": "Hz; 16000 is the only rate so far"})
+    autocast: str = field(
+        default="float32",
+        metadata={
+            "help": "precision of the forward passes: float32 or bfloat16 (weights stay float32)"
+        },
+    )
+    gan_update: str = field(
+        default="alternate",
+        metadata={
+            "help": "alternate: the discriminators step, then judge again for the generator, as published; "
+            "simultaneous: one pass of theirs serves both steps"
+        },
+    )
+    compile: bool = field(
+        default=False,
+        metadata={
+            "help": "train the networks compiled (torch.compile, one size of crop and batch): equal but for "
+            "rounding, and worth its minutes of compiling in a long training"
+        },
+    )
+    eval_audio: int = field(
+        default=5,
+        metadata={
+            "help": "utterances of the valid split, spread evenly, whose F0 errors and mel L1 are measured "
+            "at each validation (vde, gpe, ffe, log_f0_rmse, log_f0_correlation, mel_l1, for "
+            "--best-checkpoint-metric too) and which TensorBoard shows; 0: none"
+        },
+    )
+    wav_format: str = field(
+        default="PCM_16",
+        metadata={
+            "help": "sample format of the wavs that fairseq-generate writes: PCM_16 or FLOAT"
+        },
+    )
+    seed: int = II("common.seed")
+    cpu: bool = II("common.cpu")
+    results_path: Optional[str] = II("common_eval.results_path")
+    tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
+    update_freq: List[int] = II("optimization.update_freq")
+    fp16: bool = II("common.fp16")
+    bf16: bool = II("common.bf16")
+    amp: bool = II("common.amp")
+    memory_efficient_fp16: bool = II("common.memory_efficient_fp16")
+    memory_efficient_bf16: bool = II("common.memory_efficient_bf16")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
+    ddp_backend: str = II("distributed_training.ddp_backend")
+    zero_sharding: str = II("distributed_training.zero_sharding")
+
 
 COMPARED = (
     "unit_hop num_units num_f0_codes f0_channels speakers speaker_dim styles".split()

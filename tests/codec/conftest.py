@@ -7,15 +7,15 @@ import pytest
 import torch
 from codec_models import speech_files
 
-from fairseq_resynth.bundle import Bundle, save_bundle
-from fairseq_resynth.codec.entropy_model import Settings
-from fairseq_resynth.codec.fit import Utterance, fit_entropy_model
-from fairseq_resynth.codec.network_training import TrainingOptions
+from fairseq_resynth.codec.entropy.entropy_model import Settings
+from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.data.audio import load_any_audio
-from fairseq_resynth.data.features import LogMelEncoder
-from fairseq_resynth.data.kmeans import KMeans
+from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.encoders.frames import LogMelEncoder
+from fairseq_resynth.encoders.kmeans import KMeans
+from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
 from fairseq_resynth.resynthesizer import Resynthesizer

@@ -9,16 +9,17 @@ from codec_models import network_model, released, tables_model, with_f0
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fairseq_resynth.codec.bitstream import (
+from fairseq_resynth.codec.format.bitstream import (
     FileReader,
     FileWriter,
     SpeechCode,
+    pack_speaker,
     read_bytes,
+    unpack_speaker,
     write_bytes,
 )
-from fairseq_resynth.codec.errors import CodecError
-from fairseq_resynth.codec.payload import LARGEST
-from fairseq_resynth.codec.speaker_field import pack_speaker, unpack_speaker
+from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.codec.format.payload import LARGEST
 
 IDENTITY = bytes(range(16))
 KEEP = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -212,11 +213,11 @@ def test_ten_thousand_mutations_are_refused_or_harmless():
 
 def test_a_bomb_is_refused_in_bounded_memory(monkeypatch):
     """The longest silence that the fewest bytes can claim."""
-    monkeypatch.setattr("fairseq_resynth.codec.payload.LIMIT", 20_000)
+    monkeypatch.setattr("fairseq_resynth.codec.format.payload.LIMIT", 20_000)
     writer = FileWriter(tables_model(), IDENTITY, has_f0=False)
     data = writer.push(np.full(20_000, 71)) + writer.finish()
     assert len(data) < 50
     assert len(read_bytes(tables_model(), IDENTITY, data).units) == 20_000
-    monkeypatch.setattr("fairseq_resynth.codec.payload.LIMIT", 19_999)
+    monkeypatch.setattr("fairseq_resynth.codec.format.payload.LIMIT", 19_999)
     with pytest.raises(CodecError, match="more than 19999 units"):
         read_bytes(tables_model(), IDENTITY, data)

@@ -14,10 +14,10 @@ import soundfile
 from codec_models import DATA, speech_files
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.codec.archive import Archive, write_archive
-from fairseq_resynth.codec.errors import CodecError
+from fairseq_resynth.codec.format.archive import Archive, write_archive
+from fairseq_resynth.codec.format.errors import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.data.kmeans import KMeans, load_kmeans
+from fairseq_resynth.encoders.kmeans import KMeans, load_kmeans
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_broken_pipe_is_one_line(capsys, bundle_folder, codec, recordings, monke
 
 
 def test_wav_headers_on_pipes(tmp_path):
-    from fairseq_resynth.codec.pcm import read_pcm
+    from fairseq_resynth.codec.streaming import read_pcm
 
     samples = np.arange(-4000, 4000, dtype=np.int16)
     soundfile.write(tmp_path / "a.wav", samples, 16000)
@@ -323,7 +323,7 @@ def test_missing_programs_are_named_not_fatal(capsys, bundle_folder, recordings,
 
 def test_encodec_is_an_anchor_when_its_weights_are_given(tmp_path):
     transformers = pytest.importorskip("transformers")
-    from fairseq_resynth.codec.anchors import parse_anchors
+    from fairseq_resynth.evaluation.runs.baselines import parse_anchors
 
     config = transformers.EncodecConfig(
         num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1

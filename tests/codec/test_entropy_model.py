@@ -11,12 +11,16 @@ import pytest
 import torch
 from codec_models import NO_NETWORK, network_model, released, tables_model, with_f0
 
-from fairseq_resynth.codec.bitstream import SpeechCode, read_bytes, write_bytes
-from fairseq_resynth.codec.entropy_model import EntropyModel, Settings
-from fairseq_resynth.codec.fit import Utterance, fit_entropy_model
-from fairseq_resynth.codec.integer_math import GATE_BITS
-from fairseq_resynth.codec.network_training import TrainingOptions, to_integers, train_network
-from fairseq_resynth.codec.payload_io import PayloadWriter
+from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
+from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.integer_math import GATE_BITS
+from fairseq_resynth.codec.entropy.network_training import (
+    TrainingOptions,
+    to_integers,
+    train_network,
+)
+from fairseq_resynth.codec.format.bitstream import SpeechCode, read_bytes, write_bytes
+from fairseq_resynth.codec.format.payload import PayloadWriter
 from fairseq_resynth.data.units import collapse_runs
 
 SCRIPT = """
@@ -174,7 +178,7 @@ def test_network_learns_and_survives_rounding_to_integers():
 
 
 def _integer_logits(network, units, runs):
-    from fairseq_resynth.codec import network as compiled
+    from fairseq_resynth.codec.entropy import network as compiled
 
     state = np.zeros(network.hidden_size, np.int32)
     sums = np.zeros(3 * network.hidden_size + 101, np.int32)

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from fairseq_resynth.codec import integer_math
+from fairseq_resynth.codec.entropy import integer_math
 
 
 def test_powers_and_logarithms_are_close_to_floating_point():

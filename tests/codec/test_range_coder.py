@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_resynth.codec.errors import CodecError
-from fairseq_resynth.codec.range_coder import (
+from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.codec.format.range_coder import (
     ByteDecoder,
     ByteEncoder,
     binary_frequencies,

@@ -5,14 +5,14 @@ import pytest
 import torch
 from codec_models import speech_files
 
-from fairseq_resynth.chunked_synthesis import ChunkDecoder
-from fairseq_resynth.codec.bitstream import read_bytes
-from fairseq_resynth.codec.errors import CodecError
+from fairseq_resynth.codec.format.bitstream import read_bytes
+from fairseq_resynth.codec.format.errors import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.data.audio import load_any_audio
-from fairseq_resynth.data.f0_representation import VqvaeF0
-from fairseq_resynth.modules.hifigan import HifiganGenerator
-from fairseq_resynth.prosody import change_pitch, change_rate, parse_pitch
+from fairseq_resynth.conversion.prosody import change_pitch, change_rate, parse_pitch
+from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.pitch.representations import VqvaeF0
+from fairseq_resynth.inference.chunks import ChunkDecoder
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
 
 
 @pytest.fixture(scope="module")

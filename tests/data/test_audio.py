@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from fairseq_resynth.data.audio import (
+from fairseq_resynth.data.audio.files import (
     audio_length,
     load_any_audio,
     pad_to_multiple,

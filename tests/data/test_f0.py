@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from fairseq_resynth.data import f0 as f0_module
-from fairseq_resynth.data.audio import read_audio
-from fairseq_resynth.data.f0 import F0Cache, F0Options, extract_f0
-from fairseq_resynth.data.f0_build import build_f0, f0_key, write_speaker_statistics
+from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import read_manifest, write_manifest
-from fairseq_resynth.data.sharding import Shard
+from fairseq_resynth.data.pitch import extraction as f0_module
+from fairseq_resynth.data.pitch.extraction import F0Cache, F0Options, extract_f0
+from fairseq_resynth.data.storage.shards import Shard
+from fairseq_resynth.preparation.f0 import build_f0, f0_key, write_speaker_statistics
 
 SPEECH = Path(__file__).resolve().parents[2] / "examples/asterisk/speech"
 METHODS = ["yaapt", "harvest", "dio"]

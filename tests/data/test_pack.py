@@ -11,10 +11,10 @@ from fairseq.data.iterators import EpochBatchIterator
 from small_corpus import write_data, write_f0_data
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.pack import verify_pack
+from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
+from fairseq_resynth.data.datasets.wav_dataset import WavDataset
+from fairseq_resynth.data.packed import verify_pack
 from fairseq_resynth.data.streams import read_streams
-from fairseq_resynth.data.unit_dataset import UnitDataset
-from fairseq_resynth.data.wav_dataset import WavDataset
 
 LENGTHS = {"train": [16000, 20480, 32000, 17000, 25600, 30000, 1000], "valid": [16000, 12800]}
 

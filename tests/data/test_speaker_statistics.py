@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairseq_resynth.data.speakers import STD_FLOOR, SpeakerStatistics
+from fairseq_resynth.data.pitch.statistics import STD_FLOOR, SpeakerStatistics
 
 ROWS = [
     ("anna", np.array([0, 200, 220, 0], dtype=np.float32)),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_corpus import write_data
 
+from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.speaker_vectors import (
     build_speaker_vectors,
     format_vector,
@@ -16,7 +17,6 @@ from fairseq_resynth.data.speaker_vectors import (
     write_speaker_means,
 )
 from fairseq_resynth.data.streams import Streams, read_streams
-from fairseq_resynth.data.unit_dataset import UnitDataset
 
 DESCRIPTION = {"encoder": "toy", "encoder_hash": "1", "speaker_dim": 4}
 

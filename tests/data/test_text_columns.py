@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairseq_resynth.data.manifest import read_manifest, read_names
-from fairseq_resynth.data.text_columns import Names, StringArray, parse_integer_lines
+from fairseq_resynth.data.storage.text_columns import Names, StringArray, parse_integer_lines
 from fairseq_resynth.data.units import read_integer_rows
 
 LINES = st.lists(st.lists(st.integers(0, 10**17), min_size=1, max_size=6), min_size=1, max_size=8)

@@ -8,9 +8,9 @@ import soundfile
 import torch
 from small_corpus import write_data
 
-from fairseq_resynth.data.segment import check_segment_size, crop_start
+from fairseq_resynth.data.datasets.base import check_segment_size, crop_start
+from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.streams import Streams, read_streams
-from fairseq_resynth.data.unit_dataset import UnitDataset
 
 HOP = 320
 SEGMENT = 2560

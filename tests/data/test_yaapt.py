@@ -8,9 +8,8 @@ import soundfile
 from amfm_decompy import basic_tools
 from small_corpus import SPEECH
 
-from fairseq_resynth.data.f0 import extract_f0
-from fairseq_resynth.data.numpy_sums import pairwise_sum
-from fairseq_resynth.data.yaapt import COMPARED_VERSIONS, yaapt_module
+from fairseq_resynth.data.pitch.extraction import extract_f0
+from fairseq_resynth.data.pitch.yaapt import COMPARED_VERSIONS, pairwise_sum, yaapt_module
 
 SETTINGS = {
     "frame_length": 20.0,
@@ -56,7 +55,7 @@ def test_another_range():
 
 
 def test_another_version_runs_as_it_is(monkeypatch):
-    assert yaapt_module().path1.__module__ == "fairseq_resynth.data.yaapt"
+    assert yaapt_module().path1.__module__ == "fairseq_resynth.data.pitch.yaapt"
     assert importlib.metadata.version("amfm_decompy") in COMPARED_VERSIONS
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0.99")
     module = yaapt_module.__wrapped__()

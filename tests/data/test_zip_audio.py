@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from fairseq.data.audio.audio_utils import parse_path, read_from_stored_zip
 
-from fairseq_resynth.data.audio import audio_length, read_audio
+from fairseq_resynth.data.audio.files import audio_length, read_audio
+from fairseq_resynth.data.datasets.wav_dataset import WavDataset
 from fairseq_resynth.data.manifest import Manifest, read_manifest, write_manifest
-from fairseq_resynth.data.wav_dataset import WavDataset
 
 MEMBERS = {"a.flac": "FLAC", "b.wav": "WAV", "c.npy": "float", "d.npy": "int16"}
 

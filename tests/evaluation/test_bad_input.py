@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.files import read_json, write_json
-from fairseq_resynth.evaluation import metric as metrics_module
-from fairseq_resynth.evaluation.metric import make_metrics
+from fairseq_resynth.data.storage.files import read_json, write_json
+from fairseq_resynth.evaluation.metrics import metric as metrics_module
+from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 
 
 @pytest.fixture

@@ -8,17 +8,17 @@ import pytest
 import soundfile
 import torch
 
-from fairseq_resynth.bundle import Bundle, save_bundle
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.codec.entropy_model import Settings
-from fairseq_resynth.codec.fit import Utterance, fit_entropy_model
-from fairseq_resynth.codec.network_training import TrainingOptions
-from fairseq_resynth.data.features import LogMelEncoder
-from fairseq_resynth.data.files import read_json
-from fairseq_resynth.data.kmeans import KMeans
+from fairseq_resynth.codec.entropy.entropy_model import Settings
+from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.network_training import TrainingOptions
+from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.evaluation import baselines
-from fairseq_resynth.evaluation.unit_metrics import Units
+from fairseq_resynth.encoders.frames import LogMelEncoder
+from fairseq_resynth.encoders.kmeans import KMeans
+from fairseq_resynth.evaluation.metrics.units import Units
+from fairseq_resynth.evaluation.runs import baselines
+from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
 from fairseq_resynth.resynthesizer import Resynthesizer
 

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.files import read_json
+from fairseq_resynth.data.storage.files import read_json
 
 FAST = "level,f0,mel,mcd,stft"
 OPTIONS = ("--f0-method", "dio", "--workers", "1", "--audio", "none")
@@ -166,8 +166,13 @@ def test_a_missing_metric_is_reported_and_exits_as_asked(generated, wavs, tmp_pa
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch):
-    from fairseq_resynth.evaluation import metric, recognisers
-    from fairseq_resynth.evaluation.metric import make_metrics
+    from fairseq_resynth.evaluation.metrics import (
+        intelligibility as recognisers,
+    )
+    from fairseq_resynth.evaluation.metrics import (
+        metric,
+    )
+    from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 
     monkeypatch.setattr(metric, "importable", lambda name: False)
     monkeypatch.setattr(recognisers, "importable", lambda name: False)
@@ -217,7 +222,7 @@ def test_joined_report(generated, wavs, tmp_path, capsys):
 
 
 def test_metrics_of_other_packages(monkeypatch, generated, wavs, tmp_path):
-    from fairseq_resynth.evaluation import metric
+    from fairseq_resynth.evaluation.metrics import metric
 
     class Loudest(metric.Metric):
         """The largest sample."""
@@ -240,9 +245,9 @@ def test_metrics_of_other_packages(monkeypatch, generated, wavs, tmp_path):
 
 
 def test_every_setting_is_part_of_the_cache_key(wavs):
-    from fairseq_resynth.evaluation.metric import make_metrics
-    from fairseq_resynth.evaluation.pairing import Pair
-    from fairseq_resynth.evaluation.runner import Job, _key
+    from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
+    from fairseq_resynth.evaluation.runs.measure import Job, _key
+    from fairseq_resynth.evaluation.runs.pairing import Pair
 
     path = wavs / "ann/one.wav"
     job, hashes = Job("s", Pair("a", path, "a", path)), {path: "hash"}

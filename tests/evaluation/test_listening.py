@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.files import read_json, write_json
-from fairseq_resynth.evaluation.listening_results import (
+from fairseq_resynth.data.storage.files import read_json, write_json
+from fairseq_resynth.evaluation.listening.results import (
     collect_results,
     pigeonhole_interval,
     read_results,

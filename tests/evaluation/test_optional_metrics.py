@@ -8,10 +8,11 @@ import pytest
 import soundfile
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.files import read_json
-from fairseq_resynth.evaluation.metric import Recording, Utterance, make_metrics
-from fairseq_resynth.evaluation.recognisers import load_recogniser, parse_recogniser
-from fairseq_resynth.evaluation.speaker import load_encoder
+from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
+from fairseq_resynth.evaluation.metrics.intelligibility import load_recogniser, parse_recogniser
+from fairseq_resynth.evaluation.metrics.metric import Recording, Utterance
+from fairseq_resynth.evaluation.metrics.speaker import load_encoder
 
 SPEECH = Path(__file__).parents[2] / "examples" / "asterisk" / "speech"
 CALL = SPEECH / "english" / "call-from.flac"  # "incoming call from"
@@ -114,7 +115,7 @@ def test_transcripts_in_the_whole_run(tmp_path, capsys):
 def test_utmos_by_torch_hub(tmp_path, monkeypatch, wav):
     import torch
 
-    from fairseq_resynth.evaluation import quality
+    from fairseq_resynth.evaluation.metrics import quality
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (metric,) = make_metrics("utmos", {})

@@ -4,8 +4,8 @@ import zlib
 import numpy as np
 import pytest
 
-from fairseq_resynth.evaluation.drawing import F0_COLOUR, spectrogram_png
-from fairseq_resynth.evaluation.page import write_gallery
+from fairseq_resynth.evaluation.report.page import write_gallery
+from fairseq_resynth.measures.pictures import F0_COLOUR, spectrogram_png
 
 
 def decode_png(content: bytes) -> np.ndarray:

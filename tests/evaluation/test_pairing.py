@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_resynth.evaluation.pairing import (
+from fairseq_resynth.evaluation.runs.pairing import (
     Collection,
     check_pattern,
     pair_files,
     read_collection,
     read_folder,
 )
-from fairseq_resynth.evaluation.transcripts import read_transcripts, transcript_of
+from fairseq_resynth.evaluation.runs.transcripts import read_transcripts, transcript_of
 
 
 def collection(*names, speakers=None):

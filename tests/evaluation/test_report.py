@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.files import read_json, write_json
-from fairseq_resynth.evaluation import plots
-from fairseq_resynth.evaluation.metric import Column
-from fairseq_resynth.evaluation.tables import number
+from fairseq_resynth.data.storage.files import read_json, write_json
+from fairseq_resynth.evaluation.metrics.metric import Column
+from fairseq_resynth.evaluation.report import plots
+from fairseq_resynth.evaluation.report.tables import number
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.files import write_json
-from fairseq_resynth.evaluation.alignment import Phone, read_alignment
-from fairseq_resynth.evaluation.unit_quality import frame_phones, joint_counts, unit_quality
+from fairseq_resynth.data.storage.files import write_json
+from fairseq_resynth.evaluation.unit_quality import (
+    Phone,
+    frame_phones,
+    joint_counts,
+    read_alignment,
+    unit_quality,
+)
 
 
 def test_units_that_tell_the_phone():

@@ -13,8 +13,8 @@ from fairseq.distributed.utils import infer_init_method
 from omegaconf import OmegaConf
 from small_corpus import REPOSITORY, train_arguments, write_data
 
-from fairseq_resynth.data.f0 import F0Options
-from fairseq_resynth.data.f0_build import build_f0
+from fairseq_resynth.data.pitch.extraction import F0Options
+from fairseq_resynth.preparation.f0 import build_f0
 
 pytest.importorskip("submitit")
 FOLDER = REPOSITORY / "examples" / "slurm"

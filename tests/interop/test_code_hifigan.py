@@ -11,9 +11,9 @@ import torch
 from fairseq.models.text_to_speech.vocoder import CodeHiFiGANVocoder
 from published_checkpoints import FRAME_80, make
 
-from fairseq_resynth.bundle import Bundle, save_bundle
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
 from fairseq_resynth.resynthesizer import Resynthesizer
 

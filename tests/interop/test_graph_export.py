@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_code_hifigan import write_bundle
 
-from fairseq_resynth.bundle import Bundle
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.graph_export import export_graph
 from fairseq_resynth.models.architectures import build_vocoder, config_class
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from published_checkpoints import CONFIG, FRAME_80, golden, golden_io, make, old_names
 
-from fairseq_resynth.bundle import load_bundle, load_f0_quantizer
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.speakers import SpeakerStatistics
+from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.bundle import load_bundle, load_f0_quantizer
 from fairseq_resynth.interop.speech_resynthesis import import_speech_resynthesis
 from fairseq_resynth.resynthesizer import Resynthesizer
 

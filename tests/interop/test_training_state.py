@@ -10,7 +10,7 @@ from small_corpus import PLUGIN, run
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import Streams
 from fairseq_resynth.interop.weight_names import discriminator_name, generator_name, parameter_names
-from fairseq_resynth.modules.discriminators import HifiganDiscriminators
+from fairseq_resynth.modules.discriminators.waveforms import HifiganDiscriminators
 
 STREAMS = Streams(320, 10, speakers=("anna", "boris"))
 CONFIG = {"multispkr": "_", "num_speakers": 3, "model_in_dim": 16}

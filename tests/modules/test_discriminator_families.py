@@ -7,14 +7,14 @@ import torch
 
 from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.constant_q_discriminators import ConstantQ
-from fairseq_resynth.modules.discriminator_families import FAMILIES, build_discriminators
-from fairseq_resynth.modules.discriminators import HifiganDiscriminators
-from fairseq_resynth.modules.spectrogram_discriminators import (
+from fairseq_resynth.modules.discriminators.families import FAMILIES, build_discriminators
+from fairseq_resynth.modules.discriminators.spectrograms import (
     BandDiscriminator,
     ComplexDiscriminator,
     MagnitudeDiscriminator,
     Stft,
 )
+from fairseq_resynth.modules.discriminators.waveforms import HifiganDiscriminators
 
 SAMPLES = 8960
 NEW = ["mrd", "msstft", "mbstft", "cqt"]

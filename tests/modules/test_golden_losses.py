@@ -8,7 +8,7 @@ import torch
 from golden import GOLDEN, formula_weight, our_name
 
 from fairseq_resynth.modules import losses
-from fairseq_resynth.modules.discriminators import HifiganDiscriminators, split_batch
+from fairseq_resynth.modules.discriminators.waveforms import HifiganDiscriminators, split_batch
 
 GROUPS = {"mpd": "periods", "msd": "scales"}
 

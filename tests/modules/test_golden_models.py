@@ -8,8 +8,8 @@ import torch
 from golden import GOLDEN
 
 from fairseq_resynth.interop.weight_names import convert_f0_vqvae, convert_generator
-from fairseq_resynth.modules.f0_vqvae import F0Vqvae
-from fairseq_resynth.modules.hifigan import HifiganGenerator
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 

@@ -8,13 +8,12 @@ import pytest
 import torch
 from small_corpus import run, train_arguments
 
-from fairseq_resynth.bundle import Bundle, load_bundle, save_bundle
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.bundle import Bundle, load_bundle, save_bundle
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
-from fairseq_resynth.modules.activations import Snake
-from fairseq_resynth.modules.hifigan import HifiganGenerator
-from fairseq_resynth.modules.inference import InferenceGenerator
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, Snake
+from fairseq_resynth.modules.generators.inference import InferenceGenerator
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 UNITS = np.array([[3, 3, 1, 9, 0, 4, 4, 7]])

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from fairseq_resynth.modules.pitch_head import PitchHead
-from fairseq_resynth.modules.pulses import SourceClock, pulse_phase, pulses, sample_frames
-from fairseq_resynth.modules.source_filter import SourceFilterGenerator
+from fairseq_resynth.modules.generators.pitch_head import PitchHead
+from fairseq_resynth.modules.generators.pulses import (
+    SourceClock,
+    pulse_phase,
+    pulses,
+    sample_frames,
+)
+from fairseq_resynth.modules.generators.source_filter import SourceFilterGenerator
 
 RATE = 16000
 

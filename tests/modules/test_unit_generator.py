@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fairseq_resynth
-from fairseq_resynth.modules.hifigan import HifiganGenerator
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseq_resynth.modules.vocos import InverseStftHead, VocosGenerator
+from fairseq_resynth.modules.generators.vocos import InverseStftHead, VocosGenerator
 
 
 def make(hop=40, **sizes):

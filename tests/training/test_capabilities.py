@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_gan_step import batches, build_trainer
 
-from fairseq_resynth.modules.inference import slow_bfloat16
+from fairseq_resynth.modules.generators.inference import slow_bfloat16
 from fairseq_resynth.tasks import capabilities
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

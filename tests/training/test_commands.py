@@ -8,9 +8,9 @@ import torch
 from small_corpus import PLUGIN, REPOSITORY, run, train_arguments, write_data
 from tensorboard_events import read_events
 
-from fairseq_resynth.bundle import build_bundle, load_bundle, save_bundle
-from fairseq_resynth.checkpoints import load_unit_generator, read_checkpoint
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.inference.bundle import build_bundle, load_bundle, save_bundle
+from fairseq_resynth.inference.checkpoints import load_unit_generator, read_checkpoint
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 

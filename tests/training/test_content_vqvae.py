@@ -9,9 +9,9 @@ import torch
 from small_corpus import ADAM, PLUGIN, TINY_CRITERION, TINY_MODEL, run, write_data
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.content_checkpoint import load_content_vqvae
-from fairseq_resynth.interop.vqvae_units import CHUNK, VqvaeUnits
-from fairseq_resynth.modules.content_vqvae import ContentVqvae
+from fairseq_resynth.encoders.content import CHUNK, VqvaeUnits
+from fairseq_resynth.inference.content import load_content_vqvae
+from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 ARGUMENTS = [

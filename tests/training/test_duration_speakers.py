@@ -6,14 +6,14 @@ import torch
 from test_duration_training import OPTIONS
 from test_gan_step import batches, build_trainer
 
-from fairseq_resynth.bundle import Bundle, load_bundle, save_bundle
-from fairseq_resynth.checkpoints import load_unit_generator
-from fairseq_resynth.conversion import Controls, convert
+from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.bundle import Bundle, load_bundle, save_bundle
+from fairseq_resynth.inference.checkpoints import load_unit_generator
+from fairseq_resynth.inference.decoder import EncodedSpeech, UnitDecoder
+from fairseq_resynth.inference.jobs import Job, predict_durations
 from fairseq_resynth.models.unit_hifigan import UnitHifigan, UnitHifiganConfig, build_generator
 from fairseq_resynth.resynthesizer import Resynthesizer
-from fairseq_resynth.synthesis_jobs import Job, predict_durations
-from fairseq_resynth.unit_decoder import EncodedSpeech, UnitDecoder
 
 SIZES = {"embedding_dim": 8, "upsample_initial_channel": 32, "resblock_kernel_sizes": "3"}
 SIZES |= {"resblock_dilation_sizes": "1,3", "duration_predictor": True, "duration_hidden_dim": 16}

@@ -6,10 +6,10 @@ import torch
 from small_corpus import write_data
 from test_gan_step import batches, build_trainer
 
-from fairseq_resynth.bundle import load_bundle, save_bundle
-from fairseq_resynth.checkpoints import load_unit_generator
+from fairseq_resynth.inference.bundle import load_bundle, save_bundle
+from fairseq_resynth.inference.checkpoints import load_unit_generator
+from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.resynthesizer import Resynthesizer
-from fairseq_resynth.unit_decoder import UnitDecoder
 
 OPTIONS = ("--duration-predictor", "--duration-hidden-dim", "16", "--duration-dropout", "0")
 

@@ -10,18 +10,18 @@ import soundfile
 import torch
 from small_corpus import TINY_MODEL, run, train_arguments, write_f0_data
 
-from fairseq_resynth.bundle import save_bundle
-from fairseq_resynth.checkpoints import load_unit_generator, read_checkpoint
-from fairseq_resynth.chunked_synthesis import decode_in_chunks
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.bundle import save_bundle
+from fairseq_resynth.inference.checkpoints import load_unit_generator, read_checkpoint
+from fairseq_resynth.inference.chunks import decode_in_chunks
+from fairseq_resynth.inference.decoder import EncodedSpeech
 from fairseq_resynth.models.architectures import build_vocoder
 from fairseq_resynth.models.unit_source_filter import UnitSourceFilterConfig
 from fairseq_resynth.models.unit_vocos import UnitVocosConfig
-from fairseq_resynth.modules.source_filter import SourceFilterGenerator
-from fairseq_resynth.modules.vocos import VocosGenerator
+from fairseq_resynth.modules.generators.source_filter import SourceFilterGenerator
+from fairseq_resynth.modules.generators.vocos import VocosGenerator
 from fairseq_resynth.resynthesizer import Resynthesizer
-from fairseq_resynth.unit_decoder import EncodedSpeech
 
 
 def arguments(data, save_dir, model, *extra):
@@ -116,7 +116,7 @@ def test_chunks_are_what_the_whole_is(checkpoint):
     units = rng.integers(system.streams.num_units, size=300)
     codes = rng.integers(system.streams.num_f0_codes, size=75)
     speech = EncodedSpeech(units, codes, system.streams.speakers[0])
-    whole = system.decoder.decode_all([speech])[0]
+    whole = system.decode_all([speech])[0]
     for chunk_units in (40, 100):
         pieces = np.concatenate([*decode_in_chunks(system.decoder, speech, chunk_units)])
         np.testing.assert_allclose(pieces, whole, atol=1e-5)

@@ -10,11 +10,11 @@ import torch
 from fairseq.logging import metrics
 from small_corpus import SPEECH, run, train_arguments, write_data, write_f0_data
 
-from fairseq_resynth.data.audio import read_audio
+from fairseq_resynth.data.audio.files import read_audio
+from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.streams import read_streams
-from fairseq_resynth.data.unit_dataset import UnitDataset
-from fairseq_resynth.tasks.validation_log import ValidationLog
-from fairseq_resynth.tasks.validation_measures import (
+from fairseq_resynth.tasks.validation import (
+    ValidationLog,
     log_measures,
     measured_rows,
     nothing_measured,

@@ -15,7 +15,7 @@ from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
-from fairseq_resynth.tasks.validation_measures import MEASURES
+from fairseq_resynth.tasks.validation import MEASURES
 
 
 class CpuDistributedDataParallel(torch.nn.parallel.DistributedDataParallel):

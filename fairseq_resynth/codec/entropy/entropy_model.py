@@ -1,0 +1,204 @@
+"""The fitted context model of a bundle, `entropy.safetensors`: tables, network, weights, all integers."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fairseq_resynth.codec.entropy.network import IntegerNetwork
+from fairseq_resynth.codec.entropy.ngrams import NgramTables
+from fairseq_resynth.data.storage.files import atomic_path
+
+FORMAT = "resynth-entropy-1"
+TABLES = ("unit", "run", "rate", "f0", "f0_by_unit")
+ORDERS = {"unit": 5, "run": 3, "rate": 2, "f0": 4, "f0_by_unit": 3}
+MADE_BY = "Fit one with `resynth fit-codec DATA --out entropy.safetensors`."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the streams and of the tables' contexts.
+
+    Attributes:
+        num_units: A, units are 0 … A - 1.
+        unit_hop: samples a unit.
+        num_f0_codes: F0 codes are 0 … num_f0_codes - 1; 0: no F0 stream.
+        f0_code_hop: samples an F0 code, a multiple of unit_hop.
+        sample_rate: Hz.
+        longest_run: longer runs share a context.
+    """
+
+    num_units: int
+    unit_hop: int = 320
+    num_f0_codes: int = 0
+    f0_code_hop: int = 1280
+    sample_rate: int = 16000
+    longest_run: int = 24
+
+    def __post_init__(self) -> None:
+        sound = (
+            1 <= self.num_units <= 1 << 12
+            and 0 <= self.num_f0_codes <= 1 << 12
+            and 1 <= self.unit_hop <= self.f0_code_hop <= 1 << 16
+            and self.f0_code_hop % self.unit_hop == 0
+            and 2 <= self.longest_run <= 255
+            and 1 <= self.sample_rate <= 1 << 20
+        )
+        if not sound:
+            raise ValueError(
+                "expected 1 to 4096 units, up to 4096 F0 codes and an F0 hop that is a multiple of the "
+                f"unit hop; found {asdict(self)}"
+            )
+
+    @property
+    def units_per_f0_code(self) -> int:
+        """Unit frames that one F0 code spans."""
+        return self.f0_code_hop // self.unit_hop
+
+
+@dataclass(frozen=True)
+class EntropyModel:
+    """What the encoder and the decoder of the streams share.
+
+    Attributes:
+        settings: sizes.
+        tables: by name: `unit` (symbol after the last 0 … 4 units), `run` and `rate` (does the run end here),
+            `f0` (code after the last 0 … 3) and `f0_by_unit` (code by unit, then also by the last codes).
+        weights: by name, Q16: `unit`, `run`, `f0`: where the mixers begin.
+        rates: by name, (2,) int64 Q16: steps of weights and bias.
+        f0_end: (units_per_f0_code, 3, 2) int64, by the units in the last group and the codes after the
+            last unit: how often the F0 codes went on and ended.
+        network: None leaves the tables alone.
+    """
+
+    settings: Settings
+    tables: dict[str, NgramTables]
+    weights: dict[str, np.ndarray]
+    rates: dict[str, np.ndarray]
+    f0_end: np.ndarray
+    network: IntegerNetwork | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns every array by its name in the file."""
+        named = {"f0_end": self.f0_end}
+        for name in TABLES:
+            for part, array in zip(_PARTS, self.tables[name].arrays(), strict=True):
+                named[f"tables.{name}.{part}"] = array
+        for group in ("weights", "rates"):
+            named |= {f"{group}.{name}": array for name, array in getattr(self, group).items()}
+        if self.network is not None:
+            named |= {f"network.{name}": array for name, array in self.network.arrays().items()}
+        return named
+
+    @cached_property
+    def identity(self) -> bytes:
+        """16 bytes that name the model: BLAKE2b of the settings and of every array's shape and values."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps([FORMAT, asdict(self.settings)], sort_keys=True).encode())
+        for name, array in sorted(self.arrays().items()):
+            digest.update(f"{name}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return digest.digest()
+
+    def check(self) -> None:
+        """Refuses arrays that do not belong together.
+
+        Raises:
+            ValueError: which.
+        """
+        settings = self.settings
+        symbols = {"unit": settings.num_units + 1, "run": 2, "rate": 2}
+        for name in TABLES:
+            self.tables[name].check(symbols.get(name, settings.num_f0_codes + 1), name)
+            if self.tables[name].orders != ORDERS[name]:
+                raise ValueError(f"the tables {name!r} have {self.tables[name].orders} orders")
+        if self.network is not None:
+            self.network.check(settings.num_units)
+            if self.network.longest_run != settings.longest_run:
+                raise ValueError("the network's longest run is not the tables'")
+        with_network = int(self.network is not None)
+        sizes = {"unit": 4 + with_network, "run": 3 + with_network, "f0": 5}
+        for name, size in sizes.items():
+            sound = self.weights[name].shape == (size,) and self.rates[name].shape == (2,)
+            if (
+                not sound
+                or max(abs(self.weights[name]).max(), abs(self.rates[name]).max()) > 1 << 18
+            ):
+                raise ValueError(f"the weights {name!r} of the context model are damaged")
+        if self.f0_end.shape != (settings.units_per_f0_code, 3, 2) or self.f0_end.min() < 1:
+            raise ValueError("the array 'f0_end' of the context model is damaged")
+        if self.f0_end.max() > 1 << 30:
+            raise ValueError("the array 'f0_end' of the context model is damaged")
+
+    def save(self, path: str | Path) -> None:
+        """Writes safetensors, each array in the smallest integer type that holds it."""
+        packed = {name: _smallest(array) for name, array in self.arrays().items()}
+        metadata = {"format": FORMAT, "settings": json.dumps(asdict(self.settings))}
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(save(packed, metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EntropyModel":
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: another kind of file, or a damaged one.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist. {MADE_BY}")
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                metadata = stored.metadata() or {}
+                arrays = {name: stored.get_tensor(name) for name in stored.keys()}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is no context model: {error}. {MADE_BY}") from error
+        if metadata.get("format") != FORMAT:
+            found = metadata.get("format", "no format name")
+            raise ValueError(f"{path}: expected {FORMAT}, found {found}. {MADE_BY}")
+        try:
+            model = cls._assemble(metadata, arrays)
+            model.check()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: {error}. {MADE_BY}") from error
+        return model
+
+    @classmethod
+    def _assemble(cls, metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> "EntropyModel":
+        if not all(np.issubdtype(array.dtype, np.integer) for array in arrays.values()):
+            raise ValueError("an array is not of integers")
+
+        def group(prefix: str, dtype: type) -> dict[str, np.ndarray]:
+            return {
+                name[len(prefix) :]: np.ascontiguousarray(array, dtype=dtype)
+                for name, array in arrays.items()
+                if name.startswith(prefix)
+            }
+
+        tables = {name: NgramTables(**group(f"tables.{name}.", np.int64)) for name in TABLES}
+        network = group("network.", np.int32)
+        return cls(
+            Settings(**json.loads(metadata["settings"])),
+            tables,
+            group("weights.", np.int64),
+            group("rates.", np.int64),
+            arrays["f0_end"].astype(np.int64),
+            IntegerNetwork(**network) if network else None,
+        )
+
+
+_PARTS = ("firsts", "keys", "ends", "symbols", "counts")
+
+
+def _smallest(array: np.ndarray) -> np.ndarray:
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    for kind in (np.uint8, np.int16, np.uint16, np.int32, np.uint32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array.astype(np.int64)

@@ -1,0 +1,117 @@
+"""Many files as one archive, `.rsyna`: header and checksum once, each member found by its name."""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fairseq_resynth.codec.format.bitstream import CHECKSUM_BYTES, IDENTITY_BYTES
+from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.data.storage.files import atomic_path
+
+MAGIC = b"RSYA1"
+_HEAD = struct.Struct("<5s16s8sII")  # magic, identity, checksum, index bytes, its bytes unpacked
+LARGEST_INDEX = 1 << 26
+
+
+def write_archive(path: str | Path, identity: bytes, members: Iterable[tuple[str, bytes]]) -> int:
+    """Writes an archive atomically.
+
+    Its one checksum is over all of it, so members carry none.
+
+    Args:
+        path: the archive.
+        identity: 16 bytes that name the model of every member.
+        members: (name, `.rsyn` file); from each, model name and checksum are left out.
+
+    Returns:
+        How many members it holds.
+
+    Raises:
+        ValueError: a name twice, or one with a line break or a tab in it.
+    """
+    bodies, lines, names = [], [], set()
+    for name, data in sorted(members):
+        if name in names or any(mark in name for mark in "\t\n\r") or not name:
+            raise ValueError(f"the archive cannot hold the name {name!r} (again)")
+        names.add(name)
+        bodies.append(data[:1] + data[1 + IDENTITY_BYTES : -CHECKSUM_BYTES])
+        lines.append(f"{name}\t{len(bodies[-1])}")
+    index = "\n".join(lines).encode()
+    packed = zlib.compress(index, 9)
+    rest = packed + b"".join(bodies)
+    sizes = len(packed), len(index)
+    with atomic_path(path) as temporary:
+        head = _HEAD.pack(MAGIC, identity, _digest(identity, *sizes, rest), *sizes)
+        temporary.write_bytes(head + rest)
+    return len(names)
+
+
+def _digest(identity: bytes, packed: int, unpacked: int, rest: bytes) -> bytes:
+    sizes = struct.pack("<II", packed, unpacked)
+    return hashlib.blake2b(identity + sizes + rest, digest_size=8).digest()
+
+
+class Archive:
+    """An archive, checked as a whole when it is opened.
+
+    Args:
+        path: the archive.
+        identity: of the model; None: any, to list the names.
+
+    Attributes:
+        identity: of the model that its members need.
+        names: of the members, in order.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CodecError: foreign, damaged, or another model's.
+    """
+
+    def __init__(self, path: str | Path, identity: bytes | None = None):
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist")
+        data = path.read_bytes()
+        if len(data) < _HEAD.size or not data.startswith(MAGIC):
+            raise CodecError(f"{path} is not an archive: it does not start with {MAGIC.decode()}")
+        _, self.identity, digest, packed, unpacked = _HEAD.unpack_from(data)
+        rest = data[_HEAD.size :]
+        if _digest(self.identity, packed, unpacked, rest) != digest:
+            raise CodecError(f"{path} is damaged: its checksum does not fit its content")
+        if identity is not None and self.identity != identity:
+            raise CodecError(
+                f"{path} needs the model {self.identity.hex()[:8]}…, this one is {identity.hex()[:8]}…"
+            )
+        self._places = _read_index(path, rest[:packed], unpacked)
+        self._data, self._start = rest, packed
+        self.names = list(self._places)
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        return ((name, self.read(name)) for name in self.names)
+
+    def read(self, name: str) -> bytes:
+        """Returns a member as a `.rsyn` file without its checksum, for `read_bytes(…, checksum=False)`.
+
+        Raises:
+            KeyError: no such member.
+        """
+        first, last = self._places[name]
+        body = self._data[self._start + first : self._start + last]
+        return body[:1] + self.identity[:IDENTITY_BYTES] + body[1:]
+
+
+def _read_index(path: Path, packed: bytes, size: int) -> dict[str, tuple[int, int]]:
+    places, position = {}, 0
+    try:
+        if size > LARGEST_INDEX:
+            raise ValueError("the index is too large")
+        index = zlib.decompressobj().decompress(packed, size + 1)
+        for line in index.decode().split("\n") if index else []:
+            name, length = line.split("\t")
+            places[name] = (position, position + int(length))
+            position += int(length)
+    except (ValueError, zlib.error) as error:
+        raise CodecError(f"{path} is damaged: {error}") from error
+    return places

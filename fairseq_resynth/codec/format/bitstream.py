@@ -1,0 +1,266 @@
+"""The `.rsyn` file: header, speaker, coded streams, checksum. Specified byte by byte in `docs/codec.md`."""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
+from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.codec.format.payload import PayloadReader, PayloadWriter
+
+NO_SPEAKER, SPEAKER_INDEX, SPEAKER_VECTOR = range(3)
+LARGEST_VECTOR = 1 << 12
+
+Speaker = int | np.ndarray | None
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(128 | value & 127)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
+    """Returns the speaker's kind and bytes.
+
+    An index is a varint (7 bits a byte, low first); a vector a varint of its size, a little-endian half
+    float, its largest magnitude, and a signed byte a dimension, in 127ths of that.
+
+    Raises:
+        ValueError: a negative index, or a vector that is empty, too long, not finite or beyond a half float.
+    """
+    if speaker is None:
+        return NO_SPEAKER, b""
+    if np.ndim(speaker) == 0:
+        if not 0 <= int(speaker) < 1 << 28:
+            raise ValueError(f"the speaker is {speaker}, expected an index from 0")
+        return SPEAKER_INDEX, _varint(int(speaker))
+    vector = np.asarray(speaker, dtype=np.float64)
+    largest = float(np.abs(vector).max(initial=0.0))
+    if vector.ndim != 1 or not 1 <= len(vector) <= LARGEST_VECTOR or not largest < 65000:
+        raise ValueError(
+            f"the speaker vector has shape {vector.shape} and largest magnitude {largest}; expected "
+            f"(D,) finite, D up to {LARGEST_VECTOR}"
+        )
+    scale = struct.pack("<e", largest)
+    unit = struct.unpack("<e", scale)[0] or 1.0
+    levels = np.clip(np.round(vector / unit * 127), -127, 127).astype(np.int8)
+    return SPEAKER_VECTOR, _varint(len(vector)) + scale + levels.tobytes()
+
+
+def _read_varint(data: bytes) -> tuple[int, int] | None:
+    """Returns a varint and its length, or None when bytes are missing."""
+    for index, byte in enumerate(data[:4]):
+        if byte < 128:
+            if byte == 0 and index:
+                break
+            value = sum((data[place] & 127) << (7 * place) for place in range(index + 1))
+            return value, index + 1
+    else:
+        if len(data) < 4:
+            return None
+    raise CodecError("the file is damaged: its speaker field is invalid")
+
+
+def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
+    """Inverse of `pack_speaker`: the speaker and the bytes it took, or None when more bytes are needed.
+
+    Raises:
+        CodecError: invalid bytes.
+    """
+    if kind == NO_SPEAKER:
+        return None, 0
+    read = _read_varint(data)
+    if read is None or kind == SPEAKER_INDEX:
+        return read
+    size, start = read
+    if not 1 <= size <= LARGEST_VECTOR:
+        raise CodecError(f"the file is damaged: its speaker vector has {size} dimensions")
+    stop = start + 2 + size
+    if len(data) < stop:
+        return None
+    largest = struct.unpack("<e", data[start : start + 2])[0]
+    if not 0 <= largest < float("inf"):
+        raise CodecError("the file is damaged: its speaker vector is not finite")
+    levels = np.frombuffer(data[start + 2 : stop], dtype=np.int8)
+    return (levels.astype(np.float64) * (largest / 127)).astype(np.float32), stop
+
+
+VERSION_NIBBLE = 0xB0  # format 1; the low half holds the flags
+HAS_F0 = 1
+SPEAKER_SHIFT = 1
+IDENTITY_BYTES = 2
+CHECKSUM_BYTES = 3
+
+
+@dataclass(frozen=True)
+class SpeechCode:
+    """What a file holds.
+
+    Attributes:
+        units: (U,) int64 content units.
+        f0_codes: (F,) int64, or None when the file has no F0 stream.
+        speaker: row in the model's table, a (D,) float32 vector, or None. A vector comes back rounded to
+            8 bits. num_samples: length of the waveform; None when writing: units times their hop.
+    """
+
+    units: np.ndarray
+    f0_codes: np.ndarray | None = None
+    speaker: Speaker = None
+    num_samples: int | None = None
+
+
+def _checksum(identity: bytes, header: bytes, streams: bytes) -> bytes:
+    return hashlib.blake2b(identity + header + streams, digest_size=CHECKSUM_BYTES).digest()
+
+
+class FileWriter:
+    """Writes a file while its streams come; the bytes are those of writing it at once.
+
+    Attributes:
+        payload: the coded streams.
+    """
+
+    def __init__(self, model: EntropyModel, identity: bytes, has_f0: bool, speaker: Speaker = None):
+        kind, field = pack_speaker(speaker)
+        first = VERSION_NIBBLE | kind << SPEAKER_SHIFT | HAS_F0 * has_f0
+        self._identity = identity
+        self._header = bytes([first]) + identity[:IDENTITY_BYTES] + field
+        self.payload = PayloadWriter(model, has_f0)
+        self._written = 0
+
+    def push(self, units: np.ndarray = (), f0_codes: np.ndarray = ()) -> bytes:
+        """Takes more of the streams and returns the bytes that are ready to be sent."""
+        self.payload.push(units, f0_codes)
+        return self._fresh(self._header + self.payload.settled())
+
+    def finish(self, num_samples: int | None = None) -> bytes:
+        """Ends the file and returns the bytes not yet returned."""
+        body = self.payload.finish(num_samples)
+        streams = self.payload.coder.digest.digest()
+        return self._fresh(self._header + body + _checksum(self._identity, self._header, streams))
+
+    def _fresh(self, data: bytes) -> bytes:
+        fresh = data[self._written :]
+        self._written = max(self._written, len(data))
+        return fresh
+
+
+class FileReader:
+    """Reads a file while its bytes come.
+
+    Args:
+        model: the context model.
+        identity: 16 bytes that name the bundle.
+        checksum: False for a member of an archive, which is checked as a whole.
+
+    Attributes:
+        speaker: known once `payload` is not None.
+        speaker_field: its bytes.
+        has_f0: the same.
+        payload: the coded streams; take units and F0 codes from its coder's queues.
+    """
+
+    def __init__(self, model: EntropyModel, identity: bytes, checksum: bool = True):
+        self.speaker: Speaker = None
+        self.speaker_field = b""
+        self.has_f0 = False
+        self.payload: PayloadReader | None = None
+        self._model, self._identity = model, identity
+        self._checksum_bytes = CHECKSUM_BYTES if checksum else 0
+        self._held = b""
+        self._header = b""
+
+    def feed(self, data: bytes, complete: bool = False) -> None:
+        """Takes more bytes; `complete` says that they were the last, and then everything is checked.
+
+        Raises:
+            CodecError: foreign, damaged, truncated or extended bytes, or another model's.
+        """
+        self._held += data
+        if self.payload is None and not self._read_header(complete):
+            return
+        stop = max(len(self._held) - self._checksum_bytes, 0)
+        body, self._held = self._held[:stop], self._held[stop:]
+        if complete and len(self._held) < self._checksum_bytes:
+            raise CodecError("the file is truncated: its checksum is missing")
+        self.payload.feed(body, complete)
+        if complete and self._checksum_bytes:
+            streams = self.payload.coder.digest.digest()
+            if self._held != _checksum(self._identity, self._header, streams):
+                raise CodecError("the file is damaged: its checksum does not fit its content")
+
+    def _read_header(self, complete: bool) -> bool:
+        data = self._held
+        check_start(data, self._identity, complete)
+        if len(data) >= 1 + IDENTITY_BYTES:
+            kind = data[0] >> SPEAKER_SHIFT & 3
+            read = unpack_speaker(kind, data[1 + IDENTITY_BYTES :])
+            if read is not None:
+                self.speaker, size = read
+                self.has_f0 = bool(data[0] & HAS_F0)
+                self._header = data[: 1 + IDENTITY_BYTES + size]
+                self.speaker_field = self._header[1 + IDENTITY_BYTES :]
+                self._held = data[len(self._header) :]
+                self.payload = PayloadReader(self._model, self.has_f0)
+                return True
+        if complete:
+            raise CodecError("the file is truncated: its header is incomplete")
+        return False
+
+
+def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
+    """Refuses what is no `.rsyn` file, or needs another model.
+
+    Raises:
+        CodecError: what was found.
+    """
+    if complete and not data:
+        raise CodecError("the file is empty")
+    if data and (data[0] & 0xF0 != VERSION_NIBBLE or data[0] & 8 or data[0] >> 1 & 3 == 3):
+        raise CodecError(
+            f"not a .rsyn file of format 1: it starts with {data[:3].hex(' ')}, expected b0 to b5"
+        )
+    found = data[1 : 1 + IDENTITY_BYTES]
+    if len(found) == IDENTITY_BYTES and found != identity[:IDENTITY_BYTES]:
+        raise CodecError(
+            f"the file needs the model {found.hex()}…, this one is {identity.hex()[:8]}…; "
+            "decode with the bundle that encoded it"
+        )
+
+
+def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes:
+    """Returns the file of one utterance.
+
+    Args:
+        model: the context model.
+        identity: 16 bytes that name the bundle, or the context model where there is none.
+        code: what to write.
+
+    Raises:
+        ValueError: negative values, or more than the format holds.
+    """
+    writer = FileWriter(model, identity, code.f0_codes is not None, code.speaker)
+    first = writer.push(code.units, () if code.f0_codes is None else code.f0_codes)
+    return first + writer.finish(code.num_samples)
+
+
+def read_bytes(
+    model: EntropyModel, identity: bytes, data: bytes, checksum: bool = True
+) -> SpeechCode:
+    """Inverse of `write_bytes`; see `FileReader` for the arguments.
+
+    Raises:
+        CodecError: see `FileReader.feed`.
+    """
+    reader = FileReader(model, identity, checksum)
+    reader.feed(bytes(data), complete=True)
+    coder = reader.payload.coder
+    f0_codes = np.array(coder.f0_codes, dtype=np.int64) if reader.has_f0 else None
+    return SpeechCode(
+        np.array(coder.units, dtype=np.int64), f0_codes, reader.speaker, coder.num_samples
+    )

@@ -1,0 +1,279 @@
+"""The coded streams of one file: in which order symbols come, the same for the encoder and the decoder.
+
+Frame by frame: a change bit (not for the first frame), after a change the unit; after the last unit of
+each span, its F0 code; then the end of the units, the remaining F0 codes, and the number of samples.
+`docs/codec.md` specifies it.
+"""
+
+import hashlib
+import math
+from array import array
+from collections import Counter, deque
+from collections.abc import Generator, Iterable
+from enum import Enum
+
+import numpy as np
+
+from fairseq_resynth.codec.entropy.context_model import F0Model, UnitModel
+from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
+from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_BITS
+from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.codec.format.range_coder import (
+    ByteDecoder,
+    ByteEncoder,
+    binary_frequencies,
+    uniform_frequencies,
+)
+
+END = -1  # what a writer gives instead of a unit or an F0 code when there are no more
+LIMIT = 1 << 21  # units of a file: 11 hours at 50 Hz
+LARGEST = (1 << 24) - 1  # units and F0 codes, 4096 of which a model can know
+SAMPLES_MORE = 1024  # a content encoder's window leaves the end of the audio without a unit
+_ESCAPE = binary_frequencies(1 << (PROBABILITY_BITS - 12))
+_BYTE = uniform_frequencies(256)
+_REST = uniform_frequencies(SAMPLES_MORE)
+_SAMPLES = np.array([1 / 8, 3 / 4, 1 / 8]) * (1 << PROBABILITY_BITS) - 1
+
+
+class Need(Enum):
+    """What `PayloadCoder.steps` waits for."""
+
+    UNIT = "unit"
+    F0 = "f0"
+    SAMPLES = "samples"
+    BYTES = "bytes"
+
+
+Steps = Generator[Need, int | None, int]
+
+
+class PayloadCoder:
+    """Walks through the symbols of a file, encoding or decoding each.
+
+    Attributes:
+        bits: code length by part: `units`, `runs`, `f0`, `end`, `samples`.
+        bits_by_unit: bits spent by the end of each unit's frame.
+        digest: BLAKE2b of everything coded, in order, as little-endian int64.
+    """
+
+    def __init__(self, model: EntropyModel, coder: ByteEncoder | ByteDecoder, has_f0: bool):
+        self.bits: Counter[str] = Counter()
+        self.bits_by_unit = array("f")
+        self._spent = 0.0
+        self.digest = hashlib.blake2b(model.identity)
+        self.units: deque[int] = deque()
+        self.f0_codes: deque[int] = deque()
+        self.num_samples: int | None = None
+        self._settings = model.settings
+        self._coder = coder
+        self._unit_model = UnitModel(model)
+        self._f0_model = F0Model(model) if has_f0 else None
+        self._unit = END
+        self._span: list[int] = []  # known units of the F0 code's span
+
+    def steps(self) -> Steps:
+        """Yields what it needs: send a value to encode it, None to decode it or once bytes have come."""
+        span, count, unit_before = self._settings.units_per_f0_code, 0, self._unit_model.end
+        f0_open = self._f0_model is not None
+        while (yield from self._code_unit((yield Need.UNIT))) != END:
+            count += 1
+            if count > LIMIT:
+                raise CodecError(f"the file claims more than {LIMIT} units")
+            self._span.append(self._unit_model.unit)
+            if len(self._span) == span:
+                if f0_open:
+                    unit = self._span[span // 2]
+                    f0_open = (yield from self._code_f0((yield Need.F0), unit, unit_before)) != END
+                    unit_before = unit
+                self._span.clear()
+        if f0_open:
+            yield from self._code_tail(unit_before, count)
+        yield from self._code_samples((yield Need.SAMPLES), count)
+        return count
+
+    def _symbol(self, part: str, frequencies: np.ndarray, symbol: int | None) -> Steps:
+        while not self._coder.ready():
+            yield Need.BYTES
+        symbol = self._coder.code(frequencies, symbol)
+        bits = PROBABILITY_BITS - math.log2(frequencies[symbol] + 1)
+        self.bits[part] += bits
+        self._spent += bits
+        return symbol
+
+    def _code_unit(self, value: int | None) -> Steps:
+        model = self._unit_model
+        if self._unit != END:
+            changed = None if value is None else int(value != self._unit)
+            frequencies = binary_frequencies(model.change_probability())
+            part = "end" if value == END else "runs"
+            changed = yield from self._symbol(part, frequencies, changed)
+            model.saw_change(changed)
+            if not changed:
+                return self._seen(self.units, self._unit)
+        value = yield from self._value("units", model.frequencies(), model.end, value)
+        if value != END:
+            model.saw_unit(min(value, model.end))
+            self._unit = value
+        return self._seen(self.units, value)
+
+    def _code_f0(self, value: int | None, unit: int, unit_before: int) -> Steps:
+        model = self._f0_model
+        frequencies = model.frequencies(unit, unit_before)
+        value = yield from self._value("f0", frequencies, model.end, value)
+        if value != END:
+            model.saw(min(value, model.end))
+        return self._seen(self.f0_codes, value)
+
+    def _code_tail(self, unit_before: int, count: int) -> Steps:
+        """Codes what F0 codes remain after the units, each behind a bit that says whether they end here."""
+        end, middle = self._unit_model.end, self._settings.units_per_f0_code // 2
+        unit = self._span[middle] if len(self._span) > middle else end
+        for extra in range(LIMIT):
+            value = yield Need.F0
+            probability = self._f0_model.end_probability(len(self._span), extra)
+            ends = None if value is None else int(value == END)
+            ends = yield from self._symbol("end", binary_frequencies(probability), ends)
+            if ends:
+                return self._seen(self.f0_codes, END)
+            yield from self._code_f0(value, unit, unit_before)
+            unit, unit_before = end, unit
+        raise CodecError(f"the file claims more than {LIMIT} F0 codes after its units")
+
+    def _value(self, part: str, frequencies: np.ndarray, end: int, value: int | None) -> Steps:
+        """Codes a unit or an F0 code; the symbol `end` ends, or escapes a value that the model lacks."""
+        symbol = None if value is None else end if value == END else min(value, end)
+        name = "end" if value == END else part
+        symbol = yield from self._symbol(name, frequencies, symbol)
+        if symbol != end:
+            return symbol
+        escaped = None if value is None else int(value != END)
+        escaped = yield from self._symbol(name, _ESCAPE, escaped)
+        return (yield from self._bytes(part, value, 3)) if escaped else END
+
+    def _bytes(self, part: str, value: int | None, size: int) -> Steps:
+        total = 0
+        for place in range(size - 1, -1, -1):
+            symbol = None if value is None else value >> (8 * place) & 255
+            symbol = yield from self._symbol(part, _BYTE, symbol)
+            total = total << 8 | symbol
+        return total
+
+    def _code_samples(self, value: int | None, count: int) -> Steps:
+        """Codes the samples beyond the units' own: none, up to 1024, or any number of either sign."""
+        hop = self._settings.unit_hop
+        rest = None if value is None else value - count * hop
+        kind = None if rest is None else 0 if rest == 0 else 1 if 0 < rest <= SAMPLES_MORE else 2
+        kind = yield from self._symbol("samples", _SAMPLES, kind)
+        if kind == 1:
+            symbol = None if rest is None else rest - 1
+            rest = 1 + (yield from self._symbol("samples", _REST, symbol))
+        elif kind == 2:
+            folded = None if rest is None else 2 * rest if rest >= 0 else -2 * rest - 1
+            folded = yield from self._bytes("samples", folded, 5)
+            rest = folded >> 1 if folded % 2 == 0 else -(folded + 1 >> 1)
+        self.num_samples = count * hop + (rest or 0)
+        self.digest.update(self.num_samples.to_bytes(8, "little", signed=True))
+        return self.num_samples
+
+    def _seen(self, stream: deque[int], value: int) -> int:
+        self.digest.update(value.to_bytes(8, "little", signed=True))
+        if value != END:
+            stream.append(value)
+            if stream is self.units:
+                self.bits_by_unit.append(self._spent)
+        return value
+
+
+class PayloadWriter:
+    """Encodes streams as they come.
+
+    Attributes:
+        coder: see `PayloadCoder`.
+    """
+
+    def __init__(self, model: EntropyModel, has_f0: bool):
+        self._encoder = ByteEncoder()
+        self.coder = PayloadCoder(model, self._encoder, has_f0)
+        self._steps = self.coder.steps()
+        self._need: Need | None = next(self._steps)
+        self._queues: dict[Need, deque[int]] = {need: deque() for need in Need}
+        self._samples, self._unit_hop = 0, model.settings.unit_hop
+
+    def push(self, units: Iterable[int] = (), f0_codes: Iterable[int] = ()) -> None:
+        """Takes more of the streams.
+
+        Raises:
+            ValueError: a value is negative or too large.
+        """
+        for need, values in ((Need.UNIT, units), (Need.F0, f0_codes)):
+            values = np.asarray(values, dtype=np.int64).tolist()
+            if values and not (0 <= min(values) and max(values) <= LARGEST):
+                raise ValueError(
+                    f"{need.value}: expected integers from 0 to {LARGEST}, "
+                    f"found {min(values)} to {max(values)}"
+                )
+            self._queues[need].extend(values)
+            self._samples += (need is Need.UNIT) * len(values) * self._unit_hop
+        self._advance()
+
+    def end_units(self) -> bytes:
+        """Ends the units and returns their bytes, as those of a stream that holds nothing else."""
+        self._queues[Need.UNIT].append(END)
+        self._advance()
+        return self._encoder.finish()
+
+    def finish(self, num_samples: int | None = None) -> bytes:
+        """Ends the streams and returns all bytes, the settled ones included.
+
+        Args:
+            num_samples: of the waveform; None: units times their hop.
+        """
+        self._queues[Need.UNIT].append(END)
+        self._queues[Need.F0].append(END)
+        self._queues[Need.SAMPLES].append(self._samples if num_samples is None else num_samples)
+        self._advance()
+        return self._encoder.finish()
+
+    def settled(self) -> bytes:
+        """Returns the bytes so far that nothing later can change."""
+        return self._encoder.settled()
+
+    def _advance(self) -> None:
+        while self._need is not None and self._queues[self._need]:
+            try:
+                self._need = self._steps.send(self._queues[self._need].popleft())
+            except StopIteration:
+                self._need = None
+        self.coder.units.clear()
+        self.coder.f0_codes.clear()
+
+
+class PayloadReader:
+    """Decodes streams as their bytes come.
+
+    Attributes:
+        coder: see `PayloadCoder`; take units and F0 codes from its queues.
+        finished: whether everything has been decoded and checked against the encoder's bytes.
+    """
+
+    def __init__(self, model: EntropyModel, has_f0: bool):
+        self._decoder = ByteDecoder()
+        self.coder = PayloadCoder(model, self._decoder, has_f0)
+        self._steps = self.coder.steps()
+        next(self._steps)
+        self.finished = False
+
+    def feed(self, data: bytes, complete: bool) -> None:
+        """Takes more bytes; `complete` says that they were the last.
+
+        Raises:
+            CodecError: the bytes are damaged.
+        """
+        self._decoder.feed(data, complete)
+        while not self.finished and self._decoder.ready():
+            try:
+                self._steps.send(None)
+            except StopIteration:
+                self.finished = True
+        if complete:
+            self._decoder.finish()

@@ -1,0 +1,214 @@
+"""Audio files: prepared ones (16 kHz mono), read strictly, and any others, which `resynth preprocess` reads.
+
+A waveform in this package is a (T,) float32 array in [-1, 1].
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.audio.zip_archives import open_zipped, zip_range
+from fairseq_resynth.data.storage.files import atomic_path
+
+# Elementary streams that carry no header: their demuxer is chosen by the file's suffix.
+_HEADERLESS = {".g722": "g722", ".g726": "g726", ".al": "alaw", ".ul": "mulaw", ".gsm": "gsm"}
+# What `resynth preprocess` looks for when no --postfix is given.
+_HEADED = ".wav .flac .ogg .opus .oga .mp3 .m4a .aac .aif .aiff .au .caf .w64 .sph .wma .webm .mp4 .amr .ac3"
+AUDIO_SUFFIXES = frozenset(_HEADED.split()) | frozenset(_HEADERLESS)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+
+
+def _require_prepared(path: str | Path, sample_rate: int, channels: int, frames: int) -> None:
+    if sample_rate != SAMPLE_RATE:
+        raise ValueError(
+            f"{path}: found {sample_rate} Hz, expected {SAMPLE_RATE}; run `resynth preprocess`"
+        )
+    if channels != 1:
+        raise ValueError(f"{path}: found {channels} channels, expected 1; run `resynth preprocess`")
+    if frames == 0:
+        raise ValueError(f"{path}: the file has no samples")
+
+
+def audio_length(path: str | Path) -> int:
+    """Returns the samples of a prepared file, from its header.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, unreadable, another rate than 16 kHz, or not mono; the message names the file.
+    """
+    with _open_sound(path) as sound:
+        _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
+        return sound.frames
+
+
+@contextlib.contextmanager
+def _open_sound(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    if zip_range(path):
+        with open_zipped(path) as sound:
+            yield sound
+        return
+    _require_file(Path(path))
+    try:
+        with soundfile.SoundFile(path) as sound:
+            yield sound
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} is not readable as audio: {error}") from error
+
+
+def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.ndarray:
+    """Reads a prepared file, or a range of it without decoding the rest.
+
+    Args:
+        path: a 16 kHz mono file that libsndfile reads, or one in an archive, `archive.zip:offset:length`.
+        start: first sample of the range.
+        num_samples: length of the range; -1: to the end.
+
+    Returns:
+        (T,) float32 in [-1, 1]; shorter than `num_samples` where the file ends.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, unreadable, another rate than 16 kHz, not mono, or NaN or infinity in it;
+            the message names the file.
+    """
+    with _open_sound(path) as sound:
+        _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
+        sound.seek(min(start, sound.frames))
+        wav = sound.read(num_samples, dtype="float32")
+    _require_finite(path, wav)
+    return wav
+
+
+def _require_finite(path: str | Path, wav: np.ndarray) -> None:
+    if not np.isfinite(wav).all():
+        first = int(np.flatnonzero(~np.isfinite(wav))[0])
+        raise ValueError(f"{path}: sample {first} is {wav[first]}, expected finite numbers")
+
+
+def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
+    """Reads any audio that libsndfile or FFmpeg (PyAV) decodes, G.722 too; channels are averaged.
+
+    Returns:
+        (T,) float32 at the file's own rate, and that rate in Hz. Decoders of lossy formats may exceed 1.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, no decoder reads it, no samples, or NaN or infinity in it.
+    """
+    path = Path(path)
+    _require_file(path)
+    try:
+        if path.suffix.lower() in _HEADERLESS:
+            wav, rate = _decode_with_av(path)
+        else:
+            wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        wav, rate = _decode_with_av(path)
+    if len(wav) == 0:
+        raise ValueError(f"{path}: the file has no samples")
+    wav = wav.mean(axis=1) if wav.shape[1] > 1 else wav[:, 0]
+    _require_finite(path, wav)
+    return np.ascontiguousarray(wav, dtype=np.float32), int(rate)
+
+
+def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
+    """Returns (T, channels) float32 and the rate."""
+    import av
+
+    try:
+        with av.open(str(path), format=_HEADERLESS.get(path.suffix.lower())) as container:
+            if not container.streams.audio:
+                raise ValueError(f"{path} has no audio stream")
+            rate = container.streams.audio[0].codec_context.sample_rate
+            resampler = av.AudioResampler(format="fltp", rate=rate)
+            frames = [
+                converted.to_ndarray()
+                for frame in itertools.chain(container.decode(audio=0), [None])  # None flushes it
+                for converted in resampler.resample(frame)
+            ]
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{path} is not readable as audio: {error}") from error
+    if not frames:
+        raise ValueError(f"{path}: the file has no samples")
+    return np.concatenate(frames, axis=1).T, rate
+
+
+def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Resamples by torchaudio's windowed sinc.
+
+    Args:
+        wav: (T,) float32 at `from_rate` Hz.
+        from_rate: rate of `wav` in Hz.
+        to_rate: wanted rate in Hz.
+
+    Returns:
+        (ceil(T * to_rate / from_rate),) float32.
+    """
+    if from_rate == to_rate:
+        return wav
+    import torch
+    from torchaudio.functional import resample as sinc_resample
+
+    with torch.inference_mode():
+        return sinc_resample(torch.from_numpy(wav), from_rate, to_rate).numpy()
+
+
+def write_audio(
+    path: str | Path, wav: np.ndarray, sample_rate: int = SAMPLE_RATE, subtype: str = "PCM_16"
+) -> None:
+    """Writes a mono file atomically; its format follows from the suffix.
+
+    Args:
+        path: .wav or .flac (FLAC holds no floats).
+        wav: (T,) float in [-1, 1]; PCM clips what lies outside.
+        sample_rate: in Hz.
+        subtype: PCM_16 or FLOAT.
+
+    Raises:
+        ValueError: NaN or infinity in `wav`, or a format that libsndfile does not write.
+    """
+    write_audio_pieces(path, [wav], sample_rate, subtype)
+
+
+def write_audio_pieces(
+    path: str | Path,
+    pieces: Iterable[np.ndarray],
+    sample_rate: int = SAMPLE_RATE,
+    subtype: str = "PCM_16",
+) -> int:
+    """Writes a mono file atomically while its (n,) pieces come; see `write_audio`. Returns its samples."""
+    path, count = Path(path), 0
+    if not soundfile.check_format(path.suffix[1:].upper(), subtype):
+        raise ValueError(
+            f"{path}: cannot write {subtype} as {path.suffix!r}, expected .wav or .flac"
+        )
+    with (
+        atomic_path(path) as temporary,
+        soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype) as stream,
+    ):
+        for piece in pieces:
+            _require_finite(path, np.asarray(piece))
+            stream.write(piece)
+            count += len(piece)
+    return count
+
+
+def pad_to_multiple(wav: np.ndarray, multiple: int) -> np.ndarray:
+    """Appends zeros so that the length is a multiple; a length that already is stays.
+
+    Args:
+        wav: (T,) float.
+        multiple: in samples, above 0.
+    """
+    return np.pad(wav, (0, -len(wav) % multiple))

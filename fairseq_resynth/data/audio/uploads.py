@@ -1,0 +1,98 @@
+"""Audio that somebody sent: bytes in memory, from whoever, decoded within limits."""
+
+import io
+
+import av
+import numpy as np
+
+from fairseq_resynth.constants import SAMPLE_RATE
+
+# FFmpeg's playlists (hls, concat, sdp, …) name other files and addresses, which it would open: only
+# containers that hold their own sound are read.
+CONTAINERS = "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,mov,mp4,m4a,3gp,matroska,webm,amr"
+# of these the header's length can be trusted; a longer one means that the end is missing
+_MEASURED = ("flac", "mov", "matroska")
+_LOWEST_RATE, _HIGHEST_RATE = 4_000, 384_000
+_ENDLESS = (0, 0xFFFFFFFF)  # RIFF sizes of a WAV written into a pipe
+
+
+def decode_audio_bytes(data: bytes, max_seconds: float, name: str = "the recording") -> np.ndarray:
+    """Decodes a whole audio file; channels are averaged.
+
+    Args:
+        data: the file: WAV, FLAC, Ogg, Opus, WebM, MP3, M4A and what else `CONTAINERS` says.
+        max_seconds: that are decoded at most.
+        name: for messages.
+
+    Returns:
+        (T,) float32 at 16 kHz.
+
+    Raises:
+        ValueError: empty, no audio, damaged, cut off, longer than allowed, or NaN in it.
+    """
+    if not data:
+        raise ValueError(f"{name} is empty (0 bytes), expected an audio file")
+    try:
+        pieces, declared = _decode(data, max_seconds, name)
+    except (av.error.FFmpegError, UnicodeError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"{name} is not readable as audio, or is damaged or cut off ({reason}); expected WAV, FLAC, "
+            "MP3, M4A, Ogg or WebM"
+        ) from error
+    wav = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    if not len(wav):
+        raise ValueError(f"{name} has no samples in it")
+    if not np.isfinite(wav).all():
+        raise ValueError(f"{name} has NaN or infinity in it, expected finite samples")
+    _check_whole(data, len(wav) / SAMPLE_RATE, declared, name)
+    return wav
+
+
+def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray], float]:
+    """Returns (n,) pieces at 16 kHz and the seconds that the header announces, 0 if it does not."""
+    pieces, room = [], max_seconds * SAMPLE_RATE
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
+    with av.open(io.BytesIO(data), options=options) as container:
+        if not container.streams.audio:
+            raise ValueError(f"{name} has no sound in it, only {_kinds(container)}")
+        stream = container.streams.audio[0]
+        _check_rate(stream.codec_context.sample_rate, name)
+        # FFmpeg's resampler, since the cost of its does not depend on the rates' common divisor
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        for frame in _frames(container, stream):
+            for converted in resampler.resample(frame):
+                pieces.append(converted.to_ndarray().reshape(-1))
+                room -= len(pieces[-1])
+            if room < 0:
+                raise ValueError(f"{name} is longer than {max_seconds:g} s, the longest allowed")
+        measured = container.format.name.split(",")[0] in _MEASURED and container.duration
+        return pieces, container.duration / av.time_base if measured else 0.0
+
+
+def _frames(container, stream):
+    yield from container.decode(stream)
+    yield None  # flushes the resampler
+
+
+def _kinds(container) -> str:
+    return ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        raise ValueError(
+            f"{name} has {rate} samples a second, expected {_LOWEST_RATE} to {_HIGHEST_RATE}"
+        )
+
+
+def _check_whole(data: bytes, seconds: float, declared: float, name: str) -> None:
+    if seconds < 0.95 * declared - 0.1:
+        raise ValueError(
+            f"{name} is cut off: its header announces {declared:.1f} s, and {seconds:.1f} s are there"
+        )
+    announced = int.from_bytes(data[4:8], "little")
+    if data[:4] == b"RIFF" and announced not in _ENDLESS and announced + 8 > len(data) + 1:
+        raise ValueError(
+            f"{name} is cut off: its header announces {announced + 8} bytes, and {len(data)} are there"
+        )

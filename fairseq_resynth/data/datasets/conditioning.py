@@ -1,0 +1,180 @@
+"""Who speaks, row by row: rows of a table of speakers, or vectors."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fairseq_resynth.constants import F0_HOP
+from fairseq_resynth.data.manifest import Manifest, read_names
+from fairseq_resynth.data.pitch.extraction import F0Cache
+from fairseq_resynth.data.pitch.representations import make_representation
+from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
+from fairseq_resynth.data.speaker_vectors import parse_vectors, read_vectors
+from fairseq_resynth.data.streams import Streams
+
+
+def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.ndarray:
+    """Reads `{split}.speaker` or `{split}.style` as (rows,) int32 indices into the known names.
+
+    Raises:
+        ValueError: a name that was not trained on, with its line.
+    """
+    names, place = read_names(path, rows), {name: row for row, name in enumerate(known)}
+    for name in set(names.table) - set(known):
+        raise ValueError(
+            f"{path}:{names.index(name) + 1}: {what} {name!r} was not trained on; "
+            f"known are {', '.join(known[:20])}."
+        )
+    return np.array([place[name] for name in names.table], dtype=np.int32)[names.rows]
+
+
+class SpeakerTable:
+    """Rows of the table of speakers.
+
+    Args:
+        data: the data directory.
+        split: whose rows.
+        streams: with the names of the table.
+        rows: of the manifest.
+
+    Raises:
+        FileNotFoundError, ValueError: no `{split}.speaker`, or a name that is not in the table.
+    """
+
+    def __init__(self, data: Path, split: str, streams: Streams, rows: int):
+        self.names = streams.speakers
+        self.indices = known_rows(data / f"{split}.speaker", rows, self.names, "speaker")
+
+    def tensor(self, row: int, epoch: int = 0) -> torch.Tensor:
+        """Returns () int64."""
+        return torch.tensor(int(self.indices[row]))
+
+    def voice(self, row: int) -> str:
+        """Returns the speaker's name."""
+        return self.names[self.indices[row]]
+
+
+class SpeakerVectors:
+    """Vectors: in training, of the utterance or, drawn anew each epoch, the mean of its speaker.
+
+    A generator trained on both speaks with either. Outside of training a known speaker's rows have the mean,
+    and another's their own vector.
+
+    Args:
+        data: the data directory.
+        split: whose rows.
+        streams: with the means of the speakers.
+        rows: of the manifest.
+        mean_rate: how often the mean is drawn, 0 to 1; None: not training.
+        seed: of the draw.
+
+    Raises:
+        FileNotFoundError, ValueError: no vectors, or of other dimensions.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        split: str,
+        streams: Streams,
+        rows: int,
+        mean_rate: float | None = None,
+        seed: int = 1,
+    ):
+        self.names = read_names(data / f"{split}.speaker", rows)
+        self.vectors = read_vectors(data, split, rows)
+        if self.vectors.shape[1] != streams.speaker_dim:
+            raise ValueError(
+                f"{data / split}.speaker_vectors.npy has {self.vectors.shape[1]} dimensions, the model "
+                f"{streams.speaker_dim}: run `resynth speakers {data}` with the encoder "
+                f"{streams.speaker_vectors.get('encoder')}."
+            )
+        self.means = parse_vectors(streams.speaker_vectors["means"], streams.speaker_dim)
+        self.mean_rate, self.seed = mean_rate, seed
+
+    def tensor(self, row: int, epoch: int = 0) -> torch.Tensor:
+        """Returns (D,) float32; the draw depends on seed, epoch and row alone.
+
+        Raises:
+            ValueError: neither a vector nor a mean.
+        """
+        own, name = np.array(self.vectors[row]), self.names[row]
+        if np.isnan(own).any() and name not in self.means:
+            raise ValueError(f"row {row + 1}: no vector of its own, and {name!r} has no mean.")
+        use_mean = name in self.means
+        if self.mean_rate is not None and use_mean and not np.isnan(own).any():
+            # 1 keeps this draw apart from the crop's
+            draw = np.random.default_rng((self.seed, epoch, row, 1)).random()
+            use_mean = draw < self.mean_rate
+        return torch.from_numpy(self.means[name].copy() if use_mean else own)
+
+    def voice(self, row: int) -> str | np.ndarray:
+        """Returns a known speaker's name, else the utterance's vector."""
+        name = self.names[row]
+        return name if name in self.means else np.array(self.vectors[row])
+
+
+class F0Tracks:
+    """Rows of normalised F0 at 200 Hz, from the cache of `resynth f0`.
+
+    Args:
+        data: the data directory.
+        split: whose rows.
+        streams: with the speakers' F0 statistics.
+        manifest: of the split.
+
+    Raises:
+        FileNotFoundError, ValueError: no F0, or made from another manifest.
+    """
+
+    def __init__(self, data: Path, split: str, streams: Streams, manifest: Manifest):
+        self.cache = F0Cache(data, split, manifest)
+        self.names = read_names(data / f"{split}.speaker", len(manifest))
+        self.statistics = SpeakerStatistics.from_dict(streams.speaker_statistics)
+        self.representation = make_representation(streams.f0_codes, None, streams.f0_channels)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Returns (C, N) float32.
+
+        Raises:
+            ValueError: a speaker without F0 statistics.
+        """
+        entry = self.statistics.entry(self.names[row])
+        return self.representation.encode(self.cache[row], entry)
+
+    def crop(self, row: int, start: int, length: int) -> torch.Tensor:
+        """Returns the (C, ceil(length / 80)) frames of samples start … start + length, 0 behind the end."""
+        return _crop(self[row], start, length)
+
+
+class SourceF0:
+    """The F0 that a generator with pulses is trained on: without gaps, and the voicing.
+
+    Args:
+        data: the data directory.
+        split: whose rows.
+        manifest: of the split.
+
+    Raises:
+        FileNotFoundError, ValueError: no F0, or made from another manifest.
+    """
+
+    def __init__(self, data: Path, split: str, manifest: Manifest):
+        self.cache = F0Cache(data, split, manifest)
+
+    def crop(self, row: int, start: int, length: int) -> torch.Tensor:
+        """Returns (2, ceil(length / 80)) float32: F0 in Hz with straight lines across gaps, and voicing.
+
+        A recording without a voiced frame has 0 Hz.
+        """
+        f0 = np.asarray(self.cache[row], np.float32)
+        voiced = np.flatnonzero(f0 > 0)
+        filled = np.interp(np.arange(len(f0)), voiced, f0[voiced]) if len(voiced) else f0
+        return _crop(np.stack([filled, f0 > 0]).astype(np.float32), start, length)
+
+
+def _crop(values: np.ndarray, start: int, length: int) -> torch.Tensor:
+    values = values[:, start // F0_HOP :][:, : -(-length // F0_HOP)]
+    missing = -(-length // F0_HOP) - values.shape[1]
+    return torch.from_numpy(np.pad(values, ((0, 0), (0, missing))))

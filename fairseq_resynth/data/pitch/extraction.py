@@ -1,0 +1,248 @@
+"""F0 in Hz at 200 Hz: extraction from a waveform, and the reader of the cache that `resynth f0` writes.
+
+Frame i of N = ceil(T / 80) is centred at sample 80 i; unvoiced frames are 0.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
+from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.shards import rows_hash
+
+SHORTEST = 320  # samples: one unit frame, and YAAPT's analysis frame
+SILENCE_PEAK = 1e-3  # -60 dB of full scale: below it no pitch is looked for
+_BLOCK, _CONTEXT = 30 * SAMPLE_RATE, SAMPLE_RATE  # samples; see _by_blocks
+
+
+@dataclass(frozen=True)
+class F0Options:
+    """How F0 is found.
+
+    Attributes:
+        method: one of `METHODS`.
+        f0_min: Hz, lowest F0 looked for.
+        f0_max: Hz, highest.
+    """
+
+    method: str = "yaapt"
+    f0_min: float = 60.0
+    f0_max: float = 400.0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"F0 method {self.method!r} is unknown, expected {', '.join(METHODS)}")
+        if not 0 < self.f0_min < self.f0_max <= SAMPLE_RATE / 4:
+            raise ValueError(
+                f"found an F0 range of {self.f0_min} to {self.f0_max} Hz, expected "
+                f"0 < minimum < maximum <= {SAMPLE_RATE // 4}"
+            )
+
+
+def num_frames(num_samples: int | np.ndarray) -> int | np.ndarray:
+    """Returns ceil(samples / 80)."""
+    return -(-num_samples // F0_HOP)
+
+
+def _yaapt(wav: np.ndarray, options: F0Options) -> np.ndarray:
+    """YAAPT (Zahorian and Hu, 2008) with the settings of Polyak et al. (2021): 20 ms frames every 5 ms."""
+    from amfm_decompy import basic_tools
+
+    from fairseq_resynth.data.pitch.yaapt import yaapt_module
+
+    # Half a frame of zeros centres frame 0 at sample 0 and makes ceil(T / 80) frames of it.
+    signal = basic_tools.SignalObj(np.pad(wav, 160), float(SAMPLE_RATE))
+    pitch = yaapt_module().yaapt(
+        signal,
+        frame_length=20.0,
+        frame_space=5.0,
+        nccf_thresh1=0.25,
+        tda_frame_length=25.0,
+        f0_min=options.f0_min,
+        f0_max=options.f0_max,
+    )
+    return pitch.samp_values
+
+
+def _pyworld():
+    try:
+        import pyworld
+    except ImportError as error:
+        raise ValueError(
+            f"F0 by harvest or dio needs pyworld ({error}): pip install 'fairseq_resynth[eval]', or use yaapt"
+        ) from error
+    return pyworld
+
+
+def _world_range(options: F0Options) -> dict[str, float]:
+    return {"f0_floor": options.f0_min, "f0_ceil": options.f0_max, "frame_period": 5.0}
+
+
+def _harvest(wav: np.ndarray, options: F0Options) -> np.ndarray:
+    return _pyworld().harvest(wav, SAMPLE_RATE, **_world_range(options))[0]
+
+
+def _dio(wav: np.ndarray, options: F0Options) -> np.ndarray:
+    world = _pyworld()
+    f0, times = world.dio(wav, SAMPLE_RATE, **_world_range(options))
+    return world.stonemask(wav, f0, times, SAMPLE_RATE)
+
+
+def _by_blocks(
+    find: Callable[[np.ndarray, F0Options], np.ndarray], wav: np.ndarray, options: F0Options
+) -> np.ndarray:
+    """Finds F0 of long recordings in blocks of 30 s with a second of context on both sides.
+
+    YAAPT needs 16 MB a second of audio. Up to a minute, longer than utterances are, it sees all of it.
+    """
+    if len(wav) <= 2 * _BLOCK:
+        return find(wav, options)
+    pieces = []
+    for start in range(0, len(wav), _BLOCK):
+        before = min(start, _CONTEXT)
+        piece = wav[start - before : start + _BLOCK + _CONTEXT]
+        wanted = num_frames(min(_BLOCK, len(wav) - start))
+        f0 = np.zeros(num_frames(len(piece)))
+        if len(piece) >= SHORTEST and np.abs(piece).max() >= SILENCE_PEAK:
+            f0 = find(piece, options)
+        pieces.append(f0[before // F0_HOP :][:wanted])
+    return np.concatenate(pieces)
+
+
+METHODS: dict[str, Callable[[np.ndarray, F0Options], np.ndarray]] = {
+    "yaapt": _yaapt,
+    "harvest": _harvest,
+    "dio": _dio,
+}
+
+
+def extract_f0(
+    wav: np.ndarray, method: str = "yaapt", f0_min: float = 60.0, f0_max: float = 400.0
+) -> np.ndarray:
+    """Finds the F0 of a waveform.
+
+    Args:
+        wav: (T,) float at 16 kHz; its loudness does not matter.
+        method: `yaapt`, or `harvest` and `dio` of pyworld.
+        f0_min: Hz, lowest F0 looked for.
+        f0_max: Hz, highest.
+
+    Returns:
+        (ceil(T / 80),) float32 Hz, 0 where unvoiced; all 0 for silence (peak below -60 dB of full scale).
+
+    Raises:
+        ValueError: under 320 samples, NaN in the input, or the method failed.
+    """
+    options = F0Options(method, f0_min, f0_max)
+    wav = np.asarray(wav, dtype=np.float32)
+    if wav.ndim != 1 or len(wav) < SHORTEST:
+        raise ValueError(
+            f"too short for F0: found samples of shape {wav.shape}, expected ({SHORTEST},) or longer"
+        )
+    if not np.isfinite(wav).all():
+        raise ValueError("the waveform has NaN or infinity in it")
+    peak = np.abs(wav).max()
+    if peak < SILENCE_PEAK:
+        return np.zeros(num_frames(len(wav)), dtype=np.float32)
+    # The original scales to this peak; YAAPT's close decisions turn with the last bits of its input.
+    f0 = _guarded(options, wav.astype(np.float64) * (0.95 / peak))
+    wanted = num_frames(len(wav))
+    if not wanted <= len(f0) <= wanted + 1:  # pyworld counts the frame at the very end too
+        raise ValueError(
+            f"{method} gave {len(f0)} frames for {len(wav)} samples, expected {wanted}"
+        )
+    return f0[:wanted].astype(np.float32)
+
+
+def compile_method(options: F0Options) -> None:
+    """Runs a method on a second of a 100 Hz sawtooth: what numba compiles then, worker processes load."""
+    with contextlib.suppress(ValueError):  # files will say what is wrong
+        extract_f0(np.arange(SAMPLE_RATE) % 160 / 160 - 0.5, **asdict(options))
+
+
+def _guarded(options: F0Options, wav: np.ndarray) -> np.ndarray:
+    find = METHODS[options.method]
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # medians over the few frames of a short file
+            f0 = _by_blocks(find, wav, options) if options.method == "yaapt" else find(wav, options)
+    except Exception as error:  # YAAPT fails in many ways; whichever it is, the file gets named
+        raise ValueError(f"{options.method} failed: {type(error).__name__}: {error}") from error
+    if not np.isfinite(f0).all() or f0.min(initial=0) < 0:
+        raise ValueError(f"{options.method} gave values that are no frequencies")
+    return f0
+
+
+class F0Cache:
+    """F0 of a split's utterances, memory-mapped: `DATA/f0/{split}.npy`, flat, with `{split}.json`.
+
+    Args:
+        data_dir: the data folder.
+        split: `train`, `valid`, …
+        manifest: the split's manifest, whose rows the cache must have been made from.
+
+    Attributes:
+        lengths: (rows,) int64 frames.
+        description: what `resynth f0` recorded: method, range, hash of the rows.
+
+    Raises:
+        FileNotFoundError: there is no cache, or it is not finished.
+        ValueError: made from another manifest, or cut short.
+    """
+
+    def __init__(self, data_dir: str | Path, split: str, manifest: Manifest):
+        self._path = Path(data_dir) / "f0" / f"{split}.npy"
+        command = f"Run `resynth f0 {data_dir}`."
+        if not self._path.is_file():
+            raise FileNotFoundError(f"{self._path} does not exist. {command}")
+        self.description: dict[str, Any] = read_json(self._path.with_suffix(".json"), command)
+        if self.description["rows"] != rows_hash(manifest):
+            raise ValueError(
+                f"{self._path} was made from another {manifest.source.name}. {command}"
+            )
+        self.lengths = num_frames(manifest.num_samples)
+        self._ends = np.cumsum(self.lengths)
+        self._values = self._map(int(self._ends[-1]), command)
+
+    def _map(self, frames: int, command: str) -> np.ndarray:
+        try:
+            values = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(
+                f"{self._path} is cut short or no array: {error}. {command}"
+            ) from error
+        if values.shape != (frames,) or values.dtype != np.float32:
+            raise ValueError(
+                f"{self._path} holds {values.shape} {values.dtype}, expected ({frames},) float32. {command}"
+            )
+        return values
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Returns a row's (N,) float32 Hz."""
+        return self.slice(row, 0, int(self.lengths[row]))
+
+    def slice(self, row: int, start: int, length: int) -> np.ndarray:
+        """Returns frames start … start + length of a row, as far as it goes: (length,) float32 Hz."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        end = int(self._ends[row])
+        first = end - int(self.lengths[row]) + start
+        return np.array(self._values[first : min(first + length, end)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickling a memory map copies the array into every data loader worker.
+        return {**self.__dict__, "_values": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._values = np.load(self._path, mmap_mode="r", allow_pickle=False)

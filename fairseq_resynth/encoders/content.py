@@ -1,0 +1,219 @@
+"""Content encoders by name, and speech to content units with one of them and its k-means."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairseq_resynth.data.pitch.representations import weights_hash
+from fairseq_resynth.encoders.frames import WITHOUT_WEIGHTS, FrameEncoder, LogMelEncoder
+from fairseq_resynth.encoders.kmeans import KMeans, load_kmeans, require_same_features
+from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
+
+FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc", "hf", "vqvae")
+
+
+def build_encoder(
+    feature_type: str,
+    checkpoint_path: str | Path | None = None,
+    layer: int | None = None,
+    device: str | torch.device = "cpu",
+) -> FrameEncoder:
+    """Builds the encoder that `--feature-type` names.
+
+    Args:
+        feature_type: one of `FEATURE_TYPES`.
+        checkpoint_path: the weights, in the layout they were released in; none for logmel.
+        layer: as GSLM's `--layer`: HuBERT from 1, wav2vec 2.0 from 0, CPC how many LSTM layers; otherwise how
+            many transformer blocks.
+        device: where to compute.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: unknown type, checkpoint or layer missing or superfluous, or a refused checkpoint.
+    """
+    if feature_type not in FEATURE_TYPES:
+        raise ValueError(
+            f"--feature-type: found {feature_type!r}, expected one of {', '.join(FEATURE_TYPES)}"
+        )
+    if feature_type == "vqvae":
+        raise ValueError(
+            "vqvae needs no k-means, its codebook has the units: `resynth quantize DATA --feature-type vqvae "
+            "--checkpoint-path CHECKPOINT`"
+        )
+    if feature_type == "logmel":
+        if checkpoint_path is not None or layer is not None:
+            raise ValueError("logmel has no weights: leave out --checkpoint-path and --layer")
+        return LogMelEncoder(device)
+    needed = {"--checkpoint-path": checkpoint_path, "--layer": layer}
+    missing = [option for option, value in needed.items() if value is None]
+    if missing:
+        raise ValueError(f"--feature-type {feature_type} needs {' and '.join(missing)}")
+    return _with_weights(feature_type, checkpoint_path, layer, device)
+
+
+def _with_weights(
+    feature_type: str, path: str | Path, layer: int, device: str | torch.device
+) -> FrameEncoder:
+    # imported as needed: each brings a large library
+    if feature_type == "hf":
+        from fairseq_resynth.encoders.huggingface import build_huggingface
+
+        return build_huggingface(path, layer, device)
+    if feature_type == "cpc":
+        from fairseq_resynth.encoders.fairseq_models import CpcEncoder
+
+        return CpcEncoder(path, layer, device)
+    from fairseq_resynth.encoders.fairseq_models import HubertEncoder, Wav2vec2Encoder
+
+    encoder = HubertEncoder if feature_type == "hubert" else Wav2vec2Encoder
+    return encoder(path, layer, device)
+
+
+class ContentEncoder:
+    """Speech to content units: frame features and the nearest centroid of each.
+
+    Args:
+        encoder: gives the features.
+        kmeans: made from features of the same encoder and layer.
+
+    Attributes:
+        unit_hop: samples a unit.
+        min_samples: fewest samples that give a unit.
+        num_units: K.
+        description: what `units.json` says: encoder, checkpoint, layer, k-means and their hashes.
+
+    Raises:
+        ValueError: the k-means was made from other features.
+    """
+
+    def __init__(self, encoder: FrameEncoder, kmeans: KMeans):
+        description = encoder.description()
+        require_same_features(kmeans, description)
+        self.encoder, self.kmeans = encoder, kmeans
+        self.unit_hop, self.num_units = encoder.unit_hop, kmeans.num_units
+        self.min_samples = encoder.min_samples
+        self.description: dict[str, Any] = description | {
+            "num_clusters": kmeans.num_units,
+            "kmeans": kmeans.description.get("kmeans"),
+            "kmeans_hash": kmeans.description.get("kmeans_hash"),
+        }
+
+    @classmethod
+    def from_kmeans(
+        cls,
+        kmeans_path: str | Path,
+        checkpoint_path: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> "ContentEncoder":
+        """Builds the encoder that a k-means file names.
+
+        Args:
+            kmeans_path: written by `resynth kmeans`.
+            checkpoint_path: the encoder's weights, unless it has none.
+            device: where to compute.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a foreign k-means or checkpoint, or they do not belong together.
+        """
+        kmeans = load_kmeans(kmeans_path)
+        found = kmeans.description
+        if checkpoint_path is None and found["feature_type"] not in WITHOUT_WEIGHTS:
+            raise ValueError(
+                f"the units are of {found['feature_type']}, layer {found['layer']}: give the encoder's "
+                "weights, --content-checkpoint PATH or content_checkpoint=… in Python."
+            )
+        return cls(
+            build_encoder(found["feature_type"], checkpoint_path, found["layer"], device),
+            kmeans,
+        )
+
+    def features(self, wav: np.ndarray | Tensor) -> Tensor:
+        """Returns the frame features of one waveform.
+
+        Args:
+            wav: (T,) float32 in [-1, 1] at 16 kHz.
+
+        Returns:
+            (U, D) float32 on the encoder's device.
+
+        Raises:
+            ValueError: not of one dimension, or too short for a frame.
+        """
+        wav = torch.as_tensor(wav, dtype=torch.float32)
+        if wav.dim() != 1 or len(wav) < self.encoder.min_samples:
+            raise ValueError(
+                f"wav: found shape {tuple(wav.shape)}, expected (T,) with {self.encoder.min_samples} "
+                "samples or more"
+            )
+        return self.encoder.features([wav])[0]
+
+    def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
+        """Returns the units of one waveform, (T,) to (U,) int64; see `features`."""
+        return self.kmeans.assign(self.features(wav)).cpu().numpy()
+
+    def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:
+        """Returns the units of several waveforms, each as alone: (T,) to (U,) int64."""
+        return [self.kmeans.assign(frames).cpu().numpy() for frames in self.encoder.features(wavs)]
+
+
+CHUNK = 6000  # units encoded at a time, a minute at 100 Hz
+CONTEXT = 100  # on either side, more than the encoder sees: chunks give what the whole gives
+
+
+class VqvaeUnits:
+    """The counterpart of `ContentEncoder` for a content VQ-VAE.
+
+    Args:
+        vqvae: in evaluation mode.
+        device: where to compute.
+
+    Attributes:
+        unit_hop: samples a unit.
+        min_samples: fewest samples that give a unit.
+        num_units: size of the codebook.
+        description: what `units.json` says.
+    """
+
+    def __init__(self, vqvae: ContentVqvae, device: str | torch.device = "cpu"):
+        self.device = torch.device(device)
+        self.vqvae = vqvae.eval().to(self.device)
+        self.unit_hop = self.min_samples = vqvae.stride
+        self.num_units = vqvae.num_codes
+        self.description: dict[str, Any] = {
+            "feature_type": "vqvae",
+            "vqvae_hash": weights_hash(vqvae),
+            "num_clusters": vqvae.num_codes,
+            "unit_hop": vqvae.stride,
+        }
+
+    @torch.inference_mode()
+    def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
+        """Maps (T,) samples at 16 kHz to (T // unit_hop,) int64 units; what is left at the end has none.
+
+        Raises:
+            ValueError: not of one dimension, or too short for a unit.
+        """
+        wav = torch.as_tensor(wav, dtype=torch.float32)
+        if wav.dim() != 1 or len(wav) < self.min_samples:
+            raise ValueError(
+                f"wav: found shape {tuple(wav.shape)}, expected (T,) of at least {self.min_samples} samples."
+            )
+        whole = wav[: len(wav) // self.unit_hop * self.unit_hop].to(self.device)
+        window, context = CHUNK * self.unit_hop, CONTEXT * self.unit_hop
+        units = []
+        for start in range(0, len(whole), window):
+            first = max(0, start - context)
+            chunk = whole[first : start + window + context]
+            skipped = (start - first) // self.unit_hop
+            found = self.vqvae.encode(chunk[None, None])[0]
+            units.append(found[skipped : skipped + CHUNK])
+        return torch.cat(units).cpu().numpy()
+
+    def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:
+        """Returns the units of several waveforms, each as alone: (T,) to (U,) int64."""
+        return [self.encode(wav) for wav in wavs]

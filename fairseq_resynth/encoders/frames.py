@@ -1,0 +1,186 @@
+"""Frame features of speech: what every content encoder offers, chunks for long files, and log-mel itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchaudio.compliance.kaldi import fbank
+
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.audio.files import read_audio
+from fairseq_resynth.data.storage.files import file_hash
+
+WITHOUT_WEIGHTS = ("logmel", "vqvae")  # feature types: computed, or by a model of the bundle itself
+
+
+class FrameEncoder(ABC):
+    """Turns 16 kHz speech into one vector a frame.
+
+    Attributes:
+        feature_type: what `--feature-type` calls it.
+        unit_hop: samples from one frame to the next.
+        min_samples: fewest samples that give a frame.
+        checkpoint: file or folder of the weights; None when there are none.
+        layer: which layer the features come from; None when there is no choice.
+    """
+
+    feature_type: str
+    unit_hop: int
+    min_samples: int
+    checkpoint: Path | None = None
+    layer: int | None = None
+
+    @abstractmethod
+    def num_frames(self, samples: int) -> int:
+        """Returns U for a waveform of T samples."""
+
+    @abstractmethod
+    def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """Encodes waveforms together, with the result that each would have alone.
+
+        Args:
+            wavs: each (T,) float32 in [-1, 1] at 16 kHz, `min_samples` or longer.
+
+        Returns:
+            For each waveform (U, D) float32, on the encoder's device.
+        """
+
+    def description(self) -> dict[str, Any]:
+        """Returns what identifies these features: a k-means of others does not fit them."""
+        return {
+            "feature_type": self.feature_type,
+            "checkpoint": self.checkpoint.name if self.checkpoint else None,
+            "checkpoint_hash": self.checkpoint_hash(),
+            "layer": self.layer,
+            "unit_hop": self.unit_hop,
+            "sample_rate": SAMPLE_RATE,
+        }
+
+    def checkpoint_hash(self) -> str | None:
+        """Returns 16 hexadecimal digits of the weights' SHA-256, None without weights."""
+        return file_hash(self.checkpoint) if self.checkpoint else None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames start … stop to encode at once, of which keep_start … keep_stop are kept."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+    @property
+    def kept(self) -> slice:
+        """Which of the chunk's own frames to keep."""
+        return slice(self.keep_start - self.start, self.keep_stop - self.start)
+
+
+def plan_chunks(frames: int, window: int, context: int) -> Iterator[Chunk]:
+    """Cuts a long file into overlapping chunks whose kept frames are 0 … frames - 1, each once.
+
+    GSLM's readers cut the samples instead, which loses a frame at each seam and leaves the frames
+    beside it without context.
+
+    Args:
+        frames: frames of the whole file.
+        window: frames of a chunk, more than twice `context`.
+        context: frames on either side of a seam that are encoded but not kept.
+    """
+    if window <= 2 * context:
+        raise ValueError(f"window is {window} frames, expected more than twice {context}")
+    kept = 0
+    while kept < frames:
+        start = max(0, min(kept - context, frames - window))
+        stop = min(start + window, frames)
+        keep_stop = frames if stop == frames else stop - context
+        yield Chunk(start, stop, kept, keep_stop)
+        kept = keep_stop
+
+
+class LogMelEncoder(FrameEncoder):
+    """GSLM's log-mel features: 80 Kaldi filter banks, windows of 25 ms every 10 ms. Needs no weights.
+
+    Args:
+        device: where to compute.
+        chunk_frames: frames computed at once; frames do not depend on each other.
+    """
+
+    feature_type = "logmel"
+    unit_hop = 160
+    min_samples = 400
+
+    def __init__(self, device: str | torch.device = "cpu", chunk_frames: int = 10_000):
+        self.device = torch.device(device)
+        self.chunk_frames = chunk_frames
+
+    def num_frames(self, samples: int) -> int:
+        """Returns U: windows that lie wholly inside the waveform."""
+        return max(0, (samples - self.min_samples) // self.unit_hop + 1)
+
+    @torch.inference_mode()
+    def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """Encodes waveforms, (T,) to (U, 80) each; see `FrameEncoder.features`."""
+        return [self._one(wav.to(self.device)) for wav in wavs]
+
+    def _one(self, wav: Tensor) -> Tensor:
+        pieces = []
+        for chunk in plan_chunks(self.num_frames(len(wav)), self.chunk_frames, 0):
+            stop = (chunk.stop - 1) * self.unit_hop + self.min_samples
+            piece = wav[chunk.start * self.unit_hop : stop]
+            frames = fbank(
+                piece[None], num_mel_bins=80, frame_length=25.0, sample_frequency=SAMPLE_RATE
+            )
+            pieces.append(frames[chunk.kept])
+        return torch.cat(pieces)
+
+
+def read_speech(path: str | Path, min_samples: int) -> Tensor:
+    """Reads a prepared file and refuses what has no content units.
+
+    Args:
+        path: a 16 kHz mono file.
+        min_samples: fewest samples that give a frame.
+
+    Returns:
+        (T,) float32.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not readable (see `read_audio`), too short for one frame, or digital silence.
+    """
+    wav = torch.from_numpy(read_audio(path))
+    if len(wav) < min_samples:
+        raise ValueError(
+            f"{path}: {len(wav)} samples are too short for a frame, expected {min_samples} or more"
+        )
+    if wav.min() == wav.max():
+        raise ValueError(f"{path} is silent: every sample is {wav[0].item():g}")
+    return wav
+
+
+def plan_batches(
+    num_samples: Sequence[int], rows: Sequence[int], batch_samples: int
+) -> Iterator[list[int]]:
+    """Groups rows of similar length; a batch padded to its longest row stays within `batch_samples`.
+
+    Args:
+        num_samples: (all rows,) samples of each row.
+        rows: the rows to group.
+        batch_samples: largest padded size; a longer row is alone. 0: every row is alone.
+
+    Yields:
+        Lists of rows, shortest rows first.
+    """
+    batch: list[int] = []
+    for row in sorted(rows, key=lambda row: (num_samples[row], row)):
+        if batch and (len(batch) + 1) * num_samples[row] > batch_samples:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,220 @@
+"""Content encoders of transformers: HuBERT, wav2vec 2.0, WavLM, data2vec and Whisper's encoder."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.storage.checkpoints import quiet
+from fairseq_resynth.encoders.convolution_transformer import (
+    CONTEXT,
+    MAX_CHUNK,
+    ConvolutionTransformer,
+)
+from fairseq_resynth.encoders.frames import FrameEncoder, plan_chunks
+
+
+def build_huggingface(
+    path: str | Path, layer: int, device: str | torch.device = "cpu"
+) -> FrameEncoder:
+    """Builds the encoder for a model of transformers.
+
+    Args:
+        path: a local folder, or a model's name on the hub.
+        layer: n is the output of n blocks, before any final normalisation: `hidden_states[n]`.
+        device: where to compute.
+
+    Raises:
+        ValueError: transformers is not installed, the model cannot be loaded or is of another kind, or no
+            such layer.
+    """
+    model = _load(path)
+    if model.config.model_type == "whisper":
+        return WhisperEncoder(model.get_encoder(), path, layer, device)
+    parts = ("feature_extractor", "feature_projection", "encoder")
+    if not all(hasattr(model, part) for part in parts):
+        raise ValueError(
+            f"{path} is a {model.config.model_type} model, expected one that encodes waveforms: hubert, "
+            "wav2vec2, wavlm, data2vec-audio or whisper"
+        )
+    return HuggingFaceEncoder(model, path, layer, device)
+
+
+def _load(path: str | Path) -> nn.Module:
+    try:
+        from transformers import AutoModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise ValueError(
+            "--feature-type hf needs transformers: pip install 'fairseq_resynth[hf]'"
+        ) from error
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with quiet():
+            return AutoModel.from_pretrained(str(path)).eval()
+    except Exception as error:  # a foreign folder can upset its reader in any way
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path} cannot be loaded as a model of transformers: {reason}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Returns 16 hexadecimal digits of the SHA-256 of names and weights, whatever files they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+class _Tap:
+    """Keeps what comes out of a module, without changing it."""
+
+    def __init__(self, module: nn.Module):
+        self.seen: Tensor | None = None
+        module.register_forward_hook(self._see)
+
+    def _see(self, module: nn.Module, args: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+        self.seen = output[0] if isinstance(output, tuple) else output
+
+
+class _FromTransformers(FrameEncoder):
+    """Names and identifies a model of transformers."""
+
+    feature_type = "hf"
+
+    def _identify(self, path: str | Path, layer: int, model: nn.Module) -> None:
+        self.checkpoint, self.layer = Path(path), layer
+        is_folder = Path(path).is_dir()
+        self._name = Path(path).resolve().name if is_folder else str(path)
+        self._hash = weights_hash(model)
+
+    def checkpoint_hash(self) -> str:
+        """Returns the hash of the weights; see `weights_hash`."""
+        return self._hash
+
+    def description(self) -> dict[str, Any]:
+        """Returns what identifies these features; the checkpoint is the folder's or the hub's name."""
+        return super().description() | {"checkpoint": self._name}
+
+
+class HuggingFaceEncoder(_FromTransformers, ConvolutionTransformer):
+    """HuBERT, wav2vec 2.0, WavLM, data2vec: models with a convolutional front over the waveform.
+
+    Waveforms are normalised if the folder's preprocessor_config.json says so; without that file, if the
+    convolutions use layer normalisation, which is how fairseq trained those models.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        path: str | Path,
+        layer: int,
+        device: str | torch.device = "cpu",
+        max_chunk: int = MAX_CHUNK,
+        context: int = CONTEXT,
+    ):
+        self._identify(path, layer, model)
+        blocks = model.encoder.layers
+        convolutions = [block.conv for block in model.feature_extractor.conv_layers]
+        normalize = _wants_normalised(path, model)
+        layers = range(1, len(blocks) + 1)
+        self.masks_padding = model.config.model_type in ("hubert", "wav2vec2", "wavlm")
+        super().__init__(model, convolutions, layers, normalize, device, max_chunk, context)
+        self._tap = _Tap(blocks[layer - 1])
+        del blocks[layer:]  # they would be computed for nothing
+
+    def _convolve(self, wav: Tensor) -> Tensor:
+        return self.model.feature_extractor(wav[None])[0].T
+
+    def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
+        x = self.model.feature_projection(frames)
+        x = x[0] if isinstance(x, tuple) else x
+        mask = None if padding is None else ~padding
+        self.model.encoder(x, attention_mask=mask)
+        return self._tap.seen
+
+
+def _wants_normalised(path: str | Path, model: nn.Module) -> bool:
+    from transformers import AutoFeatureExtractor
+
+    try:
+        return bool(getattr(AutoFeatureExtractor.from_pretrained(str(path)), "do_normalize", False))
+    except (OSError, ValueError):  # no preprocessor_config.json
+        return getattr(model.config, "feat_extract_norm", "group") == "layer"
+
+
+class WhisperEncoder(_FromTransformers):
+    """Whisper's encoder (Radford et al., 2022) at 50 Hz, on the speech alone rather than on padded 30 s.
+
+    Args:
+        model: `WhisperModel.encoder`.
+        path: folder or hub name, for its feature extractor.
+        layer: n is the output of n blocks, before the final normalisation. The last blocks are poor units.
+        device: where to compute.
+        context: frames encoded on either side of a seam, in files of over 30 s, but not kept.
+    """
+
+    unit_hop = 320
+    min_samples = 400
+
+    def __init__(
+        self,
+        model: nn.Module,
+        path: str | Path,
+        layer: int,
+        device: str | torch.device = "cpu",
+        context: int = 100,
+    ):
+        from transformers import WhisperFeatureExtractor
+
+        self._identify(path, layer, model)
+        if not 1 <= layer <= len(model.layers):
+            raise ValueError(f"--layer is {layer}, {path} has layers 1 to {len(model.layers)}")
+        del model.layers[layer:]
+        self.device = torch.device(device)
+        self.model = model.eval().requires_grad_(False).to(self.device)
+        self._mel = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+        self.window = model.config.max_source_positions
+        self.context = min(context, self.window // 4)
+
+    def num_frames(self, samples: int) -> int:
+        """Returns U: one for every begun pair of mel frames, which are every 160 samples."""
+        return (samples // 160 + 1) // 2
+
+    @torch.inference_mode()
+    def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """Encodes waveforms, (T,) to (U, D) each; see `FrameEncoder.features`."""
+        return [self._one(wav.cpu()) for wav in wavs]
+
+    def _one(self, wav: Tensor) -> Tensor:
+        total, pieces = self.num_frames(len(wav)), []
+        for chunk in plan_chunks(total, self.window, self.context):
+            stop = len(wav) if chunk.stop == total else chunk.stop * self.unit_hop
+            pieces.append(self._encode(wav[chunk.start * self.unit_hop : stop])[chunk.kept])
+        return torch.cat(pieces)
+
+    def _encode(self, wav: Tensor) -> Tensor:
+        mel = self._mel(
+            wav.numpy(),
+            sampling_rate=SAMPLE_RATE,
+            padding=False,
+            truncation=False,
+            return_tensors="pt",
+        )
+        model = self.model
+        x = F.gelu(model.conv1(mel.input_features.to(self.device)))
+        x = F.gelu(model.conv2(x)).transpose(1, 2)
+        x = x + model.embed_positions.weight[: x.shape[1]]
+        for block in model.layers:
+            x = block(x, attention_mask=None)
+            x = x[0] if isinstance(x, tuple) else x
+        return x[0]

@@ -1,0 +1,134 @@
+"""Centroids of frame features, in a safetensors file that says which features they are of."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from fairseq_resynth.data.storage.files import atomic_path, file_hash
+
+PICKLE_ADVICE = (
+    "Pickles of scikit-learn (joblib files such as GSLM's km.bin) run code when they are opened and are "
+    'refused. Where you trust the file, save its centroids, `python -c "import joblib, numpy; '
+    "numpy.save('km.npy', joblib.load('km.bin').cluster_centers_)\"`, and turn them into a k-means file: "
+    "`resynth kmeans --centroids km.npy --feature-type … --layer … --checkpoint-path … --out km.safetensors`."
+)
+
+
+class KMeans:
+    """Centroids and the features they belong to.
+
+    Args:
+        centroids: (K, D) float32.
+        description: `FrameEncoder.description()` of the features.
+    """
+
+    def __init__(self, centroids: np.ndarray, description: dict[str, Any]):
+        self.centroids = np.ascontiguousarray(centroids, dtype=np.float32)
+        if self.centroids.ndim != 2 or not np.isfinite(self.centroids).all():
+            raise ValueError(
+                f"centroids: found an array {self.centroids.shape}, expected (K, D) finite numbers"
+            )
+        self.description = description
+        self._on_device: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def num_units(self) -> int:
+        """K."""
+        return len(self.centroids)
+
+    def assign(self, features: Tensor) -> Tensor:
+        """Returns the nearest centroid of each frame.
+
+        Args:
+            features: (U, D) float32 on any device.
+
+        Returns:
+            (U,) int64 on the same device.
+
+        Raises:
+            ValueError: another D.
+        """
+        if features.shape[-1] != self.centroids.shape[1]:
+            raise ValueError(
+                f"features have {features.shape[-1]} dimensions, the k-means {self.centroids.shape[1]}"
+            )
+        if self._on_device is None or self._on_device[0].device != features.device:
+            centroids = torch.from_numpy(self.centroids).to(features.device, torch.float64)
+            self._on_device = centroids.T.contiguous(), centroids.square().sum(1)
+        transposed, squares = self._on_device
+        # ||x - c||² less ||x||², in double precision so that near ties do not depend on rounding
+        return (squares - 2 * (features.double() @ transposed)).argmin(dim=1)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the safetensors file atomically; the description is JSON in its metadata."""
+        metadata = {**self.description, "num_clusters": self.num_units}
+        with atomic_path(path) as temporary:
+            save_file(
+                {"centroids": self.centroids},
+                temporary,
+                # one entry, since safetensors writes several in an order that changes from run to run
+                {"kmeans": json.dumps(metadata)},
+            )
+
+
+def load_kmeans(path: str | Path) -> KMeans:
+    """Reads a k-means file of `resynth kmeans`; its description also names the file and its hash.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a pickle or another foreign file, or metadata missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Make it with `resynth kmeans`.")
+    try:
+        with safetensors.safe_open(path, "np") as stream:
+            metadata, centroids = stream.metadata() or {}, stream.get_tensor("centroids")
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a k-means file of `resynth kmeans` ({error}). {PICKLE_ADVICE}"
+        ) from error
+    description = json.loads(metadata.get("kmeans", "{}"))
+    missing = {"feature_type", "layer", "unit_hop", "sample_rate"} - set(description)
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: not made by `resynth kmeans`")
+    return KMeans(centroids, description | {"kmeans": path.name, "kmeans_hash": file_hash(path)})
+
+
+def require_same_features(kmeans: KMeans, description: dict[str, Any]) -> None:
+    """Checks that a k-means was made from the features of an encoder.
+
+    Raises:
+        ValueError: another encoder, checkpoint or layer; the message names what differs.
+    """
+    for name in ("feature_type", "layer", "checkpoint_hash", "unit_hop", "sample_rate"):
+        made_from, found = kmeans.description.get(name), description.get(name)
+        if made_from != found:
+            raise ValueError(
+                f"the k-means {kmeans.description.get('kmeans', '')} was made from {name} {made_from!r}, the "
+                f"encoder has {found!r}. Give the encoder it was made with, or run `resynth kmeans` again."
+            )
+
+
+def read_centroids(path: str | Path) -> np.ndarray:
+    """Reads centroids saved by `numpy.save`: (K, D).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an array of numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        return np.load(path, allow_pickle=False).astype(np.float32)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a .npy array of numbers ({error}). {PICKLE_ADVICE}"
+        ) from error

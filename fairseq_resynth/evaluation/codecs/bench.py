@@ -1,0 +1,147 @@
+"""Bits a second of streams, counted in whole bytes of real files, each utterance for itself."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
+from fairseq_resynth.codec.format.bitstream import FileWriter, read_bytes
+from fairseq_resynth.data.streams import Utterance
+
+LONG_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one utterance costs.
+
+    Attributes:
+        name: of the utterance.
+        seconds: units times their hop.
+        content_bytes: the stream of units with its end, alone.
+        f0_bytes: what the F0 codes add.
+        total_bytes: the whole file.
+        bits: code length by part, before rounding to bytes.
+    """
+
+    name: str
+    seconds: float
+    content_bytes: int
+    f0_bytes: int
+    total_bytes: int
+    bits: Counter = field(repr=False)
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Header, checksum, number of samples, end of the F0 codes."""
+        return self.total_bytes - self.content_bytes - self.f0_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types, with rates in bit/s."""
+        sizes = {
+            "content": self.content_bytes,
+            "f0": self.f0_bytes,
+            "overhead": self.overhead_bytes,
+            "total": self.total_bytes,
+        }
+        rates = {f"{name}_bps": _rate(size, self.seconds) for name, size in sizes.items()}
+        counts = {f"{name}_bytes": size for name, size in sizes.items()}
+        return {"name": self.name, "seconds": round(self.seconds, 4), **counts, **rates}
+
+
+def _rate(size: int, seconds: float) -> float:
+    return round(8 * size / seconds, 3) if seconds else 0.0
+
+
+def measure(model: EntropyModel, utterance: Utterance) -> tuple[Cost, bytes]:
+    """Returns the cost of an utterance and its file, which names the context model instead of a bundle."""
+    settings = model.settings
+    writer = FileWriter(model, model.identity, has_f0=False)
+    data = writer.push(utterance.units)
+    content = len(writer.payload.end_units())
+    data += writer.finish()
+    size = len(data)
+    if utterance.f0_codes is not None:
+        writer = FileWriter(model, model.identity, has_f0=True)
+        data = writer.push(utterance.units, utterance.f0_codes) + writer.finish()
+    seconds = len(utterance.units) * settings.unit_hop / settings.sample_rate
+    bits = writer.payload.coder.bits
+    return Cost(utterance.name, seconds, content, len(data) - size, len(data), bits), data
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Costs of a set, and the speed of the entropy layer on one core.
+
+    Attributes:
+        costs: an utterance each.
+        encode_seconds, decode_seconds: of all of them, of one core, compiling left out.
+    """
+
+    costs: list[Cost]
+    encode_seconds: float
+    decode_seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """Returns plain JSON types: rates over all utterances, and `total_bps` over those of 3 s and more."""
+        seconds = sum(cost.seconds for cost in self.costs)
+        whole = {
+            f"{name}_bps": _rate(
+                sum(getattr(cost, f"{name}_bytes") for cost in self.costs), seconds
+            )
+            for name in ("content", "f0", "overhead", "total")
+        }
+        long = [cost for cost in self.costs if cost.seconds >= LONG_SECONDS]
+        long_bytes, long_seconds = (
+            sum(getattr(cost, name) for cost in long) for name in ("total_bytes", "seconds")
+        )
+        parts = sum((cost.bits for cost in self.costs), Counter())
+        return {
+            "utterances": len(self.costs),
+            "seconds": round(seconds, 2),
+            **whole,
+            "total_bps_from_3s": _rate(long_bytes, long_seconds),
+            "most_bps_from_3s": max((cost.to_dict()["total_bps"] for cost in long), default=0.0),
+            "overhead_bytes_mean": round(
+                sum(cost.overhead_bytes for cost in self.costs) / max(len(self.costs), 1), 3
+            ),
+            "parts_bps": {name: _rate(bits / 8, seconds) for name, bits in sorted(parts.items())},
+            "encode_times_real_time": round(seconds / max(self.encode_seconds, 1e-9), 1),
+            "decode_times_real_time": round(seconds / max(self.decode_seconds, 1e-9), 1),
+        }
+
+
+def run_bench(
+    model: EntropyModel, utterances: Sequence[Utterance], progress: Callable[[], Any] = lambda: None
+) -> Bench:
+    """Encodes each utterance into a file of its own, decodes it and compares.
+
+    Args:
+        model: the context model.
+        utterances: streams.
+        progress: called after each.
+
+    Raises:
+        AssertionError: a file does not decode to its streams.
+    """
+    measure(model, Utterance("", np.zeros(2, np.int64), np.zeros(1, np.int64)))  # compile first
+    costs, encoding, decoding = [], 0.0, 0.0
+    for utterance in utterances:
+        start = time.process_time()
+        cost, data = measure(model, utterance)
+        middle = time.process_time()
+        code = read_bytes(model, model.identity, data)
+        decoding += time.process_time() - middle
+        encoding += middle - start
+        same = np.array_equal(code.units, utterance.units)
+        if utterance.f0_codes is not None:
+            same = same and np.array_equal(code.f0_codes, utterance.f0_codes)
+        if not same:
+            raise AssertionError(f"{utterance.name} does not decode to what was encoded")
+        costs.append(cost)
+        progress()
+    return Bench(costs, encoding, decoding)

@@ -1,0 +1,197 @@
+"""Means and confidence intervals of what listeners answered."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.evaluation.listening.tests import REFERENCE
+
+RESAMPLES = 1000
+# ITU-R BS.1534-3, Section 4.1.2: drop who rates the hidden reference under 90 in over 15 % of items
+HIDDEN_REFERENCE_RATING, HIDDEN_REFERENCE_SHARE = 90, 0.15
+
+
+def read_key(path: str | Path) -> dict[str, Any]:
+    """Reads a test's `key.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or it is no key.
+    """
+    key = read_json(path, "Give the folder of the test with --outdir.")
+    kinds = {"test": str, "kind": str, "stimuli": dict, "trials": list}
+    if not isinstance(key, dict) or any(not isinstance(key.get(k), t) for k, t in kinds.items()):
+        raise ValueError(f"{path} is no key of a listening test: it needs {', '.join(kinds)}")
+    return key
+
+
+def read_results(paths: Sequence[str | Path], key: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Reads listeners' files.
+
+    Args:
+        paths: JSON files that the page let them download.
+        key: the test's `key.json`.
+
+    Returns:
+        One dict a file: `listener` and `answers`, lists of (trial, stimulus, value).
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, another test's results, an answer that the test
+            has no question for, or two files of one session.
+    """
+    results, sessions = [], {}
+    for path in map(Path, paths):
+        result = read_json(path, "Give files that the page of the test let listeners download.")
+        if not isinstance(result, dict) or result.get("test") != key["test"]:
+            raise ValueError(f"{path}: not of this test (its key says {key['test']})")
+        session, answers = result.get("session"), result.get("answers")
+        if not isinstance(session, str) or not isinstance(answers, list):
+            raise ValueError(f"{path}: damaged, expected `session` and a list of `answers`")
+        if session in sessions:
+            raise ValueError(f"{path}: the same session as {sessions[session]}; give each once")
+        sessions[session] = path
+        _check_answers(path, answers, key)
+        results.append({"listener": "", **result})
+    return results
+
+
+def _check_answers(path: Path, answers: Sequence[Any], key: Mapping[str, Any]) -> None:
+    low, high = {"mos": (1, 5), "mushra": (0, 100), "abx": (0, 1)}[key["kind"]]
+    given = set()
+    for answer in answers:
+        fields = answer if isinstance(answer, dict) else {}
+        trial, stimulus = fields.get("trial"), fields.get("stimulus")
+        value = fields.get("value")
+        known = isinstance(trial, int) and trial in range(len(key["trials"]))
+        known = known and stimulus in key["trials"][trial]["stimuli"]
+        if not known or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(
+                f"{path}: answer {answer} is not one of this test, where values are {low} to {high}"
+            )
+        if (trial, stimulus) in given:
+            raise ValueError(f"{path}: question {trial} has two answers for {stimulus}")
+        given.add((trial, stimulus))
+
+
+def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> dict[str, Any]:
+    """Computes a test's outcome.
+
+    Args:
+        results: of `read_results`.
+        key: the test's `key.json`.
+
+    Returns:
+        `kind`, `listeners`, `dropped` (listeners, MUSHRA's screening), and `systems`: for mos and
+        mushra label -> mean, low, high, count; for abx "A | B" -> correct, count, share, low, high, p.
+
+    Raises:
+        ValueError: no answers.
+    """
+    dropped = _screened(results, key) if key["kind"] == "mushra" else []
+    kept = [result for result in results if result["session"] not in dropped]
+    answers = [
+        {**answer, **key["stimuli"][answer["stimulus"]], "session": result["session"]}
+        for result in kept
+        for answer in result["answers"]
+    ]
+    if not answers and dropped:
+        raise ValueError(
+            f"no answers are left: all {len(dropped)} listeners were dropped, who rated the hidden "
+            f"reference under {HIDDEN_REFERENCE_RATING} in over {HIDDEN_REFERENCE_SHARE:.0%} of the items"
+        )
+    if not answers:
+        raise ValueError("there are no answers to collect")
+    outcome = {"kind": key["kind"], "listeners": len(kept)}
+    outcome["dropped"] = [r["listener"] for r in results if r["session"] in dropped]
+    compute = _identified if key["kind"] == "abx" else _ratings
+    return {**outcome, "systems": compute(answers, key)}
+
+
+def _screened(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> list[str]:
+    dropped = []
+    for result in results:
+        hidden = [
+            answer["value"] < HIDDEN_REFERENCE_RATING
+            for answer in result["answers"]
+            if key["stimuli"][answer["stimulus"]]["system"] == REFERENCE
+        ]
+        if hidden and np.mean(hidden) > HIDDEN_REFERENCE_SHARE:
+            dropped.append(result["session"])
+    return dropped
+
+
+def _grouped(answers: Sequence[dict], name_of: Callable[[dict], str]) -> dict[str, list[dict]]:
+    groups: dict[str, list[dict]] = {}
+    for answer in answers:
+        groups.setdefault(name_of(answer), []).append(answer)
+    return dict(sorted(groups.items()))
+
+
+def _ratings(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        system: pigeonhole_interval(
+            [answer["value"] for answer in own],
+            [answer["session"] for answer in own],
+            [answer["utterance"] for answer in own],
+        )
+        for system, own in _grouped(answers, lambda answer: answer["system"]).items()
+    }
+
+
+def pigeonhole_interval(
+    values: Sequence[float], listeners: Sequence[str], utterances: Sequence[str], seed: int = 0
+) -> dict[str, float]:
+    """Mean rating with a 95 % interval that lets listeners and utterances vary.
+
+    Owen's pigeonhole bootstrap (Annals of Applied Statistics, 2007): both are drawn anew, a rating
+    counts as often as its listener times its utterance was drawn. An interval over ratings alone
+    would be too narrow, since ratings of one listener are alike.
+
+    Args:
+        values: ratings.
+        listeners: who gave each.
+        utterances: what each was given to.
+        seed: of the draws.
+
+    Returns:
+        `mean`, `low`, `high` and `count`.
+    """
+    ratings = np.asarray(values, dtype=float)
+    groups = [np.unique(labels, return_inverse=True)[1] for labels in (listeners, utterances)]
+    generator, means = np.random.default_rng(seed), []
+    for _ in range(RESAMPLES):
+        weights = np.ones(len(ratings))
+        for group in groups:
+            size = group.max() + 1
+            weights *= np.bincount(generator.integers(0, size, size), minlength=size)[group]
+        if weights.sum():
+            means.append(ratings @ weights / weights.sum())
+    low, high = np.percentile(means, [2.5, 97.5])
+    bounds = {"low": float(low), "high": float(high)}
+    return {"mean": float(ratings.mean()), **bounds, "count": len(ratings)}
+
+
+def _identified(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Share of X heard right, Wilson's interval, and the exact chance of guessing as well."""
+
+    def pair_of(answer: dict) -> str:
+        stimuli = key["trials"][answer["trial"]]["stimuli"]
+        return " | ".join(key["stimuli"][stimulus]["system"] for stimulus in stimuli)
+
+    outcome = {}
+    for pair, own in _grouped(answers, pair_of).items():
+        correct = int(sum(answer["value"] for answer in own))
+        test = scipy.stats.binomtest(correct, len(own), 0.5, alternative="greater")
+        interval = scipy.stats.binomtest(correct, len(own)).proportion_ci(method="wilson")
+        outcome[pair] = {
+            "correct": correct,
+            "count": len(own),
+            "share": correct / len(own),
+            "low": float(interval.low),
+            "high": float(interval.high),
+            "p": float(test.pvalue),
+        }
+    return outcome

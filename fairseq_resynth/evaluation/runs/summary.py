@@ -1,0 +1,210 @@
+"""From rows to figures: per system, per speaker and per pair of speakers."""
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairseq_resynth.data.storage.files import write_json, write_text
+from fairseq_resynth.evaluation.metrics.metric import Column, Metric
+from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
+from fairseq_resynth.measures.statistics import bootstrap, mean_interval
+
+POOLED_RESAMPLES = 200  # an equal error rate sorts all trials anew each time
+LEADING = (
+    "system",
+    "name",
+    "reference_name",
+    "speaker",
+    "source_speaker",
+    "generated",
+    "reference",
+)
+TRAILING = ("notes", "problems", "error")
+Figures = dict[str, dict[str, float]]
+
+
+def columns_of(metrics: Sequence[Metric]) -> list[Column]:
+    """Returns the columns of all metrics in order."""
+    return [column for metric in metrics for column in metric.columns]
+
+
+def _column_figures(rows: Sequence[Row], column: Column) -> dict[str, float] | None:
+    rows = [row for row in rows if row.get(column.name) is not None]
+    if not rows:
+        return None
+    weights = [row.get(column.weight, math.nan) for row in rows] if column.weight else None
+    return mean_interval([row[column.name] for row in rows], weights)
+
+
+def figures(rows: Sequence[Row], metrics: Sequence[Metric], with_pooled: bool = True) -> Figures:
+    """Returns mean, interval and counts of each column, and of figures of the whole set.
+
+    Args:
+        rows: of one system, `finish`ed.
+        metrics: that gave the rows.
+        with_pooled: also `Metric.pooled`, whose interval takes a while.
+    """
+    result: Figures = {}
+    for column in columns_of(metrics):
+        found = _column_figures(rows, column)
+        if found:
+            result[column.name] = found
+    if with_pooled:
+        for metric in metrics:
+            result |= _pooled_figures(rows, metric)
+    return result
+
+
+def _pooled_figures(rows: Sequence[Row], metric: Metric) -> Figures:
+    rows = list(rows)
+    result: Figures = {}
+    for name, value in metric.pooled(rows).items():
+
+        def again(index: np.ndarray, name: str = name) -> float:
+            return metric.pooled([rows[i] for i in index])[name]
+
+        low, high = (math.nan, math.nan)
+        if math.isfinite(value):
+            low, high = bootstrap(again, len(rows), POOLED_RESAMPLES)
+        result[name] = {"mean": value, "low": low, "high": high, "count": len(rows), "undefined": 0}
+    return result
+
+
+def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return dict(sorted(groups.items()))
+
+
+def _pair_name(row: Row) -> str:
+    return f"{row['source_speaker'] or '?'} → {row['speaker']}"
+
+
+def summarise(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Returns, by system: `all`, `speakers` by target speaker, and `pairs` (source -> target) if
+    any.
+
+    Rows with an error are left out and counted as `failed`.
+    """
+    summary: dict[str, Any] = {}
+    for system, own in _grouped(rows, lambda row: row["system"]).items():
+        good = [row for row in own if not row["error"]]
+        entry: dict[str, Any] = {"utterances": len(good), "failed": len(own) - len(good)}
+        entry["all"] = figures(good, metrics)
+        speakers = _grouped([row for row in good if row["speaker"]], lambda row: row["speaker"])
+        entry["speakers"] = {who: figures(part, metrics, False) for who, part in speakers.items()}
+        converted = [row for row in good if row["speaker"] != row["source_speaker"]]
+        pairs = _grouped(converted, _pair_name)
+        entry["pairs"] = {names: figures(part, metrics, False) for names, part in pairs.items()}
+        summary[system] = entry
+    return summary
+
+
+def comparison_note(rows: Sequence[Row]) -> str:
+    """Returns a warning where systems were measured on different utterances, else an empty string."""
+    good = [row for row in rows if not row["error"] and row["system"] != REFERENCE]
+    measured = {
+        system: {row["reference_name"] for row in own}
+        for system, own in _grouped(good, lambda row: row["system"]).items()
+    }
+    common = set.intersection(*measured.values()) if measured else set()
+    if all(names == common for names in measured.values()):
+        return ""
+    counts = ", ".join(f"{system} {len(names)}" for system, names in measured.items())
+    return (
+        f"The systems were measured on different utterances ({counts}; {len(common)} in common): their "
+        "means do not compare."
+    )
+
+
+def notes_by_kind(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Returns names by "system: note", a note without its own per cents: clipped, silent, resampled …"""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for kind in dict.fromkeys(re.sub(r"^[\d.]+ % ", "", note) for note in row["notes"]):
+            found.setdefault(f"{row['system']}: {kind}", []).append(row["name"])
+    return dict(sorted(found.items()))
+
+
+def without_nan(value: Any) -> Any:
+    """Replaces NaN and infinity, which JSON has not, by None; NumPy numbers by Python's."""
+    if isinstance(value, dict):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def scalar_rows(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
+    """Returns rows with only names, columns, texts and what went wrong: no embeddings, no tracks."""
+    names = [*LEADING, *(column.name for column in columns_of(metrics))]
+    names += ["transcript", "heard", *TRAILING]
+    return [{name: without_nan(row[name]) for name in names if name in row} for row in rows]
+
+
+def write_tables(
+    folder: Path, plain: Sequence[Row], columns: Sequence[Column], summary: dict[str, Any]
+) -> None:
+    """Writes rows.json, rows.csv, summary.json and summary.csv.
+
+    Args:
+        folder: where to.
+        plain: of `scalar_rows`.
+        columns: of the metrics; shares are written as shares, not as per cents.
+        summary: of `summarise`.
+    """
+    relative = [_relative(row, folder) for row in plain]
+    write_json(folder / "rows.json", relative)
+    names = [*LEADING, *(column.name for column in columns), "transcript", "heard"]
+    present = {name for row in plain for name in row}
+    names = [name for name in names if name in present]
+    write_text(folder / "rows.csv", _csv([*names, *TRAILING], map(_flat, relative)))
+    write_json(folder / "summary.json", without_nan(summary))
+    lines = [
+        {"system": system, "group": group, "figure": name, **values}
+        for system, entry in summary.items()
+        for group, found in _groups_of(entry)
+        for name, values in found.items()
+    ]
+    head = ["system", "group", "figure", "mean", "low", "high", "count", "undefined"]
+    write_text(folder / "summary.csv", _csv(head, map(_flat, lines)))
+
+
+def _relative(row: Row, folder: Path) -> Row:
+    """Files as seen from the evaluation's folder: both can be moved together."""
+    files = {key: os.path.relpath(row[key], folder) for key in ("generated", "reference")}
+    return {**row, **files}
+
+
+def _groups_of(entry: dict[str, Any]) -> list[tuple[str, Figures]]:
+    return [("all", entry["all"]), *entry["speakers"].items(), *entry["pairs"].items()]
+
+
+def _flat(row: Row) -> Row:
+    flat = dict(row)
+    for key, value in row.items():
+        if isinstance(value, dict):
+            flat[key] = "; ".join(f"{name}: {reason}" for name, reason in value.items())
+        elif isinstance(value, list):
+            flat[key] = "; ".join(map(str, value))
+        elif value is None or (isinstance(value, float) and not math.isfinite(value)):
+            flat[key] = ""
+    return flat
+
+
+def _csv(head: Sequence[str], rows: Any) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, head, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()

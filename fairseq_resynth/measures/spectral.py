@@ -1,0 +1,206 @@
+"""Spectral distances between two waveforms (T,) of one sample rate.
+
+Samples are compared at the same time: the longer one's end is cut, up to `TOLERANCE_SECONDS`; only
+the variant with dynamic time warping (DTW) takes any two lengths.
+"""
+
+import functools
+
+import librosa
+import numpy as np
+import torch
+from scipy.linalg import hankel, toeplitz
+
+from fairseq_resynth.modules.losses import LogMelSpectrogram, mel_l1
+
+TOLERANCE_SECONDS = 0.2
+STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # n_fft, hop, window
+MAGNITUDE_FLOOR = 1e-4  # -80 dB under a full-scale bin: deeper is rounding, not speech
+
+
+def align_waveforms(
+    reference: np.ndarray, generated: np.ndarray, sample_rate: int = 16000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts two waveforms to the shorter one's length.
+
+    Args:
+        reference: (T,) samples.
+        generated: (T',) samples.
+        sample_rate: Hz of both.
+
+    Raises:
+        ValueError: one is empty, or they differ by more than 0.2 s.
+    """
+    lengths = len(reference), len(generated)
+    if not min(lengths):
+        raise ValueError(f"the waveforms have {lengths[0]} and {lengths[1]} samples: one is empty")
+    if abs(lengths[0] - lengths[1]) > TOLERANCE_SECONDS * sample_rate:
+        raise ValueError(
+            f"reference and generated last {lengths[0] / sample_rate:.3f} s and "
+            f"{lengths[1] / sample_rate:.3f} s, more than {TOLERANCE_SECONDS} s apart"
+        )
+    return reference[: min(lengths)], generated[: min(lengths)]
+
+
+@functools.cache
+def _log_mel(sample_rate: int) -> LogMelSpectrogram:
+    return LogMelSpectrogram(sample_rate)
+
+
+def mel_l1_distance(
+    reference: np.ndarray, generated: np.ndarray, sample_rate: int = 16000
+) -> float:
+    """Mean absolute difference of HiFi-GAN's log-mel spectrograms, in nepers: the training loss /
+    45.
+
+    80 bands from 0 Hz to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et
+    al., 2020). Both (T,), see `align_waveforms`.
+    """
+    pair = align_waveforms(reference, generated, sample_rate)
+    mels = [
+        _log_mel(sample_rate)(torch.from_numpy(np.array(wav, np.float32)[None, None]))
+        for wav in pair
+    ]
+    return float(mel_l1(mels[0], mels[1]))
+
+
+def mel_cepstral_distortion(
+    reference: np.ndarray, generated: np.ndarray, sample_rate: int = 16000, dtw: bool = False
+) -> float:
+    """MCD in dB: 10 / ln 10 * mean over frames of sqrt(2 * sum over d >= 1 of (c_d - c'_d)^2).
+
+    Kubichek (1993), over the frames of SPTK's mel-cepstrum with order 23 and alpha 0.42 at 16 kHz,
+    windows of 1024 every 256. Loudness (c_0) is left out, silence is not.
+
+    Args:
+        reference: (T,) samples.
+        generated: (T',) samples, T' within 0.2 s of T unless `dtw`.
+        sample_rate: 8000, 16000, 22050 or 24000 Hz.
+        dtw: pair frames by the cheapest monotonous path instead of by time, so that timing is free.
+
+    Raises:
+        ValueError: another rate, under 1024 samples, or lengths too far apart.
+    """
+    if sample_rate not in WARPING:
+        raise ValueError(f"mel-cepstra are set up for {sorted(WARPING)} Hz, not {sample_rate}")
+    if not dtw:
+        reference, generated = align_waveforms(reference, generated, sample_rate)
+    order, alpha = WARPING[sample_rate]
+    first, second = (mel_cepstrum(wav, order, alpha)[:, 1:] for wav in (reference, generated))
+    if dtw:
+        _, path = librosa.sequence.dtw(first.T, second.T, metric="euclidean")
+        first, second = first[path[:, 0]], second[path[:, 1]]
+    distances = np.sqrt(2 * np.sum((first - second) ** 2, axis=1))
+    return float(10 / np.log(10) * distances.mean())
+
+
+def multi_resolution_stft(
+    reference: np.ndarray, generated: np.ndarray, sample_rate: int = 16000
+) -> dict[str, float]:
+    """Spectral convergence and log-magnitude L1, each the mean over three resolutions.
+
+    Yamamoto, Song and Kim, "Parallel WaveGAN" (ICASSP 2020), equations 3 to 6. Both (T,), see
+    `align_waveforms`.
+
+    Returns:
+        `spectral_convergence`: ||S - S'|| / ||S||, NaN for a silent reference;
+        `log_magnitude`: mean |ln S - ln S'| in nepers, floored at 1e-4.
+    """
+    pair = align_waveforms(reference, generated, sample_rate)
+    rows = [_stft_distances(*pair, *resolution) for resolution in STFT_RESOLUTIONS]
+    convergence, log_magnitude = np.mean(rows, axis=0)
+    return {"spectral_convergence": float(convergence), "log_magnitude": float(log_magnitude)}
+
+
+def _stft_distances(
+    reference: np.ndarray, generated: np.ndarray, n_fft: int, hop: int, window: int
+) -> tuple[float, float]:
+    real, fake = (
+        np.abs(librosa.stft(wav.astype(np.float32), n_fft=n_fft, hop_length=hop, win_length=window))
+        for wav in (reference, generated)
+    )
+    energy = np.linalg.norm(real)
+    convergence = np.linalg.norm(real - fake) / energy if energy > 0 else np.nan
+    logs = [np.log(np.maximum(magnitude, MAGNITUDE_FLOOR)) for magnitude in (real, fake)]
+    return convergence, np.abs(logs[0] - logs[1]).mean()
+
+
+# order, alpha by sample rate: SPTK's recommendation
+WARPING = {8000: (13, 0.31), 16000: (23, 0.42), 22050: (34, 0.45), 24000: (34, 0.46)}
+FLOOR = 1e-6  # added to the periodogram: digital silence has a spectrum too
+MAX_ITERATIONS = 30
+TOLERANCE = 1e-3
+
+
+@functools.cache
+def frequency_transform(size_in: int, size_out: int, alpha: float) -> np.ndarray:
+    """The matrix of SPTK's `freqt`: warps a cepstrum by a first-order all-pass.
+
+    Oppenheim and Johnson (1972).
+
+    Args:
+        size_in: coefficients of the input, c0 included.
+        size_out: coefficients of the output, c0 included.
+        alpha: all-pass constant in (-1, 1).
+
+    Returns:
+        (size_out, size_in); warped = matrix @ cepstrum.
+    """
+    warped = np.zeros((size_out, size_in))
+    # Horner's scheme over the input coefficients, run on all unit vectors at once.
+    for index in range(size_in - 1, -1, -1):
+        previous = warped.copy()
+        warped[0] = alpha * previous[0]
+        warped[0, index] += 1
+        if size_out > 1:
+            warped[1] = (1 - alpha**2) * previous[0] + alpha * previous[1]
+        for row in range(2, size_out):
+            warped[row] = previous[row - 1] + alpha * (previous[row] - warped[row - 1])
+    return warped
+
+
+def mel_cepstrum(
+    wav: np.ndarray, order: int = 23, alpha: float = 0.42, n_fft: int = 1024, hop: int = 256
+) -> np.ndarray:
+    """Mel-cepstrum of every whole window.
+
+    Args:
+        wav: (T,) samples in [-1, 1], T >= n_fft.
+        order: highest coefficient.
+        alpha: warping, 0.42 imitates mel at 16 kHz.
+        n_fft: samples of the Hamming window.
+        hop: samples between windows.
+
+    Returns:
+        (M, order + 1) float64, c0 first; M = (T - n_fft) // hop + 1.
+
+    Raises:
+        ValueError: shorter than one window.
+    """
+    if len(wav) < n_fft:
+        raise ValueError(f"{len(wav)} samples are too short for a mel-cepstrum: {n_fft} needed")
+    frames = np.lib.stride_tricks.sliding_window_view(wav.astype(np.float64), n_fft)[::hop]
+    power = np.abs(np.fft.rfft(frames * np.hamming(n_fft))) ** 2 + FLOOR
+    cepstrum = np.fft.irfft(np.log(power))[:, : n_fft // 2 + 1]
+    cepstrum[:, [0, -1]] *= 0.5  # both ends of the even sequence count once
+    result = cepstrum @ frequency_transform(n_fft // 2 + 1, order + 1, alpha).T
+    rows = zip(result, power, strict=True)
+    return np.stack([_newton(start, spectrum, alpha) for start, spectrum in rows])
+
+
+def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray:
+    """Minimises the UELS criterion from a starting point (order + 1,); power is (n_fft/2 + 1,)."""
+    size, bins = len(cepstrum), len(power)
+    unwarp = frequency_transform(size, bins, -alpha)
+    warp = frequency_transform(2 * size - 1, bins, -alpha).T  # SPTK's `frqtr`
+    powers = (-alpha) ** np.arange(size)
+    last = cepstrum[0]
+    for _ in range(MAX_ITERATIONS):
+        log_envelope = np.fft.rfft(unwarp @ cepstrum, 2 * (bins - 1)).real
+        residual = warp @ np.fft.irfft(power / np.exp(2 * log_envelope))[:bins]
+        if abs(residual[0] - last) < TOLERANCE * abs(residual[0]):
+            break
+        last = residual[0]
+        matrix = toeplitz(residual[:size]) + hankel(residual[:size], residual[size - 1 :])
+        cepstrum = cepstrum + np.linalg.solve(matrix, residual[:size] - powers)
+    return cepstrum

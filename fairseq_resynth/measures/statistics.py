@@ -1,0 +1,101 @@
+"""Means with bootstrap confidence intervals."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+RESAMPLES = 1000
+LEVEL = 0.95
+CELLS = 1_000_000
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], count: int, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval (Efron and Tibshirani, 1993, Section 13) over utterances.
+
+    Args:
+        statistic: maps (count,) indices, drawn with replacement, to a number.
+        count: utterances.
+        resamples: how often to draw.
+        seed: of the draws; the same numbers give the same interval.
+
+    Returns:
+        Low and high; NaN for under two utterances, where nothing can be said.
+    """
+    if count < 2:
+        return float("nan"), float("nan")
+    generator = np.random.default_rng(seed)
+    values = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
+    return _percentiles(np.array(values))
+
+
+def mean_interval(
+    values: Sequence[float], weights: Sequence[float] | None = None
+) -> dict[str, float]:
+    """Weighted mean of the defined values with its interval, utterances drawn whole.
+
+    Args:
+        values: one an utterance; NaN is left out and counted.
+        weights: non-negative, one an utterance (words for WER, frames for VDE); None: all the same.
+
+    Returns:
+        `mean`, `low`, `high`, `count` (values used) and `undefined` (left out).
+    """
+    values = np.asarray(values, dtype=float)
+    weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
+    kept = np.isfinite(values) & np.isfinite(weights) & (weights > 0)
+    values, weights = values[kept], weights[kept]
+    result = {"count": int(kept.sum()), "undefined": int((~kept).sum())}
+    if not len(values):
+        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), **result}
+
+    totals = values * weights
+    means = [totals[draw].sum(1) / weights[draw].sum(1) for draw in _draws(len(values))]
+    low, high = _percentiles(np.concatenate(means)) if means else (float("nan"), float("nan"))
+    mean = float(totals.sum() / weights.sum())
+    return {"mean": mean, "low": low, "high": high, **result}
+
+
+def _draws(count: int) -> Iterator[np.ndarray]:
+    """All resamples' indices, (resamples, count) in blocks that fit a cache; none for one value."""
+    generator = np.random.default_rng(0)
+    block = max(1, min(RESAMPLES, CELLS // count))
+    for start in range(0, RESAMPLES if count > 1 else 0, block):
+        yield generator.integers(0, count, (min(block, RESAMPLES - start), count))
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    margin = 50 * (1 - LEVEL)
+    low, high = np.nanpercentile(values, [margin, 100 - margin])
+    return float(low), float(high)
+
+
+def equal_error_rate(target_scores: Sequence[float], other_scores: Sequence[float]) -> float:
+    """The error rate at the threshold where as many targets are refused as others accepted.
+
+    A trial is accepted at scores >= threshold. Between two thresholds the curve of false
+    acceptances against false rejections is straight (its convex hull is not taken), as with
+    scikit-learn's `roc_curve` and a root finder.
+
+    Args:
+        target_scores: of trials of the right speaker, higher is more alike.
+        other_scores: of trials of other speakers.
+
+    Returns:
+        In [0, 1]; NaN if either is empty.
+    """
+    targets, others = np.sort(target_scores), np.sort(other_scores)
+    if not len(targets) or not len(others):
+        return float("nan")
+    thresholds = np.append(np.unique(np.concatenate([targets, others])), np.inf)
+    rejected = np.searchsorted(targets, thresholds) / len(targets)
+    accepted = 1 - np.searchsorted(others, thresholds) / len(others)
+    # rejected grows and accepted falls along the thresholds; they cross within one step
+    after = int(np.argmax(rejected >= accepted))
+    if after == 0:
+        return float((rejected[0] + accepted[0]) / 2)
+    before = after - 1
+    gap = accepted[before] - rejected[before]
+    step = gap / (gap + rejected[after] - accepted[after])
+    return float(rejected[before] + step * (rejected[after] - rejected[before]))

@@ -1,0 +1,237 @@
+"""HiFi-GAN V1's generator (Kong et al., 2020, arXiv 2010.05646) over frames of any conditioning."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+
+LEAKY_RELU_SLOPE = 0.1
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask
+
+
+class ResBlock(nn.Module):
+    """Residual block of dilated convolutions: HiFi-GAN's resblock "1".
+
+    Args:
+        channels: channels in and out.
+        kernel_size: odd kernel size of all six convolutions.
+        dilations: dilation of each first convolution; the second of each pair has none.
+        activation: before each convolution, see `modules.activations`.
+
+    Attributes:
+        reach: positions on either side that an output looks at.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        dilations: Sequence[int],
+        activation: str = "leaky-relu",
+    ):
+        super().__init__()
+
+        def conv(dilation: int) -> nn.Module:
+            padding = dilation * (kernel_size - 1) // 2
+            layer = nn.Conv1d(channels, channels, kernel_size, dilation=dilation, padding=padding)
+            return weight_norm(layer)
+
+        self.dilated = nn.ModuleList([conv(dilation) for dilation in dilations])
+        self.plain = nn.ModuleList([conv(1) for _ in dilations])
+        self.reach = sum(map(_reach, [*self.dilated, *self.plain]))
+        # In place where nothing else needs the tensor: those of the late stages are larger than the cache.
+        activations = [
+            make_activation(activation, channels, LEAKY_RELU_SLOPE, in_place=index % 2 == 1)
+            for index in range(2 * len(dilations))
+        ]
+        self.activations = nn.ModuleList(activations)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what lies behind each row's end."""
+        for index, (dilated, plain) in enumerate(zip(self.dilated, self.plain, strict=True)):
+            before, between = self.activations[2 * index], self.activations[2 * index + 1]
+            residual = _masked(dilated(before(x)), mask)
+            x = _masked(plain(between(residual)), mask).add_(x)
+        return x
+
+
+class ResBlocks(nn.ModuleList):
+    """A stage's residual blocks, side by side."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (B, C, L) to the mean (B, C, L) of the blocks; `mask` as `ResBlock.forward`."""
+        return sum(block(x, mask) for block in self) / len(self)
+
+
+class HifiganGenerator(nn.Module):
+    """Upsamples frames to samples.
+
+    Weights keep torch's default initialisation: the published code draws N(0, 0.01) into tensors that its
+    weight norm recomputes at once, so its models trained from the default too.
+
+    Args:
+        in_channels: channels of a frame.
+        upsample_rates: factor of each stage; their product is `hop`.
+        upsample_kernel_sizes: kernel of each stage's transposed convolution, rate + an even number.
+        upsample_initial_channel: channels before the first stage, halved by each.
+        resblock_kernel_sizes: one residual block a kernel size, averaged, after each stage.
+        resblock_dilation_sizes: dilations of each of these blocks.
+        activation: `leaky-relu`, as published, or `snake`.
+
+    Attributes:
+        hop: samples a frame.
+        context_frames: frames on either side of a sample that it looks at, at most.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        upsample_rates: Sequence[int] = (5, 4, 4, 2, 2),
+        upsample_kernel_sizes: Sequence[int] = (11, 8, 8, 4, 4),
+        upsample_initial_channel: int = 512,
+        resblock_kernel_sizes: Sequence[int] = (3, 7, 11),
+        resblock_dilation_sizes: Sequence[Sequence[int]] = ((1, 3, 5),) * 3,
+        activation: str = "leaky-relu",
+    ):
+        super().__init__()
+        _check_sizes(upsample_rates, upsample_kernel_sizes, upsample_initial_channel)
+        if len(resblock_kernel_sizes) != len(resblock_dilation_sizes):
+            raise ValueError(
+                f"{len(resblock_kernel_sizes)} resblock kernel sizes, "
+                f"{len(resblock_dilation_sizes)} lists of dilations: expected as many."
+            )
+        self.hop = math.prod(upsample_rates)
+        self.upsample_rates = tuple(upsample_rates)
+        channels = upsample_initial_channel
+        self.conv_pre = weight_norm(nn.Conv1d(in_channels, channels, 7, padding=3))
+        self.upsamples = nn.ModuleList()
+        self.resblocks = nn.ModuleList()
+        self.activations = nn.ModuleList()
+        for rate, kernel in zip(upsample_rates, upsample_kernel_sizes, strict=True):
+            layer = nn.ConvTranspose1d(
+                channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2
+            )
+            self.activations.append(make_activation(activation, channels, LEAKY_RELU_SLOPE))
+            self.upsamples.append(weight_norm(layer))
+            channels //= 2
+            blocks = zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True)
+            self.resblocks.append(
+                ResBlocks([ResBlock(channels, k, d, activation) for k, d in blocks])
+            )
+        # The published generator leaves the slope of the last activation at torch's default.
+        self.activations.append(make_activation(activation, channels, 0.01))
+        self.conv_post = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
+        self.context_frames = self._context_frames()
+
+    def _context_frames(self) -> int:
+        """Counts from the kernels: half the kernel times the dilation for each convolution, and what a
+        transposed convolution spreads. 22 frames for HiFi-GAN V1, which by its weights looks at 20.
+        """
+        reach = _reach(self.conv_post)
+        for upsample, blocks in zip(self.upsamples[::-1], self.resblocks[::-1], strict=True):
+            reach += max(block.reach for block in blocks)
+            reach = -(-(reach + upsample.kernel_size[0] - 1) // upsample.stride[0])
+        return reach + _reach(self.conv_pre)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Generates samples.
+
+        Args:
+            x: (B, C, L) frames; (B, C, 1, L) when `InferenceGenerator` has laid the channels last.
+            lengths: (B,) frames of each row; behind them the output is 0 and does not change what lies
+                before, so that a padded batch gives each row what it gives alone. None: no padding.
+
+        Returns:
+            (B, 1, L * hop) samples in [-1, 1].
+        """
+        mask = None
+        if lengths is not None:
+            mask = torch.arange(x.size(-1), device=x.device) < lengths[:, None]
+            mask = mask.to(x.dtype).view(len(lengths), *[1] * (x.ndim - 2), -1)
+            x = x * mask
+        x = _masked(self.conv_pre(x), mask)
+        *activations, last = self.activations
+        for rate, activation, upsample, blocks in zip(
+            self.upsample_rates, activations, self.upsamples, self.resblocks, strict=True
+        ):
+            if mask is not None:
+                mask = mask.repeat_interleave(rate, dim=-1)
+            x = _masked(upsample(activation(x)), mask)
+            x = blocks(x, mask)
+        return _masked(torch.tanh(self.conv_post(last(x))), mask)
+
+    def remove_weight_norm(self) -> None:
+        """Folds weight norm into plain weights, for inference."""
+        for module in self.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+
+
+def _reach(layer: nn.Conv1d) -> int:
+    return layer.dilation[0] * (layer.kernel_size[0] // 2)
+
+
+def _check_sizes(rates: Sequence[int], kernels: Sequence[int], channels: int) -> None:
+    if len(rates) != len(kernels):
+        raise ValueError(f"{len(rates)} upsample rates, {len(kernels)} kernels: expected as many.")
+    for rate, kernel in zip(rates, kernels, strict=True):
+        if kernel < rate or (kernel - rate) % 2:
+            raise ValueError(
+                f"upsample kernel {kernel} at rate {rate}: expected the rate plus an even number."
+            )
+    if channels % 2 ** len(rates):
+        raise ValueError(
+            f"upsample_initial_channel {channels} cannot be halved {len(rates)} times: "
+            f"expected a multiple of {2 ** len(rates)}."
+        )
+
+
+ACTIVATIONS = ("leaky-relu", "snake")
+
+
+class Snake(nn.Module):
+    """x + sin(alpha x)^2 / alpha, alpha learned for each channel: it repeats itself, as voiced speech does.
+
+    Ziyin et al., 2020, arXiv 2006.08195, equation 3; in a vocoder BigVGAN (Lee et al., 2022, arXiv
+    2206.04658), whose filters against aliasing are left out. alpha starts at 1 and stays positive, since its
+    logarithm is learned.
+
+    Args:
+        channels: of the input.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, ...) to the same shape and precision; the sine of 16-bit values is taken in float32."""
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        alpha = self.log_alpha.to(wide.dtype).exp().view(-1, *[1] * (x.ndim - 2))
+        return (wide + (alpha * wide).sin().square() / alpha).to(x.dtype)
+
+
+def make_activation(name: str, channels: int, slope: float, in_place: bool = False) -> nn.Module:
+    """Builds an activation.
+
+    Args:
+        name: of `ACTIVATIONS`.
+        channels: of its input.
+        slope: of the leaky ReLU below 0.
+        in_place: whether a leaky ReLU may overwrite its input.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"--activation is {name!r}, expected {' or '.join(ACTIVATIONS)}.")
+    return Snake(channels) if name == "snake" else nn.LeakyReLU(slope, in_place)

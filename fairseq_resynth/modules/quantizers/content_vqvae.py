@@ -1,0 +1,75 @@
+"""The VQ-VAE of content units: raw audio to codes (Polyak et al., 2021, section 2.1, "VQ-VAE")."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_resynth.modules.quantizers.f0_vqvae import Encoder
+from fairseq_resynth.modules.quantizers.vector_quantizer import VectorQuantizer
+
+
+class ContentVqvae(nn.Module):
+    """Encoder and codebook; the decoder is a unit vocoder that is trained with them.
+
+    Args:
+        num_codes: size of the codebook, the number of content units.
+        dim: of a code.
+        width: channels of the convolutions.
+        strides: of each stage; their product, 160, takes 16 kHz to 100 Hz.
+        decay: of the codebook's running means.
+        threshold: vectors a step below which a code restarts.
+
+    Attributes:
+        num_codes: size of the codebook.
+        stride: samples a unit.
+    """
+
+    def __init__(
+        self,
+        num_codes: int = 256,
+        dim: int = 128,
+        width: int = 32,
+        strides: Sequence[int] = (2, 2, 2, 2, 2, 5),
+        decay: float = 0.99,
+        threshold: float = 1.0,
+    ):
+        super().__init__()
+        self._sizes = {"num_codes": num_codes, "dim": dim, "width": width, "strides": list(strides)}
+        self._sizes |= {"decay": decay, "threshold": threshold}
+        self.num_codes = num_codes
+        self.stride = math.prod(strides)
+        self.encoder = Encoder(1, dim, width, strides=strides)
+        self.quantizer = VectorQuantizer(num_codes, dim, decay, threshold)
+
+    def sizes(self) -> dict[str, Any]:
+        """Returns the arguments it was built with."""
+        return dict(self._sizes)
+
+    def forward(self, wav: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Encodes and quantises; in training mode also moves the codebook.
+
+        Args:
+            wav: (B, 1, T) samples, T a multiple of `stride`.
+            mask: (B, T / stride) bool, codes that count; None: all.
+
+        Returns:
+            (quantised (B, dim, T / stride), codes (B, T / stride) int64, commitment loss).
+        """
+        self._check(wav)
+        encoded = self.encoder(wav)
+        # Nearest codes and running means need float32 under autocast, too.
+        with torch.autocast(wav.device.type, enabled=False):
+            return self.quantizer(encoded.float(), mask)
+
+    @torch.no_grad()
+    def encode(self, wav: Tensor) -> Tensor:
+        """Maps (B, 1, T) samples, T a multiple of `stride`, to units (B, T / stride) int64."""
+        self._check(wav)
+        return self.quantizer.encode(self.encoder(wav))
+
+    def _check(self, wav: Tensor) -> None:
+        if wav.size(2) % self.stride:
+            raise ValueError(f"{wav.size(2)} samples: expected a multiple of {self.stride}.")

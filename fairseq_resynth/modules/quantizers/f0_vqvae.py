@@ -1,0 +1,151 @@
+"""The F0 quantiser: a VQ-VAE over the pitch track (Polyak et al., 2021, section 2.1)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fairseq_resynth.modules.quantizers.vector_quantizer import VectorQuantizer
+
+DILATIONS = (1, 3, 9, 27)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1(ReLU(conv3(ReLU(x)))), the first convolution dilated (Jukebox, Dhariwal et al., 2020)."""
+
+    def __init__(self, channels: int, dilation: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation),
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, L) to (B, C, L)."""
+        return x + self.layers(x)
+
+
+def _residual_blocks(channels: int) -> nn.Sequential:
+    return nn.Sequential(*[ResidualBlock(channels, dilation) for dilation in DILATIONS])
+
+
+class Encoder(nn.Module):
+    """Divides the rate stage by stage.
+
+    Args:
+        in_channels: channels of the input.
+        dim: channels of the output.
+        width: channels in between.
+        num_downsamples: stride-2 stages; 4 take 200 Hz to 12.5 Hz.
+        strides: of each stage, instead of `num_downsamples` times 2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        dim: int = 128,
+        width: int = 32,
+        num_downsamples: int = 4,
+        strides: Sequence[int] | None = None,
+    ):
+        super().__init__()
+        self.downsamples = nn.ModuleList()
+        for stage, stride in enumerate(strides or (2,) * num_downsamples):
+            odd = stride % 2
+            conv = nn.Conv1d(
+                width if stage else in_channels,
+                width,
+                2 * stride + odd,
+                stride,
+                padding=stride // 2 + odd,
+            )
+            self.downsamples.append(nn.Sequential(conv, _residual_blocks(width)))
+        self.out = nn.Conv1d(width, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, N), N a multiple of the strides' product P, to (B, dim, N / P)."""
+        for downsample in self.downsamples:
+            x = downsample(x)
+        return self.out(x)
+
+
+class Decoder(nn.Module):
+    """Mirror of `Encoder`; its last upsampling widens to `dim` channels, as the original's does."""
+
+    def __init__(
+        self, out_channels: int = 1, dim: int = 128, width: int = 32, num_upsamples: int = 4
+    ):
+        super().__init__()
+        self.pre = nn.Conv1d(dim, width, 3, padding=1)
+        self.upsamples = nn.ModuleList()
+        for stage in range(num_upsamples):
+            after = dim if stage == num_upsamples - 1 else width
+            conv = nn.ConvTranspose1d(width, after, 4, stride=2, padding=1)
+            self.upsamples.append(nn.Sequential(_residual_blocks(width), conv))
+        self.out = nn.Conv1d(dim, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, dim, F) to (B, out_channels, F * 2**num_upsamples)."""
+        x = self.pre(x)
+        for upsample in self.upsamples:
+            x = upsample(x)
+        return self.out(x)
+
+
+class F0Vqvae(nn.Module):
+    """VQ-VAE over normalised F0.
+
+    Args:
+        num_codes: size of the codebook.
+        dim: of a code.
+        width: channels of the convolutions.
+        num_downsamples: stride-2 stages.
+        decay: of the codebook's running means.
+        threshold: vectors a step below which a code restarts.
+        channels: 1 for the paper's z-score; 2 for log-F0 and voicing, whose reconstruction is a logit.
+
+    Attributes:
+        stride: F0 frames a code, 2**num_downsamples.
+    """
+
+    def __init__(
+        self,
+        num_codes: int = 20,
+        dim: int = 128,
+        width: int = 32,
+        num_downsamples: int = 4,
+        decay: float = 0.99,
+        threshold: float = 1.0,
+        channels: int = 1,
+    ):
+        super().__init__()
+        self.num_codes = num_codes
+        self.channels = channels
+        self.stride = 2**num_downsamples
+        self.encoder = Encoder(channels, dim, width, num_downsamples)
+        self.quantizer = VectorQuantizer(num_codes, dim, decay, threshold)
+        self.decoder = Decoder(channels, dim, width, num_downsamples)
+
+    def forward(self, f0: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Encodes, quantises and decodes.
+
+        Args:
+            f0: (B, channels, N) normalised F0, N a multiple of `stride`.
+            mask: (B, N / stride) bool, codes that count; None: all.
+
+        Returns:
+            (reconstruction (B, channels, N), codes (B, N / stride) int64, commitment loss).
+        """
+        quantised, codes, commitment = self.quantizer(self.encoder(f0), mask)
+        return self.decoder(quantised), codes, commitment
+
+    def encode(self, f0: Tensor) -> Tensor:
+        """Maps (B, 1, N) normalised F0, N a multiple of `stride`, to codes (B, N / stride) int64."""
+        if f0.size(2) % self.stride:
+            raise ValueError(f"{f0.size(2)} F0 frames: expected a multiple of {self.stride}.")
+        return self.quantizer.encode(self.encoder(f0))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Maps codes (B, F) to normalised F0 (B, 1, F * stride)."""
+        return self.decoder(self.quantizer.decode(codes))

@@ -1,0 +1,247 @@
+"""The splits of a data folder, and splitting prepared audio: what `resynth manifest` does."""
+
+import hashlib
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, audio_length
+from fairseq_resynth.data.manifest import Manifest, read_manifest, write_manifest
+from fairseq_resynth.data.pitch.extraction import SHORTEST
+from fairseq_resynth.data.storage.files import write_text
+from fairseq_resynth.data.storage.workers import progress
+from fairseq_resynth.preparation.published_splits import listed
+
+SPLITS = ("train", "valid", "test")
+
+
+def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Manifest]:
+    """Reads the manifests of a data directory.
+
+    Args:
+        data: the directory.
+        names: which splits; None: those of train, valid and test that are there.
+
+    Raises:
+        FileNotFoundError: no directory, no manifest at all, or not one that was named.
+    """
+    data = Path(data)
+    if not data.is_dir():
+        raise FileNotFoundError(f"{data} is not a folder. Make it with `resynth manifest`.")
+    names = names or [name for name in SPLITS if (data / f"{name}.tsv").is_file()]
+    if not names:
+        raise FileNotFoundError(
+            f"{data} has none of {', '.join(f'{name}.tsv' for name in SPLITS)}. Make them with "
+            "`resynth manifest`."
+        )
+    return {name: read_manifest(data / f"{name}.tsv") for name in names}
+
+
+def scan(root: str | Path) -> dict[str, int]:
+    """Returns the samples of every audio file under `root`, by relative path, sorted.
+
+    Raises:
+        NotADirectoryError: `root` is no folder.
+        ValueError: no audio; or files that are no 16 kHz mono audio of at least a unit frame, by name.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a folder")
+    files = sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and path.is_file()
+        and not path.name.startswith(".")
+    )
+    if not files:
+        raise ValueError(f"no audio file under {root}")
+    lengths, bad = {}, []
+    for name in progress(files, len(files), "manifest"):
+        try:
+            lengths[name] = _length(root, name)
+        except ValueError as error:
+            bad.append(str(error))
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(files)} files cannot go into a manifest; mend or remove them:{listed(bad)}"
+        )
+    return lengths
+
+
+def _length(root: Path, name: str) -> int:
+    if set(name) & set("\t\n\r"):
+        raise ValueError(f"{root / name!r}: the name has a tab or a line break")
+    length = audio_length(root / name)
+    if length < SHORTEST:
+        raise ValueError(
+            f"{root / name}: found {length} samples, expected {SHORTEST} (a unit frame) or more"
+        )
+    return length
+
+
+def _file_prefix(path: Path) -> str | None:
+    head, underscore, _ = path.name.partition("_")
+    return head if underscore else None
+
+
+_RULES: dict[str, Callable[[Path], str | None]] = {
+    "single": lambda path: "single",
+    "parent": lambda path: path.parent.name,
+    "grandparent": lambda path: path.parents[1].name if len(path.parents) > 1 else None,
+    "prefix": _file_prefix,
+}
+
+
+def _pattern_rule(pattern: str) -> Callable[[str], str | None]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"--speaker-from: {pattern!r} is no regular expression: {error}"
+        ) from error
+    if compiled.groups != 1:
+        raise ValueError(
+            f"--speaker-from: found {compiled.groups} groups in {pattern!r}, expected one that holds the "
+            f"speaker's name; or one of {', '.join(_RULES)}"
+        )
+    return lambda name: match[1] if (match := compiled.search(name)) else None
+
+
+def speakers_of(names: Iterable[str], root: str | Path, speaker_from: str) -> dict[str, str]:
+    """Returns the speaker of each relative path.
+
+    Args:
+        names: relative paths.
+        root: their folder, whose own name counts for `parent` and `grandparent`.
+        speaker_from: `single`, `parent`, `grandparent`, `prefix` (the file's name up to the first
+            underscore), or a regular expression with one group, searched in the relative path.
+
+    Raises:
+        ValueError: not a usable expression, or files that give no name.
+    """
+    base = Path(os.path.abspath(root))
+    rule = _RULES.get(speaker_from)
+    by_name = (lambda name: rule(base / name)) if rule else _pattern_rule(speaker_from)
+    speakers = {name: (by_name(name) or "").strip() for name in names}
+    nameless = [name for name, speaker in speakers.items() if not speaker]
+    if nameless:
+        raise ValueError(
+            f"--speaker-from {speaker_from} gives no speaker for {len(nameless)} files:{listed(nameless)}"
+        )
+    return speakers
+
+
+def _apportion(total: int, quotas: Mapping[str, float], caps: Mapping[str, int]) -> dict[str, int]:
+    """Shares `total` out near the quotas, by largest remainder, never above the caps."""
+    shares = {key: min(int(quota), caps[key]) for key, quota in quotas.items()}
+    by_remainder = sorted(quotas, key=lambda key: (int(quotas[key]) - quotas[key], key))
+    while (left := total - sum(shares.values())) > 0:
+        open_keys = [key for key in by_remainder if shares[key] < caps[key]]
+        if not open_keys:
+            break
+        for key in open_keys[:left]:
+            shares[key] += 1
+    return shares
+
+
+def random_splits(
+    speakers: Mapping[str, str], valid_percent: float, test_percent: float, seed: int
+) -> dict[str, list[str]]:
+    """Splits files speaker by speaker; every speaker of valid and test keeps a file in train.
+
+    A file's place follows from a hash of the seed and its path alone, not from the order of the files.
+
+    Args:
+        speakers: speaker of each file.
+        valid_percent: 0 to 100, of all files; as near to it for each speaker as whole files allow.
+        test_percent: likewise.
+        seed: another one, another split.
+
+    Raises:
+        ValueError: percentages out of range, or too few files of every speaker to fill a split.
+    """
+    if min(valid_percent, test_percent) < 0 or valid_percent + test_percent >= 100:
+        raise ValueError(
+            f"found --valid-percent {valid_percent} and --test-percent {test_percent}, expected 0 or more, "
+            "below 100 together"
+        )
+    queues: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(
+        speakers, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    ):
+        queues[speakers[name]].append(name)
+    sizes = {speaker: len(queue) for speaker, queue in sorted(queues.items())}
+    splits: dict[str, list[str]] = {}
+    for split, percent in (("test", test_percent), ("valid", valid_percent)):
+        splits[split] = _take(queues, sizes, percent, split)
+    splits["train"] = sorted(name for queue in queues.values() for name in queue)
+    return {split: splits[split] for split in SPLITS}
+
+
+def _take(
+    queues: dict[str, list[str]], sizes: Mapping[str, int], percent: float, split: str
+) -> list[str]:
+    total = max(round(sum(sizes.values()) * percent / 100), 1 if percent else 0)
+    quotas = {speaker: size * percent / 100 for speaker, size in sizes.items()}
+    shares = _apportion(total, quotas, {speaker: len(queues[speaker]) - 1 for speaker in sizes})
+    if sum(shares.values()) < total:
+        raise ValueError(
+            f"{split} would have {sum(shares.values())} of {total} files, since every speaker must keep one "
+            f"in train: lower --{split}-percent, or name speakers more coarsely with --speaker-from"
+        )
+    taken = []
+    for speaker, share in shares.items():
+        taken += queues[speaker][:share]
+        del queues[speaker][:share]
+    return sorted(taken)
+
+
+def write_splits(
+    root: str | Path,
+    outdir: str | Path,
+    splits: Mapping[str, Sequence[str]],
+    lengths: Mapping[str, int],
+    speakers: Mapping[str, str],
+) -> list[str]:
+    """Writes `{split}.tsv` and `{split}.speaker`; an empty split's files of an earlier run are removed.
+
+    Returns:
+        Sentences that a user should read: streams made from an earlier manifest, speakers not in train.
+    """
+    out, notes = Path(outdir), []
+    for split in SPLITS:
+        names = sorted(splits.get(split, []))
+        tsv, speaker_file = out / f"{split}.tsv", out / f"{split}.speaker"
+        before = tsv.read_bytes() if tsv.is_file() else b""
+        if names:
+            write_text(speaker_file, "".join(f"{speakers[name]}\n" for name in names))
+            write_manifest(tsv, os.path.abspath(root), [(name, lengths[name]) for name in names])
+        else:
+            tsv.unlink(missing_ok=True)
+            speaker_file.unlink(missing_ok=True)
+        stale = [
+            f"{split}.{stream}"
+            for stream in ("units", "f0")
+            if (out / f"{split}.{stream}").exists()
+        ]
+        if stale and (not names or tsv.read_bytes() != before):
+            notes.append(
+                f"{', '.join(stale)} in {out} belong to the manifest before; make them again"
+            )
+    return notes + _unseen_speakers(splits, speakers)
+
+
+def _unseen_speakers(splits: Mapping[str, Sequence[str]], speakers: Mapping[str, str]) -> list[str]:
+    known = {speakers[name] for name in splits.get("train", [])}
+    notes = []
+    for split in ("valid", "test"):
+        unseen = Counter(
+            speakers[name] for name in splits.get(split, []) if speakers[name] not in known
+        )
+        if unseen:
+            names = ", ".join(sorted(unseen))
+            notes.append(f"speakers of {split} that are not in train: {names[:200]}")
+    return notes

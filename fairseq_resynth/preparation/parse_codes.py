@@ -1,0 +1,215 @@
+"""Unit files that others made, as a data directory: what `resynth parse-codes` does."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
+from fairseq_resynth.data.unit_text import parse_unit_line
+from fairseq_resynth.data.units import format_integers, parse_integers
+from fairseq_resynth.preparation.manifest import SPLITS, write_splits
+from fairseq_resynth.preparation.published_splits import listed
+
+HOPS = (160, 320, 640)
+DICT_NAMES = {"train": "train", "valid": "val", "test": "test"}  # the original's file names
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Units of the rows of a manifest.
+
+    Attributes:
+        units: (U,) int64 of each row, by its relative path.
+        unit_hop: samples a unit.
+        num_units: size of the table.
+        too_short: rows that were left out for their duration.
+    """
+
+    units: dict[str, np.ndarray]
+    unit_hop: int
+    num_units: int
+    too_short: list[str] = field(default_factory=list)
+
+
+def read_codes(path: str | Path) -> tuple[list[str | None], list[np.ndarray]]:
+    """Reads `name|1 2 3` (GSLM), `1 2 3` (HuBERT), `name<TAB>1,2,3` (CPC, VQ-VAE) or dict lines.
+
+    Returns:
+        (name of each line, None where it has none; its units).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an empty file, or a line that is none of these, with its number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist.")
+    names, rows = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        where = f"{path}:{number}"
+        name, tab, text = line.rpartition("\t")
+        if tab and not line.lstrip().startswith("{"):
+            names.append(name)
+            rows.append(parse_integers(text.replace(",", " "), where))
+        else:
+            row = parse_unit_line(line, where, number)
+            named = "|" in line or row.audio
+            names.append((row.audio or row.name) if named else None)
+            rows.append(row.units)
+        if not len(rows[-1]):
+            raise ValueError(f"{where}: there are no units on the line.")
+    if not rows:
+        raise ValueError(f"{path} is empty.")
+    return names, rows
+
+
+def match_codes(
+    path: str | Path, manifest: Manifest, unit_hop: int = 0, num_units: int = 0, min_dur: float = 0
+) -> Codes:
+    """Gives each row of a manifest its units.
+
+    Args:
+        path: of the units: lines with names in any order, or as many lines as the manifest has rows.
+        manifest: of the audio.
+        unit_hop: samples a unit; 0: the one of 160, 320 and 640 that fits the lengths.
+        num_units: size of the table; 0: the largest unit + 1.
+        min_dur: seconds; shorter rows are left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: lines and rows that do not match, or lengths that disagree by more than a frame; by name.
+    """
+    path = Path(path)
+    names, rows = read_codes(path)
+    units = _by_row(path, names, rows, manifest)
+    lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
+    hop = unit_hop or _infer_hop(path, units, lengths)
+    wrong = [
+        f"{name}: {len(found)} units of {hop} samples, {lengths[name]} samples of audio"
+        for name, found in units.items()
+        if abs(len(found) - lengths[name] // hop) > 1
+    ]
+    if wrong:
+        raise ValueError(
+            f"{path}: units and audio disagree by more than a frame in {len(wrong)} rows:{listed(wrong)}"
+        )
+    largest = max(int(found.max()) for found in units.values())
+    if num_units and largest >= num_units:
+        raise ValueError(f"{path} holds unit {largest}, outside the table of {num_units}.")
+    too_short = [name for name in units if lengths[name] < min_dur * SAMPLE_RATE]
+    kept = {name: found for name, found in units.items() if name not in set(too_short)}
+    if not kept:
+        raise ValueError(f"no row lasts {min_dur} s or more.")
+    return Codes(kept, hop, num_units or largest + 1, too_short)
+
+
+def _by_row(
+    path: Path, names: Sequence[str | None], rows: Sequence[np.ndarray], manifest: Manifest
+) -> dict[str, np.ndarray]:
+    paths = list(manifest.paths)
+    if names[0] is None:
+        if len(rows) != len(paths):
+            raise ValueError(
+                f"{path} has {len(rows)} lines without names, {manifest.source} {len(paths)} rows."
+            )
+        return dict(zip(paths, rows, strict=True))
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for row in paths:
+        bare = PurePosixPath(row).with_suffix("")
+        for key in {str(bare), bare.name}:
+            by_name[key].append(row)
+    found: dict[str, np.ndarray] = {}
+    unknown, several = [], []
+    for number, (name, units) in enumerate(zip(names, rows, strict=True), 1):
+        if name is None:
+            raise ValueError(f"{path}:{number}: the line has no name, others have.")
+        bare = PurePosixPath(name).with_suffix("") if Path(name).suffix else PurePosixPath(name)
+        matches = by_name.get(str(bare)) or by_name.get(bare.name) or []
+        if len(matches) == 1 and matches[0] not in found:
+            found[matches[0]] = units
+        else:
+            (several if matches else unknown).append(name)
+    _refuse(path, manifest, unknown, several, [row for row in paths if row not in found])
+    return {row: found[row] for row in paths}
+
+
+def _refuse(
+    path: Path, manifest: Manifest, unknown: list[str], several: list[str], missing: list[str]
+) -> None:
+    for names, what in (
+        (unknown, f"lines name files that {manifest.source} has not"),
+        (several, f"lines name a file twice, or one of several in {manifest.source}"),
+        (missing, f"files of {manifest.source} have no line"),
+    ):
+        if names:
+            raise ValueError(f"{path}: {len(names)} {what}:{listed(names)}")
+
+
+def _infer_hop(path: Path, units: Mapping[str, np.ndarray], lengths: Mapping[str, int]) -> int:
+    ratio = float(np.median([lengths[name] / len(found) for name, found in units.items()]))
+    hop = min(HOPS, key=lambda candidate: abs(candidate - ratio))
+    if not 0.8 < ratio / hop < 1.25:
+        raise ValueError(
+            f"{path}: {ratio:.0f} samples of audio a unit, expected about {', '.join(map(str, HOPS))}: is it "
+            "the right manifest? Another rate: --unit-hop."
+        )
+    return hop
+
+
+def write_codes(
+    outdir: str | Path,
+    manifest: Manifest,
+    codes: Codes,
+    splits: Mapping[str, Sequence[str]],
+    speakers: Mapping[str, str],
+    description: dict[str, Any],
+    dict_key: str = "",
+) -> list[str]:
+    """Writes `{split}.tsv`, `.speaker`, `.units`, `units.json`; on request the original's dict lines.
+
+    Args:
+        outdir: the data directory.
+        manifest: of the audio.
+        codes: see `match_codes`.
+        splits: relative paths of each split.
+        speakers: by relative path.
+        description: more for `units.json`.
+        dict_key: key of the units in dict lines, in {train,val,test}.txt; empty: none are written.
+
+    Returns:
+        Sentences that a user should read.
+    """
+    outdir = Path(outdir)
+    lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
+    notes = write_splits(manifest.root, outdir, splits, lengths, speakers)
+    for split in SPLITS:
+        names = sorted(splits.get(split, []))
+        if not names:
+            (outdir / f"{split}.units").unlink(missing_ok=True)
+            continue
+        lines = [format_integers(codes.units[name]) for name in names]
+        write_text(outdir / f"{split}.units", "\n".join(lines) + "\n")
+        if dict_key:
+            rows = [
+                {
+                    "audio": str(manifest.root / name),
+                    dict_key: line,
+                    "duration": lengths[name] / SAMPLE_RATE,
+                }
+                for name, line in zip(names, lines, strict=True)
+            ]
+            write_text(outdir / f"{DICT_NAMES[split]}.txt", "".join(f"{row}\n" for row in rows))
+    units = {"num_clusters": codes.num_units, "unit_hop": codes.unit_hop, **description}
+    write_json(outdir / "units.json", units)
+    return [note for note in notes if ".units" not in note]  # they have just been written
+
+
+def describe(path: str | Path, feature_type: str) -> dict[str, Any]:
+    """Returns what `units.json` says of units made elsewhere."""
+    return {"feature_type": feature_type, "codes": str(path), "codes_hash": file_hash(path)}

@@ -1,0 +1,134 @@
+"""Byte-pair encoding of units: fewer tokens for a language model, without loss."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.units import collapse_runs
+
+# A unit is a character, from the first of a block of 20 000 letters that no normalisation touches.
+FIRST, LIMIT = 0x4E00, 20000
+SPECIAL_PIECES = 3  # <unk>, <s>, </s>
+
+
+def _text(units: Sequence[int] | np.ndarray) -> str:
+    return "".join(chr(FIRST + int(unit)) for unit in units)
+
+
+def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path: str | Path) -> int:
+    """Trains a sentencepiece BPE model on units whose repeats are collapsed.
+
+    Args:
+        rows: (U,) units of each utterance.
+        num_units: all of 0 … num_units - 1 stay encodable, seen or not.
+        vocab_size: tokens, those of single units and three special ones included.
+        path: of the model.
+
+    Returns:
+        Its number of tokens.
+
+    Raises:
+        ValueError: sizes that do not fit, a unit outside 0 … num_units - 1, or no units at all.
+    """
+    if not 0 < num_units <= LIMIT:
+        raise ValueError(f"{num_units} units: expected 1 to {LIMIT}.")
+    if vocab_size <= num_units + SPECIAL_PIECES:
+        raise ValueError(
+            f"--vocab-size is {vocab_size}: {num_units} units and {SPECIAL_PIECES} special tokens are in it, "
+            f"expected at least {num_units + SPECIAL_PIECES + 1}."
+        )
+    texts = [_text(check_units(collapse_runs(row)[0], num_units)) for row in rows]
+    # sentencepiece knows only what it has seen: a line with every unit keeps all of them encodable.
+    texts.append(_text(range(num_units)))
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=stream,
+                model_type="bpe",
+                vocab_size=vocab_size,
+                hard_vocab_limit=False,
+                character_coverage=1.0,
+                normalization_rule_name="identity",
+                add_dummy_prefix=False,
+                split_by_unicode_script=False,
+                split_by_whitespace=False,
+                split_by_number=False,
+                max_sentence_length=1 << 24,
+                max_sentencepiece_length=64,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"sentencepiece cannot make {vocab_size} tokens of {len(texts) - 1} utterances: {reason}"
+            ) from error
+    return UnitBpe(path).vocab_size
+
+
+def check_units(units: np.ndarray, num_units: int) -> np.ndarray:
+    """Returns units, all of which are inside the table.
+
+    Raises:
+        ValueError: one is outside.
+    """
+    if len(units) and not 0 <= units.min() <= units.max() < num_units:
+        raise ValueError(f"found units up to {units.max()}, expected 0 to {num_units - 1}.")
+    return units
+
+
+class UnitBpe:
+    """A trained model.
+
+    Args:
+        path: written by `train_bpe`.
+
+    Attributes:
+        vocab_size: number of tokens.
+        num_units: units that it knows.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a model.
+    """
+
+    def __init__(self, path: str | Path):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} does not exist. Make it with `resynth bpe train`.")
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"{path} is no sentencepiece model: {error}") from error
+        self.vocab_size = self._model.vocab_size()
+        pieces = [self._model.id_to_piece(index) for index in range(self.vocab_size)]
+        units = [ord(piece) - FIRST for piece in pieces if len(piece) == 1]
+        self.num_units = max([unit for unit in units if 0 <= unit < LIMIT], default=-1) + 1
+        if not self.num_units:
+            raise ValueError(f"{path} is a sentencepiece model of text, not of units.")
+
+    def encode(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Maps (U,) units, repeats collapsed first, to (n,) int64 tokens.
+
+        Raises:
+            ValueError: a unit that the model does not know.
+        """
+        collapsed = check_units(collapse_runs(units)[0], self.num_units)
+        return np.array(self._model.encode(_text(collapsed), out_type=int), dtype=np.int64)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Maps (n,) tokens to (R,) int64 units.
+
+        Raises:
+            ValueError: a token that stands for no unit.
+        """
+        tokens = [int(token) for token in tokens]
+        for token in tokens:
+            if not SPECIAL_PIECES <= token < self.vocab_size:
+                raise ValueError(
+                    f"token {token} stands for no unit, expected {SPECIAL_PIECES} to {self.vocab_size - 1}."
+                )
+        text = "".join(self._model.id_to_piece(token) for token in tokens)
+        return np.array([ord(letter) - FIRST for letter in text], dtype=np.int64)

@@ -1,0 +1,103 @@
+"""The hub folder, and bundles from a folder, an address or an archive."""
+
+import functools
+import http.server
+import io
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+from test_code_hifigan import UNITS, write_bundle
+
+from fairseq_resynth.cli.main import main
+from fairseq_resynth.inference.hub import find_bundle
+from fairseq_resynth.resynthesizer import Resynthesizer
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """(folder that is served, its address); downloads go to a cache of their own."""
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    served = tmp_path / "served"
+    served.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield served, f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def test_folder_for_the_hub(tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    system = write_bundle("units, speaker", tmp_path / "bundle")
+    out = tmp_path / "out"
+    options = ["--to", "hub-folder", "--license", "cc-by-4.0", "--outdir", str(out)]
+    assert main(["export", str(tmp_path / "bundle"), *options]) == 0
+    card = hub.ModelCard.load(out / "README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert card.data.library_name == "fairseq_resynth"
+    assert card.data.pipeline_tag == "audio-to-audio"
+    assert "ann, bob, cid" in card.text
+    assert {path.suffix for path in out.iterdir()} == {".json", ".safetensors", ".md"}
+    again = Resynthesizer.from_pretrained(out)
+    assert np.array_equal(again.decode(UNITS, speaker="cid"), system.decode(UNITS, speaker="cid"))
+
+
+def test_from_an_address(server, tmp_path):
+    served, url = server
+    system = write_bundle("units", served / "bundle")
+    again = Resynthesizer.from_pretrained(f"{url}/bundle/")
+    assert np.array_equal(again.decode(UNITS), system.decode(UNITS))
+    (served / "bundle" / "config.json").unlink()  # the second time nothing is fetched
+    Resynthesizer.from_pretrained(f"{url}/bundle/")
+
+
+def test_from_an_archive(server):
+    served, url = server
+    system = write_bundle("units", served / "bundle")
+    with tarfile.open(served / "one.tar.gz", "w:gz") as archive:
+        archive.add(served / "bundle", "some/folder")
+    again = Resynthesizer.from_pretrained(f"{url}/one.tar.gz")
+    assert np.array_equal(again.decode(UNITS), system.decode(UNITS))
+
+
+def test_archive_that_writes_elsewhere(server, tmp_path):
+    served, url = server
+    with tarfile.open(served / "bad.tar.gz", "w:gz") as archive:
+        entry = tarfile.TarInfo("../../outside.txt")
+        entry.size = 3
+        archive.addfile(entry, io.BytesIO(b"bad"))
+    with pytest.raises(ValueError, match="no archive that can be unpacked"):
+        find_bundle(f"{url}/bad.tar.gz")
+    assert not list(tmp_path.rglob("outside.txt"))
+
+
+def test_hub_id(tmp_path, monkeypatch):
+    """The hub's client is asked for the repository and revision; the network is not."""
+    hub = pytest.importorskip("huggingface_hub")
+    system = write_bundle("units", tmp_path / "bundle")
+    asked = []
+
+    def snapshot_download(repository, revision=None, allow_patterns=None):
+        asked.append((repository, revision))
+        return str(tmp_path / "bundle")
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    again = Resynthesizer.from_pretrained("someone/vocoder@v1.0")
+    assert np.array_equal(again.decode(UNITS), system.decode(UNITS))
+    assert asked == [("someone/vocoder", "v1.0")]
+
+
+@pytest.mark.parametrize(
+    "name,message",
+    [
+        ("not there at all", "is no folder of a bundle"),
+        ("{url}/nothing", "config.json could not be fetched: HTTP Error 404"),
+        ("http://127.0.0.1:9/x", "could not be fetched"),
+    ],
+)
+def test_nothing_there(server, name, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        find_bundle(name.format(url=server[1]))
