@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from small_corpus import PLUGIN, SPEECH, run
-from test_code_hifigan import write_bundle
+from tiny_bundles import write_bundle
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.unit_text import read_generated_units, read_unit_file

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from test_code_hifigan import UNITS, write_bundle
+from tiny_bundles import UNITS, write_bundle
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.inference.hub import find_bundle

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_code_hifigan import write_bundle
+from tiny_bundles import write_bundle
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import Streams

@@ -1,0 +1,42 @@
+"""Tiny untrained bundles of every kind of stream."""
+
+import numpy as np
+import torch
+from published_checkpoints import FRAME_80
+
+from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.inference.bundle import Bundle, save_bundle
+from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.resynthesizer import Resynthesizer
+
+UNITS = np.array([[3, 3, 1, 9, 0, 4, 4, 7]])
+SIZES = {"embedding_dim": 8, "upsample_initial_channel": 32, "resblock_kernel_sizes": "3"}
+SIZES["resblock_dilation_sizes"] = "1,3,5"
+KINDS = {
+    "units": (Streams(320, 10), {}),
+    "units at 100 Hz": (Streams(160, 10), {}),
+    "units, durations": (Streams(320, 10), {"duration_predictor": True}),
+    "units, speaker": (Streams(320, 10, speakers=("ann", "bob", "cid")), {}),
+    "units, speaker, durations": (
+        Streams(320, 10, speakers=("ann", "bob", "cid")),
+        {"duration_predictor": True, "duration_hidden_dim": 12, "duration_condition": "none"},
+    ),
+    "units, speaker, own rhythm": (
+        Streams(320, 10, speakers=("ann", "bob", "cid")),
+        {"duration_predictor": True, "duration_hidden_dim": 12},
+    ),
+    "units, pitch, speaker": (Streams(320, 10, 1280, 5, speakers=("ann", "bob")), {}),
+    "units, raw pitch": (
+        Streams(320, 10, f0_channels=1),
+        {key: ",".join(map(str, value)) for key, value in FRAME_80.items()},
+    ),
+    "units, speaker vector": (Streams(320, 10, speaker_dim=6), {}),
+}
+
+
+def write_bundle(kind, folder):
+    streams, model = KINDS[kind]
+    torch.manual_seed(7)
+    sizes = UnitHifiganConfig(**SIZES, **model)
+    save_bundle(folder, Bundle(build_generator(sizes, streams).eval(), sizes, streams))
+    return Resynthesizer.from_pretrained(folder)
