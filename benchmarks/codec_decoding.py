@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
-from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.codec.format.bitstream import SpeechCode, write_bytes
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.unit_text import read_unit_file
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
@@ -57,7 +57,7 @@ def main() -> None:
         Utterance(row.name, row.units, rng.integers(20, size=-(-len(row.units) // 4)))
         for row in rows
     ]
-    streams = Streams(320, num_units, 1280, 20, ("one", "two"))
+    streams = StreamSpec(320, num_units, 1280, 20, ("one", "two"))
     config = UnitHifiganConfig()
     system = Resynthesizer(Bundle(build_generator(config, streams), config, streams))
     units = np.concatenate([row.units for row in rows])[: SECONDS * 50]

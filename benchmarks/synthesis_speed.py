@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.chunks import ChunkDecoder, decode_all
-from fairseq_resynth.inference.decoder import EncodedSpeech, UnitDecoder
+from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.models.architectures import build_vocoder
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
 from fairseq_resynth.models.unit_source_filter import (
@@ -37,7 +37,7 @@ from fairseq_resynth.models.unit_source_filter import (
 from fairseq_resynth.models.unit_vocos import UnitVocosConfig, UnitVocosSmallConfig
 from fairseq_resynth.modules.generators.inference import slow_bfloat16
 
-STREAMS = Streams(320, 100, 1280, 20, tuple(f"speaker{index}" for index in range(100)))
+STREAMS = StreamSpec(320, 100, 1280, 20, tuple(f"speaker{index}" for index in range(100)))
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -64,11 +64,11 @@ def matrix_rate(dtype: torch.dtype) -> float:
     return 2 * 1024**3 / min(seconds(lambda: matrix @ matrix) for _ in range(10))
 
 
-def speech(duration: float) -> EncodedSpeech:
+def speech(duration: float) -> Utterance:
     """Returns random streams of that many seconds."""
     rng, units = np.random.default_rng(0), round(duration * 50)
     codes = rng.integers(20, size=-(-units // 4))
-    return EncodedSpeech(rng.integers(100, size=units), codes, "speaker7")
+    return Utterance(rng.integers(100, size=units), codes, "speaker7")
 
 
 def in_turns(

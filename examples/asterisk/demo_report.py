@@ -19,10 +19,11 @@ from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.pitch.extraction import extract_f0
 from fairseq_resynth.data.storage.files import write_json
+from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.evaluation.report.page import write_gallery
 from fairseq_resynth.inference.bundle import load_bundle
 from fairseq_resynth.inference.chunks import decode_all
-from fairseq_resynth.inference.decoder import EncodedSpeech, UnitDecoder
+from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.inference.jobs import Job, read_jobs
 from fairseq_resynth.measures.f0_errors import f0_errors
 from fairseq_resynth.modules.losses import LogMelSpectrogram
@@ -52,7 +53,7 @@ def mean_spectra(data: Path) -> dict[str, np.ndarray]:
     return {name: np.concatenate(parts, 1).mean(1, keepdims=True) for name, parts in frames.items()}
 
 
-def wrong_utterance(job: Job, other: Job) -> EncodedSpeech:
+def wrong_utterance(job: Job, other: Job) -> Utterance:
     """Returns job's pitch and speaker with the units of another utterance, repeated to its length."""
     units = np.resize(other.speech.units, len(job.speech.units))
     return replace(job.speech, units=units)

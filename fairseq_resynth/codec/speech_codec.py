@@ -21,8 +21,9 @@ from fairseq_resynth.codec.streaming import BlockEncoder, fit_length
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate
 from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.inference.chunks import OFFLINE_UNITS, ChunkDecoder
-from fairseq_resynth.inference.decoder import EncodedSpeech, Speaker
+from fairseq_resynth.inference.decoder import Speaker
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 ENTROPY_FILE = "entropy.safetensors"
@@ -99,7 +100,7 @@ class SpeechCodec:
         """
         return self.pack(self.resynthesizer.encode(wav, speaker, sample_rate))
 
-    def pack(self, speech: EncodedSpeech) -> bytes:
+    def pack(self, speech: Utterance) -> bytes:
         """Compresses the streams of an utterance; see `encode`."""
         code = SpeechCode(
             speech.units, speech.f0_codes, self._speaker_field(speech.speaker), speech.num_samples

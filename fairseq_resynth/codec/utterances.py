@@ -33,7 +33,7 @@ def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> li
         raise ValueError(f"{path} is not text: {error}.") from error
     codes = _f0_rows(path.with_suffix(".f0"), len(rows))
     return [
-        Utterance(Path(row.name).name or row.name, row.units, f0_codes)
+        Utterance(row.units, f0_codes, name=Path(row.name).name or row.name)
         for row, f0_codes in zip(rows, codes, strict=True)
     ]
 
@@ -70,7 +70,7 @@ def _read_split(folder: Path, split: str) -> Iterator[Utterance]:
     lines = read_lines(units_path, len(names), "resynth quantize")
     f0_rows = _f0_rows(folder / f"{split}.f0", len(names))
     for row, (name, line) in enumerate(zip(names, lines, strict=True)):
-        yield Utterance(name, parse_integers(line, f"{units_path}:{row + 1}"), f0_rows[row])
+        yield Utterance(parse_integers(line, f"{units_path}:{row + 1}"), f0_rows[row], name=name)
 
 
 def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -> dict[str, int]:

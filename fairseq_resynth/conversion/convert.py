@@ -12,7 +12,7 @@ import numpy as np
 from fairseq_resynth.conversion import prosody
 from fairseq_resynth.conversion.references import Voice, find_voice
 from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics
-from fairseq_resynth.inference.decoder import EncodedSpeech
+from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.inference.system import SpeechSystem
 
 Target = str | Path | Sequence[str | Path] | Voice
@@ -73,7 +73,7 @@ class Converted:
     """
 
     wav: np.ndarray
-    speech: EncodedSpeech
+    speech: Utterance
     f0: np.ndarray | None
     voice: Voice
     notes: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ def convert(
             f"from {voice.entry['num_voiced']} voiced frames"
         )
     samples = len(units) * system.streams.unit_hop
-    speech = EncodedSpeech(
+    speech = Utterance(
         units, speaker=voice.speaker, num_samples=samples, style=controls.style, **pitch
     )
     return Converted(system.decode_all([speech])[0], speech, f0, voice, tuple(notes))

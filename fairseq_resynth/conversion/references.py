@@ -11,7 +11,7 @@ from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK, extract_f0
 from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import mean_vector
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.speaker import describe_encoder, load_encoder
 from fairseq_resynth.inference.decoder import known_voices
 
@@ -88,7 +88,7 @@ def check_reference(wav: np.ndarray, name: str) -> np.ndarray:
 
 def find_voice(
     target: str | Path | Sequence[str | Path],
-    streams: Streams,
+    streams: StreamSpec,
     statistics: SpeakerStatistics | None,
 ) -> Voice:
     """Finds a voice by its name in the model, or measures it on recordings.
@@ -123,7 +123,7 @@ def find_voice(
     )
 
 
-def measure_voice(recordings: Sequence[tuple[str, np.ndarray]], streams: Streams) -> Voice:
+def measure_voice(recordings: Sequence[tuple[str, np.ndarray]], streams: StreamSpec) -> Voice:
     """Measures the vector and the F0 statistics of one person.
 
     Args:

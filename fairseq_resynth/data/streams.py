@@ -22,7 +22,7 @@ SPEAKER_INPUTS = ("table", "vector")
 
 
 @dataclass(frozen=True)
-class Streams:
+class StreamSpec:
     """The streams that a model is trained on.
 
     Attributes:
@@ -64,7 +64,7 @@ class Streams:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Streams":
+    def from_dict(cls, values: dict[str, Any]) -> "StreamSpec":
         """Inverse of `to_dict`."""
         names = {key: tuple(values.get(key, ())) for key in ("speakers", "styles")}
         return cls(**{**values, **names})
@@ -107,6 +107,29 @@ class Streams:
             )
 
 
+@dataclass(frozen=True)
+class Utterance:
+    """One utterance as streams.
+
+    Attributes:
+        units: (U,) int64 content units.
+        f0_codes: (F,) int64 pitch codes; None for a model without pitch codes.
+        speaker: name or (D,) vector of the speaker; None if it is unknown.
+        num_samples: length of the recording in samples; 0 if there is none.
+        f0: (C, N) float normalised continuous F0 at 200 Hz, for a model that takes it.
+        style: name of the speaking style, for a model with styles.
+        name: used in reports and messages.
+    """
+
+    units: np.ndarray
+    f0_codes: np.ndarray | None = None
+    speaker: str | np.ndarray | None = None
+    num_samples: int = 0
+    f0: np.ndarray | None = None
+    style: str | None = None
+    name: str = ""
+
+
 def _compare(path: Path, expected: dict, found: dict, keys: tuple[str, ...]) -> None:
     for key in keys:
         if key in expected and key in found and expected[key] != found[key]:
@@ -146,7 +169,7 @@ def read_streams(
     unit_hop: int = 0,
     num_units: int = 0,
     speaker_input: str = "table",
-) -> Streams:
+) -> StreamSpec:
     """Reads what a data directory holds.
 
     Args:
@@ -171,7 +194,7 @@ def read_streams(
     if wanted["f0"]:
         codes = read_json(data / "f0_codes.json", "Make it with `resynth quantize-f0`.")
     speakers = _names(data, split, "speaker") if wanted["speaker"] else ()
-    return Streams(
+    return StreamSpec(
         unit_hop=hop,
         num_units=count,
         f0_code_hop=codes.get("f0_code_hop", 1280),
@@ -235,18 +258,3 @@ def _unit_sizes(data: Path, units: dict, unit_hop: int, num_units: int) -> tuple
             )
         sizes.append(given or known)
     return sizes[0], sizes[1]
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """The streams of one utterance.
-
-    Attributes:
-        name: for the reports.
-        units: (U,) int64.
-        f0_codes: (F,) int64, or None.
-    """
-
-    name: str
-    units: np.ndarray
-    f0_codes: np.ndarray | None = None

@@ -28,7 +28,7 @@ from fairseq_resynth.data.storage.files import (
     write_json,
     write_text,
 )
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.frames import WITHOUT_WEIGHTS
 from fairseq_resynth.inference.checkpoints import load_f0_vqvae, load_unit_generator
 from fairseq_resynth.models.architectures import arch_of, build_vocoder, config_class
@@ -64,7 +64,7 @@ class Bundle:
 
     generator: UnitGenerator | None
     model: UnitVocoderConfig | None
-    streams: Streams | None
+    streams: StreamSpec | None
     f0_vqvae: F0Vqvae | None = None
     f0_model: F0VqvaeConfig | None = None
     kmeans: Path | None = None
@@ -188,7 +188,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         )
     streams = model = generator = f0_vqvae = f0_model = content_vqvae = None
     if config["model"]:
-        streams = Streams.from_dict(config["streams"])
+        streams = StreamSpec.from_dict(config["streams"])
         path = folder / "generator.safetensors"
         sizes = with_duration_condition(config["model"], _weight_names(path))
         model = config_class(config["arch"])(**sizes)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.models.architectures import ARCHITECTURES, build_vocoder, config_class
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
 from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig, with_duration_condition
@@ -72,7 +72,7 @@ def _weights(state: dict[str, Any], prefix: str, path: Path, ema: bool) -> dict[
 
 def load_unit_generator(
     path: str | Path, ema: bool = False
-) -> tuple[UnitGenerator, Streams, UnitVocoderConfig]:
+) -> tuple[UnitGenerator, StreamSpec, UnitVocoderConfig]:
     """Loads a unit vocoder.
 
     Args:
@@ -90,7 +90,7 @@ def load_unit_generator(
     config = model_config(state, path, *ARCHITECTURES)
     config = with_duration_condition(config, state["model"])
     cfg = fill_config(config_class(config["_name"]), config)
-    streams = Streams.from_dict(state["task_state"]["streams"])
+    streams = StreamSpec.from_dict(state["task_state"]["streams"])
     generator = build_vocoder(cfg, streams)
     generator.load_state_dict(_weights(state, "unit_generator.", path, ema))
     return generator.eval(), streams, cfg

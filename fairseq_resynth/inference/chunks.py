@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fairseq_resynth.constants import F0_HOP
-from fairseq_resynth.data.streams import Streams
-from fairseq_resynth.inference.decoder import EncodedSpeech, Speaker, UnitDecoder, pad_rows
+from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.inference.decoder import Speaker, UnitDecoder, pad_rows
 from fairseq_resynth.modules.generators.pulses import SourceClock
 
 OFFLINE_UNITS = 1500  # decoded at once when all of an utterance is at hand
@@ -151,7 +151,7 @@ class ChunkDecoder:
 
 
 def decode_in_chunks(
-    decoder: UnitDecoder, speech: EncodedSpeech, chunk_units: int = OFFLINE_UNITS
+    decoder: UnitDecoder, speech: Utterance, chunk_units: int = OFFLINE_UNITS
 ) -> Iterator[np.ndarray]:
     """Turns an utterance of any length into (n,) float32 pieces, in the memory of one chunk.
 
@@ -171,7 +171,7 @@ def decode_in_chunks(
 
 
 def decode_all(
-    decoder: UnitDecoder, utterances: Sequence[EncodedSpeech], batch_seconds: float = 60.0
+    decoder: UnitDecoder, utterances: Sequence[Utterance], batch_seconds: float = 60.0
 ) -> list[np.ndarray]:
     """Turns utterances into speech, in batches of similar length: each is as it would be alone.
 
@@ -201,16 +201,16 @@ def decode_all(
     return wavs
 
 
-def is_long(decoder: UnitDecoder, speech: EncodedSpeech, batch_seconds: float = 60.0) -> bool:
+def is_long(decoder: UnitDecoder, speech: Utterance, batch_seconds: float = 60.0) -> bool:
     """Tells whether an utterance is longer than a batch, so that `decode_in_chunks` is for it."""
     return len(speech.units) > _units_in(decoder.streams, batch_seconds)
 
 
-def _units_in(streams: Streams, seconds: float) -> float:
+def _units_in(streams: StreamSpec, seconds: float) -> float:
     return seconds * streams.sample_rate / streams.unit_hop
 
 
-def _decode_batch(decoder: UnitDecoder, utterances: list[EncodedSpeech]) -> list[np.ndarray]:
+def _decode_batch(decoder: UnitDecoder, utterances: list[Utterance]) -> list[np.ndarray]:
     lengths = [len(utterance.units) for utterance in utterances]
     f0_codes = None
     if decoder.streams.num_f0_codes:
@@ -231,7 +231,7 @@ def _decode_batch(decoder: UnitDecoder, utterances: list[EncodedSpeech]) -> list
     return [wav[0, : length * hop] for wav, length in zip(wavs, lengths, strict=True)]
 
 
-def _pitch_hop(streams: Streams) -> int:
+def _pitch_hop(streams: StreamSpec) -> int:
     if streams.num_f0_codes:
         return streams.f0_code_hop
     return F0_HOP if streams.f0_channels else streams.unit_hop

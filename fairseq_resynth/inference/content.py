@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_resynth.data.pitch.representations import weights_hash
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, load_bundle
 from fairseq_resynth.inference.checkpoints import fill_config, model_config, read_checkpoint
 from fairseq_resynth.models.content_vqvae import ContentVqvaeConfig, build_content_vqvae
@@ -43,7 +43,7 @@ def content_bundle(path: str | Path, state: dict[str, Any] | None = None) -> Bun
         "num_clusters": content.num_codes,
         "unit_hop": content.stride,
     }
-    streams = Streams(content.stride, content.num_codes, units=units)
+    streams = StreamSpec(content.stride, content.num_codes, units=units)
     generator = build_generator(model, streams)
     decoder = {k: v for k, v in weights.items() if k.startswith("generator.")}
     decoder["unit_embedding.weight"] = content.quantizer.codebook

@@ -3,13 +3,12 @@
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from fairseq_resynth.data.speaker_vectors import parse_vectors
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.generators.inference import (
@@ -23,13 +22,13 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 Speaker = str | int | Sequence[str | int] | np.ndarray
 
 
-def known_voices(streams: Streams) -> str:
+def known_voices(streams: StreamSpec) -> str:
     """Returns the names of a model's speakers for a message, the first twenty."""
     names = ", ".join(streams.speakers[:20]) + (" …" if len(streams.speakers) > 20 else "")
     return names or "none"
 
 
-def speaker_indices(speaker: Speaker | None, streams: Streams, rows: int) -> np.ndarray:
+def speaker_indices(speaker: Speaker | None, streams: StreamSpec, rows: int) -> np.ndarray:
     """Returns the (rows,) int64 rows of the table; a model with one speaker needs none given.
 
     Raises:
@@ -47,7 +46,7 @@ def speaker_indices(speaker: Speaker | None, streams: Streams, rows: int) -> np.
     return np.array([_index(name, streams) for name in names], dtype=np.int64)
 
 
-def _index(name: str | int | None, streams: Streams) -> int:
+def _index(name: str | int | None, streams: StreamSpec) -> int:
     if isinstance(name, str):
         return streams.speaker_index(name)
     if name is None and len(streams.speakers) == 1:
@@ -64,7 +63,7 @@ def _index(name: str | int | None, streams: Streams) -> int:
     return int(name)
 
 
-def speaker_vectors(speaker: Speaker | None, streams: Streams, rows: int) -> np.ndarray:
+def speaker_vectors(speaker: Speaker | None, streams: StreamSpec, rows: int) -> np.ndarray:
     """Returns (rows, D) float32, for a model on vectors.
 
     Args:
@@ -99,7 +98,7 @@ def speaker_vectors(speaker: Speaker | None, streams: Streams, rows: int) -> np.
     return np.repeat(vectors, rows // len(vectors), axis=0)
 
 
-def _known_vector(name: str | int | None, streams: Streams) -> np.ndarray:
+def _known_vector(name: str | int | None, streams: StreamSpec) -> np.ndarray:
     known = streams.speakers[_index(name, streams)]
     means = streams.speaker_vectors.get("means", {})
     if known not in means:
@@ -107,7 +106,7 @@ def _known_vector(name: str | int | None, streams: Streams) -> np.ndarray:
     return parse_vectors({known: means[known]}, streams.speaker_dim)[known]
 
 
-def style_indices(style: str | Sequence[str] | None, streams: Streams, rows: int) -> np.ndarray:
+def style_indices(style: str | Sequence[str] | None, streams: StreamSpec, rows: int) -> np.ndarray:
     """Returns the (rows,) int64 rows of the table of styles; a model with one needs none given.
 
     Raises:
@@ -123,27 +122,6 @@ def style_indices(style: str | Sequence[str] | None, streams: Streams, rows: int
     return np.array([names.index(name) for name in wanted], dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class EncodedSpeech:
-    """One utterance as streams.
-
-    Attributes:
-        units: (U,) int64 content units.
-        f0_codes: (F,) int64 pitch codes, None for a model without pitch.
-        speaker: name of who speaks, None when unknown.
-        num_samples: of the recording.
-        f0: (C, N) float normalised continuous F0 at 200 Hz, for a model on it.
-        style: name of the speaking style, for a model with styles.
-    """
-
-    units: np.ndarray
-    f0_codes: np.ndarray | None = None
-    speaker: str | np.ndarray | None = None
-    num_samples: int = 0
-    f0: np.ndarray | None = None
-    style: str | None = None
-
-
 class UnitDecoder:
     """Runs a unit vocoder on checked streams.
 
@@ -157,7 +135,7 @@ class UnitDecoder:
     def __init__(
         self,
         generator: UnitGenerator,
-        streams: Streams,
+        streams: StreamSpec,
         device: str | torch.device = "cpu",
         precision: str = "float32",
     ):

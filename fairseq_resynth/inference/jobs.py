@@ -10,10 +10,10 @@ import numpy as np
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.manifest import read_lines
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.unit_text import UnitRow, read_generated_units, read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
-from fairseq_resynth.inference.decoder import EncodedSpeech, UnitDecoder
+from fairseq_resynth.inference.decoder import UnitDecoder
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Job:
     """
 
     name: str
-    speech: EncodedSpeech
+    speech: Utterance
     reference: Path | None = None
 
 
-def read_jobs(source: str | Path, streams: Streams, split: str = "test") -> list[Job]:
+def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> list[Job]:
     """Reads the utterances of a data directory's split or of a file of units.
 
     Args:
@@ -57,14 +57,14 @@ def read_jobs(source: str | Path, streams: Streams, split: str = "test") -> list
     for row, codes, speaker in zip(rows, f0_codes, speakers, strict=True):
         name = row.name.strip("/").replace("..", "_")
         reference = Path(row.audio) if row.audio and Path(row.audio).is_file() else None
-        speech = EncodedSpeech(row.units, codes, speaker, len(row.units) * streams.unit_hop)
+        speech = Utterance(row.units, codes, speaker, len(row.units) * streams.unit_hop)
         speech = replace(speech, style=row.style, **_pitch(row, streams, source))
         jobs.append(Job(name, speech, reference))
     _refuse_repeats(jobs, source)
     return jobs
 
 
-def _pitch(row: UnitRow, streams: Streams, source: Path) -> dict[str, np.ndarray]:
+def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndarray]:
     """Returns a dict line's pitch, one value a unit, at the rate of the model's pitch stream."""
     if row.f0 is None or not (streams.num_f0_codes or streams.f0_channels):
         return {}
@@ -81,7 +81,7 @@ def _pitch(row: UnitRow, streams: Streams, source: Path) -> dict[str, np.ndarray
     return {"f0_codes": row.f0[chosen].astype(np.int64)}
 
 
-def read_samples(source: str | Path, streams: Streams) -> tuple[list[Job], list[str]]:
+def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], list[str]]:
     """Reads what a unit language model wrote, for `predict_durations`.
 
     Args:
@@ -100,7 +100,7 @@ def read_samples(source: str | Path, streams: Streams) -> tuple[list[Job], list[
     jobs = [
         Job(
             row.name.strip("/").replace("..", "_"),
-            EncodedSpeech(row.units, None, row.speaker, style=row.style),
+            Utterance(row.units, None, row.speaker, style=row.style),
         )
         for row in found.rows
     ]
@@ -132,7 +132,7 @@ def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) ->
 
 def _dataset_job(dataset: UnitDataset, row: int) -> Job:
     styles = dataset.streams.styles
-    speech = EncodedSpeech(
+    speech = Utterance(
         dataset.units[row],
         dataset.f0_codes[row] if dataset.f0_codes is not None else None,
         dataset.speakers.voice(row) if dataset.speakers is not None else None,
@@ -164,7 +164,7 @@ def _refuse_repeats(jobs: list[Job], source: Path) -> None:
 
 
 def in_voices(
-    jobs: Sequence[Job], streams: Streams, names: Sequence[str], random_voices: int, seed: int
+    jobs: Sequence[Job], streams: StreamSpec, names: Sequence[str], random_voices: int, seed: int
 ) -> list[Job]:
     """Returns a job for each utterance and each voice that is not its own.
 

@@ -13,7 +13,7 @@ from fairseq_resynth.data.pitch.representations import (
     make_representation,
 )
 from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 
 
 class PitchStream:
@@ -28,7 +28,7 @@ class PitchStream:
         statistics: F0 of its speakers, None if they are not known.
     """
 
-    def __init__(self, streams: Streams, f0_vqvae: F0Encoder | None):
+    def __init__(self, streams: StreamSpec, f0_vqvae: F0Encoder | None):
         self._streams, self._f0_vqvae = streams, f0_vqvae
         self.exists = bool(streams.num_f0_codes or streams.f0_channels)
         self.statistics = None

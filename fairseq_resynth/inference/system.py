@@ -9,11 +9,11 @@ import torch
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits
 from fairseq_resynth.inference.bundle import Bundle, build_bundle, load_bundle
 from fairseq_resynth.inference.chunks import decode_all
-from fairseq_resynth.inference.decoder import EncodedSpeech, Speaker, UnitDecoder
+from fairseq_resynth.inference.decoder import Speaker, UnitDecoder
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.inference.pitch import PitchStream
 from fairseq_resynth.modules.generators.inference import usable_device
@@ -43,7 +43,7 @@ class SpeechSystem:
         if encoder is not None:
             _check_encoder(encoder, bundle.streams)
         self.bundle = bundle
-        self.streams: Streams = bundle.streams
+        self.streams: StreamSpec = bundle.streams
         self.encoder = encoder
         self.decoder = UnitDecoder(bundle.generator, bundle.streams, device)
         self.pitch = PitchStream(bundle.streams, bundle.f0_vqvae)
@@ -102,7 +102,7 @@ class SpeechSystem:
         wav: np.ndarray | str | Path,
         speaker: str | None = None,
         sample_rate: int = SAMPLE_RATE,
-    ) -> EncodedSpeech:
+    ) -> Utterance:
         """Turns speech into streams.
 
         Args:
@@ -119,7 +119,7 @@ class SpeechSystem:
         if self.pitch.exists:
             f0 = self.pitch.extract(wav)
             pitch = self.pitch.encode(f0, self.pitch.entry(f0, speaker), len(units))
-        return EncodedSpeech(units, speaker=speaker, num_samples=len(wav), **pitch)
+        return Utterance(units, speaker=speaker, num_samples=len(wav), **pitch)
 
     def waveform(self, wav: np.ndarray | str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         """Returns (T,) float32 at 16 kHz of an array or a file; see `encode`."""
@@ -144,7 +144,7 @@ class SpeechSystem:
         return self.decoder.decode(units, f0_codes, speaker, unit_lengths, f0, style)
 
     def decode_all(
-        self, utterances: Sequence[EncodedSpeech], batch_seconds: float = 60.0
+        self, utterances: Sequence[Utterance], batch_seconds: float = 60.0
     ) -> list[np.ndarray]:
         """Turns utterances into speech, (T,) float32 each, in batches; see `chunks.decode_all`."""
         return decode_all(self.decoder, utterances, batch_seconds)
@@ -173,9 +173,7 @@ class SpeechSystem:
         if self.pitch.exists:
             raise ValueError("the model wants pitch, and units without repeats come without it.")
         expanded = self.decoder.expand(units, rate, speaker=speaker)
-        return self.decode_all(
-            [EncodedSpeech(row, speaker=speaker, style=style) for row in expanded]
-        )
+        return self.decode_all([Utterance(row, speaker=speaker, style=style) for row in expanded])
 
 
 def _encoder(
@@ -186,7 +184,7 @@ def _encoder(
     return ContentEncoder.from_kmeans(kmeans, checkpoint, usable_device(device))
 
 
-def _check_encoder(encoder: ContentEncoder | VqvaeUnits, streams: Streams) -> None:
+def _check_encoder(encoder: ContentEncoder | VqvaeUnits, streams: StreamSpec) -> None:
     found, expected = (
         (encoder.unit_hop, encoder.num_units),
         (streams.unit_hop, streams.num_units),

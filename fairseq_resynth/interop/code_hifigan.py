@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_resynth.data.storage.files import atomic_path, write_json, write_text
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.interop.published import build, model_sizes, read_published, unit_hop
 from fairseq_resynth.interop.speech_resynthesis import ImportOptions, named_tables
@@ -38,7 +38,7 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
     embedder = bool(config.get("multispkr") and config.get("embedder_params"))
     speakers, styles = named_tables(config, options, source, embedder)
     codes = {"num_codes": bins} if has_f0 and bins else {}
-    streams = Streams(
+    streams = StreamSpec(
         unit_hop=hop,
         num_units=config["num_embeddings"],
         f0_code_hop=options.f0_code_hop or config.get("f0_code_hop") or hop,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_resynth.data.storage.files import atomic_path, write_json
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.unit_generator import UnitGenerator
@@ -65,7 +65,7 @@ class FlatDurations(nn.Module):
         return expand_counts(self.unit_generator.log_durations(units, speaker=speaker))
 
 
-def input_names(streams: Streams) -> list[str]:
+def input_names(streams: StreamSpec) -> list[str]:
     """Returns the inputs of a model's graph, in their order."""
     present = {
         "units": True,
@@ -77,7 +77,7 @@ def input_names(streams: Streams) -> list[str]:
     return [name for name, there in present.items() if there]
 
 
-def _example(streams: Streams, name: str) -> Tensor:
+def _example(streams: StreamSpec, name: str) -> Tensor:
     samples = EXAMPLE_UNITS * streams.unit_hop
     if name == "units":
         return torch.arange(2 * EXAMPLE_UNITS).view(2, -1) % streams.num_units

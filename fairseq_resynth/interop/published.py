@@ -12,7 +12,7 @@ from torch import Tensor
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
 from fairseq_resynth.modules.unit_generator import UnitGenerator
@@ -88,7 +88,7 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
 
 
 def build(
-    published: Published, model: UnitHifiganConfig, streams: Streams
+    published: Published, model: UnitHifiganConfig, streams: StreamSpec
 ) -> tuple[UnitGenerator, dict[str, str]]:
     """Builds the generator and gives it the published weights.
 
@@ -120,7 +120,7 @@ def build(
     return generator.eval(), names
 
 
-def _check_width(published: Published, model: UnitHifiganConfig, streams: Streams) -> None:
+def _check_width(published: Published, model: UnitHifiganConfig, streams: StreamSpec) -> None:
     expected = UnitGenerator.frame_channels(
         streams.num_f0_codes,
         streams.f0_channels,

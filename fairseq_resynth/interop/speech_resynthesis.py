@@ -12,7 +12,7 @@ from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.pitch.representations import weights_hash
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.checkpoints import refusals
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published import (
     Published,
@@ -151,7 +151,7 @@ def _streams(
     options: ImportOptions,
     f0_vqvae: F0Vqvae | None,
     content: ContentVqvae | None,
-) -> Streams:
+) -> StreamSpec:
     config, weights, source = published.config, published.weights, published.source
     has_f0, quantised = bool(config.get("f0")), "f0_dict.weight" in weights
     if quantised and f0_vqvae is None:
@@ -163,7 +163,7 @@ def _streams(
     speaker_dim = weights["spkr.weight"].size(1) if "spkr.bias" in weights else 0
     speakers, styles = named_tables(config, options, source, bool(speaker_dim))
     hop = unit_hop(published, has_f0 and not quantised)
-    return Streams(
+    return StreamSpec(
         unit_hop=hop,
         num_units=config["num_embeddings"],
         f0_code_hop=codes.get("f0_code_hop", 1280),

@@ -1,6 +1,6 @@
 """The unit vocoders by name: what checkpoints and bundles are built from."""
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.models import unit_hifigan, unit_source_filter, unit_vocos
 from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig
 from fairseq_resynth.modules.unit_generator import UnitGenerator
@@ -37,7 +37,7 @@ def arch_of(cfg: UnitVocoderConfig) -> str:
     return next(name for name, (sizes, _) in _MODELS.items() if isinstance(cfg, sizes))
 
 
-def build_vocoder(cfg: UnitVocoderConfig, streams: Streams) -> UnitGenerator:
+def build_vocoder(cfg: UnitVocoderConfig, streams: StreamSpec) -> UnitGenerator:
     """Builds the plain torch module of any unit vocoder.
 
     Raises:

@@ -7,7 +7,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import II
 from torch import Tensor
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator, parse_sizes
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
 
@@ -65,7 +65,7 @@ class ContentVqvaeModel(BaseFairseqModel):
     def build_model(cls, cfg: ContentVqvaeConfig, task) -> "ContentVqvaeModel":
         """Builds the model."""
         content_vqvae = build_content_vqvae(cfg)
-        streams = Streams(content_vqvae.stride, cfg.num_codes)
+        streams = StreamSpec(content_vqvae.stride, cfg.num_codes)
         # Its table of units is the codebook, which the VQ-VAE has already.
         return cls(content_vqvae, build_generator(cfg, streams).generator)
 

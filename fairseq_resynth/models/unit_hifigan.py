@@ -6,7 +6,7 @@ from typing import List
 from fairseq.models import register_model
 
 from fairseq_resynth.constants import F0_HOP
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.models.unit_vocoder import UnitVocoder, UnitVocoderConfig, build_unit_generator
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
 from fairseq_resynth.modules.unit_generator import UnitGenerator
@@ -80,7 +80,7 @@ def _upsampling(cfg: UnitHifiganConfig, unit_hop: int) -> List[List[int]]:
     ]
 
 
-def build_generator(cfg: UnitHifiganConfig, streams: Streams) -> UnitGenerator:
+def build_generator(cfg: UnitHifiganConfig, streams: StreamSpec) -> UnitGenerator:
     """Builds the plain torch module for a configuration and the streams it is trained on.
 
     Raises:

@@ -6,7 +6,7 @@ from math import gcd
 from fairseq.models import register_model
 
 from fairseq_resynth.constants import F0_HOP
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.models.unit_vocoder import (
     UnitVocoder,
     UnitVocoderConfig,
@@ -41,7 +41,7 @@ class UnitSourceFilterConfig(UnitVocoderConfig):
     num_layers: int = field(default=8, metadata={"help": "blocks of the backbone"})
 
 
-def build_generator(cfg: UnitSourceFilterConfig, streams: Streams) -> UnitGenerator:
+def build_generator(cfg: UnitSourceFilterConfig, streams: StreamSpec) -> UnitGenerator:
     """Builds the plain torch module for a configuration and the streams it is trained on.
 
     Raises:

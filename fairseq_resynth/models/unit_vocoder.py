@@ -8,7 +8,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.modules.duration_predictor import DurationPredictor, duration_loss, find_runs
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
@@ -64,7 +64,7 @@ def other_sizes(config: type, name: str, **sizes: int) -> type:
 
 
 def build_unit_generator(
-    cfg: UnitVocoderConfig, streams: Streams, make_generator: Callable[[int], nn.Module]
+    cfg: UnitVocoderConfig, streams: StreamSpec, make_generator: Callable[[int], nn.Module]
 ) -> UnitGenerator:
     """Puts the streams' embeddings before a waveform generator.
 
@@ -101,7 +101,7 @@ def with_duration_condition(sizes: Dict[str, Any], weights: Iterable[str]) -> Di
     return {**sizes, "duration_condition": "speaker" if voiced else "none"}
 
 
-def _duration_predictor(cfg: UnitVocoderConfig, streams: Streams) -> Optional[DurationPredictor]:
+def _duration_predictor(cfg: UnitVocoderConfig, streams: StreamSpec) -> Optional[DurationPredictor]:
     if cfg.duration_condition not in ("speaker", "none"):
         raise ValueError(
             f"--duration-condition is {cfg.duration_condition!r}, expected speaker or none."

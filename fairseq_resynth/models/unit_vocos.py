@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fairseq.models import register_model
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.models.unit_vocoder import (
     UnitVocoder,
     UnitVocoderConfig,
@@ -35,7 +35,7 @@ class UnitVocosConfig(UnitVocoderConfig):
     num_layers: int = field(default=8, metadata={"help": "blocks of the backbone"})
 
 
-def build_generator(cfg: UnitVocosConfig, streams: Streams) -> UnitGenerator:
+def build_generator(cfg: UnitVocosConfig, streams: StreamSpec) -> UnitGenerator:
     """Builds the plain torch module for a configuration and the streams it is trained on.
 
     Raises:

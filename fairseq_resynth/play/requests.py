@@ -7,7 +7,7 @@ from typing import Any
 
 from fairseq_resynth.conversion import prosody
 from fairseq_resynth.conversion.convert import Controls
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 
 _TEXTS = ("source", "voice", "reference", "speaker", "pitch", "durations", "style")
 
@@ -31,7 +31,7 @@ class Wish:
     speaker: str | None = None
 
 
-def parse_wish(body: bytes, streams: Streams) -> Wish:
+def parse_wish(body: bytes, streams: StreamSpec) -> Wish:
     """Reads `{"source": key, "voice": name | "reference": key, "pitch": "shift=+3st", "rate": 0.8, …}`.
 
     Args:

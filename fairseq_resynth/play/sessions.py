@@ -16,9 +16,8 @@ from fairseq_resynth.conversion.convert import Converted, convert
 from fairseq_resynth.conversion.references import Voice, measure_voice
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK, extract_f0
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes, spectrogram_png
-from fairseq_resynth.inference.decoder import EncodedSpeech
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.play.requests import Wish, in_words, parse_wish
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -218,7 +217,7 @@ def load_studio(
 PCM_BITS = 16 * 16000  # a second of the waveform at 16 bits
 
 
-def stream_rates(streams: Streams) -> dict[str, float]:
+def stream_rates(streams: StreamSpec) -> dict[str, float]:
     """Returns the bits a second of each stream at a fixed length a code: rate * log2(codes).
 
     Continuous F0 has no codes and is left out.
@@ -230,7 +229,7 @@ def stream_rates(streams: Streams) -> dict[str, float]:
 
 
 def describe_rates(
-    speech: EncodedSpeech, streams: Streams, codec: SpeechCodec | None
+    speech: Utterance, streams: StreamSpec, codec: SpeechCodec | None
 ) -> dict[str, Any]:
     """Counts the bits of an utterance.
 

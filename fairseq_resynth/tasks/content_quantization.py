@@ -7,7 +7,7 @@ from typing import Any, Dict
 from fairseq.tasks import register_task
 
 from fairseq_resynth.data.datasets.wav_dataset import WavDataset
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.models.unit_hifigan import parse_sizes
 from fairseq_resynth.tasks.unit_resynthesis import UnitResynthesisConfig, UnitResynthesisTask
 
@@ -30,10 +30,10 @@ class ContentQuantizationTask(UnitResynthesisTask):
     """Speech in, units and speech out, by the same GAN step."""
 
     @property
-    def streams(self) -> Streams:
+    def streams(self) -> StreamSpec:
         """The units that the model makes."""
         stride = prod(parse_sizes(self.cfg.encoder_strides, "encoder-strides"))
-        return Streams(stride, self.cfg.num_codes)
+        return StreamSpec(stride, self.cfg.num_codes)
 
     def check_streams(self, state: Dict[str, Any]) -> None:
         """Refuses a checkpoint of another codebook.
@@ -41,7 +41,7 @@ class ContentQuantizationTask(UnitResynthesisTask):
         Raises:
             ValueError: what differs.
         """
-        saved = Streams.from_dict(state)
+        saved = StreamSpec.from_dict(state)
         if (saved.unit_hop, saved.num_units) != (self.streams.unit_hop, self.streams.num_units):
             raise ValueError(
                 f"the checkpoint has {saved.num_units} codes of {saved.unit_hop} samples, the options ask "

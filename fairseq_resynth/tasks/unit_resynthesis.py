@@ -13,7 +13,7 @@ from omegaconf import II
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.streams import Streams, read_streams
+from fairseq_resynth.data.streams import StreamSpec, read_streams
 from fairseq_resynth.modules.discriminators.waveforms import freeze
 from fairseq_resynth.tasks.capabilities import check_capabilities, training_device
 from fairseq_resynth.tasks.gan_step import (
@@ -183,7 +183,7 @@ class UnitResynthesisTask(FairseqTask):
 
     def __init__(self, cfg: UnitResynthesisConfig):
         super().__init__(cfg)
-        self._streams: Optional[Streams] = None
+        self._streams: Optional[StreamSpec] = None
         self._criterion = None
         self._source_f0 = False
         self._validation_log = ValidationLog(cfg.data, cfg.tensorboard_logdir, cfg.eval_audio)
@@ -211,7 +211,7 @@ class UnitResynthesisTask(FairseqTask):
         return cls(cfg)
 
     @property
-    def streams(self) -> Streams:
+    def streams(self) -> StreamSpec:
         """The streams of the checkpoint that was loaded, else of the data directory."""
         if self._streams is None:
             self._streams = read_streams(
@@ -229,7 +229,7 @@ class UnitResynthesisTask(FairseqTask):
         Raises:
             ValueError: the first thing that differs.
         """
-        saved, here = Streams.from_dict(state), self.streams
+        saved, here = StreamSpec.from_dict(state), self.streams
         saved.check_same_encoders(Path(self.cfg.data))
         for name in COMPARED:
             if getattr(saved, name) != getattr(here, name):
@@ -244,7 +244,7 @@ class UnitResynthesisTask(FairseqTask):
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Takes the streams from a checkpoint."""
-        self._streams = Streams.from_dict(state["streams"])
+        self._streams = StreamSpec.from_dict(state["streams"])
 
     def build_model(self, cfg, from_checkpoint=False):
         """Builds the model, whose kind says what its training needs."""

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
-from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.network import IntegerNetwork
 from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.codec.utterances import read_utterances
+from fairseq_resynth.data.streams import Utterance
 
 DATA = Path(__file__).parent / "data"
 SPEECH = Path(__file__).resolve().parents[2] / "examples" / "asterisk" / "speech"

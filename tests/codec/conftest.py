@@ -8,11 +8,11 @@ import torch
 from codec_models import speech_files
 
 from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.files import load_any_audio
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.frames import LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
@@ -41,7 +41,7 @@ def bundle_folder(tmp_path_factory) -> Path:
     picked = np.random.default_rng(0).permutation(len(features))[:20]
     kmeans = KMeans(features[picked], encoder.description())
     kmeans.save(folder.parent / "kmeans.safetensors")
-    streams = Streams(160, 20, 1280, 20, SPEAKERS, speaker_statistics=STATISTICS)
+    streams = StreamSpec(160, 20, 1280, 20, SPEAKERS, speaker_statistics=STATISTICS)
     model = UnitHifiganConfig(embedding_dim=8, upsample_initial_channel=32)
     f0_model = F0VqvaeConfig(code_dim=8, width=8)
     f0_vqvae = build_f0_vqvae(f0_model).eval()
@@ -57,7 +57,7 @@ def bundle_folder(tmp_path_factory) -> Path:
     rows = []
     for path in speech_files(8):
         speech = resynthesizer.encode(path, "anna")
-        rows.append(Utterance(path.stem, speech.units, speech.f0_codes))
+        rows.append(Utterance(speech.units, speech.f0_codes, name=path.stem))
     settings = Settings(20, unit_hop=160, num_f0_codes=20)
     fit_entropy_model(rows, settings, TrainingOptions(hidden_size=0)).save(
         folder / "entropy.safetensors"

@@ -12,7 +12,7 @@ import torch
 from codec_models import NO_NETWORK, network_model, released, tables_model, with_f0
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
-from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.integer_math import GATE_BITS
 from fairseq_resynth.codec.entropy.network_training import (
     TrainingOptions,
@@ -21,6 +21,7 @@ from fairseq_resynth.codec.entropy.network_training import (
 )
 from fairseq_resynth.codec.format.bitstream import SpeechCode, read_bytes, write_bytes
 from fairseq_resynth.codec.format.payload import PayloadWriter
+from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.data.units import collapse_runs
 
 SCRIPT = """
@@ -125,16 +126,19 @@ def test_missing_and_foreign_models_are_refused(tmp_path):
 
 def test_fitting_refuses_nothing_and_units_beyond_the_alphabet():
     with pytest.raises(ValueError, match="no utterance"):
-        fit_entropy_model([Utterance("a", np.zeros(0, np.int64))], Settings(100), NO_NETWORK)
+        fit_entropy_model([Utterance(np.zeros(0, np.int64), name="a")], Settings(100), NO_NETWORK)
     with pytest.raises(ValueError, match="row 7: found unit 100"):
-        fit_entropy_model([Utterance("row 7", np.array([1, 100]))], Settings(100), NO_NETWORK)
+        fit_entropy_model([Utterance(np.array([1, 100]), name="row 7")], Settings(100), NO_NETWORK)
     with pytest.raises(ValueError, match="multiple of the unit hop"):
         Settings(100, unit_hop=320, f0_code_hop=1000)
 
 
 @pytest.mark.parametrize("units", [[0], [0, 0, 0], [3], [1, 0], [2, 2, 1, 0, 3]])
 def test_models_of_next_to_nothing_work(units):
-    rows = [Utterance("a", np.array(units), np.array([1])), Utterance("b", np.array(units[:1]))]
+    rows = [
+        Utterance(np.array(units), np.array([1]), name="a"),
+        Utterance(np.array(units[:1]), name="b"),
+    ]
     sizes = Settings(max(units) + 1, num_f0_codes=2)
     options = TrainingOptions(hidden_size=8, embedding_size=4, run_size=4, updates=2)
     model = fit_entropy_model(rows, sizes, options)

@@ -6,10 +6,11 @@ from tiny_voices import ENGLISH, save_tiny_bundle
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -20,7 +21,7 @@ def commands(tmp_path_factory):
     none = {"f0_channels": 0, "f0_codes": {}}
     bundle = save_tiny_bundle(folder / "bundle", False, styles=("calm", "sad"), **none)
     system = Resynthesizer.from_pretrained(bundle)
-    rows = [Utterance("", system.units(load_any_audio(ENGLISH)[0]))]
+    rows = [Utterance(system.units(load_any_audio(ENGLISH)[0]))]
     settings = Settings(20, unit_hop=160)
     model = fit_entropy_model(rows, settings, TrainingOptions(hidden_size=0))
     model.save(bundle / "entropy.safetensors")

@@ -16,7 +16,7 @@ from fairseq_resynth.data.speaker_vectors import (
     read_vectors,
     write_speaker_means,
 )
-from fairseq_resynth.data.streams import Streams, read_streams
+from fairseq_resynth.data.streams import StreamSpec, read_streams
 
 DESCRIPTION = {"encoder": "toy", "encoder_hash": "1", "speaker_dim": 4}
 
@@ -121,7 +121,7 @@ def test_outside_of_training_known_speakers_have_the_mean_and_others_their_own(v
 
 def test_streams_with_vectors_survive_a_checkpoint(vectors):
     streams = read_streams(vectors, speaker_input="vector")
-    assert Streams.from_dict(json.loads(json.dumps(streams.to_dict()))) == streams
+    assert StreamSpec.from_dict(json.loads(json.dumps(streams.to_dict()))) == streams
 
 
 def test_vectors_that_do_not_fit_name_what_to_run(vectors):

@@ -10,7 +10,7 @@ from small_corpus import write_data
 
 from fairseq_resynth.data.datasets.base import check_segment_size, crop_start
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
-from fairseq_resynth.data.streams import Streams, read_streams
+from fairseq_resynth.data.streams import StreamSpec, read_streams
 
 HOP = 320
 SEGMENT = 2560
@@ -117,7 +117,7 @@ def test_streams_that_the_directory_has(tmp_path):
 
 def test_streams_survive_a_checkpoint(tiny_data):
     streams = read_streams(tiny_data)
-    assert Streams.from_dict(json.loads(json.dumps(streams.to_dict()))) == streams
+    assert StreamSpec.from_dict(json.loads(json.dumps(streams.to_dict()))) == streams
 
 
 def rewrite(path, old, new):

@@ -10,10 +10,10 @@ import torch
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.frames import LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.evaluation.metrics.units import Units
@@ -51,7 +51,7 @@ def bundle(recordings, tmp_path_factory):
     chosen = np.random.default_rng(0).permutation(len(features))[:20]
     kmeans = folder.parent / "kmeans.safetensors"
     KMeans(features[chosen], encoder.description()).save(kmeans)
-    streams = Streams(160, 20, speakers=("english", "italian"))
+    streams = StreamSpec(160, 20, speakers=("english", "italian"))
     model = UnitHifiganConfig(embedding_dim=8, upsample_initial_channel=32)
     generator = build_generator(model, streams).eval()
     save_bundle(folder, Bundle(generator, model, streams, None, None, kmeans))

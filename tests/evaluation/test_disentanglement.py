@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.evaluation.disentanglement import (
     DisentanglementTest,
     f0_deviation,
@@ -25,7 +25,7 @@ STATISTICS = {
     },
     "global": {"f0_mean": 165.0, "f0_std": 40.0, "num_voiced": 18},
 }
-STREAMS = Streams(
+STREAMS = StreamSpec(
     HOP,
     10,
     speakers=SPEAKERS,

@@ -5,9 +5,9 @@ import pytest
 import soundfile
 import torch
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.chunks import ChunkDecoder, decode_all, decode_in_chunks
-from fairseq_resynth.inference.decoder import EncodedSpeech, UnitDecoder
+from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.inference.jobs import Job
 from fairseq_resynth.inference.synthesis import write_wavs
 from fairseq_resynth.models.architectures import build_vocoder
@@ -39,7 +39,7 @@ SPEAKERS = ("anna", "boris")
 def make(kind, f0_channels=0, precision="float32"):
     torch.manual_seed(0)
     codes = 0 if f0_channels else 5
-    streams = Streams(320, 10, 1280, codes, SPEAKERS, f0_channels=f0_channels)
+    streams = StreamSpec(320, 10, 1280, codes, SPEAKERS, f0_channels=f0_channels)
     model = build_vocoder((RAW_PITCH if f0_channels else MODELS)[kind], streams)
     for name, parameter in model.named_parameters():
         if "vocos" in kind and "norm" not in name:  # at first its distant frames hardly matter
@@ -51,7 +51,7 @@ def utterance(units, f0_channels=0):
     rng = np.random.default_rng(units)
     codes = None if f0_channels else rng.integers(5, size=-(-units // 4))
     f0 = rng.standard_normal((f0_channels, 4 * units)).astype(np.float32) if f0_channels else None
-    return EncodedSpeech(rng.integers(10, size=units), codes, "boris", units * 320, f0)
+    return Utterance(rng.integers(10, size=units), codes, "boris", units * 320, f0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from published_checkpoints import make
 from tiny_bundles import KINDS, SIZES, UNITS, write_bundle
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -106,7 +106,7 @@ def test_what_was_exported_comes_back(kind, tmp_path):
 
 
 def test_textlesslibs_speaker_and_style(tmp_path):
-    streams = Streams(320, 10, speakers=("ex01", "ex02"), styles=("happy", "whisper", "sad"))
+    streams = StreamSpec(320, 10, speakers=("ex01", "ex02"), styles=("happy", "whisper", "sad"))
     config = {"multispkr": "from_input_file", "num_speakers": 2, "model_in_dim": 24}
     config |= {"multistyle": "from_input_file", "num_styles": 3}
     folder, generator = make(tmp_path / "in", streams, config, file="model.pt")
@@ -153,7 +153,7 @@ def test_contradictions(change, message, tmp_path, capsys):
 
 def test_dilations_that_fairseq_cannot_have(tmp_path, capsys):
     sizes = UnitHifiganConfig(**SIZES | {"resblock_dilation_sizes": "1,3"})
-    streams = Streams(320, 10)
+    streams = StreamSpec(320, 10)
     save_bundle(tmp_path / "bundle", Bundle(build_generator(sizes, streams), sizes, streams))
     arguments = [tmp_path / "bundle", "--to", "code-hifigan", "--outdir", tmp_path / "out"]
     assert main(["export", *map(str, arguments)]) == 2

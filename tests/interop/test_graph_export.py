@@ -8,7 +8,7 @@ import torch
 from tiny_bundles import write_bundle
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.graph_export import export_graph
 from fairseq_resynth.models.architectures import build_vocoder, config_class
@@ -91,7 +91,7 @@ def test_pulses_and_noise_are_in_the_graph(to, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
-    streams = Streams(320, 10, num_f0_codes=5, speakers=("anna", "boris"))
+    streams = StreamSpec(320, 10, num_f0_codes=5, speakers=("anna", "boris"))
     sizes = {"embedding_dim": 16, "dim": 32, "intermediate_dim": 32, "num_layers": 1}
     cfg = config_class("unit_source_filter")(**sizes)
     bundle = Bundle(build_vocoder(cfg, streams), cfg, streams)

@@ -11,7 +11,7 @@ from published_checkpoints import CONFIG, FRAME_80, golden, golden_io, make, old
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import load_bundle, load_f0_quantizer
 from fairseq_resynth.interop.speech_resynthesis import import_speech_resynthesis
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -74,7 +74,7 @@ def test_units_alone_at_160_samples(tmp_path):
     sizes = {"upsample_rates": [5, 4, 2, 2, 2], "upsample_kernel_sizes": [11, 8, 4, 4, 4]}
     config = {**sizes, "code_hop_size": 160, "input_training_file": "LJSpeech/vqvae256/train.txt"}
     config["num_embeddings"] = 256
-    folder, generator = make(tmp_path / "in", Streams(160, 256), config)
+    folder, generator = make(tmp_path / "in", StreamSpec(160, 256), config)
     system = take(folder, tmp_path / "out")
     units = np.arange(250, 256)[None]
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_units_alone_at_160_samples(tmp_path):
 
 
 def test_raw_normalised_f0(tmp_path):
-    streams = Streams(320, 10, f0_channels=1, speakers=tuple("abcd"))
+    streams = StreamSpec(320, 10, f0_channels=1, speakers=tuple("abcd"))
     config = {**FRAME_80, "f0": True, "f0_normalize": True, "multispkr": "_", "num_speakers": 4}
     folder, generator = make(tmp_path / "in", streams, config | {"model_in_dim": 17})
     (tmp_path / "names").write_text("ann\nbob\ncid\n")
@@ -103,7 +103,9 @@ def test_raw_normalised_f0(tmp_path):
 
 
 def test_speaker_vectors_of_the_fork(tmp_path):
-    folder, generator = make(tmp_path / "in", Streams(320, 10, speaker_dim=6), {"model_in_dim": 16})
+    folder, generator = make(
+        tmp_path / "in", StreamSpec(320, 10, speaker_dim=6), {"model_in_dim": 16}
+    )
     system = take(folder, tmp_path / "out")
     vector = np.linspace(-1, 1, 6, dtype=np.float32)
     units = np.array([[1, 2, 3]])
@@ -116,7 +118,7 @@ def test_raw_audio_vqvae_makes_its_own_units(tmp_path):
     sizes = {"upsample_rates": [5, 4, 2, 2, 2], "upsample_kernel_sizes": [11, 8, 4, 4, 4]}
     encoder = {"downs_t": [[5, 1]], "strides_t": [[2, 5]], "width": 4}
     config = {**sizes, "code_hop_size": 160, "num_embeddings": 100, "code_encoder_params": encoder}
-    folder, generator = make(tmp_path / "in", Streams(160, 16), config)
+    folder, generator = make(tmp_path / "in", StreamSpec(160, 16), config)
     path = folder / "g_00000100"
     weights = torch.load(path)["generator"]
     weights |= _code_encoder(weights.pop("dict.weight"), [4, 4, 4, 4, 4, 11])
@@ -297,8 +299,8 @@ def golden_system(tmp_path_factory):
 
 
 def test_the_newest_checkpoint_counts(tmp_path):
-    folder, _ = make(tmp_path / "in", Streams(320, 10), {})
-    _, newer = make(tmp_path / "other", Streams(320, 10), {}, file="g_00000200")
+    folder, _ = make(tmp_path / "in", StreamSpec(320, 10), {})
+    _, newer = make(tmp_path / "other", StreamSpec(320, 10), {}, file="g_00000200")
     newer.unit_embedding.weight.data.fill_(0.25)
     torch.save({"generator": old_names(newer, 1, "")}, folder / "g_00000200")
     assert do_import(folder, tmp_path / "out") == 0
@@ -317,7 +319,7 @@ KEYS = (
 @pytest.mark.parametrize("key", KEYS)
 def test_no_configuration_ends_in_a_traceback(key, tmp_path):
     """A key with values that make no sense: it is imported all the same, or refused in a sentence."""
-    folder, _ = make(tmp_path / "in", Streams(320, 10), {})
+    folder, _ = make(tmp_path / "in", StreamSpec(320, 10), {})
     for value in (None, "x", -1, 0, 3.5, [], {}, ["a"], [[1]], True, {"width": "x"}):
         (folder / "config.json").write_text(json.dumps(CONFIG | {key: value}))
         try:

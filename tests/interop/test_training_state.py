@@ -8,11 +8,11 @@ from published_checkpoints import golden, make
 from small_corpus import PLUGIN, run
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import discriminator_name, generator_name, parameter_names
 from fairseq_resynth.modules.discriminators.waveforms import HifiganDiscriminators
 
-STREAMS = Streams(320, 10, speakers=("anna", "boris"))
+STREAMS = StreamSpec(320, 10, speakers=("anna", "boris"))
 CONFIG = {"multispkr": "_", "num_speakers": 3, "model_in_dim": 16}
 STEPS, EPOCH = 700, 5
 
@@ -71,7 +71,7 @@ def original(tmp_path_factory):
 
 
 def _with_spare_row():
-    return Streams(320, 10, speakers=("anna", "boris", "nobody"))
+    return StreamSpec(320, 10, speakers=("anna", "boris", "nobody"))
 
 
 def do_import(folder, out, *options):

@@ -16,12 +16,13 @@ from tiny_voices import ENGLISH, RUSSIAN, melody, save_tiny_bundle, tone
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import Utterance, fit_entropy_model
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
+from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.play.server import LARGEST_WISH, PlayServer, check_origin, is_loopback
 from fairseq_resynth.play.sessions import KEPT, Studio
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -38,7 +39,7 @@ def system(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def codec(system):
-    rows = [Utterance("", system.units(load_any_audio(path)[0])) for path in (ENGLISH, RUSSIAN)]
+    rows = [Utterance(system.units(load_any_audio(path)[0])) for path in (ENGLISH, RUSSIAN)]
     settings = Settings(20, unit_hop=160, num_f0_codes=0)
     return SpeechCodec(system, fit_entropy_model(rows, settings, TrainingOptions(hidden_size=0)))
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from published_checkpoints import FRAME_80
 
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -13,24 +13,24 @@ UNITS = np.array([[3, 3, 1, 9, 0, 4, 4, 7]])
 SIZES = {"embedding_dim": 8, "upsample_initial_channel": 32, "resblock_kernel_sizes": "3"}
 SIZES["resblock_dilation_sizes"] = "1,3,5"
 KINDS = {
-    "units": (Streams(320, 10), {}),
-    "units at 100 Hz": (Streams(160, 10), {}),
-    "units, durations": (Streams(320, 10), {"duration_predictor": True}),
-    "units, speaker": (Streams(320, 10, speakers=("ann", "bob", "cid")), {}),
+    "units": (StreamSpec(320, 10), {}),
+    "units at 100 Hz": (StreamSpec(160, 10), {}),
+    "units, durations": (StreamSpec(320, 10), {"duration_predictor": True}),
+    "units, speaker": (StreamSpec(320, 10, speakers=("ann", "bob", "cid")), {}),
     "units, speaker, durations": (
-        Streams(320, 10, speakers=("ann", "bob", "cid")),
+        StreamSpec(320, 10, speakers=("ann", "bob", "cid")),
         {"duration_predictor": True, "duration_hidden_dim": 12, "duration_condition": "none"},
     ),
     "units, speaker, own rhythm": (
-        Streams(320, 10, speakers=("ann", "bob", "cid")),
+        StreamSpec(320, 10, speakers=("ann", "bob", "cid")),
         {"duration_predictor": True, "duration_hidden_dim": 12},
     ),
-    "units, pitch, speaker": (Streams(320, 10, 1280, 5, speakers=("ann", "bob")), {}),
+    "units, pitch, speaker": (StreamSpec(320, 10, 1280, 5, speakers=("ann", "bob")), {}),
     "units, raw pitch": (
-        Streams(320, 10, f0_channels=1),
+        StreamSpec(320, 10, f0_channels=1),
         {key: ",".join(map(str, value)) for key, value in FRAME_80.items()},
     ),
-    "units, speaker vector": (Streams(320, 10, speaker_dim=6), {}),
+    "units, speaker vector": (StreamSpec(320, 10, speaker_dim=6), {}),
 }
 
 

@@ -7,7 +7,7 @@ import torch
 
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.speaker_vectors import format_vector
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.frames import LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.encoders.speaker import describe_encoder, load_encoder
@@ -65,7 +65,9 @@ def save_tiny_bundle(folder: Path, with_vectors: bool = True, **streams) -> Path
         fields["speaker_vectors"] = {**describe_encoder(encoder), "means": means}
         fields["speaker_dim"] = 16
     fields.update(streams)
-    streams = Streams(160, 20, speakers=("anna", "boris"), speaker_statistics=STATISTICS, **fields)
+    streams = StreamSpec(
+        160, 20, speakers=("anna", "boris"), speaker_statistics=STATISTICS, **fields
+    )
     model = UnitHifiganConfig(
         embedding_dim=8,
         upsample_initial_channel=32,

@@ -7,10 +7,10 @@ from test_duration_training import OPTIONS
 from test_gan_step import batches, build_trainer
 
 from fairseq_resynth.conversion.convert import Controls, convert
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.bundle import Bundle, load_bundle, save_bundle
 from fairseq_resynth.inference.checkpoints import load_unit_generator
-from fairseq_resynth.inference.decoder import EncodedSpeech, UnitDecoder
+from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.inference.jobs import Job, predict_durations
 from fairseq_resynth.models.unit_hifigan import UnitHifigan, UnitHifiganConfig, build_generator
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -39,7 +39,7 @@ def rows_of(speaker, count, rng):
 def bundle():
     """Learns durations alone, by the loss that the task adds to a vocoder's."""
     torch.manual_seed(0)
-    streams = Streams(320, 10, speakers=SPEAKERS)
+    streams = StreamSpec(320, 10, speakers=SPEAKERS)
     vocoder = UnitHifigan(build_generator(UnitHifiganConfig(**SIZES), streams))
     adam, rng = torch.optim.Adam(vocoder.parameters(), 3e-3), np.random.default_rng(0)
     for _ in range(400):
@@ -70,7 +70,7 @@ def test_who_was_trained_twice_as_long_is_spoken_twice_as_long(bundle, tmp_path)
     again = Resynthesizer.from_pretrained(tmp_path).speak([ROW], speaker="boris")[0]
     np.testing.assert_allclose(again, said[1], atol=1e-6)
 
-    jobs = [Job(name, EncodedSpeech(ROW, speaker=name)) for name in SPEAKERS]
+    jobs = [Job(name, Utterance(ROW, speaker=name)) for name in SPEAKERS]
     spoken = predict_durations(jobs, decoder, 1.0)
     assert [len(job.speech.units) for job in spoken] == [len(short), len(long)]
     with pytest.raises(ValueError, match="give a speaker; the model has anna, boris"):
@@ -142,7 +142,7 @@ def test_training_moves_the_speakers_durations_and_old_runs_go_on(tiny_data, tmp
 
 def test_a_model_that_knows_no_speakers_says_so():
     torch.manual_seed(0)
-    streams = Streams(320, 10, speakers=SPEAKERS)
+    streams = StreamSpec(320, 10, speakers=SPEAKERS)
     sizes = UnitHifiganConfig(**SIZES, duration_condition="none")
     system = Resynthesizer(Bundle(build_generator(sizes, streams).eval(), sizes, streams))
     system.encoder, wav = Units(), np.zeros(12800, np.float32)

@@ -11,11 +11,10 @@ import torch
 from small_corpus import TINY_MODEL, run, train_arguments, write_f0_data
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.bundle import save_bundle
 from fairseq_resynth.inference.checkpoints import load_unit_generator, read_checkpoint
 from fairseq_resynth.inference.chunks import decode_in_chunks
-from fairseq_resynth.inference.decoder import EncodedSpeech
 from fairseq_resynth.models.architectures import build_vocoder
 from fairseq_resynth.models.unit_source_filter import UnitSourceFilterConfig
 from fairseq_resynth.models.unit_vocos import UnitVocosConfig
@@ -115,7 +114,7 @@ def test_chunks_are_what_the_whole_is(checkpoint):
     rng = np.random.default_rng(0)
     units = rng.integers(system.streams.num_units, size=300)
     codes = rng.integers(system.streams.num_f0_codes, size=75)
-    speech = EncodedSpeech(units, codes, system.streams.speakers[0])
+    speech = Utterance(units, codes, system.streams.speakers[0])
     whole = system.decode_all([speech])[0]
     for chunk_units in (40, 100):
         pieces = np.concatenate([*decode_in_chunks(system.decoder, speech, chunk_units)])
@@ -130,7 +129,7 @@ def test_code_hifigan_is_refused(arch, checkpoint, tmp_path, capsys):
 
 
 def test_frames_that_do_not_divide_the_hop():
-    streams = Streams(320, 10)
+    streams = StreamSpec(320, 10)
     with pytest.raises(ValueError, match="unit_hop is 320 samples.*96"):
         build_vocoder(UnitVocosConfig(dim=16, frame_hop=96), streams)
 

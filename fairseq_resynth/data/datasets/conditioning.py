@@ -11,7 +11,7 @@ from fairseq_resynth.data.pitch.extraction import F0Cache
 from fairseq_resynth.data.pitch.representations import make_representation
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import parse_vectors, read_vectors
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 
 
 def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.ndarray:
@@ -42,7 +42,7 @@ class SpeakerTable:
         FileNotFoundError, ValueError: no `{split}.speaker`, or a name that is not in the table.
     """
 
-    def __init__(self, data: Path, split: str, streams: Streams, rows: int):
+    def __init__(self, data: Path, split: str, streams: StreamSpec, rows: int):
         self.names = streams.speakers
         self.indices = known_rows(data / f"{split}.speaker", rows, self.names, "speaker")
 
@@ -77,7 +77,7 @@ class SpeakerVectors:
         self,
         data: Path,
         split: str,
-        streams: Streams,
+        streams: StreamSpec,
         rows: int,
         mean_rate: float | None = None,
         seed: int = 1,
@@ -128,7 +128,7 @@ class F0Tracks:
         FileNotFoundError, ValueError: no F0, or made from another manifest.
     """
 
-    def __init__(self, data: Path, split: str, streams: Streams, manifest: Manifest):
+    def __init__(self, data: Path, split: str, streams: StreamSpec, manifest: Manifest):
         self.cache = F0Cache(data, split, manifest)
         self.names = read_names(data / f"{split}.speaker", len(manifest))
         self.statistics = SpeakerStatistics.from_dict(streams.speaker_statistics)

@@ -16,7 +16,7 @@ from fairseq_resynth.data.datasets.conditioning import (
 )
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.packed import open_audio
-from fairseq_resynth.data.streams import Streams
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.data.units import IntegerRows, read_integer_rows
 
 # Encoders leave out up to this much at the end of an utterance (a HuBERT frame spans 25 ms).
@@ -47,7 +47,7 @@ class UnitDataset(UtteranceDataset):
         self,
         data: str | Path,
         split: str,
-        streams: Streams,
+        streams: StreamSpec,
         segment_size: int = 0,
         seed: int = 1,
         load_wav: bool = True,
