@@ -27,8 +27,8 @@ from fairseq_resynth.data.units import collapse_runs
 SCRIPT = """
 import sys
 import numpy as np
-from fairseq_resynth.codec.bitstream import SpeechCode, write_bytes
-from fairseq_resynth.codec.entropy_model import EntropyModel
+from fairseq_resynth.codec.format.bitstream import SpeechCode, write_bytes
+from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 units, codes = (np.array(text.split(), np.int64) for text in sys.argv[2:4])
 code = SpeechCode(units, codes, 3, None)
 print(write_bytes(EntropyModel.load(sys.argv[1]), b"0" * 16, code).hex())

@@ -347,7 +347,7 @@ def test_options_of_f0_that_do_not_fit(data, resynth, arguments, message):
 SLOWLY = """
 import sys, time
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data import f0_build
+from fairseq_resynth.preparation import f0 as f0_build
 extract = f0_build.extract_f0
 def slow(*args, **kwargs):
     time.sleep(0.3)
