@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Computes every split's vectors; 1 if an utterance has none of its own."""
-    from fairseq_resynth.data.speaker_vectors import build_speaker_vectors, write_speaker_means
     from fairseq_resynth.encoders.speaker import describe_encoder, embed_file
+    from fairseq_resynth.preparation.speakers import build_speaker_vectors, write_speaker_means
 
     shard, splits = parse_shard(args.shard), list(read_splits(args.data, args.split))
     description = describe_encoder(args.encoder)

@@ -12,7 +12,7 @@ import soundfile
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import read_manifest, write_manifest
 from fairseq_resynth.data.pitch import extraction as f0_module
-from fairseq_resynth.data.pitch.extraction import F0Cache, F0Options, extract_f0
+from fairseq_resynth.data.pitch.extraction import F0Cache, F0Options, extract_f0, require_method
 from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.preparation.f0 import build_f0, f0_key, write_speaker_statistics
 
@@ -114,10 +114,20 @@ def test_a_failing_tracker_is_a_named_error(monkeypatch):
         extract_f0(harmonic_tone(200.0))
 
 
-def test_without_pyworld_the_message_names_the_extra(monkeypatch):
+@pytest.mark.parametrize("method", ["dio", "harvest"])
+def test_without_pyworld_the_message_names_the_extra(monkeypatch, method):
     monkeypatch.setitem(__import__("sys").modules, "pyworld", None)
-    with pytest.raises(ValueError, match=r"pip install 'fairseq_resynth\[eval\]', or use yaapt"):
-        extract_f0(harmonic_tone(200.0), "dio")
+    message = rf"{method} needs pyworld .*`pip install 'fairseq_resynth\[eval\]'`, or use the method yaapt"
+    with pytest.raises(ValueError, match=message):
+        require_method(method)
+    with pytest.raises(ValueError, match=message):
+        extract_f0(harmonic_tone(200.0), method)
+    require_method("yaapt")
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="'crepe' is unknown, expected yaapt, harvest, dio"):
+        require_method("crepe")
 
 
 @pytest.mark.parametrize("options", [("crepe", 60, 400), ("yaapt", 400, 60), ("yaapt", 0, 400)])

@@ -12,7 +12,6 @@ from small_corpus import write_data
 from fairseq_resynth.cli.main import VERBS
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
-from fairseq_resynth.data.speaker_vectors import build_speaker_vectors
 from fairseq_resynth.data.storage.shards import (
     Shard,
     close_part,
@@ -27,6 +26,7 @@ from fairseq_resynth.data.storage.shards import (
     whole_lines,
 )
 from fairseq_resynth.preparation.f0 import build_f0
+from fairseq_resynth.preparation.speakers import build_speaker_vectors
 
 KEY = {"rows": "abc", "kmeans": "1"}
 

@@ -9,14 +9,13 @@ from small_corpus import write_data
 
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.speaker_vectors import (
-    build_speaker_vectors,
     format_vector,
     mean_vector,
     parse_vectors,
     read_vectors,
-    write_speaker_means,
 )
 from fairseq_resynth.data.streams import StreamSpec, read_streams
+from fairseq_resynth.preparation.speakers import build_speaker_vectors, write_speaker_means
 
 DESCRIPTION = {"encoder": "toy", "encoder_hash": "1", "speaker_dim": 4}
 

@@ -14,10 +14,10 @@ from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.pitch.extraction import F0Cache
 from fairseq_resynth.data.pitch.representations import make_representation
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
-from fairseq_resynth.data.speaker_vectors import build_speaker_vectors, write_speaker_means
 from fairseq_resynth.data.streams import read_streams
 from fairseq_resynth.inference.checkpoints import load_f0_vqvae
 from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
+from fairseq_resynth.preparation.speakers import build_speaker_vectors, write_speaker_means
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 LENGTHS = {"train": [16000, 24000, 20480, 17920], "valid": [12800, 16000]}

@@ -4,6 +4,7 @@ Frame i of N = ceil(T / 80) is centred at sample 80 i; unvoiced frames are 0.
 """
 
 import contextlib
+import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -71,28 +72,21 @@ def _yaapt(wav: np.ndarray, options: F0Options) -> np.ndarray:
     return pitch.samp_values
 
 
-def _pyworld():
-    try:
-        import pyworld
-    except ImportError as error:
-        raise ValueError(
-            f"F0 by harvest or dio needs pyworld ({error}): pip install 'fairseq_resynth[eval]', or use yaapt"
-        ) from error
-    return pyworld
-
-
 def _world_range(options: F0Options) -> dict[str, float]:
     return {"f0_floor": options.f0_min, "f0_ceil": options.f0_max, "frame_period": 5.0}
 
 
 def _harvest(wav: np.ndarray, options: F0Options) -> np.ndarray:
-    return _pyworld().harvest(wav, SAMPLE_RATE, **_world_range(options))[0]
+    import pyworld
+
+    return pyworld.harvest(wav, SAMPLE_RATE, **_world_range(options))[0]
 
 
 def _dio(wav: np.ndarray, options: F0Options) -> np.ndarray:
-    world = _pyworld()
-    f0, times = world.dio(wav, SAMPLE_RATE, **_world_range(options))
-    return world.stonemask(wav, f0, times, SAMPLE_RATE)
+    import pyworld
+
+    f0, times = pyworld.dio(wav, SAMPLE_RATE, **_world_range(options))
+    return pyworld.stonemask(wav, f0, times, SAMPLE_RATE)
 
 
 def _by_blocks(
@@ -123,6 +117,27 @@ METHODS: dict[str, Callable[[np.ndarray, F0Options], np.ndarray]] = {
 }
 
 
+_LIBRARIES = {"yaapt": "amfm_decompy.pYAAPT", "harvest": "pyworld", "dio": "pyworld"}
+
+
+def require_method(method: str) -> None:
+    """Checks that the library of an F0 method can be imported; call it once, before the first file.
+
+    Raises:
+        ValueError: the method is unknown, or its library is missing; the message has the command to run.
+    """
+    if method not in METHODS:
+        raise ValueError(f"F0 method {method!r} is unknown, expected {', '.join(METHODS)}")
+    try:
+        importlib.import_module(_LIBRARIES[method])
+    except ImportError as error:
+        package, extra = _LIBRARIES[method].partition(".")[0], "" if method == "yaapt" else "[eval]"
+        raise ValueError(
+            f"the F0 method {method} needs {package} ({error}): run `pip install "
+            f"'fairseq_resynth{extra}'`" + (", or use the method yaapt" if extra else "")
+        ) from error
+
+
 def extract_f0(
     wav: np.ndarray, method: str = "yaapt", f0_min: float = 60.0, f0_max: float = 400.0
 ) -> np.ndarray:
@@ -138,9 +153,11 @@ def extract_f0(
         (ceil(T / 80),) float32 Hz, 0 where unvoiced; all 0 for silence (peak below -60 dB of full scale).
 
     Raises:
-        ValueError: under 320 samples, NaN in the input, or the method failed.
+        ValueError: under 320 samples, NaN in the input, the library of the method is missing, or the method
+            failed.
     """
     options = F0Options(method, f0_min, f0_max)
+    require_method(method)
     wav = np.asarray(wav, dtype=np.float32)
     if wav.ndim != 1 or len(wav) < SHORTEST:
         raise ValueError(
