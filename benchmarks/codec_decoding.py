@@ -54,7 +54,7 @@ def main() -> None:
     rows = read_unit_file(args.codes)[:200]
     num_units = 1 + max(int(row.units.max()) for row in rows)
     utterances = [
-        Utterance(row.name, row.units, rng.integers(20, size=-(-len(row.units) // 4)))
+        Utterance(row.units, rng.integers(20, size=-(-len(row.units) // 4)), name=row.name)
         for row in rows
     ]
     streams = StreamSpec(320, num_units, 1280, 20, ("one", "two"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from soundfile import SoundFileError
 
 from fairseq_resynth.codec.format.archive import Archive, write_archive
 from fairseq_resynth.codec.format.bitstream import IDENTITY_BYTES
@@ -85,30 +86,24 @@ def encode_all(
     outcome, members = Outcome(), []
     for source in sources:
         path = None if target is None else target(source.name)
-        if path is not None and _is_current(codec, path, source.path):
-            outcome.reused += 1
-            outcome.bytes += path.stat().st_size
-            progress()
-            continue
         try:
+            if path is not None and _is_current(codec, path, source.path):
+                outcome.reused += 1
+                outcome.bytes += path.stat().st_size
+                continue
             data = encode(source)
+            if path is None:
+                members.append((source.name, data))
+            else:
+                with atomic_path(path) as temporary:
+                    temporary.write_bytes(data)
+            outcome.written += 1
+            outcome.bytes += len(data)
         except (ValueError, OSError) as error:
             outcome.failed[str(source.path)] = str(error)
+        finally:
             progress()
-            continue
-        if path is None:
-            members.append((source.name, data))
-        else:
-            _write(path, data)
-        outcome.written += 1
-        outcome.bytes += len(data)
-        progress()
     return outcome, members
-
-
-def _write(path: Path, data: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def _is_current(codec: SpeechCodec, path: Path, source: Path) -> bool:
@@ -179,18 +174,15 @@ def decode_all(
     outcome = Outcome()
     for name, data, checksum in members:
         try:
+            if ".." in Path(name).parts or Path(name).is_absolute():
+                raise ValueError("the name leaves the output folder")
             wav = decode(data, checksum)
-        except ValueError as error:
+            write_audio(target(name), wav, sample_rate)
+            outcome.written += 1
+            outcome.seconds += len(wav) / sample_rate
+            outcome.bytes += len(data)
+        except (ValueError, OSError, SoundFileError) as error:
             outcome.failed[name] = str(error)
+        finally:
             progress()
-            continue
-        path = target(name)
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            outcome.failed[name] = "the name leaves the output folder"
-            continue
-        write_audio(path, wav, sample_rate)
-        outcome.written += 1
-        outcome.seconds += len(wav) / sample_rate
-        outcome.bytes += len(data)
-        progress()
     return outcome

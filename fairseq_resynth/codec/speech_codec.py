@@ -21,12 +21,21 @@ from fairseq_resynth.codec.streaming import BlockEncoder, fit_length
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate
 from fairseq_resynth.data.audio.files import load_any_audio, resample
-from fairseq_resynth.data.streams import Utterance
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.chunks import OFFLINE_UNITS, ChunkDecoder
 from fairseq_resynth.inference.decoder import Speaker
+from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 ENTROPY_FILE = "entropy.safetensors"
+
+
+def _require_f0_codes(streams: StreamSpec) -> None:
+    if streams.f0_channels:
+        raise ValueError(
+            f"the bundle's generator takes continuous F0 ({streams.f0_channels} channels at 200 Hz), which "
+            "the codec cannot store: train one on F0 codes (`resynth quantize-f0`) or without pitch."
+        )
 
 
 class SpeechCodec:
@@ -40,11 +49,12 @@ class SpeechCodec:
         identity: 16 bytes; files name the bundle by the first two and their checksum depends on all.
 
     Raises:
-        ValueError: the model's units or F0 codes are not the bundle's.
+        ValueError: The bundle takes continuous F0, or other units or F0 codes than the model has.
     """
 
     def __init__(self, resynthesizer: Resynthesizer, model: EntropyModel):
         streams, settings = resynthesizer.streams, model.settings
+        _require_f0_codes(streams)
         for name in ("num_units", "unit_hop", "num_f0_codes"):
             if getattr(streams, name) != getattr(settings, name):
                 raise ValueError(
@@ -63,10 +73,10 @@ class SpeechCodec:
         device: str | torch.device = "cpu",
         decode_only: bool = False,
     ) -> "SpeechCodec":
-        """Takes a bundle's folder with `entropy.safetensors`.
+        """Loads a bundle and its `entropy.safetensors`.
 
         Args:
-            folder: the bundle.
+            folder: folder of the bundle, `owner/name` on the Hugging Face hub, or an http(s) address.
             content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
             device: where to compute.
             decode_only: without the content encoder, whose weights are not needed then.
@@ -74,8 +84,10 @@ class SpeechCodec:
         Raises:
             FileNotFoundError, ValueError: something is missing or does not fit.
         """
-        path = Path(folder) / ENTROPY_FILE
-        if Path(folder).is_dir() and not path.is_file():
+        folder = find_bundle(folder)
+        path = folder / ENTROPY_FILE
+        if not path.is_file():
+            _require_f0_codes(Resynthesizer.from_pretrained(folder, decode_only=True).streams)
             raise FileNotFoundError(
                 f"{path} does not exist. Fit the codec with `resynth fit-codec DATA --out {path}`."
             )

@@ -210,7 +210,9 @@ def load_studio(
     folder = find_bundle(bundle)
     system = Resynthesizer.from_pretrained(folder, content_checkpoint, device)
     model = folder / ENTROPY_FILE
-    codec = SpeechCodec(system, EntropyModel.load(model)) if model.is_file() else None
+    codec = None
+    if model.is_file() and not system.streams.f0_channels:
+        codec = SpeechCodec(system, EntropyModel.load(model))
     return Studio(system, codec, max_seconds)
 
 

@@ -109,6 +109,25 @@ def test_folder_is_reused_and_failures_are_named(capsys, bundle_folder, recordin
     assert (tmp_path / "wav" / "boris" / "2.wav").is_file()
 
 
+def test_file_that_cannot_be_written_is_named_and_the_rest_goes_on(
+    capsys, bundle_folder, recordings, tmp_path
+):
+    options, coded, wavs = ["--bundle", bundle_folder, "--json"], tmp_path / "coded", tmp_path / "w"
+    for folder in (coded, wavs):
+        folder.mkdir()
+        (folder / "anna").write_text("a file where the folder anna has to be")
+    status, out, _ = run(capsys, "encode", recordings, "-o", coded, *options, "--speaker", "anna")
+    found = json.loads(out)
+    assert status == 1 and found["written"] == 2
+    assert [Path(name).name for name in found["failed"]] == ["0.flac"]
+    assert "exists" in found["failed"][str(recordings / "anna" / "0.flac")]
+    (coded / "anna").unlink()
+    assert run(capsys, "encode", recordings, "-o", coded, *options, "--speaker", "anna")[0] == 0
+    status, out, _ = run(capsys, "decode", coded, "-o", wavs, *options)
+    found = json.loads(out)
+    assert status == 1 and found["written"] == 2 and list(found["failed"]) == ["anna/0"]
+
+
 def test_archive_pays_once_and_is_read_by_name(capsys, bundle_folder, codec, recordings, tmp_path):
     archive, options = tmp_path / "all.rsyna", ["--bundle", bundle_folder]
     status, *_ = run(capsys, "encode", recordings, "-o", archive, *options, "--speaker", "anna")

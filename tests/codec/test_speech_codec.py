@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 import torch
 from codec_models import speech_files
+from tiny_bundles import write_bundle
 
+from fairseq_resynth.codec.entropy.entropy_model import Settings
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
+from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.codec.format.bitstream import read_bytes
 from fairseq_resynth.codec.format.errors import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate, parse_pitch
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.pitch.representations import VqvaeF0
+from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.inference.chunks import ChunkDecoder
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
 
@@ -181,3 +186,23 @@ def test_bundle_without_a_context_model_names_the_command(bundle_folder, tmp_pat
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(FileNotFoundError, match="resynth fit-codec"):
         SpeechCodec.from_pretrained(tmp_path)
+
+
+def test_model_on_continuous_f0_is_refused_before_anything_is_encoded(tmp_path):
+    """Files without the F0 that the generator takes could never be decoded."""
+    system = write_bundle("units, raw pitch", tmp_path)
+    units = Utterance(np.arange(10).repeat(3))
+    model = fit_entropy_model([units], Settings(10), TrainingOptions(hidden_size=0))
+    message = "continuous F0 .1 channels at 200 Hz.* cannot store.*`resynth quantize-f0`"
+    with pytest.raises(ValueError, match=message):
+        SpeechCodec(system, model)
+    with pytest.raises(ValueError, match=message):  # and not: fit a context model first
+        SpeechCodec.from_pretrained(tmp_path)
+
+
+def test_codec_of_a_bundle_on_the_hub(bundle_folder, codec, speech, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(bundle_folder))
+    fetched = SpeechCodec.from_pretrained("lab/voice")
+    assert fetched.identity == codec.identity
+    assert fetched.encode(speech, "anna") == codec.encode(speech, "anna")
