@@ -95,7 +95,12 @@ def _check(args: argparse.Namespace, streams) -> None:
 
 
 def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
-    from fairseq_resynth.inference.jobs import in_voices, predict_durations, read_jobs, read_samples
+    from fairseq_resynth.inference.jobs import (
+        in_other_voices,
+        predict_durations,
+        read_jobs,
+        read_samples,
+    )
 
     streams, notes = decoder.streams, []
     _check(args, streams)
@@ -111,7 +116,7 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
         jobs = [replace(job, speech=replace(job.speech, speaker=args.speaker)) for job in jobs]
     if args.vc:
         names = [name for name in args.speakers.split(",") if name]
-        jobs = in_voices(jobs, streams, names, args.random_speakers, args.seed)
+        jobs = in_other_voices(jobs, streams, names, args.random_speakers, args.seed)
     if args.dur_prediction:
         jobs = predict_durations(jobs, decoder, args.rate)
     return jobs, notes

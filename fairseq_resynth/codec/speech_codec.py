@@ -258,5 +258,4 @@ class SpeechCodec:
                 raise ValueError("--pitch needs a bundle with a pitch stream")
             entry = pitches.voice_entry(speaker)
             codes = change_pitch(codes, pitch, pitches.representation, entry)
-        span = max(1, streams.f0_code_hop // streams.unit_hop)
-        return change_rate(code.units, codes, rate, span)
+        return change_rate(code.units, codes, rate, streams.unit_hop, streams.f0_code_hop)

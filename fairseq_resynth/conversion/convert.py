@@ -113,10 +113,10 @@ def convert(
         f0 = _melody(system, units, f0, own, entry, controls)
         if positions is not None:
             f0 = prosody.warp_f0(f0, positions, system.streams.unit_hop)
-        note = prosody.range_note(f0, entry) if controls.pitch else ""
+        note = prosody.range_warning(f0, entry) if controls.pitch else ""
         notes += [note] if note else []
     if positions is not None:
-        units = units[prosody.pick(positions, len(units))]
+        units = units[prosody.nearest_indices(positions, len(units))]
     if f0 is not None:
         pitch = system.pitch.encode(f0, entry, len(units))
     if voice.measured:
@@ -189,15 +189,15 @@ def _melody(
     """Returns (N,) Hz as the target voice speaks it, with the change that is asked for."""
     kind, path = prosody.parse_pitch(controls.pitch) if controls.pitch else ("", 0)
     if kind != "from":
-        return prosody.apply_pitch(prosody.move_f0(f0, own, entry), controls.pitch)
+        return prosody.apply_pitch(prosody.convert_f0(f0, own, entry), controls.pitch)
     other = system.waveform(str(path))
     melody = system.pitch.extract(other)
     if not (melody > 0).any():
         raise ValueError(f"--pitch {controls.pitch}: no frame of that recording is voiced")
     others = SpeakerStatistics.from_frames([("", melody)]).overall
     positions = prosody.align_units(units, system.units(other))
-    borrowed = prosody.borrow_f0(f0, melody, positions, system.streams.unit_hop)
-    return prosody.move_f0(borrowed, others, entry)
+    borrowed = prosody.transfer_f0(f0, melody, positions, system.streams.unit_hop)
+    return prosody.convert_f0(borrowed, others, entry)
 
 
 def _positions(

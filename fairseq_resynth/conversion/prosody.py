@@ -1,4 +1,4 @@
-"""Pitch and rhythm: changed in Hz and in units, before anything is quantised or spoken."""
+"""Changes of pitch and rhythm, made in Hz and in units, before anything is quantized or generated."""
 
 import logging
 import re
@@ -11,110 +11,115 @@ from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics
 from fairseq_resynth.data.units import collapse_runs
 
 SLOWEST, FASTEST = 0.25, 4.0
-TRAINED_DEVIATIONS = (
-    2.5  # of a speaker's F0 around the mean: what training showed, but for a percent
-)
+# Standard deviations of a speaker's F0 around its mean that contain 99 % of the training data.
+TRAINED_DEVIATIONS = 2.5
 
 
 def check_rate(rate: float) -> None:
-    """Refuses rates outside 0.25 to 4 with a ValueError."""
+    """Raises ValueError if the rate of speaking is outside 0.25 to 4."""
     if not SLOWEST <= rate <= FASTEST:
         raise ValueError(f"--rate {rate}: expected {SLOWEST} to {FASTEST}")
 
 
 def change_rate(
-    units: np.ndarray, f0_codes: np.ndarray | None, rate: float, span: int
+    units: np.ndarray, f0_codes: np.ndarray | None, rate: float, unit_hop: int, f0_code_hop: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Speaks `rate` times as fast: every stream is sampled at its nearest frame.
+    """Speaks `rate` times as fast by sampling every stream at its nearest frame.
 
     Args:
         units: (U,) int64.
         f0_codes: (F,) int64 or None.
         rate: 0.25 to 4; the length becomes round(U / rate).
-        span: units an F0 code.
+        unit_hop: samples per unit.
+        f0_code_hop: samples per F0 code.
 
     Raises:
-        ValueError: another rate.
+        ValueError: the rate is outside this range.
     """
     check_rate(rate)
     if rate == 1 or not len(units):
         return units, f0_codes
-    picked = units[pick(rate_positions(len(units), rate), len(units))]
+    changed = units[nearest_indices(rate_positions(len(units), rate), len(units))]
     if f0_codes is None:
-        return picked, None
-    codes = (np.arange(-(-len(picked) // span)) + 0.5) * rate - 0.5
-    return picked, f0_codes[pick(codes, len(f0_codes))]
+        return changed, None
+    num_codes = -(-len(changed) * unit_hop // f0_code_hop)
+    positions = (np.arange(num_codes) + 0.5) * rate - 0.5
+    return changed, f0_codes[nearest_indices(positions, len(f0_codes))]
 
 
 def rate_positions(num_units: int, rate: float) -> np.ndarray:
-    """Returns where in the (U,) units each unit of the faster or slower speech lies: (round(U / rate),)."""
+    """The (round(U / rate),) positions in U units that speech `rate` times as fast passes through."""
     return (np.arange(max(1, round(num_units / rate))) + 0.5) * rate - 0.5
 
 
 def duration_positions(units: np.ndarray, expanded: np.ndarray) -> np.ndarray:
-    """Returns where in `units` each unit of `expanded` lies, which has the same runs in other lengths.
+    """The position in `units` of each unit of `expanded`, which has the same runs with other lengths.
 
     Args:
         units: (U,) int64.
         expanded: (U',) int64.
 
+    Returns:
+        (U',) float.
+
     Raises:
         ValueError: the runs are not the same.
     """
-    (runs, counts), (others, wanted) = collapse_runs(units), collapse_runs(expanded)
+    (runs, counts), (others, new_counts) = collapse_runs(units), collapse_runs(expanded)
     if not np.array_equal(runs, others):
         raise ValueError("the durations are of other units")
     starts = np.cumsum(counts) - counts
     return np.concatenate(
         [
             start + (np.arange(new) + 0.5) * old / new - 0.5
-            for start, old, new in zip(starts, counts, wanted, strict=True)
+            for start, old, new in zip(starts, counts, new_counts, strict=True)
         ]
     )
 
 
 def align_units(units: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Aligns two utterances by dynamic time warping over their units, equal ones at no cost.
+    """Aligns two utterances by dynamic time warping over their units; equal units cost nothing.
 
     Args:
         units: (U,) int64.
         others: (V,) int64.
 
     Returns:
-        (U,) float, where in `others` each unit lies; never falling.
+        (U,) float, the position in `others` of each unit; never decreasing.
     """
     from librosa.sequence import dtw
 
-    # A small price off the diagonal keeps both going where nothing matches.
-    place = np.abs(
+    # Where nothing matches, a small cost off the diagonal makes both utterances advance.
+    off_diagonal = np.abs(
         np.arange(len(units))[:, None] / len(units) - np.arange(len(others)) / len(others)
     )
-    _, path = dtw(C=(units[:, None] != others) + 0.1 * place)
+    _, path = dtw(C=(units[:, None] != others) + 0.1 * off_diagonal)
     path = path[::-1]
     sums = np.bincount(path[:, 0], path[:, 1], len(units))
     return sums / np.bincount(path[:, 0], minlength=len(units))
 
 
-def pick(positions: np.ndarray, size: int) -> np.ndarray:
-    """Returns the nearest of `size` places to each position, int64."""
+def nearest_indices(positions: np.ndarray, size: int) -> np.ndarray:
+    """The index nearest to each position, int64 within 0 … size - 1."""
     return np.clip(np.floor(positions + 0.5), 0, size - 1).astype(np.int64)
 
 
 def warp_f0(f0: np.ndarray, positions: np.ndarray, unit_hop: int) -> np.ndarray:
-    """Stretches F0 with the units.
+    """Stretches F0 together with the units.
 
     Args:
         f0: (N,) Hz at 200 Hz.
-        positions: (U',) where in the units each unit of the result lies.
-        unit_hop: samples a unit.
+        positions: (U',) position in the units of each unit of the result.
+        unit_hop: samples per unit.
 
     Returns:
-        (U' * unit_hop / 80,) Hz: of each frame the nearest frame's.
+        (ceil(U' * unit_hop / 80),) Hz; each frame has the value of the nearest frame of `f0`.
     """
-    frames = unit_hop // F0_HOP
-    centres = (np.arange(len(positions) * frames) + 0.5) / frames - 0.5
-    places = np.interp(centres, np.arange(len(positions)), positions)
-    return f0[pick((places + 0.5) * frames - 0.5, len(f0))]
+    num_frames = -(-len(positions) * unit_hop // F0_HOP)
+    # In units and then back in frames, both measured at their centers; unit_hop / 80 need not be whole.
+    centers = (np.arange(num_frames) + 0.5) * F0_HOP / unit_hop - 0.5
+    sources = np.interp(centers, np.arange(len(positions)), positions)
+    return f0[nearest_indices((sources + 0.5) * unit_hop / F0_HOP - 0.5, len(f0))]
 
 
 def parse_pitch(text: str) -> tuple[str, float | str]:
@@ -124,7 +129,7 @@ def parse_pitch(text: str) -> tuple[str, float | str]:
         (`scale`, factor), (`flatten`, 0) or (`from`, path).
 
     Raises:
-        ValueError: something else, or beyond two octaves.
+        ValueError: none of these, or a change of more than two octaves.
     """
     shift = re.fullmatch(r"(?:shift=)?([+-]?\d+(?:\.\d+)?)(?:st)?", text)
     scale = re.fullmatch(r"scale=(\d+(?:\.\d+)?)", text)
@@ -141,12 +146,12 @@ def parse_pitch(text: str) -> tuple[str, float | str]:
 
 
 def apply_pitch(f0: np.ndarray, pitch: str | None) -> np.ndarray:
-    """Changes (N,) Hz, 0 = unvoiced, as `shift=…`, `scale=…` or `flatten` says; None: not at all."""
+    """Changes (N,) Hz, 0 = unvoiced, as `shift=…`, `scale=…` or `flatten` says; None: no change."""
     if pitch is None:
         return f0
     kind, factor = parse_pitch(pitch)
     if kind == "from":
-        raise ValueError(f"--pitch {pitch}: another utterance's pitch needs audio, not codes")
+        raise ValueError(f"--pitch {pitch}: the pitch of another utterance needs audio, not codes")
     if kind == "scale":
         return (f0 * np.float32(factor)).astype(np.float32)
     voiced = f0 > 0
@@ -154,16 +159,16 @@ def apply_pitch(f0: np.ndarray, pitch: str | None) -> np.ndarray:
     return np.where(voiced, mean, 0).astype(np.float32)
 
 
-def borrow_f0(
+def transfer_f0(
     f0: np.ndarray, other: np.ndarray, positions: np.ndarray, unit_hop: int
 ) -> np.ndarray:
-    """Puts another utterance's melody on this one's voiced frames.
+    """Gives the voiced frames of an utterance the melody of another.
 
     Args:
-        f0: (N,) Hz of this utterance, whose voicing stays.
-        other: (M,) Hz.
-        positions: (U,) where in the other's units each unit of this one lies.
-        unit_hop: samples a unit.
+        f0: (N,) Hz of the utterance; its voicing is kept.
+        other: (M,) Hz of the other.
+        positions: (U,) position in the other's units of each unit of the utterance.
+        unit_hop: samples per unit.
 
     Returns:
         (N,) Hz.
@@ -173,9 +178,9 @@ def borrow_f0(
     """
     if not (other > 0).any():
         raise ValueError("--pitch from=…: no frame of that recording is voiced")
-    # interpolated through its unvoiced frames, which need not be unvoiced here
-    level = np.exp(normalize_log(other, {"log_f0_mean": 0.0, "log_f0_std": 1.0}))
-    warped = warp_f0(level, positions, unit_hop)
+    # Interpolated through its unvoiced frames, because they may be voiced in this utterance.
+    filled = np.exp(normalize_log(other, {"log_f0_mean": 0.0, "log_f0_std": 1.0}))
+    warped = warp_f0(filled, positions, unit_hop)
     warped = np.pad(warped, (0, max(len(f0) - len(warped), 0)), mode="edge")[: len(f0)]
     return np.where(f0 > 0, warped, 0).astype(np.float32)
 
@@ -183,33 +188,33 @@ def borrow_f0(
 def change_pitch(
     f0_codes: np.ndarray, pitch: str, representation: F0Representation, entry: F0Entry
 ) -> np.ndarray:
-    """Changes the pitch of coded speech: to Hz, there the change, and quantised again.
+    """Changes the pitch of coded speech: decoded to Hz, changed, and quantized again.
 
     Args:
         f0_codes: (F,) int64.
         pitch: `shift=…`, `scale=…` or `flatten`.
         representation: of the codes.
-        entry: F0 statistics of the voice that is to speak; a warning is logged if the pitch leaves them.
+        entry: F0 statistics of the target voice; a warning is logged if the pitch leaves their range.
     """
     hertz = apply_pitch(representation.decode(f0_codes, entry), pitch)
-    note = range_note(hertz, entry)
-    if note:
-        logging.getLogger(__name__).warning("--pitch %s: %s", pitch, note)
+    warning = range_warning(hertz, entry)
+    if warning:
+        logging.getLogger(__name__).warning("--pitch %s: %s", pitch, warning)
     return representation.encode(hertz, entry)[: len(f0_codes)]
 
 
-def move_f0(f0: np.ndarray, source: F0Entry, target: F0Entry) -> np.ndarray:
-    """Moves (N,) Hz from one voice's mean and deviation to another's; unvoiced frames stay 0."""
+def convert_f0(f0: np.ndarray, source: F0Entry, target: F0Entry) -> np.ndarray:
+    """Moves (N,) Hz from one voice's mean and standard deviation to another's; unvoiced frames stay 0."""
     names = {"source": source, "target": target}
     return SpeakerStatistics(names, source).convert(f0, "source", "target")
 
 
-def range_note(f0: np.ndarray, entry: F0Entry) -> str:
-    """Says in a sentence that pitch leaves what was trained, or nothing.
+def range_warning(f0: np.ndarray, entry: F0Entry) -> str:
+    """A sentence if more than a tenth of the pitch is outside the range of the training data, else "".
 
     Args:
-        f0: (N,) Hz, what is asked for.
-        entry: F0 statistics of the voice that is to speak.
+        f0: (N,) Hz, the requested pitch.
+        entry: F0 statistics of the target voice.
     """
     voiced = f0[f0 > 0]
     low = max(entry["f0_mean"] - TRAINED_DEVIATIONS * entry["f0_std"], 1)

@@ -270,7 +270,7 @@ class UnitDecoder:
 def pad_rows(rows: list[np.ndarray | None]) -> np.ndarray:
     """Stacks arrays of different lengths with zeros at the end of their last axis."""
     if any(row is None for row in rows):
-        raise ValueError("the model wants pitch, and an utterance comes without it.")
+        raise ValueError("the model needs pitch, and an utterance comes without it.")
     width = max(row.shape[-1] for row in rows)
     return np.stack(
         [np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, width - row.shape[-1])]) for row in rows]

@@ -1,4 +1,4 @@
-"""What to synthesise: the utterances of a data directory, a file of units or a language model's samples."""
+"""What to synthesize: the utterances of a data directory, a file of units or a language model's samples."""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.constants import F0_HOP
-from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
+from fairseq_resynth.data.datasets.unit_split import UnitSplit
 from fairseq_resynth.data.manifest import read_lines
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.unit_text import UnitRow, read_generated_units, read_unit_file
@@ -32,11 +32,11 @@ class Job:
 
 
 def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> list[Job]:
-    """Reads the utterances of a data directory's split or of a file of units.
+    """Reads the utterances of one split of a data directory, or of a file of units.
 
     Args:
-        source: a data directory; or a file with a line `1 2 3`, `name|1 2 3` or a dict for each utterance,
-            beside which NAME.f0 and NAME.speaker may lie.
+        source: a data directory; or a file with one line `1 2 3`, `name|1 2 3` or a dict per utterance, next
+            to which NAME.f0 and NAME.speaker may stand.
         streams: of the model.
         split: of the data directory.
 
@@ -45,40 +45,57 @@ def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> l
     """
     source = Path(source)
     if source.is_dir():
-        dataset = UnitDataset(source, split, streams, load_wav=False)
-        return [_dataset_job(dataset, row) for row in range(len(dataset))]
+        rows = UnitSplit(source, split, streams)
+        utterances = map(rows.utterance, range(len(rows.manifest)))
+        return [Job(u.name, u, rows.manifest.path(row)) for row, u in enumerate(utterances)]
     rows = read_unit_file(source)
-    wants_codes = streams.num_f0_codes > 0 and any(row.f0 is None for row in rows)
-    f0_codes = _beside(source, ".f0", len(rows), wants_codes)
+    f0_codes = [None] * len(rows)
+    if streams.num_f0_codes and any(row.f0 is None for row in rows):
+        f0_codes = _read_f0_codes(source, len(rows))
     speakers = [row.speaker for row in rows]
     if source.with_suffix(".speaker").is_file():
         speakers = read_lines(source.with_suffix(".speaker"), len(rows), "resynth manifest")
     jobs = []
     for row, codes, speaker in zip(rows, f0_codes, speakers, strict=True):
-        name = row.name.strip("/").replace("..", "_")
         reference = Path(row.audio) if row.audio and Path(row.audio).is_file() else None
         speech = Utterance(row.units, codes, speaker, len(row.units) * streams.unit_hop)
         speech = replace(speech, style=row.style, **_pitch(row, streams, source))
-        jobs.append(Job(name, speech, reference))
-    _refuse_repeats(jobs, source)
+        jobs.append(Job(_relative(row.name), speech, reference))
+    _check_names(jobs, source)
     return jobs
 
 
+def _relative(name: str) -> str:
+    """A name that stays within the output folder."""
+    return name.strip("/").replace("..", "_")
+
+
+def _read_f0_codes(source: Path, rows: int) -> Sequence[np.ndarray]:
+    path = source.with_suffix(".f0")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the model has a pitch stream, and {path} does not exist: write one line of pitch codes per "
+            f"line of {source.name} to it (`resynth quantize-f0` does so for a data directory)."
+        )
+    return read_integer_rows(path, rows, "resynth quantize-f0")
+
+
 def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndarray]:
-    """Returns a dict line's pitch, one value a unit, at the rate of the model's pitch stream."""
+    """The pitch of a dict line, one value per unit, at the rate of the model's pitch stream."""
     if row.f0 is None or not (streams.num_f0_codes or streams.f0_channels):
         return {}
+    hop = F0_HOP if streams.f0_channels else streams.f0_code_hop
+    # Each frame of pitch takes the value of the unit in its middle. The hops are compared in samples, because
+    # neither needs to divide the other.
+    middles = np.arange(-(-len(row.units) * streams.unit_hop // hop)) * hop + hop // 2
+    values = row.f0[np.minimum(middles // streams.unit_hop, len(row.units) - 1)]
     if streams.f0_channels:
-        return {"f0": np.repeat(row.f0.astype(np.float32), streams.unit_hop // F0_HOP)[None]}
+        return {"f0": values.astype(np.float32)[None]}
     if not np.array_equal(row.f0, np.rint(row.f0)):
         raise ValueError(
             f"{source}: the f0 of {row.name} is continuous, and the model has {streams.num_f0_codes} codes."
         )
-    # A code lasts for several units: the one in the middle stands for them.
-    hop, samples = streams.f0_code_hop, len(row.units) * streams.unit_hop
-    middles = np.arange(-(-samples // hop)) * hop + hop // 2
-    chosen = np.minimum(middles // streams.unit_hop, len(row.units) - 1)
-    return {"f0_codes": row.f0[chosen].astype(np.int64)}
+    return {"f0_codes": values.astype(np.int64)}
 
 
 def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], list[str]]:
@@ -89,29 +106,34 @@ def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], li
         streams: of a model without pitch.
 
     Returns:
-        (a job a sample, what was left out).
+        (one job per sample, sentences on what was left out).
 
     Raises:
-        FileNotFoundError, ValueError: no such file, no units in it, or not such a model.
+        FileNotFoundError, ValueError: the file is missing, has no units, or the model has pitch.
     """
     if streams.num_f0_codes or streams.f0_channels:
-        raise ValueError("the model wants pitch, and units without repeats come without it.")
+        raise ValueError("the model needs pitch, and units without repeats come without it.")
     found = read_generated_units(source)
     jobs = [
-        Job(
-            row.name.strip("/").replace("..", "_"),
-            Utterance(row.units, None, row.speaker, style=row.style),
-        )
+        Job(_relative(row.name), Utterance(row.units, None, row.speaker, style=row.style))
         for row in found.rows
     ]
-    _refuse_repeats(jobs, Path(source))
+    _check_names(jobs, Path(source))
     notes = [f"{count} times {symbol} left out" for symbol, count in sorted(found.dropped.items())]
     notes += [f"{name}: no unit in it, nothing written" for name in found.empty]
     return jobs, notes
 
 
+def _check_names(jobs: list[Job], source: Path) -> None:
+    first: dict[str, int] = {}
+    for number, job in enumerate(jobs, 1):
+        if job.name in first:
+            raise ValueError(f"{source}:{number}: {job.name} is already on line {first[job.name]}.")
+        first[job.name] = number
+
+
 def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) -> list[Job]:
-    """Lets the duration predictor say how long each unit lasts, in the voice of each job.
+    """Repeats each unit as often as the duration predictor says, in the voice of each job.
 
     Args:
         jobs: runs of a unit count as one.
@@ -119,7 +141,7 @@ def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) ->
         rate: of speaking; 2 halves every duration.
 
     Raises:
-        ValueError: not such a model, an unknown speaker, units outside the table.
+        ValueError: the model has no duration predictor, an unknown speaker, units outside the table.
     """
     voices = [job.speech.speaker for job in jobs]
     expanded = decoder.expand([job.speech.units for job in jobs], rate, speaker=voices)
@@ -130,50 +152,17 @@ def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) ->
     ]
 
 
-def _dataset_job(dataset: UnitDataset, row: int) -> Job:
-    styles = dataset.streams.styles
-    speech = Utterance(
-        dataset.units[row],
-        dataset.f0_codes[row] if dataset.f0_codes is not None else None,
-        dataset.speakers.voice(row) if dataset.speakers is not None else None,
-        int(dataset.manifest.num_samples[row]),
-        f0=dataset.f0[row] if dataset.f0 is not None else None,
-        style=styles[dataset.styles[row]] if dataset.styles is not None else None,
-    )
-    return Job(dataset.manifest.name(row), speech, dataset.manifest.path(row))
-
-
-def _beside(source: Path, suffix: str, rows: int, wanted: bool) -> Sequence[np.ndarray | None]:
-    if not wanted:
-        return [None] * rows
-    path = source.with_suffix(suffix)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the model has a pitch stream, and {path} does not exist: put a line of pitch codes for each "
-            f"line of {source.name} there (`resynth quantize-f0` writes them for a data directory)."
-        )
-    return read_integer_rows(path, rows, "resynth quantize-f0")
-
-
-def _refuse_repeats(jobs: list[Job], source: Path) -> None:
-    first: dict[str, int] = {}
-    for number, job in enumerate(jobs, 1):
-        if job.name in first:
-            raise ValueError(f"{source}:{number}: {job.name} is already on line {first[job.name]}.")
-        first[job.name] = number
-
-
-def in_voices(
+def in_other_voices(
     jobs: Sequence[Job], streams: StreamSpec, names: Sequence[str], random_voices: int, seed: int
 ) -> list[Job]:
-    """Returns a job for each utterance and each voice that is not its own.
+    """One job for each utterance and each voice that is not its own.
 
     Args:
         jobs: the utterances.
         streams: of the model.
-        names: the voices; empty: all the model has.
-        random_voices: this many of them for each utterance, drawn anew; 0: all.
-        seed: of the draw.
+        names: the voices; empty: all of the model's.
+        random_voices: how many of them, drawn for each utterance; 0: all.
+        seed: seed of the random draw.
 
     Raises:
         ValueError: an unknown voice, or the model has no other.
@@ -182,17 +171,14 @@ def in_voices(
         streams.speaker_index(name)
     if len(streams.speakers) < 2:
         raise ValueError("--vc: the model has fewer than two speakers.")
-    draw = random.Random(seed)
+    generator = random.Random(seed)
     converted = []
     for job in jobs:
-        voices = [name for name in names or streams.speakers if not _is_voice(job, name)]
+        own = job.speech.speaker if isinstance(job.speech.speaker, str) else None
+        voices = [name for name in names or streams.speakers if name != own]
         if random_voices:
-            voices = draw.sample(voices, min(random_voices, len(voices)))
+            voices = generator.sample(voices, min(random_voices, len(voices)))
         for voice in voices:
             name = f"{job.name}_{voice.replace('/', '_')}"
             converted.append(replace(job, name=name, speech=replace(job.speech, speaker=voice)))
     return converted
-
-
-def _is_voice(job: Job, name: str) -> bool:
-    return isinstance(job.speech.speaker, str) and job.speech.speaker == name

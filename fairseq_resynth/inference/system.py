@@ -168,10 +168,10 @@ class SpeechSystem:
             (T,) float32 at 16 kHz for each utterance.
 
         Raises:
-            ValueError: the model has no duration predictor, or wants pitch; units outside the table.
+            ValueError: the model has no duration predictor, or needs pitch; units outside the table.
         """
         if self.pitch.exists:
-            raise ValueError("the model wants pitch, and units without repeats come without it.")
+            raise ValueError("the model needs pitch, and units without repeats come without it.")
         expanded = self.decoder.expand(units, rate, speaker=speaker)
         return self.decode_all([Utterance(row, speaker=speaker, style=style) for row in expanded])
 

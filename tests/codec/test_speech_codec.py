@@ -136,10 +136,10 @@ def test_missing_pitch_codes_are_refused(codec):
 
 def test_rate_changes_the_length_of_every_stream(codec, speech):
     units, codes = np.arange(100), np.arange(25)
-    slow, slow_codes = change_rate(units, codes, 0.5, 4)
+    slow, slow_codes = change_rate(units, codes, 0.5, 320, 1280)
     assert len(slow) == 200 and len(slow_codes) == 50
     assert slow[::2].tolist() == units.tolist()
-    fast, fast_codes = change_rate(units, codes, 2.0, 4)
+    fast, fast_codes = change_rate(units, codes, 2.0, 320, 1280)
     assert fast.tolist() == list(range(1, 100, 2)) and len(fast_codes) == 13
     data = codec.encode(speech, "anna")
     assert len(codec.decode(data, rate=0.8)) == round(len(speech) / 0.8)

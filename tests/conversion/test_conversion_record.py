@@ -135,7 +135,7 @@ def test_synthesis_of_other_settings_is_made_again_even_after_an_interruption(tm
         (["--speaker", "anna", "--dur-prediction", "--rate", "9"], "expected 0.25 to 4"),
         (["--speaker", "anna", "--style", "sad"], "this one has none"),
         ([], "give a speaker; the model has anna, boris"),
-        (["--vc", "--pitch"], "wants pitch, and an utterance comes without it"),
+        (["--vc", "--pitch"], "needs pitch, and an utterance comes without it"),
     ],
 )
 def test_mistakes_of_synthesize_are_one_sentence(tmp_path, capsys, options, message):

@@ -36,14 +36,14 @@ def test_shift_scale_and_flatten_in_hertz():
 
 def test_moving_between_voices_keeps_the_deviations_from_the_mean():
     target = {"f0_mean": 240.0, "f0_std": 20.0}
-    moved = prosody.move_f0(F0, ENTRY, target)
+    moved = prosody.convert_f0(F0, ENTRY, target)
     np.testing.assert_allclose((moved[2:5] - 240) / 20, (F0[2:5] - 140) / 40, rtol=1e-5)
     assert (moved == 0).tolist() == (F0 == 0).tolist()
 
 
 def test_pitch_beyond_what_was_trained_is_said_with_the_range():
-    assert prosody.range_note(F0, ENTRY) == ""
-    note = prosody.range_note(F0 * 2, ENTRY)
+    assert prosody.range_warning(F0, ENTRY) == ""
+    note = prosody.range_warning(F0 * 2, ENTRY)
     assert "40% of the pitch" in note and "40 to 240 Hz" in note
 
 
@@ -52,7 +52,7 @@ def test_rate_stretches_units_and_pitch_together():
     f0 = np.repeat(np.array([100, 0, 200, 300], np.float32), 20)
     for rate in (0.25, 0.8, 1.7, 4):
         positions = prosody.rate_positions(len(units), rate)
-        picked = prosody.pick(positions, len(units))
+        picked = prosody.nearest_indices(positions, len(units))
         warped = prosody.warp_f0(f0, positions, 320)
         assert len(picked) == round(20 / rate) and len(warped) == 4 * len(picked)
         wanted = {4: 100, 7: 0, 9: 200, 2: 300}
@@ -62,11 +62,28 @@ def test_rate_stretches_units_and_pitch_together():
         prosody.check_rate(0.2)
 
 
+@pytest.mark.parametrize("hop", [160, 200, 441])
+def test_units_of_any_hop_carry_the_pitch_with_them(hop):
+    f0 = np.linspace(100, 200, 1000).astype(np.float32)
+    units = np.arange(1000 * 80 // hop)
+    same = prosody.warp_f0(f0, prosody.rate_positions(len(units), 1.0), hop)
+    assert len(same) == -(-len(units) * hop // 80)
+    inner = slice(hop // 80 + 1, -hop // 80 - 1)  # the first and the last half unit are held
+    np.testing.assert_array_equal(same[inner], f0[: len(same)][inner])
+    slow = prosody.warp_f0(f0, prosody.rate_positions(len(units), 0.5), hop)
+    wanted = np.interp((np.arange(len(slow)) + 0.5) / 2 - 0.5, np.arange(1000), f0)
+    assert np.abs(slow - wanted)[inner].max() < 0.11  # one frame of the contour
+    codes = np.arange(-(-len(units) * hop // 1280))
+    slow_units, slow_codes = prosody.change_rate(units, codes, 0.5, hop, 1280)
+    assert len(slow_units) == 2 * len(units)
+    assert len(slow_codes) == -(-len(slow_units) * hop // 1280)
+
+
 def test_durations_of_other_lengths_keep_the_runs():
     units = np.array([3, 3, 3, 3, 5, 5, 1])
     expanded = np.array([3, 3, 5, 5, 5, 5, 1, 1])
     positions = prosody.duration_positions(units, expanded)
-    assert units[prosody.pick(positions, 7)].tolist() == expanded.tolist()
+    assert units[prosody.nearest_indices(positions, 7)].tolist() == expanded.tolist()
     assert (np.diff(positions) >= 0).all()
     with pytest.raises(ValueError, match="other units"):
         prosody.duration_positions(units, expanded[:-2])
@@ -78,7 +95,7 @@ def test_alignment_finds_the_same_sounds_at_other_times():
     units, others = (np.repeat(runs, rng.integers(1, 6, 40)) for _ in range(2))
     positions = prosody.align_units(units, others)
     assert (np.diff(positions) >= 0).all()
-    assert np.mean(others[prosody.pick(positions, len(others))] == units) > 0.95
+    assert np.mean(others[prosody.nearest_indices(positions, len(others))] == units) > 0.95
 
 
 def test_a_borrowed_melody_keeps_this_voicing():
@@ -86,12 +103,12 @@ def test_a_borrowed_melody_keeps_this_voicing():
     other[10:20] = 0
     f0 = np.tile(np.array([150, 0], np.float32), 20)
     positions = prosody.rate_positions(20, 2.0)
-    borrowed = prosody.borrow_f0(f0, other, positions, 320)
+    borrowed = prosody.transfer_f0(f0, other, positions, 320)
     assert len(borrowed) == 40 and ((borrowed > 0) == (f0 > 0)).all()
     voiced = borrowed[::2]
     assert (np.diff(voiced) > 0).all() and voiced[0] < 110 and voiced[-1] > 190
     with pytest.raises(ValueError, match="no frame of that recording is voiced"):
-        prosody.borrow_f0(f0, np.zeros(80), positions, 320)
+        prosody.transfer_f0(f0, np.zeros(80), positions, 320)
 
 
 def test_continuous_log_f0_is_exact_and_keeps_a_voiced_mean_apart_from_unvoiced():

@@ -7,23 +7,14 @@ import numpy as np
 import torch
 
 from fairseq_resynth.data.datasets.base import UtteranceDataset, check_segment_size, crop_start
-from fairseq_resynth.data.datasets.conditioning import (
-    F0Tracks,
-    SourceF0,
-    SpeakerTable,
-    SpeakerVectors,
-    known_rows,
-)
-from fairseq_resynth.data.manifest import read_manifest
+from fairseq_resynth.data.datasets.conditioning import SourceF0
+from fairseq_resynth.data.datasets.unit_split import UnitSplit
 from fairseq_resynth.data.packed import open_audio
 from fairseq_resynth.data.streams import StreamSpec
-from fairseq_resynth.data.units import IntegerRows, read_integer_rows
-
-# Encoders leave out up to this much at the end of an utterance (a HuBERT frame spans 25 ms).
-MAX_UNCOVERED = 800  # samples, 50 ms
+from fairseq_resynth.data.units import IntegerRows
 
 
-class UnitDataset(UtteranceDataset):
+class UnitDataset(UnitSplit, UtteranceDataset):
     """One split of a data directory.
 
     An utterance is as long as its units: what no unit covers at its end (less than 50 ms) is not used.
@@ -54,79 +45,22 @@ class UnitDataset(UtteranceDataset):
         speaker_mean_rate: float = 0.5,
         source_f0: bool = False,
     ):
+        UnitSplit.__init__(
+            self, data, split, streams, speaker_mean_rate if segment_size else None, seed
+        )
         data = Path(data)
-        self.split = split
-        self.streams = streams
         self.segment_size = segment_size
         self.load_wav = load_wav
         f0_code_hop = streams.f0_code_hop if streams.num_f0_codes else 0
         self.step = (
             check_segment_size(segment_size, streams.unit_hop, f0_code_hop) if segment_size else 1
         )
-        streams.check_same_encoders(data)
-        self.manifest = read_manifest(data / f"{split}.tsv")
         self.audio = open_audio(data, split, self.manifest)
-        rows = len(self.manifest)
-        self.units = read_integer_rows(data / f"{split}.units", rows, "resynth quantize")
-        self._check_units(data / f"{split}.units")
-        self.f0_codes = None
-        if streams.num_f0_codes:
-            self.f0_codes = read_integer_rows(data / f"{split}.f0", rows, "resynth quantize-f0")
-            self._check_f0_codes(data / f"{split}.f0")
-        self.f0 = None
-        if streams.f0_channels:
-            self.f0 = F0Tracks(data, split, streams, self.manifest)
         self.source_f0 = SourceF0(data, split, self.manifest) if source_f0 else None
-        self.speakers = self.styles = None
-        self._read_voices(data, split, speaker_mean_rate if segment_size else None, seed)
         self.lengths = self.units.lengths * streams.unit_hop
         limit = segment_size or self.lengths.max(initial=0)
         sizes = np.minimum(self.lengths, limit) // streams.unit_hop
-        super().__init__(sizes, segment_size > 0, seed)
-
-    def _read_voices(self, data: Path, split: str, mean_rate: float | None, seed: int) -> None:
-        streams, rows = self.streams, len(self.manifest)
-        if streams.speaker_dim:
-            self.speakers = SpeakerVectors(data, split, streams, rows, mean_rate, seed)
-        elif streams.speakers:
-            self.speakers = SpeakerTable(data, split, streams, rows)
-        if streams.styles:
-            self.styles = known_rows(data / f"{split}.style", rows, streams.styles, "style")
-
-    def _check_units(self, path: Path) -> None:
-        if self.units.maximum >= self.streams.num_units:
-            row = next(i for i, units in enumerate(self.units) if units.max() == self.units.maximum)
-            raise ValueError(
-                f"{path}:{row + 1}: unit {self.units.maximum} is outside the table of "
-                f"{self.streams.num_units} units (0 to {self.streams.num_units - 1})."
-            )
-        hop = self.streams.unit_hop
-        uncovered = self.manifest.num_samples - self.units.lengths * hop
-        wrong = np.flatnonzero((uncovered >= MAX_UNCOVERED + hop) | (uncovered <= -hop))
-        if len(wrong):
-            row = int(wrong[0])
-            raise ValueError(
-                f"{path}:{row + 1}: {self.units.lengths[row]} units of {hop} samples do not fit the "
-                f"{self.manifest.num_samples[row]} samples of {self.manifest.paths[row]} "
-                f"({len(wrong)} such rows). Make the units again with `resynth quantize`."
-            )
-
-    def _check_f0_codes(self, path: Path) -> None:
-        hop, unit_hop = self.streams.f0_code_hop, self.streams.unit_hop
-        needed = -(-self.units.lengths * unit_hop // hop)
-        short = np.flatnonzero(self.f0_codes.lengths < needed)
-        if len(short):
-            row = int(short[0])
-            raise ValueError(
-                f"{path}:{row + 1}: {self.f0_codes.lengths[row]} pitch codes of {hop} samples, and "
-                f"{self.units.lengths[row]} units of {unit_hop} need {needed[row]} "
-                f"({len(short)} such rows). Make them again with `resynth quantize-f0`."
-            )
-        if self.f0_codes.maximum >= self.streams.num_f0_codes:
-            raise ValueError(
-                f"{path}: pitch code {self.f0_codes.maximum} is outside the table of "
-                f"{self.streams.num_f0_codes} codes. Make them again with `resynth quantize-f0`."
-            )
+        UtteranceDataset.__init__(self, sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns tensors: units (U,), f0_codes (F,) or f0 (C, N), source_f0 (2, N), speaker () or (D,),

@@ -1,0 +1,120 @@
+"""The streams of one split of a data directory, row by row, checked against each other. No fairseq."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_resynth.data.datasets.conditioning import (
+    F0Tracks,
+    SpeakerTable,
+    SpeakerVectors,
+    known_rows,
+)
+from fairseq_resynth.data.manifest import read_manifest
+from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.data.units import read_integer_rows
+
+# Encoders leave out up to this much at the end of an utterance (a HuBERT frame spans 25 ms).
+MAX_UNCOVERED = 800  # samples, 50 ms
+
+
+class UnitSplit:
+    """The streams of a split's utterances that a model takes.
+
+    Args:
+        data: the data directory.
+        split: `train`, `valid`, `test` or any other.
+        streams: what to read.
+        mean_rate: how often training draws the speaker's mean vector instead of the utterance's own, 0 to 1;
+            None: not in training.
+        seed: of that draw.
+
+    Attributes:
+        manifest: paths and lengths of the recordings.
+        units: the content units of each row.
+        f0_codes: the pitch codes of each row; None for a model without pitch codes.
+        f0: the normalised continuous F0 of each row; None for a model that takes none.
+        speakers: who speaks in each row; None for a model of one voice.
+        styles: (rows,) indices of the speaking styles; None for a model without styles.
+
+    Raises:
+        FileNotFoundError: a file is missing, with the command that makes it.
+        ValueError: files that contradict each other, with file and line.
+    """
+
+    def __init__(
+        self,
+        data: str | Path,
+        split: str,
+        streams: StreamSpec,
+        mean_rate: float | None = None,
+        seed: int = 1,
+    ):
+        data = Path(data)
+        self.split = split
+        self.streams = streams
+        streams.check_same_encoders(data)
+        self.manifest = read_manifest(data / f"{split}.tsv")
+        rows = len(self.manifest)
+        self.units = read_integer_rows(data / f"{split}.units", rows, "resynth quantize")
+        self._check_units(data / f"{split}.units")
+        self.f0_codes = self.f0 = None
+        if streams.num_f0_codes:
+            self.f0_codes = read_integer_rows(data / f"{split}.f0", rows, "resynth quantize-f0")
+            self._check_f0_codes(data / f"{split}.f0")
+        if streams.f0_channels:
+            self.f0 = F0Tracks(data, split, streams, self.manifest)
+        self.speakers = self.styles = None
+        if streams.speaker_dim:
+            self.speakers = SpeakerVectors(data, split, streams, rows, mean_rate, seed)
+        elif streams.speakers:
+            self.speakers = SpeakerTable(data, split, streams, rows)
+        if streams.styles:
+            self.styles = known_rows(data / f"{split}.style", rows, streams.styles, "style")
+
+    def utterance(self, row: int) -> Utterance:
+        """The streams of one row, as long as its units, with the name and the length of its recording."""
+        return Utterance(
+            units=self.units[row],
+            f0_codes=None if self.f0_codes is None else self.f0_codes[row],
+            speaker=None if self.speakers is None else self.speakers.voice(row),
+            num_samples=int(self.manifest.num_samples[row]),
+            f0=None if self.f0 is None else self.f0[row],
+            style=None if self.styles is None else self.streams.styles[self.styles[row]],
+            name=self.manifest.name(row),
+        )
+
+    def _check_units(self, path: Path) -> None:
+        if self.units.maximum >= self.streams.num_units:
+            row = next(i for i, units in enumerate(self.units) if units.max() == self.units.maximum)
+            raise ValueError(
+                f"{path}:{row + 1}: unit {self.units.maximum} is outside the table of "
+                f"{self.streams.num_units} units (0 to {self.streams.num_units - 1})."
+            )
+        hop = self.streams.unit_hop
+        uncovered = self.manifest.num_samples - self.units.lengths * hop
+        wrong = np.flatnonzero((uncovered >= MAX_UNCOVERED + hop) | (uncovered <= -hop))
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"{path}:{row + 1}: {self.units.lengths[row]} units of {hop} samples do not fit the "
+                f"{self.manifest.num_samples[row]} samples of {self.manifest.paths[row]} "
+                f"({len(wrong)} such rows). Make the units again with `resynth quantize`."
+            )
+
+    def _check_f0_codes(self, path: Path) -> None:
+        hop, unit_hop = self.streams.f0_code_hop, self.streams.unit_hop
+        needed = -(-self.units.lengths * unit_hop // hop)
+        short = np.flatnonzero(self.f0_codes.lengths < needed)
+        if len(short):
+            row = int(short[0])
+            raise ValueError(
+                f"{path}:{row + 1}: {self.f0_codes.lengths[row]} pitch codes of {hop} samples, and "
+                f"{self.units.lengths[row]} units of {unit_hop} need {needed[row]} "
+                f"({len(short)} such rows). Make them again with `resynth quantize-f0`."
+            )
+        if self.f0_codes.maximum >= self.streams.num_f0_codes:
+            raise ValueError(
+                f"{path}: pitch code {self.f0_codes.maximum} is outside the table of "
+                f"{self.streams.num_f0_codes} codes. Make them again with `resynth quantize-f0`."
+            )
