@@ -59,9 +59,9 @@ def _write(path: str, rows: list, coded: list) -> None:
     from fairseq_resynth.data.storage.files import write_text
     from fairseq_resynth.data.units import format_integers
 
-    named = any(not row.name.startswith("line_") for row in rows)
+    named = any(row.name for row in rows)
     lines = [
-        (f"{row.name}|" if named else "") + format_integers(values)
+        (f"{row.label}|" if named else "") + format_integers(values)
         for row, values in zip(rows, coded, strict=True)
     ]
     write_text(path, "\n".join(lines) + "\n")

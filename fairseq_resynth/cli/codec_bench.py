@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _count(args: argparse.Namespace) -> int:
     from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
-    from fairseq_resynth.codec.utterances import read_utterances
+    from fairseq_resynth.data.streams import read_utterances
     from fairseq_resynth.evaluation.codecs.bench import run_bench
 
     model = EntropyModel.load(args.model)

@@ -14,8 +14,7 @@ from fairseq_resynth.cli.options import add_json, report
 from fairseq_resynth.codec.entropy.entropy_model import Settings
 from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.network_training import TrainingOptions, default_updates
-from fairseq_resynth.codec.utterances import read_utterances, stream_sizes
-from fairseq_resynth.data.streams import Utterance
+from fairseq_resynth.data.streams import Utterance, read_utterances, stream_sizes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """What the streams of a data directory are: read beside the data, kept in every checkpoint and bundle."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.manifest import read_manifest, read_names
 from fairseq_resynth.data.packed import has_stream
 from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.unit_text import read_unit_file
+from fairseq_resynth.data.units import read_integer_rows
 
 STREAM_NAMES = ("units", "f0", "speaker", "style")
 MADE_BY = {
@@ -258,3 +261,99 @@ def _unit_sizes(data: Path, units: dict, unit_hop: int, num_units: int) -> tuple
             )
         sizes.append(given or known)
     return sizes[0], sizes[1]
+
+
+def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> list[Utterance]:
+    """Reads the units and the pitch codes of a data directory or of a unit file.
+
+    Args:
+        path: a data directory; or a file that `read_unit_file` reads. Next to NAME.txt, NAME.f0 may have the
+            pitch codes, one line per utterance.
+        splits: splits of the directory to read; None: all.
+
+    Raises:
+        FileNotFoundError: the path does not exist, or the directory has no units.
+        ValueError: a line cannot be parsed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return [row for split in _chosen_splits(path, splits) for row in _read_split(path, split)]
+    rows = read_unit_file(path)
+    f0_path = path.with_suffix(".f0")
+    codes: Sequence[np.ndarray | None] = [None] * len(rows)
+    if f0_path.is_file():
+        codes = read_integer_rows(f0_path, len(rows), "resynth quantize-f0")
+    return [
+        Utterance(row.units, f0_codes, name=Path(row.label).name or row.label)
+        for row, f0_codes in zip(rows, codes, strict=True)
+    ]
+
+
+def _chosen_splits(folder: Path, splits: Sequence[str] | None) -> list[str]:
+    found = sorted(
+        {path.stem for suffix in ("units", "pack") for path in folder.glob(f"*.{suffix}")}
+    )
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} has no *.units. Make them with `resynth quantize {folder}`."
+        )
+    missing = [split for split in splits or [] if split not in found]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} has the splits {', '.join(found)}, not {', '.join(missing)}."
+        )
+    return list(splits or found)
+
+
+def _read_split(folder: Path, split: str) -> list[Utterance]:
+    names = None
+    if (folder / f"{split}.tsv").is_file():
+        manifest = read_manifest(folder / f"{split}.tsv")
+        names = [manifest.name(row) for row in range(len(manifest))]
+    count = None if names is None else len(names)
+    units = read_integer_rows(folder / f"{split}.units", count, "resynth quantize")
+    names = names or [f"{split}_{number}" for number in range(1, len(units) + 1)]
+    codes: Sequence[np.ndarray | None] = [None] * len(units)
+    if has_stream(folder, split, "f0"):
+        codes = read_integer_rows(folder / f"{split}.f0", len(units), "resynth quantize-f0")
+    return [
+        Utterance(row, f0_codes, name=name)
+        for row, f0_codes, name in zip(units, codes, names, strict=True)
+    ]
+
+
+def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -> dict[str, int]:
+    """The hops and table sizes of utterances: `num_units` and `num_f0_codes`, `unit_hop` and `f0_code_hop`.
+
+    Args:
+        paths: the data directories, whose `units.json` and `f0_codes.json` are read, or unit files.
+        utterances: whose largest unit and code count where a directory does not say the size of the table.
+
+    Returns:
+        A dict of those that are known; the hops of unit files are not.
+
+    Raises:
+        ValueError: the directories contradict each other.
+    """
+    known: dict[str, int] = {}
+    names = {
+        "units.json": {"num_clusters": "num_units", "unit_hop": "unit_hop"},
+        "f0_codes.json": {"num_codes": "num_f0_codes", "f0_code_hop": "f0_code_hop"},
+    }
+    for folder in (Path(path) for path in paths):
+        for file, keys in names.items():
+            stored = read_json(folder / file) if (folder / file).is_file() else {}
+            for key, name in keys.items():
+                if key in stored and known.setdefault(name, stored[key]) != stored[key]:
+                    raise ValueError(
+                        f"{folder / file}: {key} is {stored[key]}, elsewhere {known[name]}."
+                    )
+    if "num_units" not in known:
+        largest = max((int(row.units.max(initial=-1)) for row in utterances), default=-1)
+        known["num_units"] = largest + 1
+    if "num_f0_codes" not in known:
+        codes = [
+            int(row.f0_codes.max(initial=-1)) for row in utterances if row.f0_codes is not None
+        ]
+        known["num_f0_codes"] = max(codes, default=-1) + 1
+    return known

@@ -1,19 +1,31 @@
-"""Unit sequences in other projects' text files: GSLM's `name|1 2 3` and speech-resynthesis's dict lines."""
+"""The reader of unit sequences in text files, whoever wrote them.
+
+The format of a line is recognized by its content:
+
+    1 2 3                                       HuBERT, `resynth quantize`
+    name|1 2 3                                  GSLM
+    name<TAB>1,2,3                              CPC
+    {'audio': 'a.wav', 'hubert': '1 2 3', …}    speech-resynthesis, pGSLM; parsed as a literal
+    H-0<TAB>-0.5<TAB>1 2 3                      a log of fairseq-interactive; other lines are skipped
+"""
 
 import ast
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.data.units import parse_integers
-
 # Keys of the units in a dict line, in the order in which the original looks for them.
 UNIT_KEYS = ("cpc_km100", "vqvae256", "hubert", "hubert_km100", "units", "codes")
-DURATION_KEYS = ("durations", "duration", "dur")  # pGSLM's, in frames a unit; a number is seconds
+DURATION_KEYS = ("durations", "duration", "dur")  # pGSLM's, in frames per unit; a number is seconds
+# Symbols of fairseq's dictionaries; the last kind fills them up to a multiple of eight.
+_SPECIAL = re.compile(r"<s>|</s>|<pad>|<unk>|madeupword\d+")
+_HYPOTHESIS = re.compile(r"H-(\d+)\t(\S+)\t(.*)")
+_DIGITS = 18  # that an int64 always holds
 
 
 @dataclass(frozen=True)
@@ -21,58 +33,188 @@ class UnitRow:
     """One utterance of a unit file.
 
     Attributes:
-        name: the name in front of `|`, the audio path without suffix, or the line number.
         units: (U,) int64.
-        audio: path of the recording, when the line has one.
-        speaker: name, when the line has one.
-        f0: (U,) pitch of each unit, when the line has one: integers are codes, others normalised F0.
-        style: name, when the line has one.
+        line: its number in the file, from 1.
+        name: the text before `|` or the tab, or the audio path without its suffix; None if there is none.
+        audio: path of the recording, from a dict line.
+        speaker: name of the speaker, from a dict line.
+        f0: (U,) pitch of each unit, from a dict line: integers are codes, other numbers normalized F0.
+        style: name of the speaking style, from a dict line.
     """
 
-    name: str
     units: np.ndarray
+    line: int
+    name: str | None = None
     audio: str | None = None
     speaker: str | None = None
     f0: np.ndarray | None = None
     style: str | None = None
 
+    @property
+    def label(self) -> str:
+        """The name, or `line_N` if the row has none."""
+        return self.name or f"line_{self.line}"
 
-def _dict_row(line: str, where: str, number: int) -> UnitRow:
+
+@dataclass
+class GeneratedUnits:
+    """Samples of a unit language model.
+
+    Attributes:
+        rows: the samples that have units.
+        dropped: how often each special symbol was left out.
+        empty: names of the samples without units.
+    """
+
+    rows: list[UnitRow] = field(default_factory=list)
+    dropped: Counter = field(default_factory=Counter)
+    empty: list[str] = field(default_factory=list)
+
+
+def parse_integers(text: str, where: str) -> np.ndarray:
+    """Parses non-negative integers separated by spaces into (n,) int64.
+
+    Raises:
+        ValueError: a word is something else; the message starts with `where` (file:line).
+    """
+    words = text.split()
+    for word in words:
+        # int() also takes 1_000, +1 and digits of other scripts
+        if not (word.isascii() and word.isdigit() and len(word) <= _DIGITS):
+            raise ValueError(
+                f"{where}: expected integers from 0 on, separated by spaces, found {word[:40]!r}"
+            )
+    return np.array([int(word) for word in words], dtype=np.int64)
+
+
+def parse_dict_line(line: str, where: str) -> dict[str, Any]:
+    """Parses a dict line as a literal; it is never evaluated.
+
+    Raises:
+        ValueError: not a dict of plain values, or `audio` is not a string; the message starts with `where`.
+    """
     try:
-        values = ast.literal_eval(line)
+        values = ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise ValueError(f"{where}: not a dict of plain values: {error}") from error
-    keys = [key for key in UNIT_KEYS if isinstance(values, dict) and key in values]
-    if not keys:
         raise ValueError(
-            f"{where}: found no units, expected one of the keys {', '.join(UNIT_KEYS)}."
+            f"{where}: expected {{'audio': path, …}} of plain values: {error}"
+        ) from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected {{'audio': path, …}}, found {line.strip()[:80]!r}")
+    if not isinstance(values.get("audio", ""), str):
+        raise ValueError(f"{where}: expected a path under 'audio', found {values['audio']!r}")
+    return values
+
+
+def read_unit_file(path: str | Path) -> list[UnitRow]:
+    """Reads a file of unit sequences, in any format of this module.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is empty or not text, or a line has no units or cannot be parsed.
+    """
+    rows = [_parse_line(*line) for line in _unit_lines(Path(path))]
+    for row in rows:
+        if not len(row.units):
+            raise ValueError(f"{path}:{row.line}: expected units, found none on the line.")
+    return rows
+
+
+def read_generated_units(path: str | Path) -> GeneratedUnits:
+    """Reads samples of a unit language model, without fairseq's special symbols such as `</s>`.
+
+    Args:
+        path: a file in any format of this module. Empty lines are skipped.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: no sample has units, or a word is neither a unit nor a special symbol.
+    """
+    found = GeneratedUnits()
+    for text, where, number in _unit_lines(Path(path)):
+        found.dropped.update(_SPECIAL.findall(text))
+        row = _parse_line(_SPECIAL.sub(" ", text), where, number)
+        if len(row.units):
+            found.rows.append(row)
+        elif text.strip():
+            found.empty.append(row.label)
+    if not found.rows:
+        raise ValueError(f"{path}: expected units, found none in the file.")
+    return found
+
+
+def _unit_lines(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Yields (line, file:line, line number); of a log of fairseq-interactive the hypotheses alone."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text: {error}.") from error
+    if not lines:
+        raise ValueError(f"{path} is empty.")
+    numbered = list(enumerate(lines, 1))
+    hypotheses, seen = [], Counter()
+    for number, line in numbered:
+        if match := _HYPOTHESIS.match(line):
+            hypotheses.append((number, f"{match[1]}__{seen[match[1]]}|{match[3]}"))
+            seen[match[1]] += 1
+    for number, line in hypotheses or numbered:
+        yield line, f"{path}:{number}", number
+
+
+def _parse_line(line: str, where: str, number: int) -> UnitRow:
+    if line.lstrip().startswith("{"):
+        return _parse_dict_row(line, where, number)
+    if "|" in line:
+        name, _, text = line.rpartition("|")
+    else:
+        name, tab, text = line.rpartition("\t")
+        if name.strip().isdigit() and text.strip() and "," not in text:
+            raise ValueError(
+                f"{where}: {name.strip()} may be a unit or a name: separate units by spaces, or write "
+                "`name|1 2 3`."
+            )
+        text = text.replace(",", " ") if tab else text
+    return UnitRow(parse_integers(text, where), number, name or None)
+
+
+def _parse_dict_row(line: str, where: str, number: int) -> UnitRow:
+    values = parse_dict_line(line, where)
+    key = next((key for key in UNIT_KEYS if key in values), None)
+    if key is None:
+        raise ValueError(
+            f"{where}: expected one of the keys {', '.join(UNIT_KEYS)}, found {', '.join(values)}."
         )
-    audio = values.get("audio")
-    name = str(Path(audio).with_suffix("")) if audio else f"line_{number}"
-    units, f0 = _expanded(values, _integers(values[keys[0]], where), where)
-    speaker = values.get("spk", values.get("speaker"))
-    return UnitRow(name, units, audio, speaker, f0, values.get("style"))
+    units, f0 = _expand(values, _parse_list(values[key], where), where)
+    audio, speaker = values.get("audio"), values.get("spk", values.get("speaker"))
+    name = str(Path(audio).with_suffix("")) if audio else None
+    speaker = None if speaker is None else str(speaker)
+    return UnitRow(units, number, name, audio, speaker, f0, values.get("style"))
 
 
-def _integers(values: Any, where: str) -> np.ndarray:
-    text = values if isinstance(values, str) else " ".join(map(str, values))
-    return parse_integers(text, where)
+def _parse_list(values: Any, where: str) -> np.ndarray:
+    if not isinstance(values, str | list | tuple):
+        raise ValueError(f"{where}: expected a list of integers, found {values!r}.")
+    return parse_integers(values if isinstance(values, str) else " ".join(map(str, values)), where)
 
 
-def _expanded(
+def _expand(
     values: dict[str, Any], units: np.ndarray, where: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns units and pitch at the units' rate: both may be written once a run, with its duration."""
+    """Repeats units and pitch by their durations, if the line has run lengths instead of frames."""
     f0 = values.get("f0")
     if f0 is not None:
         try:
             f0 = np.asarray(f0.split() if isinstance(f0, str) else f0)
             f0 = f0 if np.issubdtype(f0.dtype, np.integer) else f0.astype(np.float32)
+            if f0.ndim != 1:
+                raise ValueError(f"found an array of shape {f0.shape}")
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{where}: f0 is not a list of numbers: {error}") from error
+            raise ValueError(f"{where}: expected a list of numbers for f0: {error}") from error
     given = next((values[key] for key in DURATION_KEYS if key in values), None)
     if isinstance(given, list | tuple) or isinstance(given, str) and " " in given.strip():
-        durations = _integers(given, where)
+        durations = _parse_list(given, where)
         if len(durations) != len(units):
             raise ValueError(f"{where}: {len(units)} units and {len(durations)} durations.")
         durations = np.maximum(durations, 1)
@@ -82,101 +224,3 @@ def _expanded(
     if f0 is not None and len(f0) != len(units):
         raise ValueError(f"{where}: {len(units)} units and {len(f0)} values of f0.")
     return units, f0
-
-
-def parse_unit_line(line: str, where: str, number: int) -> UnitRow:
-    """Parses one line in any of the formats; dict lines are read as literals, never evaluated.
-
-    Args:
-        line: `1 2 3`, `name|1 2 3` or `{'audio': …, 'hubert': '1 2 3', …}`.
-        where: file:line, for messages.
-        number: of the line, the name of a row that has none.
-
-    Raises:
-        ValueError: neither, or no units in it.
-    """
-    if line.lstrip().startswith("{"):
-        row = _dict_row(line.strip(), where, number)
-    else:
-        name, bar, text = line.rpartition("|")
-        row = UnitRow(name if bar else f"line_{number}", parse_integers(text, where))
-    if not len(row.units):
-        raise ValueError(f"{where}: there are no units on the line.")
-    return row
-
-
-def read_unit_file(path: str | Path) -> list[UnitRow]:
-    """Reads a file of unit sequences.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an empty file, an empty or unreadable line, with its number.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if not lines:
-        raise ValueError(f"{path} is empty.")
-    return [
-        parse_unit_line(line, f"{path}:{number}", number) for number, line in enumerate(lines, 1)
-    ]
-
-
-# Symbols of fairseq's dictionaries; the last kind fills them up to a multiple of eight.
-SPECIAL = re.compile(r"<s>|</s>|<pad>|<unk>|madeupword\d+")
-_HYPOTHESIS = re.compile(r"H-(\d+)\t(\S+)\t(.*)")
-
-
-@dataclass
-class Generated:
-    """Samples of a unit language model.
-
-    Attributes:
-        rows: those with units in them.
-        dropped: how often each special symbol was left out.
-        empty: names of samples without a unit.
-    """
-
-    rows: list[UnitRow] = field(default_factory=list)
-    dropped: Counter = field(default_factory=Counter)
-    empty: list[str] = field(default_factory=list)
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Returns (line number, `name|units`): hypotheses alone, if there are any."""
-    lines = list(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
-    seen: Counter = Counter()
-    hypotheses = []
-    for number, line in lines:
-        if found := _HYPOTHESIS.match(line):
-            hypotheses.append((number, f"{found[1]}__{seen[found[1]]}|{found[3]}"))
-            seen[found[1]] += 1
-    return hypotheses or [(number, line) for number, line in lines if line.strip()]
-
-
-def read_generated_units(path: str | Path) -> Generated:
-    """Reads samples.
-
-    Args:
-        path: lines `name|1 2 3 </s>` or `1 2 3`, or the output of fairseq-interactive, of which the
-            hypotheses (H-…) count.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: nothing in it, or a word that is neither a unit nor a special symbol, with its line.
-    """
-    path, found = Path(path), Generated()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist.")
-    for number, line in _lines(path):
-        name, bar, text = line.rpartition("|")
-        found.dropped.update(SPECIAL.findall(text))
-        units = SPECIAL.sub(" ", text)
-        if not line.lstrip().startswith("{") and not units.strip():
-            found.empty.append(name or f"line_{number}")
-            continue
-        found.rows.append(parse_unit_line(f"{name}{bar}{units}", f"{path}:{number}", number))
-    if not found.rows:
-        raise ValueError(f"{path} holds no units.")
-    return found

@@ -1,4 +1,4 @@
-"""Integer streams on disk: `{split}.units` and `{split}.f0`, one line a manifest row."""
+"""Integer streams of a data directory: `{split}.units` and `{split}.f0`, one line per manifest row."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,20 +7,19 @@ import numpy as np
 
 from fairseq_resynth.data.packed import packed_integers
 from fairseq_resynth.data.storage.text_columns import parse_integer_lines, whole_line_blocks
+from fairseq_resynth.data.unit_text import parse_integers
 
 
 class IntegerRows(Sequence[np.ndarray]):
     """Rows of integers in one flat array, shared between data loader workers.
 
     Args:
-        values: all integers one after another, of any integer type.
-        lengths: (rows,) how many each row has.
-        maximum: the largest, if it is known; else it is looked for.
+        values: (n,) all integers, row after row, of any integer type.
+        lengths: (rows,) number of integers in each row.
+        maximum: the largest integer; None: computed.
 
     Attributes:
-        values: all integers one after another.
-        lengths: (rows,) int64, integers in each row.
-        maximum: largest integer of all rows, -1 when there is none.
+        maximum: the largest integer of all rows, -1 if there are no integers.
     """
 
     def __init__(self, values: np.ndarray, lengths: np.ndarray, maximum: int | None = None):
@@ -36,45 +35,30 @@ class IntegerRows(Sequence[np.ndarray]):
         return self.slice(row, 0, int(self.lengths[row]))
 
     def slice(self, row: int, start: int, length: int) -> np.ndarray:
-        """Returns integers start … start + length of a row, as far as it goes: (length,) int64."""
+        """Returns (length,) int64, the integers of a row from `start` on; fewer where the row ends."""
         first = int(self._ends[row] - self.lengths[row])
         stop = min(first + start + length, int(self._ends[row]))
         return self.values[first + start : stop].astype(np.int64)
 
 
-def parse_integers(text: str, where: str) -> np.ndarray:
-    """Parses space-separated non-negative integers into (n,) int64.
-
-    Raises:
-        ValueError: something else is there; the message starts with `where` (file:line).
-    """
-    try:
-        values = np.array([int(word) for word in text.split()], dtype=np.int64)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{where}: expected integers separated by spaces: {error}") from error
-    if len(values) and values.min() < 0:
-        raise ValueError(f"{where}: found {values.min()}, expected integers from 0 on")
-    return values
-
-
-def read_integer_rows(path: str | Path, rows: int, made_by: str) -> IntegerRows:
-    """Reads `{split}.units` or `{split}.f0`, or maps what `resynth pack` made of it.
+def read_integer_rows(path: str | Path, rows: int | None, made_by: str) -> IntegerRows:
+    """Reads `{split}.units` or `{split}.f0`, or maps the arrays that `resynth pack` made of it.
 
     Args:
-        path: the file.
-        rows: rows of the manifest.
+        path: the text file, which need not exist if the split is packed.
+        rows: rows of the manifest; None: as many as the file has.
         made_by: the command that makes the file, for the messages.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: another number of lines, an empty line or a word that is no integer, with its line.
+        FileNotFoundError: the file does not exist.
+        ValueError: the number of lines is not `rows`, or a line is empty or has a word that is no integer.
     """
     path, lengths, end = Path(path), [], 0
     if packed := packed_integers(path):
         return _checked(IntegerRows(*packed), path, rows, made_by)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")
-    # room for as many integers as the file could hold; what stays untouched takes no memory
+    # As many integers as the file could hold: memory that is never written to is never allocated.
     values = np.empty(path.stat().st_size // 2 + 1, dtype=np.int16)
     with path.open("rb") as stream:
         for block in whole_line_blocks(stream):
@@ -89,8 +73,8 @@ def read_integer_rows(path: str | Path, rows: int, made_by: str) -> IntegerRows:
     return _checked(found, path, rows, made_by)
 
 
-def _checked(found: IntegerRows, path: Path, rows: int, made_by: str) -> IntegerRows:
-    if len(found) != rows:
+def _checked(found: IntegerRows, path: Path, rows: int | None, made_by: str) -> IntegerRows:
+    if rows is not None and len(found) != rows:
         raise ValueError(
             f"{path} has {len(found)} lines, its manifest {rows} rows. Make it again with `{made_by}`."
         )
@@ -98,7 +82,7 @@ def _checked(found: IntegerRows, path: Path, rows: int, made_by: str) -> Integer
 
 
 def _widened(values: np.ndarray, largest: int) -> np.ndarray:
-    """Returns the array in an integer type that holds `largest` too."""
+    """Returns the array in an integer type that can also hold `largest`."""
     fits = next(kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
     return values.astype(np.promote_types(values.dtype, fits), copy=False)
 
@@ -108,7 +92,7 @@ def _raise_for_line(block: bytes, path: Path, first: int, made_by: str) -> None:
         if not line.strip():
             raise ValueError(f"{path}:{number}: the line is empty. Make the file with `{made_by}`.")
         parse_integers(line, f"{path}:{number}")
-    raise ValueError(f"{path}: expected lines of integers from 0 on. Make it with `{made_by}`.")
+    raise ValueError(f"{path}:{first}: expected lines of integers. Make the file with `{made_by}`.")
 
 
 def format_integers(values: Sequence[int] | np.ndarray) -> str:
@@ -117,7 +101,14 @@ def format_integers(values: Sequence[int] | np.ndarray) -> str:
 
 
 def collapse_runs(units: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Collapses repeats: (U,) integers to (units without repeats, how often each came), (R,) int64 both."""
+    """Collapses repeated units.
+
+    Args:
+        units: (U,) integers.
+
+    Returns:
+        (units without repeats, number of repeats of each), (R,) int64 both.
+    """
     units = np.asarray(units, dtype=np.int64)
     starts = np.flatnonzero(np.diff(units, prepend=units[:1] - 1))
     return units[starts], np.diff(starts, append=len(units))

@@ -60,7 +60,7 @@ def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> l
         reference = Path(row.audio) if row.audio and Path(row.audio).is_file() else None
         speech = Utterance(row.units, codes, speaker, len(row.units) * streams.unit_hop)
         speech = replace(speech, style=row.style, **_pitch(row, streams, source))
-        jobs.append(Job(_relative(row.name), speech, reference))
+        jobs.append(Job(_relative(row.label), speech, reference))
     _check_names(jobs, source)
     return jobs
 
@@ -93,7 +93,7 @@ def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndar
         return {"f0": values.astype(np.float32)[None]}
     if not np.array_equal(row.f0, np.rint(row.f0)):
         raise ValueError(
-            f"{source}: the f0 of {row.name} is continuous, and the model has {streams.num_f0_codes} codes."
+            f"{source}: the f0 of {row.label} is continuous, and the model has {streams.num_f0_codes} codes."
         )
     return {"f0_codes": values.astype(np.int64)}
 
@@ -115,7 +115,7 @@ def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], li
         raise ValueError("the model needs pitch, and units without repeats come without it.")
     found = read_generated_units(source)
     jobs = [
-        Job(_relative(row.name), Utterance(row.units, None, row.speaker, style=row.style))
+        Job(_relative(row.label), Utterance(row.units, None, row.speaker, style=row.style))
         for row in found.rows
     ]
     _check_names(jobs, Path(source))

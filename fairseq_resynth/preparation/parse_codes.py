@@ -11,8 +11,8 @@ import numpy as np
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
-from fairseq_resynth.data.unit_text import parse_unit_line
-from fairseq_resynth.data.units import format_integers, parse_integers
+from fairseq_resynth.data.unit_text import UnitRow, read_unit_file
+from fairseq_resynth.data.units import format_integers
 from fairseq_resynth.preparation.manifest import SPLITS, write_splits
 from fairseq_resynth.preparation.published_splits import listed
 
@@ -37,38 +37,6 @@ class Codes:
     too_short: list[str] = field(default_factory=list)
 
 
-def read_codes(path: str | Path) -> tuple[list[str | None], list[np.ndarray]]:
-    """Reads `name|1 2 3` (GSLM), `1 2 3` (HuBERT), `name<TAB>1,2,3` (CPC, VQ-VAE) or dict lines.
-
-    Returns:
-        (name of each line, None where it has none; its units).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an empty file, or a line that is none of these, with its number.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist.")
-    names, rows = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        where = f"{path}:{number}"
-        name, tab, text = line.rpartition("\t")
-        if tab and not line.lstrip().startswith("{"):
-            names.append(name)
-            rows.append(parse_integers(text.replace(",", " "), where))
-        else:
-            row = parse_unit_line(line, where, number)
-            named = "|" in line or row.audio
-            names.append((row.audio or row.name) if named else None)
-            rows.append(row.units)
-        if not len(rows[-1]):
-            raise ValueError(f"{where}: there are no units on the line.")
-    if not rows:
-        raise ValueError(f"{path} is empty.")
-    return names, rows
-
-
 def match_codes(
     path: str | Path, manifest: Manifest, unit_hop: int = 0, num_units: int = 0, min_dur: float = 0
 ) -> Codes:
@@ -86,8 +54,7 @@ def match_codes(
         ValueError: lines and rows that do not match, or lengths that disagree by more than a frame; by name.
     """
     path = Path(path)
-    names, rows = read_codes(path)
-    units = _by_row(path, names, rows, manifest)
+    units = _by_row(path, read_unit_file(path), manifest)
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
     hop = unit_hop or _infer_hop(path, units, lengths)
     wrong = [
@@ -109,34 +76,35 @@ def match_codes(
     return Codes(kept, hop, num_units or largest + 1, too_short)
 
 
-def _by_row(
-    path: Path, names: Sequence[str | None], rows: Sequence[np.ndarray], manifest: Manifest
-) -> dict[str, np.ndarray]:
+def _by_row(path: Path, rows: Sequence[UnitRow], manifest: Manifest) -> dict[str, np.ndarray]:
+    """Returns the units of each manifest row, matched by name or, without names, by order."""
     paths = list(manifest.paths)
-    if names[0] is None:
+    if rows[0].name is None:
         if len(rows) != len(paths):
             raise ValueError(
                 f"{path} has {len(rows)} lines without names, {manifest.source} {len(paths)} rows."
             )
-        return dict(zip(paths, rows, strict=True))
+        return {name: row.units for name, row in zip(paths, rows, strict=True)}
     by_name: dict[str, list[str]] = defaultdict(list)
-    for row in paths:
-        bare = PurePosixPath(row).with_suffix("")
+    for audio in paths:
+        bare = PurePosixPath(audio).with_suffix("")
         for key in {str(bare), bare.name}:
-            by_name[key].append(row)
+            by_name[key].append(audio)
     found: dict[str, np.ndarray] = {}
     unknown, several = [], []
-    for number, (name, units) in enumerate(zip(names, rows, strict=True), 1):
+    for row in rows:
+        name = row.audio or row.name
         if name is None:
-            raise ValueError(f"{path}:{number}: the line has no name, others have.")
+            raise ValueError(f"{path}:{row.line}: the line has no name, others have.")
         bare = PurePosixPath(name).with_suffix("") if Path(name).suffix else PurePosixPath(name)
         matches = by_name.get(str(bare)) or by_name.get(bare.name) or []
         if len(matches) == 1 and matches[0] not in found:
-            found[matches[0]] = units
+            found[matches[0]] = row.units
         else:
             (several if matches else unknown).append(name)
-    _refuse(path, manifest, unknown, several, [row for row in paths if row not in found])
-    return {row: found[row] for row in paths}
+    missing = [audio for audio in paths if audio not in found]
+    _refuse(path, manifest, unknown, several, missing)
+    return {audio: found[audio] for audio in paths}
 
 
 def _refuse(

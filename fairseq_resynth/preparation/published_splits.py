@@ -1,9 +1,10 @@
 """Reproducing a published split: reads lists of files and finds each under another root."""
 
-import ast
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+
+from fairseq_resynth.data.unit_text import parse_dict_line
 
 _SHOWN = 10  # names in a message
 
@@ -41,14 +42,10 @@ def read_reference(path: str | Path) -> list[str]:
 def _audio_name(line: str, where: str) -> str:
     if not line.lstrip().startswith("{"):
         return line.split("\t")[0].split("|")[0].strip()
-    try:
-        row = ast.literal_eval(line.strip())
-        name = row["audio"]
-    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"{where}: expected {{'audio': path, …}}, found {line[:80]!r}") from error
-    if not isinstance(name, str):
-        raise ValueError(f"{where}: expected a path under 'audio', found {name!r}")
-    return name
+    values = parse_dict_line(line, where)
+    if "audio" not in values:
+        raise ValueError(f"{where}: expected {{'audio': path, …}}, found {line[:80]!r}")
+    return values["audio"]
 
 
 def _bare(name: str) -> str:

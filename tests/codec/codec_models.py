@@ -10,8 +10,7 @@ from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
 from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.network import IntegerNetwork
 from fairseq_resynth.codec.entropy.network_training import TrainingOptions
-from fairseq_resynth.codec.utterances import read_utterances
-from fairseq_resynth.data.streams import Utterance
+from fairseq_resynth.data.streams import Utterance, read_utterances
 
 DATA = Path(__file__).parent / "data"
 SPEECH = Path(__file__).resolve().parents[2] / "examples" / "asterisk" / "speech"

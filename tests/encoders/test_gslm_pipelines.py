@@ -12,7 +12,7 @@ from small_corpus import PLUGIN, SPEECH, run
 from tiny_bundles import write_bundle
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.unit_text import read_generated_units, read_unit_file
+from fairseq_resynth.data.unit_text import read_generated_units
 from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
 
@@ -84,20 +84,11 @@ def test_samples_of_a_language_model(tmp_path, capsys):
     assert len(read(tmp_path / "slow" / "0__0.wav")) > len(expected)
 
 
-def test_gslms_sample_output(tmp_path):
-    (tmp_path / "samples.txt").write_text("prompt_a__0|5 6 7\nprompt_a__1|5 5 1 </s>\n")
-    rows = read_generated_units(tmp_path / "samples.txt").rows
-    assert [(row.name, row.units.tolist()) for row in rows] == [
-        ("prompt_a__0", [5, 6, 7]),
-        ("prompt_a__1", [5, 5, 1]),
-    ]
-
-
 @pytest.mark.parametrize(
     "text,message",
     [
         ("1 2 three\n", "samples.txt:1: expected integers"),
-        ("</s>\n", "holds no units"),
+        ("</s>\n", "expected units, found none in the file"),
         ("a|1\na|2\n", "a is already on line 1"),
         ("1 99\n", "the model has 0 to 9"),
     ],
@@ -150,22 +141,6 @@ def test_pgslms_lines_with_continuous_pitch(tmp_path):
     f0 = np.repeat(np.float32([0.5, 0.5, -1.25]), 4)[None, None]
     expected = system.decode(np.array([[3, 3, 1]]), f0=f0)[0, 0]
     np.testing.assert_allclose(read(tmp_path / "out" / "line_1.wav"), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "line,message",
-    [
-        ("{'hubert': '1 2', 'duration': '1 2 3'}", "in.txt:1: 2 units and 3 durations"),
-        ("{'hubert': '1 2', 'f0': [1]}", "in.txt:1: 2 units and 1 values of f0"),
-        ("{'hubert': '1 2', 'f0': 'a b'}", "in.txt:1: f0 is not a list of numbers"),
-        ("{'hubert': '1 2', 'f0': __import__('os').getcwd()}", "not a dict of plain values"),
-        ("{'phone': '1'}", "found no units"),
-    ],
-)
-def test_wrong_dict_lines(line, message, tmp_path):
-    (tmp_path / "in.txt").write_text(line + "\n")
-    with pytest.raises(ValueError, match=message):
-        read_unit_file(tmp_path / "in.txt")
 
 
 def test_continuous_pitch_for_a_model_of_codes(tmp_path, capsys):
@@ -262,6 +237,7 @@ def test_resynthesize(tmp_path, capsys):
 # a language model
 
 
+@pytest.mark.slow
 def test_unit_language_model(tmp_path):
     """As GSLM's README: preprocess, train, sample by fairseq-interactive; then speech."""
     rng = np.random.default_rng(0)
