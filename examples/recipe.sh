@@ -1,56 +1,76 @@
-# What the recipes share; a run.sh sources this. Settings, by environment:
-#   CONTENT    options of the content encoder      (--feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6)
-#   K          number of content units             (100)
-#   UPDATES, F0_UPDATES                            (400000 each, as the paper)
-#   VOCODER_OPTIONS, F0_OPTIONS                    more for fairseq-train, --batch-size 32 for instance
-#   PITCH_OPTIONS  of resynth f0, --accept-unvoiced for instance
-#   DEVICE     cuda or cpu                         (cuda if there is one)
+# What the recipes and scripts/demo.sh share; they source this file. Settings, as environment variables:
+#   CONTENT         options of the content encoder  (--feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6)
+#   WHISPER         folder or hub name of a Whisper model, whose fourth block then is the content encoder
+#   K               number of content units  (100)
+#   PITCH_OPTIONS   more options of `resynth f0`, for instance --accept-unvoiced
+#   DEVICE          cuda or cpu  (cuda if a GPU is found)
+#   F0_CONFIG, VOCODER_CONFIG   the files of configs/ to train by, without .yaml  (paper_f0_vqvae, paper_unit_hifigan)
+#   OVERRIDES       Hydra overrides for every training, for instance "optimization.max_update=20000 dataset.num_workers=8"
+#   F0_OVERRIDES, VOCODER_OVERRIDES   Hydra overrides for one of the two; ++model.dim=256 also sets what a file leaves out
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-source "$repository/scripts/once.sh"
 [ -x "$repository/.venv/bin/resynth" ] && PATH="$repository/.venv/bin:$PATH"
 export PATH PYTHONWARNINGS=ignore
-command -v resynth > /dev/null || { echo "resynth is not installed: bash scripts/setup.sh" >&2; exit 1; }
-K=${K:-100}
-UPDATES=${UPDATES:-400000}
-F0_UPDATES=${F0_UPDATES:-400000}
-CONTENT=${CONTENT:---feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6}
-DEVICE=${DEVICE:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
-cpu=()
-[ "$DEVICE" = cpu ] && cpu=(--cpu)
-plugin=$(resynth user-dir)
+command -v resynth > /dev/null || { echo "resynth is not installed: run bash scripts/setup.sh" >&2; exit 1; }
 
 step() { printf '\n== %s\n' "$*"; }
 
 fail() {
-  echo "$(basename "$(dirname "$0")"): error: $*" >&2
+  local name=${0##*/}
+  [ "$name" != run.sh ] || name=$(basename "$(dirname "$0")")
+  echo "$name: error: $*" >&2
   exit 1
 }
 
-# fetch URL FILE [SHA256]: says how much it will take, resumes, checks the size and the hash.
+# renamed OLD NEW: refuses a setting of earlier versions, with what replaces it.
+renamed() {
+  [ -z "${!1:-}" ] || fail "the setting $1 no longer exists; use $2 instead"
+}
+
+renamed UPDATES "VOCODER_OVERRIDES=\"optimization.max_update=${UPDATES:-}\""
+renamed F0_UPDATES "F0_OVERRIDES=\"optimization.max_update=${F0_UPDATES:-}\""
+renamed VOCODER_OPTIONS "VOCODER_OVERRIDES, which takes Hydra overrides such as dataset.batch_size=32,"
+renamed F0_OPTIONS "F0_OVERRIDES, which takes Hydra overrides such as dataset.batch_size=32,"
+
+K=${K:-100}
+if [ -n "${CONTENT:-}" ]; then
+  read -r -d '' -a content <<< "$CONTENT" || true
+elif [ -n "${WHISPER:-}" ]; then
+  content=(--feature-type hf --checkpoint-path "$WHISPER" --layer 4)
+else
+  content=(--feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6)
+fi
+F0_CONFIG=${F0_CONFIG:-paper_f0_vqvae}
+VOCODER_CONFIG=${VOCODER_CONFIG:-paper_unit_hifigan}
+DEVICE=${DEVICE:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
+plugin=$(resynth user-dir)
+
+# fetch URL FILE [SHA256]: downloads a file unless that is done, says how large it is, resumes, checks size and hash.
 fetch() {
   local url=$1 file=$2 hash=${3:-} size found
   [ -f "$file.ok" ] && return 0
   mkdir -p "$(dirname "$file")"
   size=$(curl -fsSLI --max-time 60 "$url" 2> /dev/null | tr -d '\r' |
     awk 'tolower($1) == "content-length:" { size = $2 } END { print size }') || size=
-  [ -n "$size" ] || fail "cannot reach $url. Where there is a network, download it to $file, then: touch $file.ok"
+  [ -n "$size" ] || fail "cannot reach $url. Where a network is available, download it to $file, then: touch $file.ok"
   echo "$url: $((size / 1000000)) MB to $file ($(df -Pm "$(dirname "$file")" | awk 'NR == 2 { print $4 }') MB free)"
   found=$(stat -c %s "$file" 2> /dev/null || echo 0)
   if [ "$found" -gt "$size" ]; then
     rm "$file"
   fi
-  [ "$found" = "$size" ] || curl -fL --retry 5 -C - -o "$file" "$url" || fail "the download of $url stopped; the same command goes on"
+  [ "$found" = "$size" ] || curl -fL --retry 5 -C - -o "$file" "$url" ||
+    fail "the download of $url stopped; the same command continues it"
   found=$(stat -c %s "$file")
-  [ "$found" = "$size" ] || fail "$file has $found bytes, expected $size; the same command goes on"
+  [ "$found" = "$size" ] || fail "$file has $found bytes, expected $size; the same command continues the download"
   if [ -n "$hash" ]; then
     echo "$hash  $file" | sha256sum --check --quiet - > /dev/null 2>&1 ||
-      fail "$file has not the SHA-256 $hash: remove it and run this again"
+      fail "$file does not have the SHA-256 $hash: remove it and run the same command again"
   fi
   touch "$file.ok"
 }
 
-# splits VALID TEST: sets splits, options of resynth manifest: the original's lists in $REFERENCES, or so many percent.
+# splits VALID TEST: sets `splits`, the options of resynth manifest: the lists of the original in the folder
+# $REFERENCES, or these percentages.
 splits() {
   splits=(--valid-percent "$1" --test-percent "$2")
   if [ -n "${REFERENCES:-}" ]; then
@@ -58,62 +78,81 @@ splits() {
   fi
 }
 
-# units DATA OUT: k-means, content units.
+# units DATA OUT: k-means, unless it exists, and the content units.
 units() {
-  # shellcheck disable=SC2086
-  [ -f "$2/km.safetensors" ] || resynth kmeans "$1" $CONTENT --num-clusters "$K" --out "$2/km.safetensors" --device "$DEVICE"
-  # shellcheck disable=SC2086
-  resynth quantize "$1" $CONTENT --kmeans "$2/km.safetensors" --device "$DEVICE"
+  [ -f "$2/km.safetensors" ] ||
+    resynth kmeans "$1" "${content[@]}" --num-clusters "$K" --out "$2/km.safetensors" --device "$DEVICE"
+  resynth quantize "$1" "${content[@]}" --kmeans "$2/km.safetensors" --device "$DEVICE"
 }
 
-# train LOG ARGUMENT …: fairseq-train, once; validations and the end are shown, the rest is in the log.
+# once SAVE_DIR COMMAND …: runs a training unless the very same command has finished in that folder. Run again, fairseq
+# would make one update more, and what was made with the model would no longer belong to it.
+once() {
+  local folder=$1 done=$1/finished.txt
+  shift
+  if [ -f "$folder/checkpoint_last.pt" ] && [ "$(cat "$done" 2> /dev/null)" = "$*" ]; then
+    echo "reused: $folder, whose training has finished"
+    return 0
+  fi
+  rm -f "$done"
+  "$@" || return
+  printf '%s\n' "$*" > "$done"
+}
+
+# quoted TEXT: TEXT as Hydra reads it unchanged, with spaces, commas and parentheses.
+quoted() { printf "'%s'" "${1//\'/\\\'}"; }
+
+# train CONFIG DATA SAVE_DIR VARIABLE [OVERRIDE …]: one training by configs/CONFIG.yaml, once. The overrides that
+# follow count least, then those in $OVERRIDES, and those in the variable of the given name count most.
 train() {
-  local log=$1 save_dir
-  shift
-  save_dir=$(printf '%s\n' "$@" | sed -n '/^--save-dir$/{n;p}')
-  mkdir -p "$(dirname "$log")"
-  once "$save_dir" fairseq_train "$log" "$@" "${cpu[@]}" --user-dir "$plugin" --log-format simple --no-epoch-checkpoints
+  local config=$1 data=$2 save_dir=$3 variable=$4 given
+  shift 4
+  [ -f "$repository/configs/$config.yaml" ] ||
+    fail "no configuration is called $config; configs/ has $(basename -s .yaml "$repository"/configs/*.yaml | paste -sd ' ')"
+  [ -d "$data" ] || fail "the data directory $data does not exist"
+  [ "$DEVICE" != cpu ] || set -- common.cpu=true "$@"
+  read -r -d '' -a given <<< "${OVERRIDES:-} ${!variable:-}" || true
+  once "$save_dir" hydra_train "$save_dir/train.log" --config-dir "$repository/configs" --config-name "$config" \
+    common.user_dir="$(quoted "$plugin")" task.data="$(quoted "$data")" checkpoint.save_dir="$(quoted "$save_dir")" \
+    "$@" "${given[@]}"
 }
 
-fairseq_train() {
-  local log=$1 status
+# hydra_train LOG ARGUMENT …: fairseq-hydra-train; shows validations and the end, and writes everything to the log.
+hydra_train() {
+  local log=$1 status error
   shift
+  mkdir -p "$(dirname "$log")"
   set +e
-  fairseq-train "$@" 2>&1 | tee "$log" | grep --line-buffered -oE "valid on .*|done training.*|Loaded checkpoint .*" | cut -c1-110
+  fairseq-hydra-train "$@" 2>&1 | tee "$log" |
+    grep --line-buffered -oE "valid on .*|done training.*|Loaded checkpoint .*" | cut -c1-110
   status=${PIPESTATUS[0]}
   set -e
-  [ "$status" = 0 ] || { tail -n 15 "$log" >&2; fail "training failed, see $log"; }
+  [ "$status" = 0 ] && return
+  error=$(grep -E '^[A-Za-z_.]*(Error|Exception)\b|^Could not override' "$log" | tail -n 1) || tail -n 15 "$log" >&2
+  fail "the training failed, see $log: $error"
 }
 
-# pitch DATA OUT: F0, the F0 quantiser, pitch codes.
+# pitch DATA OUT: F0, the F0 quantizer, pitch codes.
 pitch() {
-  # shellcheck disable=SC2086
+  # shellcheck disable=SC2086  # the options are words
   resynth f0 "$1" ${PITCH_OPTIONS:-}
-  # shellcheck disable=SC2086
-  train "$2/logs/f0.log" "$1" --task f0_quantization --arch f0_vqvae --criterion f0_vqvae \
-    --optimizer adam --adam-betas '(0.8,0.99)' --weight-decay 0.01 --lr 2e-4 --lr-scheduler fixed \
-    --force-anneal 2 --lr-shrink 0.999 --batch-size 16 --max-update "$F0_UPDATES" \
-    --save-dir "$2/f0_checkpoints" ${F0_OPTIONS:-}
+  train "$F0_CONFIG" "$1" "$2/f0_checkpoints" F0_OVERRIDES
   resynth quantize-f0 "$1" --path "$2/f0_checkpoints/checkpoint_best.pt"
 }
 
-# vocoder DATA OUT [OPTION …]: the unit vocoder.
-vocoder() {
-  local data=$1 out=$2
-  shift 2
-  # shellcheck disable=SC2086
-  train "$out/logs/vocoder.log" "$data" --task unit_resynthesis --arch unit_hifigan --criterion hifigan \
-    --optimizer adam --adam-betas '(0.8,0.99)' --weight-decay 0.01 --lr 2e-4 --lr-scheduler fixed \
-    --force-anneal 2 --lr-shrink 0.999 --batch-size 16 --max-update "$UPDATES" \
-    --tensorboard-logdir "$out/tensorboard" --save-dir "$out/checkpoints" "$@" ${VOCODER_OPTIONS:-}
+# vocoder DATA OUT [OVERRIDE …]: the unit vocoder.
+vocoder() { train "$VOCODER_CONFIG" "$1" "$2/checkpoints" VOCODER_OVERRIDES "${@:3}"; }
+
+# bundle OUT: the trained models as one folder, OUT/bundle.
+bundle() {
+  local parts=()
+  [ -f "$1/f0_checkpoints/checkpoint_best.pt" ] && parts+=(--f0 "$1/f0_checkpoints/checkpoint_best.pt")
+  [ -f "$1/km.safetensors" ] && parts+=(--kmeans "$1/km.safetensors")
+  resynth export "$1/checkpoints/checkpoint_last.pt" "${parts[@]}" --outdir "$1/bundle"
 }
 
-# publish DATA OUT: the bundle, and the test set resynthesised.
+# publish DATA OUT: the bundle, and the test set resynthesized with it.
 publish() {
-  local f0=()
-  [ -f "$2/f0_checkpoints/checkpoint_best.pt" ] && f0=(--f0 "$2/f0_checkpoints/checkpoint_best.pt")
-  local kmeans=()
-  [ -f "$2/km.safetensors" ] && kmeans=(--kmeans "$2/km.safetensors")
-  resynth export "$2/checkpoints/checkpoint_last.pt" "${f0[@]}" "${kmeans[@]}" --outdir "$2/bundle"
+  bundle "$2"
   resynth synthesize --path "$2/bundle" --input "$1" --outdir "$2/resynthesised" --device "$DEVICE"
 }

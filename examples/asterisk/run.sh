@@ -1,47 +1,39 @@
 #!/usr/bin/env bash
-# All steps of README.md, each resumed where an interrupted run left it.
-#   bash examples/asterisk/run.sh OUT
-# WHISPER: folder or hub name of the Whisper model whose fourth block gives the units (openai/whisper-base);
-#   UNITS=logmel: log-mel units instead, which need no weights
-# CONFIG: of the vocoder (asterisk_unit_source_filter); asterisk_unit_hifigan: the paper's nets
-# OVERRIDES: hydra overrides of both trainings, e.g. OVERRIDES="common.cpu=true optimization.max_update=2000";
-# VOCODER_OVERRIDES: of the second alone, e.g. VOCODER_OVERRIDES="+model.upsample_initial_channel=128"
-# TUXPAINT=1: also Tux Paint's seven voices (161 MB, GPL-2), which have transcripts
-set -euo pipefail
-out=${1:?usage: run.sh OUT}
-cd "$(dirname "$0")/../.."
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-[ -d .venv ] && export PATH="$PWD/.venv/bin:$PATH"
-source scripts/once.sh
+# All steps of README.md; the same command continues an interrupted run.      usage: bash examples/asterisk/run.sh OUT
+#   WHISPER          folder or hub name of the Whisper model whose fourth block gives the units  (openai/whisper-base)
+#   CONTENT          another content encoder; "--feature-type logmel" needs no weights
+#   VOCODER_CONFIG   asterisk_unit_hifigan: the paper's networks  (asterisk_unit_source_filter)
+#   TUXPAINT=1       also takes the seven voices of Tux Paint (161 MB, GPL-2), which have transcripts
+# The other settings are at the top of ../recipe.sh.
+here=$(cd "$(dirname "$0")" && pwd)
+WHISPER=${WHISPER:-openai/whisper-base} K=${K:-200} PITCH_OPTIONS=${PITCH_OPTIONS:---accept-unvoiced}
+F0_CONFIG=${F0_CONFIG:-asterisk_f0_vqvae} VOCODER_CONFIG=${VOCODER_CONFIG:-asterisk_unit_source_filter}
+source "$here/../recipe.sh"
+renamed UNITS 'CONTENT="--feature-type logmel"'
+renamed CONFIG "VOCODER_CONFIG=${CONFIG:-}"
+out=${1:?usage: bash examples/asterisk/run.sh OUT}
 data=$out/data
-encoder=(--feature-type hf --checkpoint-path "${WHISPER:-openai/whisper-base}" --layer 4)
-[ "${UNITS:-whisper}" = logmel ] && encoder=(--feature-type logmel)
+mkdir -p "$out"
 
-train() {
-  # shellcheck disable=SC2086  # the overrides are words
-  once "$2" fairseq-hydra-train --config-dir configs --config-name "$1" "task.data=$data" "checkpoint.save_dir=$2" \
-    ${OVERRIDES:-} "${@:3}"
-}
-
-[ -d "$out/g722" ] || bash examples/asterisk/fetch.sh "$out"
+step "1 Asterisk's core sounds, 16 kHz"
+[ -d "$out/g722" ] || bash "$here/fetch.sh" "$out"
 resynth preprocess --srcdir "$out/g722" --outdir "$out/audio" --pad --trim
 if [ -n "${TUXPAINT:-}" ]; then
-  [ -d "$out/tuxpaint" ] || bash examples/asterisk/tuxpaint.sh "$out"
+  [ -d "$out/tuxpaint" ] || bash "$here/tuxpaint.sh" "$out"
   resynth preprocess --srcdir "$out/tuxpaint" --outdir "$out/audio" --pad --trim
 fi
+step "2 Splits"
 [ -f "$data/test.tsv" ] || resynth manifest "$out/audio" --outdir "$data" --speaker-from '^([^/]+)/'
-[ -f "$out/km.safetensors" ] || resynth kmeans "$data" "${encoder[@]}" --num-clusters 200 --out "$out/km.safetensors"
-resynth quantize "$data" "${encoder[@]}" --kmeans "$out/km.safetensors"
-resynth f0 "$data" --accept-unvoiced
-train asterisk_f0_vqvae "$out/f0_checkpoints"
-resynth quantize-f0 "$data" --path "$out/f0_checkpoints/checkpoint_last.pt"
-# shellcheck disable=SC2086
-train "${CONFIG:-asterisk_unit_source_filter}" "$out/checkpoints" ${VOCODER_OVERRIDES:-}
-resynth export "$out/checkpoints/checkpoint_last.pt" --f0 "$out/f0_checkpoints/checkpoint_last.pt" \
-  --kmeans "$out/km.safetensors" --outdir "$out/bundle"
+step "3 Content units"
+units "$data" "$out"
+step "4 Pitch codes"
+pitch "$data" "$out"
+step "5 Unit vocoder"
+vocoder "$data" "$out"
+step "6 Bundle with a codec, the test set resynthesized and in every other voice"
+publish "$data" "$out"
 resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.safetensors"
-resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/resynthesised"
-resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/converted" --vc
+resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/converted" --vc --device "$DEVICE"
+step "7 Reports"
 resynth evaluate --generated "$out/resynthesised" --reference "$data" --baselines world,opus:9 --outdir "$out/report"
 resynth evaluate --generated "$out/converted" --pattern '{name}_{target}' --reference "$data" --outdir "$out/report_converted"

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Your own recordings.      usage: bash examples/own_data/run.sh SOURCE OUT
-#   SOURCE/SPEAKER/**.{wav,flac,mp3,…}      SPEAKER_FROM: as `resynth manifest` has it (parent)      PITCH=no: units and speaker alone
+#   SOURCE         a folder with SPEAKER/**.{wav,flac,mp3,…}
+#   SPEAKER_FROM   how paths name the speaker, as in `resynth manifest`  (parent)
+#   PITCH=no       only units and speaker
+# The other settings are at the top of ../recipe.sh.
 source "$(dirname "$0")/../recipe.sh"
 source=${1:?usage: bash examples/own_data/run.sh SOURCE OUT}
 out=${2:?usage: bash examples/own_data/run.sh SOURCE OUT}
-[ -d "$source" ] || fail "$source is not a folder: put recordings into one folder a speaker"
+[ -d "$source" ] || fail "$source is not a folder: put recordings into one folder per speaker"
 
 step "1 16 kHz, trailing silence cut, padded to whole pitch codes"
 resynth preprocess --srcdir "$source" --outdir "$out/audio" --trim --pad
@@ -18,5 +21,5 @@ if [ "${PITCH:-yes}" != no ]; then
 fi
 step "5 Unit vocoder"
 vocoder "$out/data" "$out"
-step "6 Bundle, and the test set resynthesised"
+step "6 Bundle, and the test set resynthesized"
 publish "$out/data" "$out"

@@ -21,10 +21,10 @@ def test_run(tmp_path):
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OVERRIDES": "common.cpu=true optimization.max_update=2 dataset.batch_size=2 "
-        "dataset.num_workers=0 common.tensorboard_logdir=null",
-        "VOCODER_OVERRIDES": "+model.num_layers=1 +task.segment_size=2560",
-        "UNITS": "logmel",
+        "DEVICE": "cpu",
+        "OVERRIDES": "optimization.max_update=2 dataset.batch_size=2 dataset.num_workers=0",
+        "VOCODER_OVERRIDES": "++model.num_layers=1 ++task.segment_size=2560",
+        "CONTENT": "--feature-type logmel",
     }
     done = subprocess.run(
         ["bash", str(script), str(tmp_path)],

@@ -112,8 +112,8 @@ def test_run(kokoro, tmp_path):
     kokoro.say_all(planned, speech, lambda text, voice: soundfile.read(next(recordings))[0])
     settings = {
         "SPEECH": str(speech),
-        "ARCH": "unit_vocos_small",
-        "VOCODER_OPTIONS": "--dim 16 --intermediate-dim 32 --num-layers 1 --batch-size 4",
+        "VOCODER_OVERRIDES": "model._name=unit_vocos_small ++model.dim=16 "
+        "++model.intermediate_dim=32 ++model.num_layers=1",
         "RECOGNISER": "pocketsphinx",
         "METRICS": "f0,wer,units,rate",
         "BASELINES": "",

@@ -15,18 +15,16 @@ import soundfile
 from small_corpus import REPOSITORY, SPEECH
 
 EXAMPLES = REPOSITORY / "examples"
-TINY = (
-    "--embedding-dim 8 --upsample-initial-channel 32 --resblock-kernel-sizes 3 "
-    "--resblock-dilation-sizes 1,3 --discriminator-width 0.0625 --segment-size 2560 "
-    "--batch-size 4 --num-workers 0"
+TINY_GENERATOR = (
+    "++model.embedding_dim=8 ++model.upsample_initial_channel=32 ++model.resblock_kernel_sizes=3 "
+    "++model.resblock_dilation_sizes='1,3' ++criterion.discriminator_width=0.0625"
 )
 SETTINGS = {
     "CONTENT": "--feature-type logmel",
     "K": "20",
-    "UPDATES": "2",
-    "F0_UPDATES": "4",
-    "VOCODER_OPTIONS": TINY,
-    "F0_OPTIONS": "--width 8 --batch-size 4 --num-workers 0",
+    "OVERRIDES": "dataset.batch_size=4 dataset.num_workers=0 optimization.max_update=2",
+    "F0_OVERRIDES": "optimization.max_update=4 ++model.width=8",
+    "VOCODER_OVERRIDES": f"{TINY_GENERATOR} ++task.segment_size=2560",
     "DEVICE": "cpu",
     "OMP_NUM_THREADS": "1",
     "TQDM_DISABLE": "1",
@@ -133,8 +131,8 @@ def test_librilight(tmp_path):
         for clip in clips(6, language):
             convert(clip, tmp_path / "small" / speaker / "book_one" / clip.name)
     out = tmp_path / "out"
-    options = TINY.replace("--segment-size 2560", "--segment-size 3200") + " --encoder-width 8"
-    run_recipe("librilight", out, SOURCE=str(tmp_path / "small"), VQVAE_OPTIONS=options)
+    tiny = f"{TINY_GENERATOR} ++task.segment_size=3200 ++model.encoder_width=8"
+    run_recipe("librilight", out, SOURCE=str(tmp_path / "small"), VQVAE_OVERRIDES=tiny)
     assert len(wavs(out / "resynthesised")) == 1
     assert (out / "bundle" / "content_vqvae.safetensors").is_file()
 
@@ -144,11 +142,12 @@ def test_gslm(tmp_path):
     for clip in clips(16):
         convert(clip, tmp_path / "mine" / "english" / clip.name)
     out = tmp_path / "out"
-    language_model = (
-        "--decoder-layers 1 --decoder-embed-dim 32 --decoder-ffn-embed-dim 64 "
-        "--decoder-attention-heads 2 --num-workers 0"
+    tiny = (
+        "optimization.max_update=20 dataset.batch_size=null ++model.decoder_layers=1 "
+        "++model.decoder_embed_dim=32 ++model.decoder_ffn_embed_dim=64 "
+        "++model.decoder_attention_heads=2"
     )
-    settings = {"LM_UPDATES": "20", "LM_OPTIONS": language_model, "VOCAB": "60"}
+    settings = {"LM_OVERRIDES": tiny, "VOCAB": "60"}
     done = run_recipe("gslm", tmp_path / "mine", out, **settings)
     assert len(wavs(out / "samples")) == 1
     assert soundfile.info(out / "resynthesised.wav").duration > 0.5
@@ -160,7 +159,7 @@ def test_missing_corpus_says_what_to_put_where(tmp_path):
     assert done.returncode != 0
     assert "VCTK-Corpus-0.92.zip, then: touch" in done.stderr
     done = run_recipe("own_data", tmp_path / "none", tmp_path / "out", check=False)
-    assert "is not a folder: put recordings into one folder a speaker" in done.stderr
+    assert "is not a folder: put recordings into one folder per speaker" in done.stderr
 
 
 def test_once_trains_again_only_what_is_not_finished(tmp_path):
@@ -224,7 +223,7 @@ def test_fetch_says_how_much_resumes_and_checks(tmp_path):
         assert requests == ["bytes=150000-"]
         assert fetch(url, target, digest).stdout == ""  # the second time nothing is fetched
         wrong = fetch(url, tmp_path / "other.bin", "0" * 64)
-        assert wrong.returncode != 0 and "has not the SHA-256" in wrong.stderr
+        assert wrong.returncode != 0 and "does not have the SHA-256" in wrong.stderr
         assert not (tmp_path / "other.bin.ok").exists()
         server.shutdown()
     gone = fetch("http://127.0.0.1:9/x", tmp_path / "x")
