@@ -1,5 +1,7 @@
 """The files of configs/ compose, say what training does, and work from any folder."""
 
+import warnings
+
 import pytest
 from fairseq.dataclass.initialize import add_defaults, hydra_init
 from hydra import compose, initialize_config_dir
@@ -37,13 +39,12 @@ def composed(name: str, *overrides: str):
     """What fairseq-hydra-train trains by, before it adds the defaults of the plugin."""
     hydra_init(name)
     try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.1"):
+        with warnings.catch_warnings(action="ignore"), initialize_config_dir(str(CONFIGS)):
             return compose(name, [f"common.user_dir={PLUGIN}", *overrides])
     finally:  # otherwise a file that includes this one would get fairseq's defaults a second time
         del ConfigStore.instance().repo[f"{name}.yaml"]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_value_that_a_file_sets_reaches_the_training(name):
     """fairseq lets included files win over the file that includes them, so none may set a value again."""
@@ -54,7 +55,6 @@ def test_every_value_that_a_file_sets_reaches_the_training(name):
             assert training[key] == value, key
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", TRAININGS)
 def test_values_exist_in_the_plugin(name):
     """fairseq takes over misspelled names of a model, a task or a criterion without a word."""

@@ -42,14 +42,19 @@ def convert(source, target, rate=16000, channels=1):
     soundfile.write(target, np.stack([wav] * channels, axis=1), rate)
 
 
-def run_recipe(name, *arguments, check=True, **settings):
+def run_bash(*arguments, **settings):
+    """Runs bash where it finds the installed commands, with small settings."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", str(EXAMPLES / name / "run.sh"), *map(str, arguments)],
+    return subprocess.run(
+        ["bash", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, **SETTINGS, "PATH": path, **settings},
     )
+
+
+def run_recipe(name, *arguments, check=True, **settings):
+    done = run_bash(EXAMPLES / name / "run.sh", *arguments, **settings)
     if check and done.returncode:
         raise AssertionError(f"{done.stdout[-3000:]}\n{done.stderr[-4000:]}")
     return done
@@ -165,16 +170,16 @@ def test_missing_corpus_says_what_to_put_where(tmp_path):
 def test_once_trains_again_only_what_is_not_finished(tmp_path):
     script = f"""
 set -euo pipefail
-source {EXAMPLES.parent}/scripts/once.sh
-train() {{ echo "trained $1" ; touch {tmp_path}/checkpoint_last.pt; [ "$1" != broken ]; }}
-for updates in 10 10 20; do once {tmp_path} train $updates; done
+source {EXAMPLES}/recipe.sh
+fake() {{ echo "trained $1" ; touch {tmp_path}/checkpoint_last.pt; [ "$1" != broken ]; }}
+for updates in 10 10 20; do once {tmp_path} fake $updates; done
 rm {tmp_path}/checkpoint_last.pt
-once {tmp_path} train 20
-once {tmp_path} train broken || true
-once {tmp_path} train broken
+once {tmp_path} fake 20
+once {tmp_path} fake broken || true
+once {tmp_path} fake broken
 echo never
 """
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    done = run_bash("-c", script)
     reused = f"reused: {tmp_path}, whose training has finished"
     said = ["trained 10", reused, "trained 20", "trained 20", "trained broken", "trained broken"]
     assert done.stdout.splitlines() == said, done.stderr
@@ -182,10 +187,7 @@ echo never
 
 
 def fetch(url, file, digest=""):
-    script = f"source {EXAMPLES}/recipe.sh; fetch '{url}' '{file}' {digest}"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, **SETTINGS, "PATH": path}
-    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment)
+    return run_bash("-c", f"source {EXAMPLES}/recipe.sh; fetch '{url}' '{file}' {digest}")
 
 
 def test_fetch_says_how_much_resumes_and_checks(tmp_path):
