@@ -29,7 +29,7 @@ from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.unit_text import read_unit_file
 from fairseq_resynth.inference.bundle import Bundle
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SECONDS = 10
@@ -58,8 +58,8 @@ def main() -> None:
         for row in rows
     ]
     streams = StreamSpec(320, num_units, 1280, 20, ("one", "two"))
-    config = UnitHifiganConfig()
-    system = Resynthesizer(Bundle(build_generator(config, streams), config, streams))
+    config = UnitHifiganSizes()
+    system = Resynthesizer(Bundle(build_vocoder(config, streams), config, streams))
     units = np.concatenate([row.units for row in rows])[: SECONDS * 50]
     codes = rng.integers(20, size=-(-len(units) // 4))
     figures = {}

@@ -28,13 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.chunks import ChunkDecoder, decode_all
 from fairseq_resynth.inference.decoder import UnitDecoder
-from fairseq_resynth.models.architectures import build_vocoder
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
-from fairseq_resynth.models.unit_source_filter import (
-    UnitSourceFilterConfig,
-    UnitSourceFilterSmallConfig,
-)
-from fairseq_resynth.models.unit_vocos import UnitVocosConfig, UnitVocosSmallConfig
+from fairseq_resynth.modules.architectures import build_vocoder, default_sizes
 from fairseq_resynth.modules.generators.inference import slow_bfloat16
 
 STREAMS = StreamSpec(320, 100, 1280, 20, tuple(f"speaker{index}" for index in range(100)))
@@ -42,11 +36,11 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 MODELS = {
-    "V1": UnitHifiganConfig,
-    "vocos": UnitVocosConfig,
-    "vocos_small": UnitVocosSmallConfig,
-    "source_filter": UnitSourceFilterConfig,
-    "source_filter_small": UnitSourceFilterSmallConfig,
+    "V1": "unit_hifigan",
+    "vocos": "unit_vocos",
+    "vocos_small": "unit_vocos_small",
+    "source_filter": "unit_source_filter",
+    "source_filter_small": "unit_source_filter_small",
 }
 
 
@@ -87,7 +81,7 @@ def measure(
     name: str, duration: float, repeats: int, precisions: list[str]
 ) -> Iterator[dict[str, float | str]]:
     """Measures one model as trained and as `resynth` runs it, in turns with the matrix rate."""
-    model = build_vocoder(MODELS[name](), STREAMS)
+    model = build_vocoder(default_sizes(MODELS[name]), STREAMS)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     decoders = {key: UnitDecoder(model, STREAMS, precision=key) for key in precisions}
     said = speech(duration)

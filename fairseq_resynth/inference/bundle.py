@@ -31,11 +31,15 @@ from fairseq_resynth.data.storage.files import (
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.frames import WITHOUT_WEIGHTS
 from fairseq_resynth.inference.checkpoints import load_f0_vqvae, load_unit_generator
-from fairseq_resynth.models.architectures import arch_of, build_vocoder, config_class
-from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
-from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig, with_duration_condition
+from fairseq_resynth.modules.architectures import (
+    UnitVocoderSizes,
+    arch_of,
+    build_vocoder,
+    sizes_class,
+    with_duration_condition,
+)
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 FORMAT = "fairseq_resynth bundle"
@@ -63,10 +67,10 @@ class Bundle:
     """
 
     generator: UnitGenerator | None
-    model: UnitVocoderConfig | None
+    model: UnitVocoderSizes | None
     streams: StreamSpec | None
     f0_vqvae: F0Vqvae | None = None
-    f0_model: F0VqvaeConfig | None = None
+    f0_model: F0VqvaeSizes | None = None
     kmeans: Path | None = None
     identity: str = ""
     content_vqvae: ContentVqvae | None = None
@@ -105,11 +109,6 @@ def _check_hash(what: str, path: str | Path, found: str, description: dict, key:
             f"the {what} {path} has hash {found}, the model was trained with {expected}: give the {what} "
             "that made its data."
         )
-
-
-def _sizes(config: Any) -> dict[str, Any]:
-    names = [f.name for f in dataclasses.fields(config) if not f.name.startswith("_")]
-    return {name: getattr(config, name) for name in names}
 
 
 def _save_weights(path: Path, module: nn.Module | None, half: bool) -> None:
@@ -162,8 +161,8 @@ def save_bundle(
         "version": VERSION,
         "identity": bundle.identity,
         "arch": arch_of(bundle.model) if bundle.model else None,
-        "model": _sizes(bundle.model) if bundle.model else None,
-        "f0_vqvae": _sizes(bundle.f0_model) if bundle.f0_model else None,
+        "model": dataclasses.asdict(bundle.model) if bundle.model else None,
+        "f0_vqvae": dataclasses.asdict(bundle.f0_model) if bundle.f0_model else None,
         "content_vqvae": bundle.content_vqvae.sizes() if bundle.content_vqvae else None,
         "streams": bundle.streams.to_dict() if bundle.streams else None,
     }
@@ -191,12 +190,12 @@ def load_bundle(folder: str | Path) -> Bundle:
         streams = StreamSpec.from_dict(config["streams"])
         path = folder / "generator.safetensors"
         sizes = with_duration_condition(config["model"], _weight_names(path))
-        model = config_class(config["arch"])(**sizes)
+        model = sizes_class(config["arch"])(**sizes)
         generator = build_vocoder(model, streams)
         generator.generator.remove_weight_norm()
         _load_weights(path, generator)
     if config["f0_vqvae"]:
-        f0_model = F0VqvaeConfig(**config["f0_vqvae"])
+        f0_model = F0VqvaeSizes(**config["f0_vqvae"])
         f0_vqvae = build_f0_vqvae(f0_model)
         _load_weights(folder / "f0_vqvae.safetensors", f0_vqvae)
     if config.get("content_vqvae"):

@@ -1,6 +1,5 @@
 """Models out of fairseq's checkpoints, loaded without running anything that is in them."""
 
-import dataclasses
 import pickle
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,15 @@ from typing import Any
 import torch
 
 from fairseq_resynth.data.streams import StreamSpec
-from fairseq_resynth.models.architectures import ARCHITECTURES, build_vocoder, config_class
-from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
-from fairseq_resynth.models.unit_vocoder import UnitVocoderConfig, with_duration_condition
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
+from fairseq_resynth.modules.architectures import (
+    ARCHITECTURES,
+    UnitVocoderSizes,
+    build_vocoder,
+    sizes_class,
+    with_duration_condition,
+)
+from fairseq_resynth.modules.options import sizes_from
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
@@ -55,12 +59,6 @@ def model_config(state: dict[str, Any], path: Path, *names: str) -> dict[str, An
     return config
 
 
-def fill_config(config_class: type, values: dict[str, Any]) -> Any:
-    """Builds a configuration from those values that it has fields for."""
-    names = {field.name for field in dataclasses.fields(config_class)}
-    return config_class(**{name: value for name, value in values.items() if name in names})
-
-
 def _weights(state: dict[str, Any], prefix: str, path: Path, ema: bool) -> dict[str, torch.Tensor]:
     weights = state["model"]
     if ema:
@@ -72,7 +70,7 @@ def _weights(state: dict[str, Any], prefix: str, path: Path, ema: bool) -> dict[
 
 def load_unit_generator(
     path: str | Path, ema: bool = False
-) -> tuple[UnitGenerator, StreamSpec, UnitVocoderConfig]:
+) -> tuple[UnitGenerator, StreamSpec, UnitVocoderSizes]:
     """Loads a unit vocoder.
 
     Args:
@@ -89,14 +87,14 @@ def load_unit_generator(
     state = read_checkpoint(path)
     config = model_config(state, path, *ARCHITECTURES)
     config = with_duration_condition(config, state["model"])
-    cfg = fill_config(config_class(config["_name"]), config)
+    cfg = sizes_from(sizes_class(config["_name"]), config)
     streams = StreamSpec.from_dict(state["task_state"]["streams"])
     generator = build_vocoder(cfg, streams)
     generator.load_state_dict(_weights(state, "unit_generator.", path, ema))
     return generator.eval(), streams, cfg
 
 
-def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeConfig]:
+def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeSizes]:
     """Loads an F0 quantiser.
 
     Args:
@@ -110,7 +108,7 @@ def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeConfig]:
     """
     path = Path(path)
     state = read_checkpoint(path)
-    cfg = fill_config(F0VqvaeConfig, model_config(state, path, "f0_vqvae"))
+    cfg = sizes_from(F0VqvaeSizes, model_config(state, path, "f0_vqvae"))
     f0_vqvae = build_f0_vqvae(cfg)
     f0_vqvae.load_state_dict(_weights(state, "f0_vqvae.", path, ema=False))
     return f0_vqvae.eval(), cfg

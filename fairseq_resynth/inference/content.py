@@ -6,10 +6,14 @@ from typing import Any
 from fairseq_resynth.data.pitch.representations import weights_hash
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, load_bundle
-from fairseq_resynth.inference.checkpoints import fill_config, model_config, read_checkpoint
-from fairseq_resynth.models.content_vqvae import ContentVqvaeConfig, build_content_vqvae
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
-from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
+from fairseq_resynth.inference.checkpoints import model_config, read_checkpoint
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
+from fairseq_resynth.modules.options import sizes_from
+from fairseq_resynth.modules.quantizers.content_vqvae import (
+    ContentVqvae,
+    ContentVqvaeSizes,
+    build_content_vqvae,
+)
 
 
 def is_content_checkpoint(state: dict[str, Any]) -> bool:
@@ -31,12 +35,12 @@ def content_bundle(path: str | Path, state: dict[str, Any] | None = None) -> Bun
     path = Path(path)
     state = read_checkpoint(path) if state is None else state
     values = model_config(state, path, "content_vqvae")
-    content = build_content_vqvae(fill_config(ContentVqvaeConfig, values))
+    content = build_content_vqvae(sizes_from(ContentVqvaeSizes, values))
     weights, prefix = state["model"], "content_vqvae."
     content.load_state_dict(
         {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     )
-    model = fill_config(UnitHifiganConfig, values)
+    model = sizes_from(UnitHifiganSizes, values)
     units = {
         "feature_type": "vqvae",
         "vqvae_hash": weights_hash(content),
@@ -44,7 +48,7 @@ def content_bundle(path: str | Path, state: dict[str, Any] | None = None) -> Bun
         "unit_hop": content.stride,
     }
     streams = StreamSpec(content.stride, content.num_codes, units=units)
-    generator = build_generator(model, streams)
+    generator = build_vocoder(model, streams)
     decoder = {k: v for k, v in weights.items() if k.startswith("generator.")}
     decoder["unit_embedding.weight"] = content.quantizer.codebook
     generator.load_state_dict(decoder)

@@ -13,8 +13,7 @@ from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.interop.published import build, model_sizes, read_published, unit_hop
 from fairseq_resynth.interop.speech_resynthesis import ImportOptions, named_tables
 from fairseq_resynth.interop.weight_names import published_name
-from fairseq_resynth.models.architectures import arch_of
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, arch_of
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
@@ -168,7 +167,7 @@ def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
 
 
 def _check(bundle: Bundle) -> None:
-    if not isinstance(bundle.model, UnitHifiganConfig):
+    if not isinstance(bundle.model, UnitHifiganSizes):
         raise ValueError(
             f"the vocoder is a {arch_of(bundle.model)}; fairseq's code HiFi-GAN is a unit_hifigan."
         )

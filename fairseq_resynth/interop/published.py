@@ -14,7 +14,7 @@ from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
@@ -88,7 +88,7 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
 
 
 def build(
-    published: Published, model: UnitHifiganConfig, streams: StreamSpec
+    published: Published, model: UnitHifiganSizes, streams: StreamSpec
 ) -> tuple[UnitGenerator, dict[str, str]]:
     """Builds the generator and gives it the published weights.
 
@@ -104,7 +104,7 @@ def build(
         ValueError: configuration and weights contradict each other; the first difference is named.
     """
     _check_width(published, model, streams)
-    generator = build_generator(model, streams)
+    generator = build_vocoder(model, streams)
     weights = {k: v for k, v in published.weights.items() if not k.startswith("quantizer.")}
     blocks = len(model.resblock_kernel_sizes.split(","))
     names = {generator_name(name, blocks): name for name in weights}
@@ -120,7 +120,7 @@ def build(
     return generator.eval(), names
 
 
-def _check_width(published: Published, model: UnitHifiganConfig, streams: StreamSpec) -> None:
+def _check_width(published: Published, model: UnitHifiganSizes, streams: StreamSpec) -> None:
     expected = UnitGenerator.frame_channels(
         streams.num_f0_codes,
         streams.f0_channels,
@@ -174,7 +174,7 @@ REQUIRED = (
 UNKNOWN = ("f0_feats", "gst", "gst_dim", "lambda_commit")
 
 
-def model_sizes(published: Published) -> UnitHifiganConfig:
+def model_sizes(published: Published) -> UnitHifiganSizes:
     """Returns the generator's sizes.
 
     Raises:
@@ -200,7 +200,7 @@ def model_sizes(published: Published) -> UnitHifiganConfig:
             f"{published.source} is conditioned by {', '.join(unknown)}: not supported."
         )
     durations = config.get("dur_predictor_params") or {}
-    return UnitHifiganConfig(
+    return UnitHifiganSizes(
         embedding_dim=config["embedding_dim"],
         upsample_rates=_join(config["upsample_rates"]),
         upsample_kernel_sizes=_join(config["upsample_kernel_sizes"]),

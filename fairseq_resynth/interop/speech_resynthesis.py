@@ -23,9 +23,8 @@ from fairseq_resynth.interop.published import (
 )
 from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, read_names, table_names
 from fairseq_resynth.interop.weight_names import convert_content_vqvae, convert_f0_vqvae
-from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
 
 ENCODERS = ("hubert", "cpc", "vqvae")
 
@@ -110,7 +109,7 @@ def import_speech_resynthesis(path: str | Path, options: ImportOptions | None = 
 
 def _inner_f0_quantizer(
     published: Published, options: ImportOptions
-) -> tuple[F0Vqvae | None, F0VqvaeConfig | None]:
+) -> tuple[F0Vqvae | None, F0VqvaeSizes | None]:
     inner = {k: v for k, v in published.weights.items() if k.startswith("quantizer.")}
     if inner:
         config = published.config.get("f0_quantizer") or infer_config(inner)
@@ -306,7 +305,7 @@ def infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
 
 def f0_quantizer(
     source: Path, config: dict[str, Any], weights: dict[str, Tensor]
-) -> tuple[F0Vqvae, F0VqvaeConfig]:
+) -> tuple[F0Vqvae, F0VqvaeSizes]:
     """Builds an F0 quantiser from a configuration of `f0_vqvae`'s form.
 
     Raises:
@@ -314,7 +313,7 @@ def f0_quantizer(
     """
     try:
         encoder, codebook = config["f0_encoder_params"], config["f0_vq_params"]
-        model = F0VqvaeConfig(
+        model = F0VqvaeSizes(
             num_codes=codebook["l_bins"],
             code_dim=codebook["emb_width"],
             width=encoder["width"],

@@ -1,3 +1,3 @@
-"""fairseq models: `unit_hifigan`, `unit_vocos`, `unit_source_filter`, `f0_vqvae`."""
+"""fairseq models: the unit vocoders of `modules.architectures`, `f0_vqvae` and `content_vqvae`."""
 
 from fairseq_resynth import compat  # noqa: F401

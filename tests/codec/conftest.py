@@ -16,8 +16,8 @@ from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.frames import LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
-from fairseq_resynth.models.f0_vqvae import F0VqvaeConfig, build_f0_vqvae
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0VqvaeSizes, build_f0_vqvae
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SPEAKERS = ("anna", "boris")
@@ -42,13 +42,13 @@ def bundle_folder(tmp_path_factory) -> Path:
     kmeans = KMeans(features[picked], encoder.description())
     kmeans.save(folder.parent / "kmeans.safetensors")
     streams = StreamSpec(160, 20, 1280, 20, SPEAKERS, speaker_statistics=STATISTICS)
-    model = UnitHifiganConfig(embedding_dim=8, upsample_initial_channel=32)
-    f0_model = F0VqvaeConfig(code_dim=8, width=8)
+    model = UnitHifiganSizes(embedding_dim=8, upsample_initial_channel=32)
+    f0_model = F0VqvaeSizes(code_dim=8, width=8)
     f0_vqvae = build_f0_vqvae(f0_model).eval()
     with torch.no_grad():  # a codebook among the encoder's vectors, so that codes differ
         vectors = f0_vqvae.encoder(torch.randn(1, 1, 320))[0].T
         f0_vqvae.quantizer.codebook.copy_(vectors)
-    generator = build_generator(model, streams).eval()
+    generator = build_vocoder(model, streams).eval()
     save_bundle(
         folder,
         Bundle(generator, model, streams, f0_vqvae, f0_model, folder.parent / "kmeans.safetensors"),

@@ -19,7 +19,7 @@ from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.evaluation.metrics.units import Units
 from fairseq_resynth.evaluation.runs import baselines
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SPEECH = Path(__file__).parents[2] / "examples" / "asterisk" / "speech"
@@ -52,8 +52,8 @@ def bundle(recordings, tmp_path_factory):
     kmeans = folder.parent / "kmeans.safetensors"
     KMeans(features[chosen], encoder.description()).save(kmeans)
     streams = StreamSpec(160, 20, speakers=("english", "italian"))
-    model = UnitHifiganConfig(embedding_dim=8, upsample_initial_channel=32)
-    generator = build_generator(model, streams).eval()
+    model = UnitHifiganSizes(embedding_dim=8, upsample_initial_channel=32)
+    generator = build_vocoder(model, streams).eval()
     save_bundle(folder, Bundle(generator, model, streams, None, None, kmeans))
     plain = Resynthesizer.from_pretrained(folder)
     rows = [Utterance(path.stem, plain.encode(path).units, None) for path in paths]

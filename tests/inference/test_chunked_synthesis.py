@@ -10,26 +10,24 @@ from fairseq_resynth.inference.chunks import ChunkDecoder, decode_all, decode_in
 from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.inference.jobs import Job
 from fairseq_resynth.inference.synthesis import write_wavs
-from fairseq_resynth.models.architectures import build_vocoder
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig
-from fairseq_resynth.models.unit_vocos import UnitVocosConfig
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, UnitVocosSizes, build_vocoder
 from fairseq_resynth.modules.generators import inference
 
 MODELS = {
-    "hifigan": UnitHifiganConfig(embedding_dim=8, upsample_initial_channel=32),
-    "vocos": UnitVocosConfig(embedding_dim=8, dim=16, intermediate_dim=32, num_layers=3),
-    "vocos_half_frames": UnitVocosConfig(
+    "hifigan": UnitHifiganSizes(embedding_dim=8, upsample_initial_channel=32),
+    "vocos": UnitVocosSizes(embedding_dim=8, dim=16, intermediate_dim=32, num_layers=3),
+    "vocos_half_frames": UnitVocosSizes(
         embedding_dim=8, dim=16, intermediate_dim=32, num_layers=3, frame_hop=160
     ),
 }
 RAW_PITCH = {  # at 200 Hz: frames of 80 samples or less
-    "hifigan": UnitHifiganConfig(
+    "hifigan": UnitHifiganSizes(
         embedding_dim=8,
         upsample_rates="5,4,2,2",
         upsample_kernel_sizes="11,8,4,4",
         upsample_initial_channel=32,
     ),
-    "vocos": UnitVocosConfig(
+    "vocos": UnitVocosSizes(
         embedding_dim=8, dim=16, intermediate_dim=32, num_layers=3, frame_hop=80
     ),
 }

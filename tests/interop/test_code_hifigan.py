@@ -15,7 +15,7 @@ from tiny_bundles import KINDS, SIZES, UNITS, write_bundle
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -152,9 +152,9 @@ def test_contradictions(change, message, tmp_path, capsys):
 
 
 def test_dilations_that_fairseq_cannot_have(tmp_path, capsys):
-    sizes = UnitHifiganConfig(**SIZES | {"resblock_dilation_sizes": "1,3"})
+    sizes = UnitHifiganSizes(**SIZES | {"resblock_dilation_sizes": "1,3"})
     streams = StreamSpec(320, 10)
-    save_bundle(tmp_path / "bundle", Bundle(build_generator(sizes, streams), sizes, streams))
+    save_bundle(tmp_path / "bundle", Bundle(build_vocoder(sizes, streams), sizes, streams))
     arguments = [tmp_path / "bundle", "--to", "code-hifigan", "--outdir", tmp_path / "out"]
     assert main(["export", *map(str, arguments)]) == 2
     assert "fairseq's have three in each" in capsys.readouterr().err

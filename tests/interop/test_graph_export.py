@@ -11,7 +11,7 @@ from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.graph_export import export_graph
-from fairseq_resynth.models.architectures import build_vocoder, config_class
+from fairseq_resynth.modules.architectures import build_vocoder, sizes_class
 
 KINDS = ["units", "units, pitch, speaker", "units, raw pitch", "units, speaker vector"]
 
@@ -93,7 +93,7 @@ def test_pulses_and_noise_are_in_the_graph(to, tmp_path):
     torch.manual_seed(0)
     streams = StreamSpec(320, 10, num_f0_codes=5, speakers=("anna", "boris"))
     sizes = {"embedding_dim": 16, "dim": 32, "intermediate_dim": 32, "num_layers": 1}
-    cfg = config_class("unit_source_filter")(**sizes)
+    cfg = sizes_class("unit_source_filter")(**sizes)
     bundle = Bundle(build_vocoder(cfg, streams), cfg, streams)
     name = export_graph(bundle, tmp_path, to)[0]
     arrays = [np.arange(74).reshape(2, 37) % 10, np.arange(22).reshape(2, 11) % 5, np.arange(2)]

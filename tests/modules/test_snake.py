@@ -11,7 +11,7 @@ from small_corpus import run, train_arguments
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, load_bundle, save_bundle
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, Snake
 from fairseq_resynth.modules.generators.inference import InferenceGenerator
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -85,13 +85,13 @@ def test_another_name_is_refused():
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("snake") / "bundle"
-    sizes = UnitHifiganConfig(
+    sizes = UnitHifiganSizes(
         embedding_dim=8, upsample_initial_channel=32, resblock_kernel_sizes="3",
         resblock_dilation_sizes="1,3,5", activation="snake",
     )  # fmt: skip
     streams = StreamSpec(320, 10)
     torch.manual_seed(7)
-    save_bundle(folder, Bundle(build_generator(sizes, streams).eval(), sizes, streams))
+    save_bundle(folder, Bundle(build_vocoder(sizes, streams).eval(), sizes, streams))
     return folder
 
 
@@ -102,8 +102,8 @@ def test_bundle_keeps_it(bundle):
 
 
 def test_bundles_from_before_the_option_load(bundle, tmp_path):
-    sizes, streams = UnitHifiganConfig(upsample_initial_channel=32), StreamSpec(320, 10)
-    save_bundle(tmp_path, Bundle(build_generator(sizes, streams).eval(), sizes, streams))
+    sizes, streams = UnitHifiganSizes(upsample_initial_channel=32), StreamSpec(320, 10)
+    save_bundle(tmp_path, Bundle(build_vocoder(sizes, streams).eval(), sizes, streams))
     config = json.loads((tmp_path / "config.json").read_text())
     del config["model"]["activation"]
     (tmp_path / "config.json").write_text(json.dumps(config))

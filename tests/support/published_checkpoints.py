@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fairseq_resynth.interop.weight_names import published_name
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CONFIG = {
@@ -54,7 +54,7 @@ def old_names(generator, blocks: int, f0_codes: str) -> dict[str, torch.Tensor]:
 def make(folder: Path, streams, config: dict, file="g_00000100", f0_codes="f0_dict.", **model):
     """Writes a checkpoint of random weights for some streams; returns (folder, generator)."""
     settings = CONFIG | config
-    sizes = UnitHifiganConfig(
+    sizes = UnitHifiganSizes(
         embedding_dim=settings["embedding_dim"],
         upsample_rates=",".join(map(str, settings["upsample_rates"])),
         upsample_kernel_sizes=",".join(map(str, settings["upsample_kernel_sizes"])),
@@ -64,7 +64,7 @@ def make(folder: Path, streams, config: dict, file="g_00000100", f0_codes="f0_di
         **model,
     )
     torch.manual_seed(4)
-    generator = build_generator(sizes, streams).eval()
+    generator = build_vocoder(sizes, streams).eval()
     folder.mkdir(parents=True)
     torch.save({"generator": old_names(generator, 1, f0_codes)}, folder / file)
     (folder / "config.json").write_text(json.dumps(settings))

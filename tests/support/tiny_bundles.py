@@ -6,7 +6,7 @@ from published_checkpoints import FRAME_80
 
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 UNITS = np.array([[3, 3, 1, 9, 0, 4, 4, 7]])
@@ -37,6 +37,6 @@ KINDS = {
 def write_bundle(kind, folder):
     streams, model = KINDS[kind]
     torch.manual_seed(7)
-    sizes = UnitHifiganConfig(**SIZES, **model)
-    save_bundle(folder, Bundle(build_generator(sizes, streams).eval(), sizes, streams))
+    sizes = UnitHifiganSizes(**SIZES, **model)
+    save_bundle(folder, Bundle(build_vocoder(sizes, streams).eval(), sizes, streams))
     return Resynthesizer.from_pretrained(folder)

@@ -12,7 +12,7 @@ from fairseq_resynth.encoders.frames import LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.encoders.speaker import describe_encoder, load_encoder
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
-from fairseq_resynth.models.unit_hifigan import UnitHifiganConfig, build_generator
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 
 SPEECH = Path(__file__).resolve().parents[2] / "examples" / "asterisk" / "speech"
 ENGLISH = SPEECH / "english" / "dir-welcome.flac"
@@ -68,7 +68,7 @@ def save_tiny_bundle(folder: Path, with_vectors: bool = True, **streams) -> Path
     streams = StreamSpec(
         160, 20, speakers=("anna", "boris"), speaker_statistics=STATISTICS, **fields
     )
-    model = UnitHifiganConfig(
+    model = UnitHifiganSizes(
         embedding_dim=8,
         upsample_initial_channel=32,
         resblock_kernel_sizes="3",
@@ -76,7 +76,7 @@ def save_tiny_bundle(folder: Path, with_vectors: bool = True, **streams) -> Path
         duration_predictor=True,
         duration_hidden_dim=8,
     )
-    generator = build_generator(model, streams).eval()
+    generator = build_vocoder(model, streams).eval()
     bundle = Bundle(generator, model, streams, kmeans=save_kmeans(folder.parent))
     save_bundle(folder, bundle)
     return folder

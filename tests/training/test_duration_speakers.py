@@ -12,7 +12,8 @@ from fairseq_resynth.inference.bundle import Bundle, load_bundle, save_bundle
 from fairseq_resynth.inference.checkpoints import load_unit_generator
 from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.inference.jobs import Job, predict_durations
-from fairseq_resynth.models.unit_hifigan import UnitHifigan, UnitHifiganConfig, build_generator
+from fairseq_resynth.models.unit_vocoders import UnitVocoder
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SIZES = {"embedding_dim": 8, "upsample_initial_channel": 32, "resblock_kernel_sizes": "3"}
@@ -40,7 +41,7 @@ def bundle():
     """Learns durations alone, by the loss that the task adds to a vocoder's."""
     torch.manual_seed(0)
     streams = StreamSpec(320, 10, speakers=SPEAKERS)
-    vocoder = UnitHifigan(build_generator(UnitHifiganConfig(**SIZES), streams))
+    vocoder = UnitVocoder(build_vocoder(UnitHifiganSizes(**SIZES), streams))
     adam, rng = torch.optim.Adam(vocoder.parameters(), 3e-3), np.random.default_rng(0)
     for _ in range(400):
         units = torch.tensor(rows_of(0, 4, rng) + rows_of(1, 4, rng))
@@ -50,7 +51,7 @@ def bundle():
         loss.backward()
         adam.step()
     generator = vocoder.unit_generator.eval()
-    return Bundle(generator, UnitHifiganConfig(**SIZES), streams)
+    return Bundle(generator, UnitHifiganSizes(**SIZES), streams)
 
 
 def test_who_was_trained_twice_as_long_is_spoken_twice_as_long(bundle, tmp_path):
@@ -143,8 +144,8 @@ def test_training_moves_the_speakers_durations_and_old_runs_go_on(tiny_data, tmp
 def test_a_model_that_knows_no_speakers_says_so():
     torch.manual_seed(0)
     streams = StreamSpec(320, 10, speakers=SPEAKERS)
-    sizes = UnitHifiganConfig(**SIZES, duration_condition="none")
-    system = Resynthesizer(Bundle(build_generator(sizes, streams).eval(), sizes, streams))
+    sizes = UnitHifiganSizes(**SIZES, duration_condition="none")
+    system = Resynthesizer(Bundle(build_vocoder(sizes, streams).eval(), sizes, streams))
     system.encoder, wav = Units(), np.zeros(12800, np.float32)
     done = convert(system, wav, "boris", "anna", Controls(durations="predicted"))
     assert done.notes == ("the predicted durations are the same for every speaker of this model",)
@@ -153,4 +154,4 @@ def test_a_model_that_knows_no_speakers_says_so():
     with pytest.raises(
         ValueError, match="--duration-condition is 'voice', expected speaker or none"
     ):
-        build_generator(UnitHifiganConfig(**SIZES, duration_condition="voice"), streams)
+        build_vocoder(UnitHifiganSizes(**SIZES, duration_condition="voice"), streams)

@@ -15,9 +15,11 @@ from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.bundle import save_bundle
 from fairseq_resynth.inference.checkpoints import load_unit_generator, read_checkpoint
 from fairseq_resynth.inference.chunks import decode_in_chunks
-from fairseq_resynth.models.architectures import build_vocoder
-from fairseq_resynth.models.unit_source_filter import UnitSourceFilterConfig
-from fairseq_resynth.models.unit_vocos import UnitVocosConfig
+from fairseq_resynth.modules.architectures import (
+    UnitSourceFilterSizes,
+    UnitVocosSizes,
+    build_vocoder,
+)
 from fairseq_resynth.modules.generators.source_filter import SourceFilterGenerator
 from fairseq_resynth.modules.generators.vocos import VocosGenerator
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -31,8 +33,8 @@ def arguments(data, save_dir, model, *extra):
 
 
 MODELS = {
-    "unit_vocos": ("--num-layers 2 --frame-hop 160", UnitVocosConfig, VocosGenerator),
-    "unit_source_filter": ("--num-layers 2", UnitSourceFilterConfig, SourceFilterGenerator),
+    "unit_vocos": ("--num-layers 2 --frame-hop 160", UnitVocosSizes, VocosGenerator),
+    "unit_source_filter": ("--num-layers 2", UnitSourceFilterSizes, SourceFilterGenerator),
 }
 
 
@@ -131,7 +133,7 @@ def test_code_hifigan_is_refused(arch, checkpoint, tmp_path, capsys):
 def test_frames_that_do_not_divide_the_hop():
     streams = StreamSpec(320, 10)
     with pytest.raises(ValueError, match="unit_hop is 320 samples.*96"):
-        build_vocoder(UnitVocosConfig(dim=16, frame_hop=96), streams)
+        build_vocoder(UnitVocosSizes(dim=16, frame_hop=96), streams)
 
 
 def test_the_melody_is_learnt_from_the_recordings_and_logged(f0_data, tmp_path):

@@ -2,13 +2,50 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
+from fairseq_resynth.modules.options import option, parse_integers
+
 LEAKY_RELU_SLOPE = 0.1
+# The paper's upsampling (rates, kernels) by the samples per frame; 80 is ours, for continuous F0.
+UPSAMPLINGS = {
+    320: ("5,4,4,2,2", "11,8,8,4,4"),
+    160: ("5,4,2,2,2", "11,8,4,4,4"),
+    80: ("5,4,2,2", "11,8,4,4"),
+}
+
+
+@dataclass
+class HifiganSizes:
+    """Sizes of `HifiganGenerator`; the defaults are HiFi-GAN V1's."""
+
+    upsample_rates: str = option(
+        "",
+        "factor of each upsampling stage, as 5,4,4,2,2; the product is the samples per frame and divides "
+        "the hop of every stream; empty: chosen by the units' hop (320 or 160 samples)",
+    )
+    upsample_kernel_sizes: str = option(
+        "", "kernel size of each upsampling stage in samples of its output, as 11,8,8,4,4"
+    )
+    upsample_initial_channel: int = option(
+        512, "channels before the first upsampling stage; each stage halves them"
+    )
+    resblock_kernel_sizes: str = option(
+        "3,7,11", "kernel sizes of the residual blocks after each stage"
+    )
+    resblock_dilation_sizes: str = option(
+        "1,3,5;1,3,5;1,3,5", "dilations of each of these residual blocks"
+    )
+    activation: str = option(
+        "leaky-relu",
+        "activation before each convolution: leaky-relu, the paper's, or snake, which is periodic with a "
+        "period learned for each channel (BigVGAN)",
+    )
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -131,6 +168,41 @@ class HifiganGenerator(nn.Module):
         self.activations.append(make_activation(activation, channels, 0.01))
         self.conv_post = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
         self.context_frames = self._context_frames()
+
+    @classmethod
+    def from_sizes(cls, sizes: HifiganSizes, in_channels: int, hop: int) -> "HifiganGenerator":
+        """Builds the generator.
+
+        Args:
+            sizes: as the options give them.
+            in_channels: channels of a frame.
+            hop: samples per frame, which choose the upsampling if `sizes` has none.
+
+        Raises:
+            ValueError: if the sizes cannot be read or do not fit together.
+        """
+        rates, kernels = sizes.upsample_rates, sizes.upsample_kernel_sizes
+        if not rates and not kernels:
+            if hop not in UPSAMPLINGS:
+                raise ValueError(
+                    f"units of {hop} samples have no default upsampling: give --upsample-rates and "
+                    "--upsample-kernel-sizes; the product of the rates must divide it."
+                )
+            rates, kernels = UPSAMPLINGS[hop]
+        if not rates or not kernels:
+            raise ValueError("give --upsample-rates and --upsample-kernel-sizes together.")
+        return cls(
+            in_channels,
+            parse_integers(rates, "upsample-rates"),
+            parse_integers(kernels, "upsample-kernel-sizes"),
+            sizes.upsample_initial_channel,
+            parse_integers(sizes.resblock_kernel_sizes, "resblock-kernel-sizes"),
+            [
+                parse_integers(dilations, "resblock-dilation-sizes")
+                for dilations in sizes.resblock_dilation_sizes.split(";")
+            ],
+            sizes.activation,
+        )
 
     def _context_frames(self) -> int:
         """Counts from the kernels: half the kernel times the dilation for each convolution, and what a

@@ -6,6 +6,8 @@ stream says, and frames fit together from the first update on. A ConvNeXt backbo
 filters: a complex one for the pulses and a magnitude for the noise.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,16 +23,32 @@ from fairseq_resynth.modules.generators.pulses import (
 )
 from fairseq_resynth.modules.generators.vocos import (
     MAX_MAGNITUDE,
+    BackboneSizes,
     ConvNextBackbone,
     check_window,
     frame_mask,
     initialise,
     overlap_add,
 )
+from fairseq_resynth.modules.options import option
 
 NOISE_PERIOD = 2**16  # samples until the noise repeats
 FIRST_GAIN = -3.0  # log-magnitude of the filters before training, near that of speech
 MIN_ENVELOPE = 1e-4
+
+
+@dataclass
+class SourceFilterSizes(BackboneSizes):
+    """Sizes of `SourceFilterGenerator`."""
+
+    frame_hop: int = option(
+        0,
+        "samples per frame, a multiple of 80 that divides the hop of every stream; 0: 160, or 80 for "
+        "continuous F0",
+    )
+    n_fft: int = option(
+        0, "samples of a window, a multiple of those of a frame; 0: 640, which are 40 ms"
+    )
 
 
 class SourceFilterGenerator(ConvNextBackbone):

@@ -4,13 +4,36 @@ Everything but the last inverse Fourier transform runs at the frames' rate, whic
 tenth of HiFi-GAN's arithmetic.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseq_resynth.modules.options import option
+
 KERNEL_SIZE = 7
 MAX_MAGNITUDE = 100.0  # of a spectral line: keeps exp from running away early in training
 MIN_ENVELOPE = 1e-6
+
+
+@dataclass
+class BackboneSizes:
+    """Sizes of `ConvNextBackbone`; the defaults are Vocos's."""
+
+    dim: int = option(512, "channels of the backbone")
+    intermediate_dim: int = option(1536, "channels inside the backbone's blocks")
+    num_layers: int = option(8, "number of blocks of the backbone")
+
+
+@dataclass
+class VocosSizes(BackboneSizes):
+    """Sizes of `VocosGenerator`; the defaults are Vocos's."""
+
+    frame_hop: int = option(
+        0, "samples per frame, which divide the hop of every stream; 0: the units' hop"
+    )
+    n_fft: int = option(0, "samples of a spectrum's window; 0: four times those of a frame")
 
 
 class ConvNextBlock(nn.Module):

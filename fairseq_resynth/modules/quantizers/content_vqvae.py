@@ -2,13 +2,31 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fairseq_resynth.modules.architectures import UnitHifiganSizes
+from fairseq_resynth.modules.options import option, parse_integers
 from fairseq_resynth.modules.quantizers.f0_vqvae import Encoder
 from fairseq_resynth.modules.quantizers.vector_quantizer import VectorQuantizer
+
+
+@dataclass
+class ContentVqvaeSizes(UnitHifiganSizes):
+    """Sizes of `ContentVqvae` and of the HiFi-GAN that decodes it; the defaults are the paper's."""
+
+    encoder_width: int = option(32, "channels of the encoder's convolutions")
+    codebook_decay: float = option(0.99, "decay of the codebook's running means, in [0, 1)")
+    dead_code_threshold: float = option(
+        1.0, "uses per step (running mean) below which a code restarts at a random vector"
+    )
+    num_codes: int = option(256, "number of codes in the codebook, which is the number of units")
+    encoder_strides: str = option(
+        "2,2,2,2,2,5", "strides of the encoder's stages; the product is the samples per unit"
+    )
 
 
 class ContentVqvae(nn.Module):
@@ -73,3 +91,24 @@ class ContentVqvae(nn.Module):
     def _check(self, wav: Tensor) -> None:
         if wav.size(2) % self.stride:
             raise ValueError(f"{wav.size(2)} samples: expected a multiple of {self.stride}.")
+
+
+def build_content_vqvae(sizes: ContentVqvaeSizes) -> ContentVqvae:
+    """Builds the encoder and the codebook.
+
+    Raises:
+        ValueError: if a size is not positive or the decay outside [0, 1).
+    """
+    if not 0 <= sizes.codebook_decay < 1:
+        raise ValueError(f"--codebook-decay is {sizes.codebook_decay}, expected 0 <= decay < 1.")
+    strides = parse_integers(sizes.encoder_strides, "encoder-strides")
+    if sizes.num_codes < 1 or sizes.encoder_width < 1 or min(strides) < 1:
+        raise ValueError("--num-codes, --encoder-width and --encoder-strides must be positive.")
+    return ContentVqvae(
+        sizes.num_codes,
+        sizes.embedding_dim,
+        sizes.encoder_width,
+        strides,
+        sizes.codebook_decay,
+        sizes.dead_code_threshold,
+    )

@@ -1,12 +1,34 @@
 """The F0 quantiser: a VQ-VAE over the pitch track (Polyak et al., 2021, section 2.1)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from fairseq_resynth.modules.options import option
 from fairseq_resynth.modules.quantizers.vector_quantizer import VectorQuantizer
 
 DILATIONS = (1, 3, 9, 27)
+F0_INPUTS = {"zscore": 1, "log_voicing": 2}  # channels of each representation
+
+
+@dataclass
+class F0VqvaeSizes:
+    """Sizes of `F0Vqvae`; the defaults are the paper's."""
+
+    num_codes: int = option(20, "number of codes in the codebook")
+    code_dim: int = option(128, "dimensions of a code")
+    width: int = option(32, "channels of the convolutions")
+    num_downsamples: int = option(4, "stages of stride 2; 4 take F0 at 200 Hz to codes at 12.5 Hz")
+    f0_input: str = option(
+        "zscore",
+        "zscore: the paper's, unvoiced frames are 0 as those at the mean are; log_voicing: log-F0 "
+        "interpolated over unvoiced frames, and a voicing flag",
+    )
+    codebook_decay: float = option(0.99, "decay of the codebook's running means, in [0, 1)")
+    dead_code_threshold: float = option(
+        1.0, "uses per step (running mean) below which a code restarts at a random vector"
+    )
 
 
 class ResidualBlock(nn.Module):
@@ -149,3 +171,28 @@ class F0Vqvae(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Maps codes (B, F) to normalised F0 (B, 1, F * stride)."""
         return self.decoder(self.quantizer.decode(codes))
+
+
+def build_f0_vqvae(sizes: F0VqvaeSizes) -> F0Vqvae:
+    """Builds an F0 quantizer.
+
+    Raises:
+        ValueError: if a size is not positive, the representation unknown or the decay outside [0, 1).
+    """
+    for name in ("num_codes", "code_dim", "width", "num_downsamples"):
+        if getattr(sizes, name) < 1:
+            option_name = name.replace("_", "-")
+            raise ValueError(f"--{option_name} is {getattr(sizes, name)}, expected at least 1.")
+    if sizes.f0_input not in F0_INPUTS:
+        raise ValueError(f"--f0-input is {sizes.f0_input!r}, expected {' or '.join(F0_INPUTS)}.")
+    if not 0 <= sizes.codebook_decay < 1:
+        raise ValueError(f"--codebook-decay is {sizes.codebook_decay}, expected 0 <= decay < 1.")
+    return F0Vqvae(
+        sizes.num_codes,
+        sizes.code_dim,
+        sizes.width,
+        sizes.num_downsamples,
+        sizes.codebook_decay,
+        sizes.dead_code_threshold,
+        F0_INPUTS[sizes.f0_input],
+    )

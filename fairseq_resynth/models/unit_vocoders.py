@@ -1,0 +1,119 @@
+"""The unit vocoders as fairseq models: one class for each entry of `modules.architectures.ARCHITECTURES`."""
+
+from dataclasses import field, fields, make_dataclass
+from typing import Any, Dict, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
+from torch import Tensor
+
+from fairseq_resynth.modules.architectures import ARCHITECTURES, build_vocoder
+from fairseq_resynth.modules.duration_predictor import duration_loss, find_runs
+from fairseq_resynth.modules.options import sizes_from
+from fairseq_resynth.modules.unit_generator import UnitGenerator
+
+SPEAKER_OF_DURATIONS = "unit_generator.duration_predictor.speaker.weight"
+
+
+class UnitVocoder(BaseFairseqModel):
+    """fairseq's wrapper of `UnitGenerator`: a checkpoint's `model` holds its weights and nothing else."""
+
+    arch = ""
+
+    def __init__(self, unit_generator: UnitGenerator):
+        super().__init__()
+        self.unit_generator = unit_generator
+
+    @classmethod
+    def build_model(cls, cfg, task) -> "UnitVocoder":
+        """Builds the model for the streams of a task.
+
+        Raises:
+            ValueError: if the sizes do not fit each other or the streams.
+        """
+        sizes = sizes_from(ARCHITECTURES[cls.arch].sizes, cfg)
+        return cls(build_vocoder(sizes, task.streams))
+
+    def forward(
+        self,
+        units: Tensor,
+        f0_codes: Optional[Tensor] = None,
+        speaker: Optional[Tensor] = None,
+        unit_lengths: Optional[Tensor] = None,
+        f0: Optional[Tensor] = None,
+        style: Optional[Tensor] = None,
+        source_f0: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Generates (B, 1, T); see `UnitGenerator.forward`."""
+        return self.unit_generator(units, f0_codes, speaker, f0, unit_lengths, style, source_f0)
+
+    @property
+    def takes_source_f0(self) -> bool:
+        """Whether the generator's pulses have an F0 of their own, to be learnt from recordings."""
+        return getattr(self.unit_generator.generator, "takes_source_f0", False)
+
+    def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> None:
+        """Resumes a run whose durations did not depend on the speaker as it was begun."""
+        super().upgrade_state_dict_named(state_dict, name)
+        key = f"{name}.{SPEAKER_OF_DURATIONS}" if name else SPEAKER_OF_DURATIONS
+        if self.unit_generator.durations_need_speaker and key not in state_dict:
+            self.unit_generator.duration_predictor.speaker = None
+
+    def duration_loss(
+        self,
+        units: Tensor,
+        unit_lengths: Optional[Tensor] = None,
+        speaker: Optional[Tensor] = None,
+    ) -> Optional[Tensor]:
+        """Returns the duration predictor's loss on (B, U) units of crops, None without a predictor."""
+        if self.unit_generator.duration_predictor is None:
+            return None
+        collapsed, counts, num_runs = find_runs(units, unit_lengths)
+        log_counts = self.unit_generator.log_durations(collapsed, num_runs, speaker)
+        return duration_loss(log_counts, counts, num_runs)
+
+    def auxiliary_losses(self, net_input: Dict[str, Any]) -> Dict[str, Tensor]:
+        """Returns {"duration"} for a model with a duration predictor, {"pitch"} for one with pulses."""
+        terms = {}
+        loss = self.duration_loss(
+            net_input["units"], net_input.get("unit_lengths"), net_input.get("speaker")
+        )
+        if loss is not None:
+            terms["duration"] = loss
+        if net_input.get("source_f0") is not None:
+            streams = {name: value for name, value in net_input.items() if name != "source_f0"}
+            frames, lengths = self.unit_generator.frames(**streams)
+            generator = self.unit_generator.generator
+            terms["pitch"] = generator.pitch_loss(frames, net_input["source_f0"], lengths)
+        return terms
+
+    def prepare_for_inference_(self, cfg) -> None:
+        """Folds weight norm away; fairseq-generate calls this."""
+        self.eval()
+        self.unit_generator.generator.remove_weight_norm()
+
+
+def _register(arch: str) -> None:
+    """Registers an architecture: its sizes as a FairseqDataclass, and a class of its own as the model.
+
+    fairseq's own presets (`register_model_architecture`) would be ignored by hydra, so a preset is a
+    dataclass with other defaults. Both classes become names of this module, since the processes that fairseq
+    spawns unpickle the configuration by name.
+    """
+    architecture = ARCHITECTURES[arch]
+    name = "".join(word.capitalize() for word in arch.split("_"))
+    changed = [
+        (each.name, each.type, field(default=default, metadata=each.metadata))
+        for each in fields(architecture.sizes)
+        if (default := architecture.defaults.get(each.name)) is not None
+    ]
+    namespace = {"__module__": __name__}
+    bases = (architecture.sizes, FairseqDataclass)
+    config = make_dataclass(f"{name}Config", changed, bases=bases, namespace=namespace)
+    model = type(name, (UnitVocoder,), {**namespace, "arch": arch})
+    globals().update({config.__name__: config, name: model})
+    register_model(arch, dataclass=config)(model)
+
+
+for _arch in ARCHITECTURES:
+    _register(_arch)

@@ -1,0 +1,234 @@
+"""The unit vocoders by the name that `fairseq-train --arch` takes: their sizes, and how they are built.
+
+A new waveform generator needs a file in `generators/` with the network and its sizes, and here a class of
+all sizes, a function that builds the generator and an entry of `ARCHITECTURES`. The fairseq models are made
+from those entries.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import gcd
+from typing import Any, Protocol
+
+from torch import nn
+
+from fairseq_resynth.constants import F0_HOP
+from fairseq_resynth.modules.duration_predictor import DurationPredictor
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
+from fairseq_resynth.modules.generators.source_filter import (
+    SourceFilterGenerator,
+    SourceFilterSizes,
+)
+from fairseq_resynth.modules.generators.vocos import VocosGenerator, VocosSizes
+from fairseq_resynth.modules.options import option
+from fairseq_resynth.modules.unit_generator import UnitGenerator
+
+
+class Streams(Protocol):
+    """What a vocoder needs to know about the streams it is trained on; `data.streams.StreamSpec` is one.
+
+    Attributes:
+        unit_hop: samples per unit.
+        num_units: size of the unit table.
+        f0_code_hop: samples per pitch code.
+        num_f0_codes: size of the table of pitch codes; 0 without them.
+        f0_channels: channels of continuous F0 at 200 Hz; 0 without it.
+        speakers: names of the speakers; empty without them.
+        speaker_dim: dimensions of speaker vectors; 0 for a table of `speakers`.
+        styles: names of the speaking styles; empty without them.
+    """
+
+    @property
+    def unit_hop(self) -> int: ...
+    @property
+    def num_units(self) -> int: ...
+    @property
+    def f0_code_hop(self) -> int: ...
+    @property
+    def num_f0_codes(self) -> int: ...
+    @property
+    def f0_channels(self) -> int: ...
+    @property
+    def speakers(self) -> Sequence[str]: ...
+    @property
+    def speaker_dim(self) -> int: ...
+    @property
+    def styles(self) -> Sequence[str]: ...
+
+
+@dataclass
+class UnitVocoderSizes:
+    """Sizes that do not depend on the waveform generator; the defaults are the paper's."""
+
+    embedding_dim: int = option(
+        128, "channels of each embedded stream (units, pitch, speaker, style)"
+    )
+    duration_predictor: bool = option(
+        False, "also learn how long each unit lasts, to speak units without repeats"
+    )
+    duration_hidden_dim: int = option(128, "channels of the duration predictor's convolutions")
+    duration_kernel_size: int = option(
+        3, "kernel size of the duration predictor's convolutions, in units"
+    )
+    duration_dropout: float = option(0.5, "dropout of the duration predictor, in [0, 1)")
+    duration_condition: str = option(
+        "speaker",
+        "what the predicted durations depend on in addition to the units: speaker (if the data has a "
+        "speaker stream) or none",
+    )
+
+
+@dataclass
+class UnitHifiganSizes(UnitVocoderSizes, HifiganSizes):
+    """All sizes of `unit_hifigan`; the defaults are HiFi-GAN V1's, as in the paper."""
+
+
+@dataclass
+class UnitVocosSizes(UnitVocoderSizes, VocosSizes):
+    """All sizes of `unit_vocos`; the defaults are Vocos's."""
+
+
+@dataclass
+class UnitSourceFilterSizes(UnitVocoderSizes, SourceFilterSizes):
+    """All sizes of `unit_source_filter`."""
+
+
+def _hifigan(sizes: UnitHifiganSizes, streams: Streams, channels: int) -> nn.Module:
+    hop = F0_HOP if streams.f0_channels else streams.unit_hop
+    return HifiganGenerator.from_sizes(sizes, channels, hop)
+
+
+def _vocos(sizes: UnitVocosSizes, streams: Streams, channels: int) -> nn.Module:
+    hop = sizes.frame_hop or streams.unit_hop
+    return VocosGenerator(
+        channels, hop, sizes.dim, sizes.intermediate_dim, sizes.num_layers, sizes.n_fft
+    )
+
+
+def _source_filter(sizes: UnitSourceFilterSizes, streams: Streams, channels: int) -> nn.Module:
+    default_hop = F0_HOP if streams.f0_channels else gcd(streams.unit_hop, 2 * F0_HOP)
+    pitch = streams.f0_channels or (sizes.embedding_dim if streams.num_f0_codes else 0)
+    voice = sizes.embedding_dim if streams.speakers or streams.speaker_dim else 0
+    # A model without a pitch stream predicts its F0 from the units, the first channels of a frame.
+    first = sizes.embedding_dim if pitch else 0
+    return SourceFilterGenerator(
+        channels,
+        (first, sizes.embedding_dim + pitch + voice),
+        sizes.frame_hop or default_hop,
+        sizes.dim,
+        sizes.intermediate_dim,
+        sizes.num_layers,
+        sizes.n_fft,
+    )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One value of `--arch`.
+
+    Attributes:
+        model: name of the model; presets of other sizes share it.
+        sizes: class of the sizes.
+        build_generator: makes the waveform generator from sizes, streams and the channels of a frame.
+        defaults: sizes whose default differs from that of the class.
+    """
+
+    model: str
+    sizes: type[UnitVocoderSizes]
+    build_generator: Callable[[Any, Streams, int], nn.Module]
+    defaults: dict[str, int] = field(default_factory=dict)
+
+
+_SMALL = {"embedding_dim": 64, "dim": 256, "intermediate_dim": 768}
+
+ARCHITECTURES = {
+    "unit_hifigan": Architecture("unit_hifigan", UnitHifiganSizes, _hifigan),
+    "unit_vocos": Architecture("unit_vocos", UnitVocosSizes, _vocos),
+    # 2.7 M parameters, for the demo and small machines
+    "unit_vocos_small": Architecture(
+        "unit_vocos", UnitVocosSizes, _vocos, {**_SMALL, "num_layers": 5}
+    ),
+    "unit_source_filter": Architecture("unit_source_filter", UnitSourceFilterSizes, _source_filter),
+    # 3 M parameters, for small machines
+    "unit_source_filter_small": Architecture(
+        "unit_source_filter", UnitSourceFilterSizes, _source_filter, {**_SMALL, "num_layers": 6}
+    ),
+}
+
+
+def sizes_class(arch: str) -> type[UnitVocoderSizes]:
+    """The class of an architecture's sizes.
+
+    Raises:
+        ValueError: if no unit vocoder has that name.
+    """
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"the unit vocoder {arch!r}: expected {', '.join(sorted(ARCHITECTURES))}.")
+    return ARCHITECTURES[arch].sizes
+
+
+def default_sizes(arch: str) -> Any:
+    """The sizes of an architecture when no option is given.
+
+    Raises:
+        ValueError: if no unit vocoder has that name.
+    """
+    return sizes_class(arch)(**ARCHITECTURES[arch].defaults)
+
+
+def arch_of(sizes: UnitVocoderSizes) -> str:
+    """The name of the model that these sizes belong to."""
+    for name, architecture in ARCHITECTURES.items():
+        if name == architecture.model and isinstance(sizes, architecture.sizes):
+            return name
+    raise ValueError(f"{type(sizes).__name__}: expected the sizes of a unit vocoder.")
+
+
+def build_vocoder(sizes: UnitVocoderSizes, streams: Streams) -> UnitGenerator:
+    """Builds a unit vocoder: the embeddings of the streams and a waveform generator.
+
+    Raises:
+        ValueError: if the sizes do not fit each other or the streams.
+    """
+    tables: dict[str, Any] = {
+        "num_f0_codes": streams.num_f0_codes,
+        "f0_channels": streams.f0_channels,
+        "num_speakers": 0 if streams.speaker_dim else len(streams.speakers),
+        "speaker_dim": streams.speaker_dim,
+        "num_styles": len(streams.styles),
+    }
+    channels = UnitGenerator.frame_channels(**tables, embedding_dim=sizes.embedding_dim)
+    return UnitGenerator(
+        ARCHITECTURES[arch_of(sizes)].build_generator(sizes, streams, channels),
+        streams.num_units,
+        streams.unit_hop,
+        f0_code_hop=streams.f0_code_hop,
+        embedding_dim=sizes.embedding_dim,
+        duration_predictor=_duration_predictor(sizes, streams),
+        **tables,
+    )
+
+
+def _duration_predictor(sizes: UnitVocoderSizes, streams: Streams) -> DurationPredictor | None:
+    condition = sizes.duration_condition
+    if condition not in ("speaker", "none"):
+        raise ValueError(f"--duration-condition is {condition!r}, expected speaker or none.")
+    if not sizes.duration_predictor:
+        return None
+    speaker = condition == "speaker" and (streams.speakers or streams.speaker_dim)
+    return DurationPredictor(
+        sizes.embedding_dim,
+        sizes.duration_hidden_dim,
+        sizes.duration_kernel_size,
+        sizes.duration_dropout,
+        sizes.embedding_dim if speaker else 0,
+    )
+
+
+def with_duration_condition(sizes: dict[str, Any], weights: Iterable[str]) -> dict[str, Any]:
+    """A model's sizes with the `duration_condition` that the names of its weights show.
+
+    Models that were trained before the option existed do not say it.
+    """
+    has_speaker = any(name.endswith("duration_predictor.speaker.weight") for name in weights)
+    return {**sizes, "duration_condition": "speaker" if has_speaker else "none"}
