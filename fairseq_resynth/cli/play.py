@@ -38,11 +38,11 @@ def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl+C."""
     _check(args)
     from fairseq_resynth.play.server import PlayServer, is_loopback
-    from fairseq_resynth.play.sessions import load_studio
+    from fairseq_resynth.play.sessions import PlaySession
 
-    studio = load_studio(args.bundle, args.content_checkpoint, args.device, args.max_seconds)
+    session = PlaySession.load(args.bundle, args.content_checkpoint, args.device, args.max_seconds)
     try:
-        server = PlayServer((args.host, args.port), studio, round(args.max_upload * 1e6))
+        server = PlayServer((args.host, args.port), session, round(args.max_upload * 1e6))
     except OSError as error:
         raise ValueError(
             f"cannot listen at {args.host}:{args.port}: {error.strerror}; give another --port (0: any)"

@@ -1,4 +1,4 @@
-"""What the page asks for, checked: a browser's JSON to controls and a voice. No text of it is a path."""
+"""Checked requests of the page: a browser's JSON becomes controls and a voice. No text in it is a path."""
 
 import json
 from collections.abc import Callable
@@ -13,14 +13,14 @@ _TEXTS = ("source", "voice", "reference", "speaker", "pitch", "durations", "styl
 
 
 @dataclass(frozen=True)
-class Wish:
-    """One conversion.
+class ConversionRequest:
+    """One conversion that the page asks for.
 
     Attributes:
         source: key of an uploaded recording.
         controls: pitch, rate, durations and style.
         voice: a speaker of the model, or None.
-        reference: key of an uploaded recording of somebody, or None.
+        reference: key of an uploaded recording of the target speaker, or None.
         speaker: who speaks in the source, if the model knows the voice.
     """
 
@@ -30,16 +30,29 @@ class Wish:
     reference: str | None = None
     speaker: str | None = None
 
+    def title(self, name_of: Callable[[str], str]) -> str:
+        """The conversion in one line: `boris, shift=+3st, rate 0.8`.
 
-def parse_wish(body: bytes, streams: StreamSpec) -> Wish:
+        Args:
+            name_of: returns the name of a reference by its key.
+        """
+        voice = self.voice or (name_of(self.reference) if self.reference else self.speaker)
+        controls = self.controls
+        rate = f"rate {controls.rate:g}" if controls.rate != 1 else None
+        durations = f"durations {controls.durations}" if controls.durations else None
+        parts = (voice, controls.pitch, rate, durations, controls.style)
+        return ", ".join(part for part in parts if part) or "resynthesized"
+
+
+def parse_request(body: bytes, streams: StreamSpec) -> ConversionRequest:
     """Reads `{"source": key, "voice": name | "reference": key, "pitch": "shift=+3st", "rate": 0.8, …}`.
 
     Args:
-        body: JSON; `speaker`, `durations` (`predicted`) and `style` may be there too; null: not given.
+        body: JSON; `speaker`, `durations` (`predicted`) and `style` are optional; null is the same as absent.
         streams: of the model.
 
     Raises:
-        ValueError: not such JSON, an unknown voice, or a control that is impossible or names a file.
+        ValueError: other JSON, an unknown voice, or a control that is impossible or names a file.
     """
     values = _parse_object(body)
     unknown = sorted(set(values) - {*_TEXTS, "rate"})
@@ -51,21 +64,23 @@ def parse_wish(body: bytes, streams: StreamSpec) -> Wish:
     if texts["source"] is None:
         raise ValueError("give a recording first: record one, or choose a file")
     if texts["voice"] and texts["reference"]:
-        raise ValueError("give a voice of the model or a recording of somebody, one of the two")
+        raise ValueError(
+            "give either a voice of the model or a recording of somebody, one of the two"
+        )
     for name in ("voice", "speaker"):
         if texts[name] is not None:
             streams.speaker_index(texts[name])
-    controls = _controls(texts, _rate(values.get("rate", 1)))
-    return Wish(
+    controls = _controls(texts, values.get("rate", 1))
+    return ConversionRequest(
         texts["source"], controls, texts["voice"], texts["reference"], texts["speaker"]
-    )  # fmt: skip
+    )
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the request is no JSON: {error}") from error
+        raise ValueError(f"the request is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"the request is a JSON {type(values).__name__}, expected an object")
     return values
@@ -78,13 +93,9 @@ def _text(values: dict[str, Any], name: str) -> str | None:
     return value or None
 
 
-def _rate(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"rate is {str(value)[:80]!r}, expected a number")
-    return float(value)
-
-
-def _controls(texts: dict[str, str | None], rate: float) -> Controls:
+def _controls(texts: dict[str, str | None], rate: Any) -> Controls:
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        raise ValueError(f"rate is {str(rate)[:80]!r}, expected a number")
     pitch, durations = texts["pitch"], texts["durations"]
     if pitch is not None and prosody.parse_pitch(pitch)[0] == "from":
         raise ValueError(
@@ -92,19 +103,4 @@ def _controls(texts: dict[str, str | None], rate: float) -> Controls:
         )
     if durations not in (None, "predicted"):
         raise ValueError(f"durations {durations!r}: expected predicted")
-    return Controls(pitch, rate, durations, texts["style"])
-
-
-def in_words(wish: Wish, name_of: Callable[[str], str]) -> str:
-    """Describes a conversion in a line: `boris, shift=+3st, rate 0.8`.
-
-    Args:
-        wish: the conversion.
-        name_of: a reference's key to what it is called.
-    """
-    voice = wish.voice or (name_of(wish.reference) if wish.reference else wish.speaker)
-    controls = wish.controls
-    rate = f"rate {controls.rate:g}" if controls.rate != 1 else None
-    durations = f"durations {controls.durations}" if controls.durations else None
-    parts = (voice, controls.pitch, rate, durations, controls.style)
-    return ", ".join(part for part in parts if part) or "resynthesised"
+    return Controls(pitch, float(rate), durations, texts["style"])

@@ -1,4 +1,4 @@
-"""The page's web server: Python's own, one request at a time at the model, every mistake one sentence."""
+"""The web server of the page, on Python's own `http.server`: one request at a time reaches the model."""
 
 import contextlib
 import ipaddress
@@ -11,16 +11,16 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fairseq_resynth.evaluation.report.page import asset
-from fairseq_resynth.play.sessions import NotKept, Studio
+from fairseq_resynth.play.sessions import PlaySession, RecordingExpired
 
 ASSETS = Path(__file__).parent / "assets"
-LARGEST_WISH = 1 << 16  # bytes of JSON
-WAITING = 8  # requests with a body at a time, each up to the upload limit in memory
-PATIENCE = 30.0  # seconds without a byte until a connection is given up
-_PIECE = 1 << 16
+MAX_REQUEST_BYTES = 1 << 16  # of JSON
+MAX_PENDING = 8  # requests with a body at a time, each up to the upload limit in memory
+TIMEOUT_SECONDS = 30.0  # without a byte until a connection is closed
+_READ_BYTES = 1 << 16
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -31,8 +31,8 @@ _HEADERS = {
 }
 
 
-class Refusal(Exception):
-    """A request that is not served: a status and one sentence."""
+class RequestError(Exception):
+    """A request that is refused, with a status and one sentence."""
 
     def __init__(self, status: HTTPStatus, sentence: str):
         super().__init__(sentence)
@@ -44,18 +44,18 @@ class PlayServer(ThreadingHTTPServer):
 
     Args:
         address: (host, port); port 0: any free one.
-        studio: the models.
-        max_bytes: of an upload.
+        session: the models.
+        max_bytes: the largest upload.
 
     Raises:
-        OSError: the address is taken, or not this machine's.
+        OSError: the address is in use, or is not one of this machine.
     """
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], studio: Studio, max_bytes: int):
-        self.studio, self.max_bytes, self.bound = studio, max_bytes, address[0]
-        self.places = threading.BoundedSemaphore(WAITING)
+    def __init__(self, address: tuple[str, int], session: PlaySession, max_bytes: int):
+        self.session, self.max_bytes, self.bound = session, max_bytes, address[0]
+        self.slots = threading.BoundedSemaphore(MAX_PENDING)
         self.files = {
             "/": ("text/html", (ASSETS / "play.html").read_bytes()),
             "/page.css": ("text/css", asset("page.css").encode()),
@@ -68,100 +68,101 @@ class PlayServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bound, self.bound)
         host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke is no news."""
+        """Logs a broken connection at the level of debugging, without a traceback on the terminal."""
         logging.getLogger(__name__).debug("connection of %s broke", client_address, exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: PlayServer
-    timeout = PATIENCE
+    timeout = TIMEOUT_SECONDS
     server_version, sys_version = "resynth", ""
 
     def do_GET(self) -> None:
-        """The page, its files and what the model is."""
+        """Answers with the page, its files or the description of the model."""
         self._serve(self._get)
 
     def do_POST(self) -> None:
-        """Uploads and conversions."""
+        """Answers uploads and conversions."""
         self._serve(self._post)
 
     def _serve(self, action: Callable[[], None]) -> None:
         try:
             reason = check_origin(self.headers, self.server.bound)
             if reason:
-                raise Refusal(HTTPStatus.FORBIDDEN, reason)
+                raise RequestError(HTTPStatus.FORBIDDEN, reason)
             action()
-        except Refusal as error:
+        except RequestError as error:
             self._refuse(error)
-        except NotKept as error:
+        except RecordingExpired as error:
             self._answer({"error": str(error)}, HTTPStatus.GONE)
         except (ValueError, FileNotFoundError) as error:
             self._answer({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         except (ConnectionError, TimeoutError):
-            self.close_connection = True  # whoever asked has gone
-        except Exception:  # one request must not end the others
+            self.close_connection = True  # the client is gone
+        except Exception:  # a failed request must not end the server
             logging.getLogger(__name__).exception("%s %s", self.command, self.path[:100])
-            error = "the server failed at this request; its terminal shows why"
+            error = "the server failed at this request; its terminal shows the reason"
             self._answer({"error": error}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _get(self) -> None:
         path = self.path.split("?")[0]
         if path == "/api/model":
             limits = {"max_bytes": self.server.max_bytes}
-            self._answer({**self.server.studio.describe(), **limits})
+            self._answer({**self.server.session.describe(), **limits})
         elif path in self.server.files:
             kind, content = self.server.files[path]
             self._send(content, f"{kind}; charset=utf-8", HTTPStatus.OK)
         else:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"there is nothing at {path[:100]}")
+            raise RequestError(HTTPStatus.NOT_FOUND, f"nothing exists at {path[:100]}")
 
     def _post(self) -> None:
-        studio, largest = self.server.studio, self.server.max_bytes
+        session, largest = self.server.session, self.server.max_bytes
         actions = {
-            "/api/source": (studio.add_source, largest),
-            "/api/reference": (studio.add_reference, largest),
-            "/api/speech": (studio.speak, LARGEST_WISH),
+            "/api/source": (session.add_source, largest),
+            "/api/reference": (session.add_reference, largest),
+            "/api/speech": (session.speak, MAX_REQUEST_BYTES),
         }
         if self.path not in actions:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"nothing is taken at {self.path[:100]}")
+            raise RequestError(HTTPStatus.NOT_FOUND, f"nothing can be sent to {self.path[:100]}")
         action, limit = actions[self.path]
-        if not self.server.places.acquire(blocking=False):
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{WAITING} requests are waiting: try again later"
+        if not self.server.slots.acquire(blocking=False):
+            raise RequestError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{MAX_PENDING} requests are waiting: try again later",
             )
         try:
             self._answer(action(self._body(limit)))
         finally:
-            self.server.places.release()
+            self.server.slots.release()
 
     def _body(self, limit: int) -> bytes:
         kind = self.headers.get_content_type()
         if kind.startswith("multipart/") or kind == "application/x-www-form-urlencoded":
-            raise Refusal(
+            raise RequestError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                f"found a form ({kind}), expected the file's bytes as they are "
+                f"found a form ({kind}), expected the bytes of the file "
                 "(curl --data-binary @FILE -H 'Content-Type: audio/*')",
             )
         length = self._length()
         if length is None:
-            raise Refusal(
+            raise RequestError(
                 HTTPStatus.LENGTH_REQUIRED,
                 "the request does not say how long it is (Content-Length)",
             )
         if length > limit:
-            raise Refusal(
+            raise RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"{length / 1e6:.3g} MB are too much, up to {limit / 1e6:.3g} MB are taken",
+                f"the request has {length / 1e6:.3g} MB, expected up to {limit / 1e6:.3g} MB",
             )
         body = self.rfile.read(length)
         if len(body) < length:
-            raise Refusal(
+            raise RequestError(
                 HTTPStatus.BAD_REQUEST, f"the upload broke off: {len(body)} of {length} bytes came"
             )
         return body
@@ -170,15 +171,15 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.headers.get("Content-Length", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
-    def _refuse(self, error: Refusal) -> None:
-        """Reads on for a while first: a browser that is cut off while it sends never shows the answer."""
+    def _refuse(self, error: RequestError) -> None:
+        """Answers after the rest of the body: a browser that is cut off while sending shows no answer."""
         left = min(self._length() or 0, 4 * self.server.max_bytes)
         if error.status == HTTPStatus.BAD_REQUEST:
-            left = 0  # it ended early
+            left = 0  # the body ended early
         self.connection.settimeout(1.0)
         with contextlib.suppress(TimeoutError):
             while left > 0:
-                piece = self.rfile.read(min(left, _PIECE))
+                piece = self.rfile.read(min(left, _READ_BYTES))
                 left -= len(piece) or left
         self._answer({"error": str(error)}, error.status)
 
@@ -195,18 +196,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answers what is no HTTP, or another method than GET and POST, as JSON too."""
+        """Answers broken HTTP, and methods other than GET and POST, in JSON as well."""
         del explain
         status = HTTPStatus(code)
-        self._answer({"error": f"{message or status.phrase}: expected GET or POST of HTTP"}, status)
+        self._answer(
+            {"error": f"{message or status.phrase}: expected a GET or POST request"}, status
+        )
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keeps the terminal free."""
+        """Logs requests at the level of debugging, so that they do not fill the terminal."""
         logging.getLogger(__name__).debug(format, *args)
 
 
 def is_loopback(host: str) -> bool:
-    """Tells whether only this machine reaches a server that is bound to `host`."""
+    """Whether a server bound to `host` can be reached from this machine only."""
     if host.lower() == "localhost":
         return True
     try:
@@ -216,44 +219,35 @@ def is_loopback(host: str) -> bool:
 
 
 def check_origin(headers: Mapping[str, str], bound: str) -> str:
-    """Returns why a request is refused, or nothing.
+    """The reason to refuse a request of another site's page, or "".
 
-    A page elsewhere can have its own name resolve to this machine (DNS rebinding) and read what is served
-    here; its requests carry that name in `Host`, where an address or `localhost` would be. One that does not
-    can still send: `Origin` then is another than ours.
+    Another site can make its own name resolve to this machine (DNS rebinding) and read what this server
+    answers. The `Host` of such requests is that name, instead of an address or `localhost`. A site that does
+    not do so can still send requests, whose `Origin` then differs from their `Host`.
 
     Args:
         headers: of the request.
         bound: the host that the server is bound to.
     """
     host = headers.get("Host", "")
-    name = _hostname(f"//{host}")
-    if not _is_ours(name, bound):
+    if not _is_own_host((_split(f"//{host}").hostname or "").lower(), bound):
         return f"the request is for the host {host[:100]!r}, and this server is {bound}"
     origin = headers.get("Origin")
-    if origin is not None and urlsplit_netloc(origin) != host.lower():
-        return f"the request comes from a page of {origin[:100]!r}, only the server's own may ask"
+    if origin is not None and _split(origin).netloc.lower() != host.lower():
+        return f"the request comes from a page of {origin[:100]!r}, expected the server's own page"
     if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        return "the request comes from another site's page, only the server's own may ask"
+        return "the request comes from another site's page, expected the server's own page"
     return ""
 
 
-def urlsplit_netloc(origin: str) -> str:
-    """Returns `host:port` of an Origin header in lower case, empty if it has none."""
+def _split(address: str) -> SplitResult:
     try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
+        return urlsplit(address)
+    except ValueError:  # brackets that are no IPv6 address
+        return urlsplit("")
 
 
-def _hostname(address: str) -> str:
-    try:
-        return (urlsplit(address).hostname or "").lower()
-    except ValueError:
-        return ""
-
-
-def _is_ours(name: str, bound: str) -> bool:
+def _is_own_host(name: str, bound: str) -> bool:
     if is_loopback(bound):
         return is_loopback(name)
     if name in (bound.lower(), "localhost", socket.gethostname().lower()):

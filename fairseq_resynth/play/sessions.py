@@ -1,4 +1,4 @@
-"""The models behind the page: recordings come in as bytes, pictures and speech go out."""
+"""The models behind the page: recordings come in as bytes, speech and pictures go out."""
 
 import hashlib
 import threading
@@ -19,33 +19,34 @@ from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK, extract_f0
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes, spectrogram_png
 from fairseq_resynth.inference.hub import find_bundle
-from fairseq_resynth.play.requests import Wish, in_words, parse_wish
+from fairseq_resynth.play.requests import ConversionRequest, parse_request
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SHORTEST_SECONDS = 0.25  # four pitch periods of the lowest voice, and a few units
-KEPT = 32  # recordings in memory; the oldest goes first
+MAX_RECORDINGS = 32  # kept in memory; the oldest is dropped first
+PCM_BITS = 16 * SAMPLE_RATE  # bit/s of the waveform with 16 bits per sample
 
 
-class NotKept(ValueError):
-    """A recording that was never uploaded, or has been pushed out by later ones."""
+class RecordingExpired(ValueError):
+    """A recording that was never uploaded, or was dropped because of later ones."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What was uploaded: (T,) float32 at 16 kHz, its (N,) F0 in Hz, and as a reference its voice."""
+    """An upload: (T,) float32 at 16 kHz, its (N,) F0 in Hz and, for a reference, its voice."""
 
     wav: np.ndarray
     f0: np.ndarray
     voice: Voice | None = None
 
 
-class Studio:
-    """Serves one request at a time, whichever thread asks.
+class PlaySession:
+    """Answers one request at a time, from any thread.
 
     Args:
         system: the bundle with its content encoder.
-        codec: counts the bits a second; None: the bundle has no context model.
-        max_seconds: of a recording.
+        codec: counts the bits of coded speech; None: the bundle has no context model.
+        max_seconds: the longest recording.
 
     Raises:
         ValueError: the bundle has no content encoder.
@@ -61,10 +62,33 @@ class Studio:
             )
         self.system, self.codec, self.max_seconds = system, codec, max_seconds
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Recording] = OrderedDict()
+        self._recordings: OrderedDict[str, Recording] = OrderedDict()
+
+    @classmethod
+    def load(
+        cls, bundle: str, content_checkpoint: str | None, device: str, max_seconds: float
+    ) -> "PlaySession":
+        """Loads a bundle, with its codec's context model if it has one.
+
+        Args:
+            bundle: folder, hub id or address.
+            content_checkpoint: weights of the content encoder; log-mel units need none.
+            device: where to compute.
+            max_seconds: the longest recording.
+
+        Raises:
+            FileNotFoundError, ValueError: something is missing or does not fit.
+        """
+        folder = find_bundle(bundle)
+        system = Resynthesizer.from_pretrained(folder, content_checkpoint, device)
+        model = folder / ENTROPY_FILE
+        codec = None
+        if model.is_file() and not system.streams.f0_channels:  # the codec stores no continuous F0
+            codec = SpeechCodec(system, EntropyModel.load(model))
+        return cls(system, codec, max_seconds)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what the page needs to know of the model, as JSON types."""
+        """What the page needs to know about the model, as JSON types."""
         streams = self.system.streams
         return {
             "identity": self.system.bundle.identity,
@@ -79,7 +103,7 @@ class Studio:
         }
 
     def add_source(self, data: bytes) -> dict[str, Any]:
-        """Takes a recording that is to be spoken anew.
+        """Keeps a recording that is to be converted.
 
         Args:
             data: of an audio file.
@@ -88,18 +112,18 @@ class Studio:
             `key`, and what to show of it.
 
         Raises:
-            ValueError: no audio, silent, shorter than a quarter of a second, or longer than allowed.
+            ValueError: not audio, silent, shorter than a quarter of a second, or longer than allowed.
         """
         with self._lock:
             wav = self._decoded(data, "the recording")
             recording = Recording(wav, self._f0(wav))
-            return {"key": self._keep(data, "source", recording), **_shown(wav, recording.f0)}
+            return {"key": self._keep(data, "source", recording), **_summary(wav, recording.f0)}
 
     def add_reference(self, data: bytes) -> dict[str, Any]:
-        """Takes a few seconds of somebody whose voice is to speak; see `add_source`.
+        """Keeps a few seconds of the target speaker; returns the same as `add_source`.
 
         Raises:
-            ValueError: as above, no voice in it, or a model that only knows its own speakers.
+            ValueError: as `add_source`, no voice in the recording, or a model with a table of speakers.
         """
         streams = self.system.streams
         if not streams.speaker_dim:
@@ -112,39 +136,39 @@ class Studio:
             voice = measure_voice([("recording", wav)], streams)
             recording = Recording(wav, self._f0(wav), voice)
             entry = {name: round(float(value), 1) for name, value in voice.entry.items()}
-            shown = {**_shown(wav, recording.f0), "statistics": entry}
-            return {"key": self._keep(data, "reference", recording), **shown}
+            summary = {**_summary(wav, recording.f0), "statistics": entry}
+            return {"key": self._keep(data, "reference", recording), **summary}
 
     def speak(self, body: bytes) -> dict[str, Any]:
         """Converts an uploaded recording.
 
         Args:
-            body: JSON, see `parse_wish`.
+            body: JSON, see `parse_request`.
 
         Returns:
-            Speech and pictures as data: addresses, units, bits a second and what to know, as JSON types.
+            Speech and pictures as data: addresses, the units, bits per second and notes, as JSON types.
 
         Raises:
-            NotKept: the recording is not here any more.
-            ValueError: see `parse_wish` and `conversion.convert`.
+            RecordingExpired: the recording is no longer kept.
+            ValueError: see `parse_request` and `conversion.convert`.
         """
-        wish = parse_wish(body, self.system.streams)
+        request = parse_request(body, self.system.streams)
         with self._lock:
-            source = self._find(wish.source)
-            target = self._voice(wish.reference) if wish.reference else wish.voice
-            done = convert(self.system, source.wav, target, wish.speaker, wish.controls)
-            return self._told(done, wish)
+            source = self._find(request.source)
+            target = self._voice(request.reference) if request.reference else request.voice
+            done = convert(self.system, source.wav, target, request.speaker, request.controls)
+            return self._answer(done, request)
 
-    def _told(self, done: Converted, wish: Wish) -> dict[str, Any]:
+    def _answer(self, done: Converted, request: ConversionRequest) -> dict[str, Any]:
         f0 = self._f0(done.wav) if done.f0 is None else done.f0
         streams = self.system.streams
         return {
-            **_shown(done.wav, f0),
-            "title": in_words(wish, lambda key: f"voice of {key[:8]}"),
+            **_summary(done.wav, f0),
+            "title": request.title(lambda key: f"voice of {key[:8]}"),
             "units": done.speech.units.tolist(),
             "unit_seconds": streams.unit_hop / streams.sample_rate,
             "notes": list(done.notes),
-            "bits": describe_rates(done.speech, streams, self.codec),
+            "bits": bit_rates(done.speech, streams, self.codec),
         }
 
     def _decoded(self, data: bytes, name: str) -> np.ndarray:
@@ -163,17 +187,17 @@ class Studio:
 
     def _keep(self, data: bytes, kind: str, recording: Recording) -> str:
         key = hashlib.sha256(kind.encode() + data).hexdigest()[:32]
-        self._kept[key] = recording
-        self._kept.move_to_end(key)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        self._recordings[key] = recording
+        self._recordings.move_to_end(key)
+        while len(self._recordings) > MAX_RECORDINGS:
+            self._recordings.popitem(last=False)
         return key
 
     def _find(self, key: str) -> Recording:
-        if key not in self._kept:
-            raise NotKept("that recording is not here any more: record or upload it again")
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        if key not in self._recordings:
+            raise RecordingExpired("that recording is no longer kept: record or upload it again")
+        self._recordings.move_to_end(key)
+        return self._recordings[key]
 
     def _voice(self, key: str) -> Voice:
         voice = self._find(key).voice
@@ -182,7 +206,7 @@ class Studio:
         return voice
 
 
-def _shown(wav: np.ndarray, f0: np.ndarray) -> dict[str, Any]:
+def _summary(wav: np.ndarray, f0: np.ndarray) -> dict[str, Any]:
     voiced = f0[f0 > 0]
     return {
         "seconds": len(wav) / SAMPLE_RATE,
@@ -193,47 +217,8 @@ def _shown(wav: np.ndarray, f0: np.ndarray) -> dict[str, Any]:
     }
 
 
-def load_studio(
-    bundle: str, content_checkpoint: str | None, device: str, max_seconds: float
-) -> Studio:
-    """Loads a bundle, with its codec's context model if there is one.
-
-    Args:
-        bundle: folder, hub id or address.
-        content_checkpoint: weights of the content encoder; not for log-mel units.
-        device: where to compute.
-        max_seconds: of a recording.
-
-    Raises:
-        FileNotFoundError, ValueError: something is missing or does not fit.
-    """
-    folder = find_bundle(bundle)
-    system = Resynthesizer.from_pretrained(folder, content_checkpoint, device)
-    model = folder / ENTROPY_FILE
-    codec = None
-    if model.is_file() and not system.streams.f0_channels:
-        codec = SpeechCodec(system, EntropyModel.load(model))
-    return Studio(system, codec, max_seconds)
-
-
-PCM_BITS = 16 * 16000  # a second of the waveform at 16 bits
-
-
-def stream_rates(streams: StreamSpec) -> dict[str, float]:
-    """Returns the bits a second of each stream at a fixed length a code: rate * log2(codes).
-
-    Continuous F0 has no codes and is left out.
-    """
-    rates = {"units": streams.sample_rate / streams.unit_hop * np.log2(streams.num_units)}
-    if streams.num_f0_codes:
-        rates["f0"] = streams.sample_rate / streams.f0_code_hop * np.log2(streams.num_f0_codes)
-    return {name: round(float(rate), 1) for name, rate in rates.items()}
-
-
-def describe_rates(
-    speech: Utterance, streams: StreamSpec, codec: SpeechCodec | None
-) -> dict[str, Any]:
-    """Counts the bits of an utterance.
+def bit_rates(speech: Utterance, streams: StreamSpec, codec: SpeechCodec | None) -> dict[str, Any]:
+    """The bit rates of an utterance.
 
     Args:
         speech: its streams.
@@ -241,14 +226,23 @@ def describe_rates(
         codec: None: the bundle has no context model, and only the fixed length is known.
 
     Returns:
-        `fixed`, `coded` (bits a second by stream, `coded` None without a codec), `bytes` of the coded file
-        (None), `pcm`, and whether there is `continuous` pitch, which none of these count.
+        `fixed`, bit/s of each stream at codes of a fixed length, rate * log2(codes), without continuous F0;
+        `coded`, bit/s of each stream and their total, and `bytes` of the coded file, None without a codec;
+        `pcm`; and whether the model has `continuous` pitch, which none of these count.
     """
-    rates = {"fixed": stream_rates(streams), "coded": None, "bytes": None, "pcm": PCM_BITS}
-    rates["continuous"] = bool(streams.f0_channels)
+    fixed = {"units": streams.sample_rate / streams.unit_hop * np.log2(streams.num_units)}
+    if streams.num_f0_codes:
+        fixed["f0"] = streams.sample_rate / streams.f0_code_hop * np.log2(streams.num_f0_codes)
+    rates = {
+        "fixed": {name: round(float(rate), 1) for name, rate in fixed.items()},
+        "coded": None,
+        "bytes": None,
+        "pcm": PCM_BITS,
+        "continuous": bool(streams.f0_channels),
+    }
     if codec is not None:
         data = codec.pack(speech)
         summary = inspect(codec.model, codec.identity, data).summary
-        spent = {name: rate for name, rate in summary["bps"].items() if rate}
-        rates.update(coded={**spent, "total": summary["total_bps"]}, bytes=len(data))
+        coded = {name: rate for name, rate in summary["bps"].items() if rate}
+        rates.update(coded={**coded, "total": summary["total_bps"]}, bytes=len(data))
     return rates

@@ -10,7 +10,7 @@ import soundfile
 from tiny_voices import ENGLISH, RUSSIAN, save_tiny_bundle
 
 from fairseq_resynth.play.server import PlayServer
-from fairseq_resynth.play.sessions import Studio
+from fairseq_resynth.play.sessions import PlaySession
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -19,7 +19,7 @@ def server(tmp_path_factory):
     system = Resynthesizer.from_pretrained(
         save_tiny_bundle(tmp_path_factory.mktemp("play") / "bundle")
     )
-    with PlayServer(("127.0.0.1", 0), Studio(system, max_seconds=8), 1_000_000) as server:
+    with PlayServer(("127.0.0.1", 0), PlaySession(system, max_seconds=8), 1_000_000) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -33,7 +33,7 @@ class Page:
 
         self.driver = driver
         self.until = WebDriverWait(driver, 120, poll_frequency=0.1).until
-        self.until(lambda _: self.text("model").endswith("nowhere else."))
+        self.until(lambda _: self.text("model").endswith("memory of this server."))
 
     def find(self, selector):
         return self.driver.find_element("css selector", selector)
@@ -110,7 +110,7 @@ def test_spectrogram_pitch_units_and_bits_are_shown(page):
     assert real == 180 and made == pytest.approx(360, abs=4)  # a column each 10 ms
     assert half / whole == pytest.approx(real / made, abs=0.01)  # one scale of time
     assert "Hz on average" in page.find("#result .facts").text
-    assert "432 bits a second at a fixed length" in page.find("#result .bits").text
+    assert "432 bit/s at a fixed length" in page.find("#result .bits").text
     page.find("#result summary").click()
     runs = page.find("#result .numbers").text.split()
     assert sum(int(run.partition("×")[2] or 1) for run in runs) == made - 1
@@ -144,12 +144,12 @@ def test_a_microphone_and_a_reference(page):
     anna = page.speak()
     page.choose("voice", "somebody in a recording …")
     page.find("#speak").click()
-    assert "the voice to speak with" in page.problem()
+    assert "the target voice" in page.problem()
     page.upload(RUSSIAN, "reference")
     assert "voiced frames" in page.text("reference-status")
     other = page.speak()
     assert len(other) == len(anna) and np.abs(other - anna).max() > 1e-4
-    assert "voiced frames" in page.find("#result .told").text
+    assert "voiced frames" in page.find("#result .note").text
 
 
 def test_a_bad_upload_is_a_sentence_on_the_page_and_the_next_works(page, tmp_path):
@@ -163,7 +163,7 @@ def test_a_bad_upload_is_a_sentence_on_the_page_and_the_next_works(page, tmp_pat
     assert "longer than 8 s" in page.problem()
     (tmp_path / "large.wav").write_bytes(bytes(1_000_001))
     page.upload(tmp_path / "large.wav")
-    assert "1.0 MB, up to 1 MB are taken" in page.problem()
+    assert "1.0 MB, expected up to 1 MB" in page.problem()
     page.upload(ENGLISH)
     assert not page.find("#problem").is_displayed() and len(page.speak()) > 16000
     page.driver.get_log("browser")  # the browser itself notes the refused requests

@@ -23,8 +23,8 @@ from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.streams import Utterance
-from fairseq_resynth.play.server import LARGEST_WISH, PlayServer, check_origin, is_loopback
-from fairseq_resynth.play.sessions import KEPT, Studio
+from fairseq_resynth.play.server import MAX_REQUEST_BYTES, PlayServer, check_origin, is_loopback
+from fairseq_resynth.play.sessions import MAX_RECORDINGS, PlaySession
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 MAX_BYTES = 400_000
@@ -38,15 +38,24 @@ def system(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def codec(system):
-    rows = [Utterance(system.units(load_any_audio(path)[0])) for path in (ENGLISH, RUSSIAN)]
-    settings = Settings(20, unit_hop=160, num_f0_codes=0)
-    return SpeechCodec(system, fit_entropy_model(rows, settings, TrainingOptions(hidden_size=0)))
+def table(tmp_path_factory):
+    """A system without pitch whose speakers are a table."""
+    folder = tmp_path_factory.mktemp("play") / "table"
+    return Resynthesizer.from_pretrained(
+        save_tiny_bundle(folder, False, f0_channels=0, f0_codes={})
+    )
 
 
 @pytest.fixture(scope="module")
-def server(system, codec):
-    with PlayServer(("127.0.0.1", 0), Studio(system, codec, max_seconds=8), MAX_BYTES) as server:
+def codec(table):
+    rows = [Utterance(table.units(load_any_audio(path)[0])) for path in (ENGLISH, RUSSIAN)]
+    settings = Settings(20, unit_hop=160, num_f0_codes=0)
+    return SpeechCodec(table, fit_entropy_model(rows, settings, TrainingOptions(hidden_size=0)))
+
+
+@pytest.fixture(scope="module")
+def server(system):
+    with PlayServer(("127.0.0.1", 0), PlaySession(system, max_seconds=8), MAX_BYTES) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -79,8 +88,8 @@ def samples(uri):
     return soundfile.read(io.BytesIO(base64.b64decode(uri.split(",")[1])))[0]
 
 
-def spoken(ask, **wish):
-    status, shown = ask("/api/speech", json.dumps(wish).encode())
+def spoken(ask, **request):
+    status, shown = ask("/api/speech", json.dumps(request).encode())
     assert status == 200, shown
     return shown
 
@@ -108,12 +117,17 @@ def test_the_page_speaks_what_the_command_speaks(ask, system, speech, source):
     assert shown["spectrogram"].startswith("data:image/png;base64,")
 
 
-def test_bits_a_second_are_those_of_the_coded_file(ask, codec, source):
-    shown = spoken(ask, source=source, voice="boris")
-    bits = shown["bits"]
+def test_the_bit_rate_is_that_of_the_coded_file(ask, codec, table, source):
+    bits = spoken(ask, source=source, voice="boris")["bits"]
     assert bits["fixed"] == {"units": round(100 * np.log2(20), 1)} and bits["continuous"]
+    assert bits["coded"] is None and bits["pcm"] == 256000
+    session = PlaySession(table, codec)
+    key = session.add_source(ENGLISH.read_bytes())["key"]
+    shown = session.speak(json.dumps({"source": key, "voice": "boris"}).encode())
+    bits = shown["bits"]
+    assert not bits["continuous"]
     assert bits["coded"]["total"] == pytest.approx(8 * bits["bytes"] / shown["seconds"], rel=1e-3)
-    assert bits["coded"]["units"] < bits["fixed"]["units"] and bits["pcm"] == 256000
+    assert bits["coded"]["units"] < bits["fixed"]["units"]
 
 
 def test_a_reference_speaks_and_its_key_is_no_recording(ask, system, speech, source):
@@ -194,7 +208,7 @@ def test_what_is_no_upload_is_refused(ask):
     endless = {"Content-Type": "multipart/form-data; boundary=" + "x" * 5000}
     assert ask("/api/source", b"--x\r\n" * 9999, endless)[0] == 415
     status, answer = ask("/api/source", bytes(MAX_BYTES + 1))
-    assert status == 413 and "up to 0.4 MB are taken" in answer["error"]
+    assert status == 413 and "expected up to 0.4 MB" in answer["error"]
     status, answer = ask("/api/source", iter([b"abc"]), {"Transfer-Encoding": "chunked"}, "POST")
     assert status == 411 and "Content-Length" in answer["error"]
     for length in ("-1", "1e9", "9" * 5000):
@@ -207,12 +221,12 @@ def test_what_is_no_upload_is_refused(ask):
 
 
 @pytest.mark.parametrize(
-    ("wish", "reason"),
+    ("request_body", "reason"),
     [
-        (b"no json", "no JSON"),
-        (b"[" * 60000, "no JSON"),
+        (b"no json", "not JSON"),
+        (b"[" * 60000, "not JSON"),
         (b"[1]", "a JSON list, expected an object"),
-        (b"\xff\xfe\x00", "no JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
         ({"path": "/etc/passwd"}, "the request has path, expected some of source"),
         ({}, "give a recording first"),
         ({"source": 7}, "source is '7', expected text"),
@@ -234,11 +248,11 @@ def test_what_is_no_upload_is_refused(ask):
         ({"source": "KEY"}, "give a target: one of anna, boris"),
     ],
 )
-def test_a_bad_wish_is_one_sentence(ask, source, wish, reason):
-    body = wish if isinstance(wish, bytes) else json.dumps(wish).encode()
+def test_a_bad_request_is_one_sentence(ask, source, request_body, reason):
+    body = request_body if isinstance(request_body, bytes) else json.dumps(request_body).encode()
     status, answer = ask("/api/speech", body.replace(b"KEY", source.encode()))
     assert status in (400, 410) and reason in answer["error"]
-    assert ask("/api/speech", b" " * (LARGEST_WISH + 1))[0] == 413
+    assert ask("/api/speech", b" " * (MAX_REQUEST_BYTES + 1))[0] == 413
 
 
 def test_an_upload_that_breaks_off_ends_nothing(server, ask):
@@ -290,16 +304,16 @@ def test_requests_at_once_wait_for_each_other(ask, source, system, monkeypatch):
 
     monkeypatch.setattr(system, "decode_all", watched)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        wishes = [pool.submit(spoken, ask, source=source, voice="boris") for _ in range(4)]
-        assert all(wish.result()["audio"] == alone["audio"] for wish in wishes)
+        answers = [pool.submit(spoken, ask, source=source, voice="boris") for _ in range(4)]
+        assert all(answer.result()["audio"] == alone["audio"] for answer in answers)
     assert most == [1] * 4
 
 
-def test_more_requests_than_places_are_told_to_wait(server, ask):
-    taken = [server.places.acquire(timeout=60) for _ in range(8)]  # earlier ones may still leave
+def test_more_requests_than_slots_are_told_to_wait(server, ask):
+    taken = [server.slots.acquire(timeout=60) for _ in range(8)]  # earlier ones may still leave
     status, answer = ask("/api/source", ENGLISH.read_bytes())
     for _ in taken:
-        server.places.release()
+        server.slots.release()
     assert all(taken) and status == 503 and "try again later" in answer["error"]
     assert ask("/api/source", ENGLISH.read_bytes())[0] == 200
 
@@ -316,12 +330,12 @@ def test_an_unforeseen_failure_is_one_sentence_too(ask, source, system, monkeypa
 
 
 def test_the_oldest_recordings_go_first(system):
-    studio = Studio(system, max_seconds=5)
-    wavs = [wav_bytes(tone(100 + index, 0.3)) for index in range(KEPT + 1)]
-    keys = [studio.add_source(data)["key"] for data in wavs]
+    session = PlaySession(system, max_seconds=5)
+    wavs = [wav_bytes(tone(100 + index, 0.3)) for index in range(MAX_RECORDINGS + 1)]
+    keys = [session.add_source(data)["key"] for data in wavs]
     with pytest.raises(ValueError, match="upload it again"):
-        studio.speak(json.dumps({"source": keys[0], "voice": "anna"}).encode())
-    assert studio.speak(json.dumps({"source": keys[1], "voice": "anna"}).encode())["seconds"] > 0
+        session.speak(json.dumps({"source": keys[0], "voice": "anna"}).encode())
+    assert session.speak(json.dumps({"source": keys[1], "voice": "anna"}).encode())["seconds"] > 0
 
 
 def test_formats_are_decoded_alike(speech):
@@ -341,18 +355,15 @@ def test_formats_are_decoded_alike(speech):
     assert np.corrcoef(wav[: len(speech)], speech[: len(wav)])[0, 1] > 0.98
 
 
-def test_a_bundle_on_a_table_takes_no_reference(tmp_path):
-    table = Resynthesizer.from_pretrained(
-        save_tiny_bundle(tmp_path / "table", False, f0_channels=0, f0_codes={})
-    )
-    studio = Studio(table)
-    told = studio.describe()
+def test_a_bundle_on_a_table_takes_no_reference(table):
+    session = PlaySession(table)
+    told = session.describe()
     assert not told["takes_reference"] and not told["has_pitch"]
     with pytest.raises(ValueError, match="takes no reference: choose one of anna, boris"):
-        studio.add_reference(RUSSIAN.read_bytes())
-    key = studio.add_source(ENGLISH.read_bytes())["key"]
+        session.add_reference(RUSSIAN.read_bytes())
+    key = session.add_source(ENGLISH.read_bytes())["key"]
     with pytest.raises(ValueError, match="needs a model with a pitch stream"):
-        studio.speak(json.dumps({"source": key, "voice": "anna", "pitch": "flatten"}).encode())
+        session.speak(json.dumps({"source": key, "voice": "anna", "pitch": "flatten"}).encode())
 
 
 @pytest.mark.parametrize(
@@ -374,4 +385,4 @@ def test_mistakes_of_the_command_are_one_sentence(tmp_path_factory, capsys, opti
 
 def test_a_taken_port_is_named(server, system):
     with pytest.raises(OSError):
-        PlayServer(("127.0.0.1", server.server_address[1]), Studio(system), MAX_BYTES)
+        PlayServer(("127.0.0.1", server.server_address[1]), PlaySession(system), MAX_BYTES)

@@ -1,5 +1,5 @@
 "use strict";
-// What was recorded and what was spoken: player, spectrogram with F0, units, bits a second.
+// A recording or a result: player, spectrogram with F0, units, bits per second.
 
 function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -28,7 +28,7 @@ function drawUnits(canvas, units) {
   pen.textBaseline = "middle";
   for (const [unit, start, count] of runsOf(units)) {
     const [left, wide] = [(start / units.length) * width, (count / units.length) * width];
-    // neighbours in number get hues a golden angle apart
+    // Units with adjacent numbers get hues a golden angle apart.
     pen.fillStyle = `hsl(${(unit * 137.508) % 360} 60% 72%)`;
     pen.fillRect(left, 0, Math.max(wide - scale, scale * 0.5), height);
     if (pen.measureText(unit).width + 4 * scale < wide) {
@@ -73,9 +73,9 @@ function bitsText(bits) {
   const named = (rates) => Object.entries(rates).filter(([name]) => name !== "total")
     .map(([name, rate]) => `${name} ${Math.round(rate)}`).join(", ");
   const sum = Object.values(bits.fixed).reduce((a, b) => a + b, 0);
-  const fixed = `${Math.round(sum)} bits a second at a fixed length a code (${named(bits.fixed)})`;
-  const coded = bits.coded ? `${Math.round(bits.coded.total)} bits a second as a file of ${bits.bytes} bytes (${named(bits.coded)}); ` : "";
-  return `${coded}${fixed}${bits.continuous ? ", continuous pitch not counted" : ""}; the waveform itself ${bits.pcm}.`;
+  const fixed = `${Math.round(sum)} bit/s at a fixed length per code (${named(bits.fixed)})`;
+  const coded = bits.coded ? `${Math.round(bits.coded.total)} bit/s as a file of ${bits.bytes} bytes (${named(bits.coded)}); ` : "";
+  return `${coded}${fixed}${bits.continuous ? ", continuous pitch not counted" : ""}; the waveform ${bits.pcm}.`;
 }
 
 function facts(shown) {
@@ -83,14 +83,14 @@ function facts(shown) {
   return `${shown.seconds.toFixed(2)} s; ${pitch} (the line, from 50 Hz at the bottom to 600 Hz on top).`;
 }
 
-// One article: `shown` is what the server says of a sound.
+// One article; `shown` is the server's answer about a recording or a result.
 function sound(shown, name, id) {
   const [place, head] = overTime(shown, name);
-  const made = element("article", { className: "spoken", id },
+  const made = element("article", { className: "result", id },
     element("h2", { textContent: name }), place, player(shown, name, place, head),
     element("p", { className: "facts", textContent: facts(shown) }));
   made.shown = shown;
-  for (const note of shown.notes || []) made.append(element("p", { className: "told", textContent: note }));
+  for (const note of shown.notes || []) made.append(element("p", { className: "note", textContent: note }));
   if (shown.units) {
     const runs = runsOf(shown.units);
     made.append(element("p", { className: "bits", textContent: bitsText(shown.bits) }));
@@ -103,7 +103,7 @@ function sound(shown, name, id) {
   return made;
 }
 
-// Sounds of different length are drawn to one scale of time.
+// Recordings of different lengths share one time scale.
 function sameScale(articles) {
   const longest = Math.max(...articles.map((article) => article.shown.seconds));
   for (const article of articles) {

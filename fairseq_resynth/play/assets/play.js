@@ -1,9 +1,9 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const REFERENCE = "\u0000reference"; // no speaker is called so
+const REFERENCE = "\u0000reference"; // no speaker has this name
 const keys = { source: null, reference: null };
-const turns = { source: 0, reference: 0 }; // of two uploads that overlap the later one counts
+const turns = { source: 0, reference: 0 }; // of two overlapping uploads the later one counts
 let model = null;
 
 function problem(sentence) {
@@ -31,10 +31,10 @@ async function send(kind, blob, name) {
   const status = $(`${kind}-status`);
   const turn = ++turns[kind];
   keys[kind] = null;
-  status.textContent = `${name} is being read …`;
+  status.textContent = `${name} is being uploaded …`;
   try {
     if (blob.size > model.max_bytes) {
-      throw new Error(`${name}: ${(blob.size / 1e6).toFixed(1)} MB, up to ${model.max_bytes / 1e6} MB are taken`);
+      throw new Error(`${name}: ${(blob.size / 1e6).toFixed(1)} MB, expected up to ${model.max_bytes / 1e6} MB`);
     }
     const shown = await ask(`api/${kind}`, blob, "application/octet-stream");
     if (turn !== turns[kind]) return;
@@ -44,7 +44,7 @@ async function send(kind, blob, name) {
       const pitch = shown.statistics;
       status.textContent += `, ${Math.round(pitch.f0_mean)} ± ${Math.round(pitch.f0_std)} Hz on ${pitch.num_voiced} voiced frames`;
     } else {
-      $("heard").replaceChildren(sound(shown, "Recording", "source"));
+      $("players").replaceChildren(sound(shown, "Recording", "source"));
     }
   } catch (error) {
     status.textContent = "";
@@ -58,7 +58,7 @@ function canRecord() {
   return "";
 }
 
-let running = null; // the one recording that goes on
+let running = null; // the recorder, while it records
 
 async function record(button) {
   if (running) return running.stop();
@@ -92,7 +92,7 @@ async function record(button) {
   button.textContent = "Stop";
 }
 
-// ---- what is asked for
+// ---- the request
 
 function rate() {
   return Number((2 ** Number($("octaves").value)).toFixed(2));
@@ -117,22 +117,22 @@ function refresh() {
   }
 }
 
-function pitchWish() {
+function pitchControl() {
   const kind = $("pitch").value;
   if (kind === "shift") return `shift=${$("shift").value}st`;
   return kind === "scale" ? `scale=${$("scale").value}` : kind || null;
 }
 
-function wish() {
+function conversionRequest() {
   const ofReference = $("voice").value === REFERENCE;
   if (!keys.source) throw new Error("Record something first, or choose a file.");
-  if (ofReference && !keys.reference) throw new Error("Record the voice to speak with, or choose a file of it.");
+  if (ofReference && !keys.reference) throw new Error("Record the target voice, or choose a file of it.");
   return {
     source: keys.source,
     voice: ofReference ? null : $("voice").value || null,
     reference: ofReference ? keys.reference : null,
     speaker: $("speaker").value || null,
-    pitch: pitchWish(),
+    pitch: pitchControl(),
     rate: rate(),
     durations: $("durations").checked ? "predicted" : null,
     style: $("style").value || null,
@@ -143,16 +143,16 @@ async function speak(event) {
   event.preventDefault();
   problem("");
   try {
-    const body = JSON.stringify(wish());
+    const body = JSON.stringify(conversionRequest());
     $("speak").disabled = true;
-    $("speak-status").textContent = "is being spoken …";
+    $("speak-status").textContent = "converting …";
     const shown = await ask("api/speech", body, "application/json");
     const made = sound(shown, `Result: ${shown.title}`, "result");
     const old = $("result");
     if (old) old.remove();
-    $("heard").append(made);
-    sameScale([...$("heard").children]);
-    $("speak-status").textContent = `${shown.seconds.toFixed(2)} s spoken`;
+    $("players").append(made);
+    sameScale([...$("players").children]);
+    $("speak-status").textContent = `${shown.seconds.toFixed(2)} s generated`;
   } catch (error) {
     $("speak-status").textContent = "";
     problem(error.message);
@@ -160,7 +160,7 @@ async function speak(event) {
   $("speak").disabled = false;
 }
 
-// ---- the model's page
+// ---- the form of this model
 
 function fill(select, entries) {
   $(select).replaceChildren(...entries.map(([value, text]) => new Option(text, value)));
@@ -180,7 +180,7 @@ function offer() {
   $("model").textContent = `${model.num_units} units of ${1000 * model.unit_seconds} ms, `
     + `${model.has_pitch ? "" : "no "}pitch, ${names.length || "one"} voice${names.length > 1 ? "s" : ""}`
     + `${model.takes_reference ? " and any other" : ""}; recordings of up to ${model.max_seconds} s. `
-    + `Model ${model.identity}. What you record is kept in the memory of this server and nowhere else.`;
+    + `Model ${model.identity}. What you record stays in the memory of this server.`;
 }
 
 function listen() {
@@ -202,8 +202,8 @@ function listen() {
     const file = event.dataTransfer.files[0];
     if (file) send(event.target.closest("#reference") ? "reference" : "source", file, file.name);
   });
-  $("wish").addEventListener("input", refresh);
-  $("wish").addEventListener("submit", speak);
+  $("request").addEventListener("input", refresh);
+  $("request").addEventListener("submit", speak);
   if (reason) $("source-status").textContent = reason;
 }
 
