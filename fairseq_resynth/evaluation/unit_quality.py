@@ -5,6 +5,7 @@ Their joint distribution is over frames: p(phone y, unit z) = frames of phone y 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,8 +207,9 @@ def aligned_frames(
     """
     names = [manifest.name(row) for row in range(len(manifest))]
     last = [name.rsplit("/", 1)[-1] for name in names]
+    occurrences = Counter(last)
     for row, name in enumerate(names):
-        key = last[row] if name not in alignment and last.count(last[row]) == 1 else name
+        key = last[row] if name not in alignment and occurrences[last[row]] == 1 else name
         if key in alignment:
             found = units[row]
             yield found, frame_phones(alignment[key], len(found), seconds_per_frame)

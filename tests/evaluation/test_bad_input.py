@@ -10,8 +10,9 @@ import soundfile
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.files import read_json, write_json
-from fairseq_resynth.evaluation.metrics import metric as metrics_module
+from fairseq_resynth.evaluation.metrics import catalogue
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
+from fairseq_resynth.evaluation.metrics.metric import package_version
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def refusal(folders, capsys, *more, **rest) -> str:
 @pytest.mark.parametrize(
     "more,metrics,message",
     [
-        ((), ",", "no metric is named; there are f0"),
+        ((), ",", "no metric is named; expected names from f0"),
         (("--language", "fr"), "wer", "pocketsphinx knows English only"),
         (("--f0-method", "praat"), "f0", "--f0-method: F0 method 'praat' is unknown"),
         (("--recogniser", "ctc:{}/none"), "wer", "none does not exist"),
@@ -149,7 +150,7 @@ def test_versions_are_looked_up_once(folders, monkeypatch):
     pytest.importorskip("pesq")
     calls = []
     found = importlib.metadata.packages_distributions()
-    metrics_module.package_version.cache_clear()
+    package_version.cache_clear()
     monkeypatch.setattr(
         importlib.metadata, "packages_distributions", lambda: calls.append(1) or found
     )
@@ -162,10 +163,10 @@ def test_a_broken_metric_of_another_package_is_missing(folders, monkeypatch, cap
         raise ImportError("no module named other")
 
     class Point:
-        name, value, group = "other", "package:Other", metrics_module.ENTRY_POINTS
+        name, value, group = "other", "package:Other", catalogue.ENTRY_POINTS
 
     Point.load = staticmethod(load)
-    monkeypatch.setattr(metrics_module.importlib.metadata, "entry_points", lambda group: [Point])
+    monkeypatch.setattr(catalogue.importlib.metadata, "entry_points", lambda group: [Point])
     assert evaluate(folders, metrics="level,other") == 0
     printed = capsys.readouterr().out
     assert "not run: other: cannot be loaded from package:Other: no module named other" in printed
@@ -197,9 +198,9 @@ def test_trial_lists(folders, capsys):
     for content, message in (
         ("ann/one ann\n", "trials:1: expected utterance<TAB>speaker"),
         ("\n", "has no trials"),
-        ("ann/one\tann\nann/one\tann\n", "trials:2: the trial of"),
-        ("ann/one\tzoe\n", "names 1 speakers that there are not: zoe; expected such as ann, bob"),
-        ("ann/ten\tann\n", "names 1 utterances that there are not: ann/ten"),
+        ("ann/one\tann\nann/one\tann\n", "trials:2: the trial 'ann/one"),
+        ("ann/one\tzoe\n", "names 1 unknown speakers: zoe; expected names such as ann, bob"),
+        ("ann/ten\tann\n", "names 1 unknown utterances: ann/ten"),
     ):
         trials.write_text(content)
         assert evaluate(folders, "--trials", trials, metrics="speaker") == 2

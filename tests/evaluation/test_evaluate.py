@@ -16,6 +16,8 @@ import soundfile
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.evaluation.metrics import catalogue, metric
+from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 
 FAST = "level,f0,mel,mcd,stft"
 OPTIONS = ("--f0-method", "dio", "--workers", "1", "--audio", "none")
@@ -166,16 +168,7 @@ def test_a_missing_metric_is_reported_and_exits_as_asked(generated, wavs, tmp_pa
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch):
-    from fairseq_resynth.evaluation.metrics import (
-        intelligibility as recognisers,
-    )
-    from fairseq_resynth.evaluation.metrics import (
-        metric,
-    )
-    from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
-
     monkeypatch.setattr(metric, "importable", lambda name: False)
-    monkeypatch.setattr(recognisers, "importable", lambda name: False)
     pesq, wer = make_metrics("pesq,wer", {"recogniser": "whisper:base.en"})
     assert pesq.missing() == (
         "pesq not installed: pip install pesq, or 'fairseq_resynth[eval]' for all"
@@ -186,7 +179,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
 @pytest.mark.parametrize(
     "more, metrics, message",
     [
-        ((), "loudness", "no metric is called loudness; there are f0, mel"),
+        ((), "loudness", "no metric is called loudness; expected names from f0, mel"),
         (("--baselines", "mp3"), "level", "no 'mp3', expected griffinlim"),
         (("--baselines", "opus:4000"), "level", "expected a rate from 6 to 510"),
         (("--baselines", "codec2:2000"), "level", "expected one of 700, 1200"),
@@ -222,21 +215,20 @@ def test_joined_report(generated, wavs, tmp_path, capsys):
 
 
 def test_metrics_of_other_packages(monkeypatch, generated, wavs, tmp_path):
-    from fairseq_resynth.evaluation.metrics import metric
-
     class Loudest(metric.Metric):
         """The largest sample."""
 
-        def __init__(self):
-            super().__init__("loudest", (metric.Column("peak", "peak", ""),), "nothing")
+        name = "loudest"
+        columns = (metric.Column("peak", "peak", ""),)
+        predicts = "nothing"
 
-        def measure(self, utterance):
-            return {"peak": float(np.abs(utterance.generated.wav).max())}
+        def measure(self, comparison):
+            return {"peak": float(np.abs(comparison.generated.wav).max())}
 
     class Point:
         name, load = "loudest", staticmethod(lambda: Loudest)
 
-    monkeypatch.setattr(metric.importlib.metadata, "entry_points", lambda group: [Point])
+    monkeypatch.setattr(catalogue.importlib.metadata, "entry_points", lambda group: [Point])
     assert evaluate(generated, wavs, tmp_path / "r", metrics="loudest") == 0
     expected = np.abs(soundfile.read(generated / "bob/one.wav")[0]).max()
     assert rows_of(tmp_path / "r")["generated", "bob/one"]["peak"] == pytest.approx(
@@ -244,8 +236,27 @@ def test_metrics_of_other_packages(monkeypatch, generated, wavs, tmp_path):
     )
 
 
+LOADED = """
+import sys
+from fairseq_resynth.cli.main import main
+assert main(sys.argv[1:]) == 0
+print("loaded", *sorted(sys.modules))
+"""
+
+
+def test_only_the_metrics_that_were_asked_for_are_imported(generated, wavs, tmp_path):
+    arguments = ["evaluate", "--generated", str(generated), "--reference", str(wavs)]
+    arguments += ["--metrics", "level,f0", "--outdir", str(tmp_path / "r"), *OPTIONS]
+    run = [sys.executable, "-c", LOADED, *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "fairseq_resynth.evaluation.metrics.signal" in loaded
+    own = {f"fairseq_resynth.evaluation.metrics.{name}" for name in ("quality", "speaker", "units")}
+    others = {"fairseq", "transformers", "speechmos", "pesq", "pystoi", "resemblyzer"}
+    assert not loaded & {*own, *others, "fairseq_resynth.evaluation.metrics.intelligibility"}
+
+
 def test_every_setting_is_part_of_the_cache_key(wavs):
-    from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
     from fairseq_resynth.evaluation.runs.measure import Job, _key
     from fairseq_resynth.evaluation.runs.pairing import Pair
 

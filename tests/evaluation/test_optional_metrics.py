@@ -10,8 +10,8 @@ import soundfile
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
-from fairseq_resynth.evaluation.metrics.intelligibility import load_recogniser, parse_recogniser
-from fairseq_resynth.evaluation.metrics.metric import Recording, Utterance
+from fairseq_resynth.evaluation.metrics.intelligibility import load_recognizer, parse_recognizer
+from fairseq_resynth.evaluation.metrics.metric import Comparison, Recording
 from fairseq_resynth.evaluation.metrics.speaker import load_encoder
 
 SPEECH = Path(__file__).parents[2] / "examples" / "asterisk" / "speech"
@@ -39,7 +39,7 @@ def measure(name, generated, reference=CALL, transcript=None, **settings):
     (metric,) = make_metrics(name, settings)
     assert metric.missing() == "" and metric.predicts
     pair = Recording(Path(generated)), Recording(Path(reference)) if reference else None
-    return metric.measure(Utterance("call", *pair, transcript))
+    return metric.measure(Comparison("call", *pair, transcript))
 
 
 def test_pesq(wav, noisy):
@@ -125,16 +125,16 @@ def test_utmos_by_torch_hub(tmp_path, monkeypatch, wav):
     predictor = torch.nn.Module()
     predictor.forward = lambda wavs, rate: wavs.abs().amax(1) * rate  # (B,), as the real one
     monkeypatch.setattr(quality, "_utmos", lambda: predictor)
-    score = metric.measure(Utterance("call", Recording(CALL)))["utmos"]
+    score = metric.measure(Comparison("call", Recording(CALL)))["utmos"]
     assert score == pytest.approx(float(np.abs(wav).max()) * 16000)
 
 
 def test_recogniser_names():
-    assert parse_recogniser("whisper:/models/base") == ("whisper", "/models/base")
-    assert parse_recogniser("ctc:facebook/wav2vec2-base-960h")[0] == "ctc"
+    assert parse_recognizer("whisper:/models/base") == ("whisper", "/models/base")
+    assert parse_recognizer("ctc:facebook/wav2vec2-base-960h")[0] == "ctc"
     for wrong in ("whisper", "pocketsphinx:en", "kaldi:x"):
         with pytest.raises(ValueError, match="expected pocketsphinx, whisper:NAME"):
-            parse_recogniser(wrong)
+            parse_recognizer(wrong)
 
 
 @pytest.fixture
@@ -180,10 +180,10 @@ def test_hugging_face_ctc(ctc_folder, wav):
     kept = [code for i, code in enumerate(best) if code and (i == 0 or code != best[i - 1])]
     letters = ["", " ", "<unk>", *"abcde"]
     expected = "".join(letters[code] for code in kept)
-    heard = load_recogniser(f"ctc:{ctc_folder}").transcribe(wav)
+    heard = load_recognizer(f"ctc:{ctc_folder}").transcribe(wav)
     assert heard.split() == expected.split() and heard.strip()
     with pytest.raises(ValueError, match="nothing does not exist"):
-        load_recogniser(f"ctc:{ctc_folder}/nothing")
+        load_recognizer(f"ctc:{ctc_folder}/nothing")
 
 
 def test_hugging_face_xvector(tmp_path, wav):
@@ -199,7 +199,7 @@ def test_hugging_face_xvector(tmp_path, wav):
 def test_faster_whisper_without_its_model(tmp_path):
     pytest.importorskip("faster_whisper")
     with pytest.raises(ValueError, match="the model cannot be loaded"):
-        load_recogniser(f"whisper:{tmp_path}")
+        load_recognizer(f"whisper:{tmp_path}")
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def speaker_rows():
     rows = []
     for voice in ("english", "french", "italian"):
         for path in sorted((SPEECH / voice).glob("*.flac"))[:3]:
-            values = metric.measure(Utterance(path.stem, Recording(path), Recording(path)))
+            values = metric.measure(Comparison(path.stem, Recording(path), Recording(path)))
             name = {"reference_name": f"{voice}/{path.stem}", "speaker": voice}
             rows.append({**name, "source_speaker": voice, **values})
     return metric, rows

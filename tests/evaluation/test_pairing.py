@@ -9,7 +9,7 @@ from fairseq_resynth.evaluation.runs.pairing import (
     read_collection,
     read_folder,
 )
-from fairseq_resynth.evaluation.runs.transcripts import read_transcripts, transcript_of
+from fairseq_resynth.evaluation.runs.text_files import read_transcripts, transcript_of
 
 
 def collection(*names, speakers=None):

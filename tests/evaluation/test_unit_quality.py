@@ -12,6 +12,7 @@ from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.files import write_json
 from fairseq_resynth.evaluation.unit_quality import (
     Phone,
+    aligned_frames,
     frame_phones,
     joint_counts,
     read_alignment,
@@ -160,3 +161,33 @@ def test_the_verb(data, capsys):
     (data / "test.units").write_text("0 0 1 1\n2 2 2 9\n")
     assert main(arguments) == 2
     assert "test.units has unit 9" in capsys.readouterr().err
+
+
+def test_the_alignment_is_looked_up_in_linear_time():
+    """2000 names: each is compared a few times, not with every other name."""
+
+    class Name(str):
+        comparisons = 0
+
+        def __eq__(self, other):
+            Name.comparisons += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+        def rsplit(self, *arguments):
+            return [Name(part) for part in str.rsplit(self, *arguments)]
+
+    class Rows:
+        def __len__(self):
+            return 2000
+
+        def name(self, row):
+            return Name(f"folder{row}/u{row % 1500}")
+
+    alignment = {f"u{index}": [Phone(0.0, 0.02, "a")] for index in range(1500)}
+    units = [np.array([index]) for index in range(2000)]
+    found = [int(part[0]) for part, _ in aligned_frames(Rows(), units, alignment, 0.02)]
+    # u0 to u499 name two utterances each, so that their alignment belongs to neither
+    assert found == list(range(500, 1500))
+    assert Name.comparisons < 20 * 2000

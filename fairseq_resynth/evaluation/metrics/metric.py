@@ -1,7 +1,7 @@
-"""What a metric is, and the table of those there are.
+"""The base class of metrics, and what a metric is given.
 
-A metric is a class with the attributes of `Metric`, listed in `evaluation.metrics` or, in another
-package, an entry point of the group `fairseq_resynth.metrics` under the metric's name.
+A metric is a subclass of `Metric`. It is listed in `metrics.catalogue` or, in another package, is an entry
+point of the group `fairseq_resynth.metrics` under the metric's name.
 """
 
 import functools
@@ -20,15 +20,15 @@ from fairseq_resynth.data.audio.files import load_any_audio, resample
 
 @dataclass(frozen=True)
 class Column:
-    """One number a metric gives for each utterance.
+    """One number that a metric gives for each utterance.
 
     Attributes:
-        name: key in rows and the header in the CSV.
+        name: key in rows and heading in the CSV files.
         label: heading in the report, with the unit.
-        better: "lower", "higher", or "" where neither is.
-        weight: key of the count that pools utterances (frames, words); "": they count the same.
+        better: "lower", "higher", or "" where neither is better.
+        weight: key of the count that weighs an utterance in means (frames, words); "": all weigh the same.
         digits: decimals shown.
-        scale: what it is multiplied by when shown; rows hold shares, the report per cents.
+        scale: factor for display; rows hold shares in [0, 1], the report shows per cent.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Recording:
 
     Attributes:
         path: the file.
-        memo: what metrics derive from it alone (F0, what a recogniser hears), computed once for
-            all the systems that are compared with it.
+        memo: what metrics derive from this file alone (F0, recognized words), computed once for all systems
+            that are compared with it.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Recording:
 
     @property
     def file_rate(self) -> int:
-        """Hz in the file."""
+        """Sample rate of the file in Hz."""
         return self._loaded[1]
 
     @functools.cached_property
@@ -66,25 +66,25 @@ class Recording:
         """(T,) float32 at 16 kHz.
 
         Raises:
-            FileNotFoundError, ValueError: see `load_any_audio`.
+            FileNotFoundError, ValueError: the file cannot be read.
         """
         return resample(*self._loaded, SAMPLE_RATE)
 
     def derive(self, key: str, compute: Callable[[np.ndarray], Any]) -> Any:
-        """Returns `compute(wav)`, computed on the first call with this key."""
+        """The result of `compute(wav)`, computed only on the first call with this key."""
         if key not in self.memo:
             self.memo[key] = compute(self.wav)
         return self.memo[key]
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """What a metric sees.
+class Comparison:
+    """One generated recording and what it is compared with.
 
     Attributes:
         name: relative name without suffix.
-        generated: the recording that is judged.
-        reference: what it is compared with, if there is any.
+        generated: the recording that is measured.
+        reference: the recording that it is compared with, if any.
         transcript: the words, if known.
     """
 
@@ -94,19 +94,18 @@ class Utterance:
     transcript: str | None = None
 
 
-@dataclass
 class Metric:
-    """Base class: subclasses set the attributes and write `measure`.
+    """Base class: subclasses set the class attributes and write `measure`.
 
     Attributes:
         name: what `--metrics` calls it.
         columns: what `measure` returns, besides counts and lists.
         predicts: what it was made or trained to predict, and the source of its formula.
-        needs: "reference" and "transcript", whichever it cannot do without.
-        packages: importable modules it needs.
-        install: pip's arguments that bring them.
-        settings: options that change its values; part of the cache's key.
-        judges_reference: says something about the recordings themselves, which are then a system
+        needs: "reference" and "transcript", if it cannot do without.
+        packages: modules that it imports and that are not requirements of this package.
+        install: arguments of `pip install` that bring them.
+        settings: options that change its values, with their defaults; part of the cache's key.
+        measures_reference: whether it says something about the recordings themselves, which then are a system
             of their own (the paper's "ground truth" rows).
     """
 
@@ -116,51 +115,49 @@ class Metric:
     needs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     install: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    judges_reference: bool = False
+    settings: dict[str, Any] = {}
+    measures_reference: bool = False
 
     def missing(self) -> str:
-        """Returns why the metric cannot run here and what to install, or an empty string."""
-        absent = [name for name in self.packages if not importable(name)]
-        if not absent:
-            return ""
-        return install_hint(absent, self.install)
+        """Why the metric cannot run here and what to install, or an empty string."""
+        return missing_packages(self.packages, self.install)
 
     def version(self) -> str:
-        """Returns the versions of the packages that compute it; change it and caches are redone."""
+        """Versions of the packages that compute the metric; a change of them discards cached values."""
         return ", ".join(f"{name} {package_version(name)}" for name in self.packages) or "1"
 
-    def measure(self, utterance: Utterance) -> dict[str, Any]:
+    def prepare(self) -> None:
+        """Checks the settings and loads the models that they name, before anything is measured.
+
+        Raises:
+            ValueError, FileNotFoundError: a setting is invalid, or a model cannot be loaded.
+        """
+
+    def measure(self, comparison: Comparison) -> dict[str, Any]:
         """Measures one utterance.
 
         Returns:
-            Every column's value, NaN where it is undefined (silence), counts that weigh them, and
-            lists for `finish` or the report.
+            The value of every column (NaN where it is undefined, for silence for instance), the counts that
+            weigh them, and lists for `finish` or the report.
 
         Raises:
-            ValueError: the utterance cannot be measured; it is listed with this reason.
+            ValueError: the utterance cannot be measured; it is reported with this reason.
         """
         raise NotImplementedError
 
-    def prepare(self) -> None:
-        """Checks the settings and loads what they name, before anything is measured.
-
-        Raises:
-            ValueError, FileNotFoundError: a model that cannot be loaded, a setting that is none.
-        """
-
     def finish(self, rows: list[dict[str, Any]]) -> None:
-        """Adds columns that need all utterances of a system to its rows, in place."""
+        """Adds, in place, columns that depend on all utterances of a system."""
 
     def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
-        """Returns figures of the whole set that are no mean of a column, an equal error rate say."""
+        """Figures of a whole system that are not the mean of a column, such as an equal error rate."""
         return {}
 
 
-def install_hint(modules: Sequence[str], install: str) -> str:
-    """Returns what is missing and the two ways to bring it."""
-    names = ", ".join(modules)
-    return f"{names} not installed: pip install {install}, or 'fairseq_resynth[eval]' for all"
+def missing_packages(modules: Sequence[str], install: str) -> str:
+    """Which modules are not installed and how to install them, or an empty string."""
+    names = ", ".join(name for name in modules if not importable(name))
+    hint = f"{names} not installed: pip install {install}, or 'fairseq_resynth[eval]' for all"
+    return hint if names else ""
 
 
 def importable(name: str) -> bool:
@@ -170,7 +167,7 @@ def importable(name: str) -> bool:
 
 @functools.cache
 def package_version(module: str) -> str:
-    """Returns the version of the distribution that brings a module; looking it up takes long."""
+    """The version of the distribution that a module belongs to; cached, since the lookup is slow."""
     distributions = importlib.metadata.packages_distributions().get(module, [module])
     try:
         return importlib.metadata.version(distributions[0])

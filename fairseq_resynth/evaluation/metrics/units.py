@@ -1,4 +1,4 @@
-"""Metrics of the units themselves, of the bits and of the time that they took."""
+"""Metrics of the units themselves, of bits, and of the time that coding took."""
 
 import functools
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.data.storage.files import file_hash
-from fairseq_resynth.evaluation.metrics.metric import Column, Metric, Recording, Utterance
+from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.measures.text import edit_distance
 
@@ -21,22 +21,19 @@ def _load_bundle(folder: str, content_checkpoint: str | None) -> Any:
 
 
 class Units(Metric):
-    """Whether the same units come out again when the generated speech is quantised."""
+    """Whether the generated speech has the units of the reference again when it is quantized."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            name="units",
-            columns=(
-                Column("unit_error_rate", "unit errors %", weight="num_units", digits=1, scale=100),
-            ),
-            predicts="edits between the units of the generated and of the reference speech, per "
-            "unit of the reference; the share of the codebook that is used, and its perplexity",
-            needs=("reference",),
-            settings={"bundle": None, "content_checkpoint": None},
-        )
+    name = "units"
+    columns = (Column("unit_error_rate", "unit errors %", weight="num_units", digits=1, scale=100),)
+    predicts = (
+        "edits between the units of the generated and of the reference speech, per unit of the "
+        "reference; the share of the codebook that is used, and its perplexity"
+    )
+    needs = ("reference",)
+    settings = {"bundle": None, "content_checkpoint": None}
 
     def missing(self) -> str:
-        """See `Metric`: units need the encoder of a bundle.
+        """What the bundle lacks, or an empty string.
 
         Raises:
             FileNotFoundError, ValueError: there is no such bundle.
@@ -47,17 +44,13 @@ class Units(Metric):
 
         load_bundle(find_bundle(self.settings["bundle"]))
         try:
-            loaded = self._bundle()
+            encoder = self._bundle().encoder
         except (FileNotFoundError, ValueError) as error:
             return f"the bundle's unit encoder cannot be loaded: {error}"
-        return (
-            ""
-            if loaded.encoder
-            else "the bundle makes no units: `resynth export --kmeans` adds that"
-        )
+        return "" if encoder else "the bundle makes no units: `resynth export --kmeans` adds that"
 
     def version(self) -> str:
-        """See `Metric`; names the encoder's weights, so that another bundle is measured anew."""
+        """Names the encoder's weights, so that values of another bundle are not reused."""
         if not self.settings["bundle"]:
             return "1"
         folder = find_bundle(self.settings["bundle"])
@@ -71,9 +64,9 @@ class Units(Metric):
     def _units(self, recording: Recording) -> np.ndarray:
         return recording.derive("units", self._bundle().encoder.encode)
 
-    def measure(self, utterance: Utterance) -> dict[str, Any]:
-        """See `Metric`; also how often each code occurs in the generated speech."""
-        reference, generated = self._units(utterance.reference), self._units(utterance.generated)
+    def measure(self, comparison: Comparison) -> dict[str, Any]:
+        """The error rate, and how often each unit occurs in the generated speech."""
+        reference, generated = self._units(comparison.reference), self._units(comparison.generated)
         errors = edit_distance(reference.tolist(), generated.tolist())
         counts = np.bincount(generated, minlength=self._bundle().streams.num_units)
         rate = errors / len(reference) if len(reference) else float("nan")
@@ -81,7 +74,7 @@ class Units(Metric):
         return {**values, "unit_counts": counts.tolist()}
 
     def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
-        """Returns `codebook_use` in [0, 1] and `codebook_perplexity`, from 1 to the codes there are."""
+        """`codebook_use` in [0, 1], and `codebook_perplexity` from 1 to the size of the codebook."""
         counted = [row["unit_counts"] for row in rows if "unit_counts" in row]
         if not counted:
             return {}
@@ -91,42 +84,32 @@ class Units(Metric):
         return {"codebook_use": float(np.mean(counts > 0)), "codebook_perplexity": perplexity}
 
 
-class Rate(Metric):
-    """Bits a second of the actual file, header and all; of a codec's packets alone beside it.
+class _Given(Metric):
+    """A metric whose values are known from generation: from `given.json` in the generated folder."""
 
-    Its values come with the files, from `given.json` in the generated folder.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            name="rate",
-            columns=(
-                Column("bits_per_second", "bit/s", weight="given_seconds", digits=0),
-                Column("payload_bits_per_second", "bit/s, no header", "lower", "given_seconds", 0),
-            ),
-            predicts="nothing: bytes of the file * 8 / seconds of the recording",
-        )
-
-    def measure(self, utterance: Utterance) -> dict[str, Any]:
-        """See `Metric`: nothing is measured."""
+    def measure(self, comparison: Comparison) -> dict[str, Any]:
         return {}
 
 
-class Speed(Metric):
-    """Real-time factor of each stage: seconds of work a second of speech, on this machine."""
+class Rate(_Given):
+    """Bit/s of the actual file with its header, and of a codec's packets alone."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            name="speed",
-            columns=(
-                Column("rtf_units", "RTF units", weight="given_seconds"),
-                Column("rtf_f0", "RTF F0", weight="given_seconds"),
-                Column("rtf_encode", "RTF encode", weight="given_seconds"),
-                Column("rtf_decode", "RTF decode", weight="given_seconds"),
-            ),
-            predicts="nothing: wall-clock seconds / seconds of the recording",
-        )
+    name = "rate"
+    columns = (
+        Column("bits_per_second", "bit/s", weight="given_seconds", digits=0),
+        Column("payload_bits_per_second", "bit/s, no header", "lower", "given_seconds", 0),
+    )
+    predicts = "nothing: bytes of the file * 8 / seconds of the recording"
 
-    def measure(self, utterance: Utterance) -> dict[str, Any]:
-        """See `Metric`: nothing is measured."""
-        return {}
+
+class Speed(_Given):
+    """Real-time factor of each stage: seconds of work per second of speech, on this machine."""
+
+    name = "speed"
+    columns = (
+        Column("rtf_units", "RTF units", weight="given_seconds"),
+        Column("rtf_f0", "RTF F0", weight="given_seconds"),
+        Column("rtf_encode", "RTF encode", weight="given_seconds"),
+        Column("rtf_decode", "RTF decode", weight="given_seconds"),
+    )
+    predicts = "nothing: wall-clock seconds / seconds of the recording"

@@ -7,7 +7,6 @@ from typing import Any
 
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 from fairseq_resynth.evaluation.metrics.metric import Metric
-from fairseq_resynth.evaluation.metrics.speaker import check_trials, read_trials
 from fairseq_resynth.evaluation.runs.baselines import make_baseline, parse_baselines
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Cache, Job, measure
 from fairseq_resynth.evaluation.runs.pairing import (
@@ -18,7 +17,7 @@ from fairseq_resynth.evaluation.runs.pairing import (
     read_folder,
 )
 from fairseq_resynth.evaluation.runs.store import Evaluation, collect, write_evaluation
-from fairseq_resynth.evaluation.runs.transcripts import transcript_of
+from fairseq_resynth.evaluation.runs.text_files import check_trials, read_trials, transcript_of
 
 
 @dataclass
@@ -128,7 +127,7 @@ def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
         try:
             metric.prepare()
         except (ValueError, FileNotFoundError) as error:
-            if metric.settings != type(metric)().settings:
+            if metric.settings != type(metric).settings:
                 raise
             missing[metric.name] = str(error)
     return missing
@@ -165,7 +164,7 @@ def _measure(
 ) -> tuple[Evaluation, int]:
     jobs = _jobs(request, pairings)
     without = _check_transcripts(request, references)
-    if not any(metric.judges_reference for metric in metrics):
+    if not any(metric.measures_reference for metric in metrics):
         jobs = [job for job in jobs if job.system != REFERENCE]
     cache = Cache(request.outdir / "cache.jsonl")
     rows, reused = measure(jobs, metrics, cache, request.workers)

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fairseq_resynth.data.storage.files import file_hash, write_text
-from fairseq_resynth.evaluation.metrics.metric import Metric, Recording, Utterance
+from fairseq_resynth.evaluation.metrics.metric import Comparison, Metric, Recording
 from fairseq_resynth.evaluation.runs.pairing import Pair
 
 
@@ -90,7 +90,7 @@ def applicable(metric: Metric, job: Job) -> bool:
     """Tells whether a metric says anything about a job."""
     if "transcript" in metric.needs and job.transcript is None:
         return False
-    return job.system != REFERENCE or metric.judges_reference
+    return job.system != REFERENCE or metric.measures_reference
 
 
 def _hash_files(jobs: Iterable[Job]) -> tuple[dict[Path, str], dict[Path, str]]:
@@ -145,7 +145,7 @@ def _measure_one(
     with_reference = job.system != REFERENCE or "reference" in metric.needs
     reference = files[1] if with_reference else None
     try:
-        values = metric.measure(Utterance(job.pair.name, files[0], reference, job.transcript))
+        values = metric.measure(Comparison(job.pair.name, files[0], reference, job.transcript))
         outcome["values"][key] = values
     # Other people's packages raise what they like on odd audio; the thousand others still count.
     except Exception as error:
