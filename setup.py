@@ -20,6 +20,7 @@ REQUIREMENTS = [
     "numpy>=1.26,<3",
     "pillow>=9,<14",  # pictures in TensorBoard
     "tqdm>=4.60,<5",
+    "shtab>=1.7,<2",  # completions of the shell
     "constriction>=0.4,<0.6",
     "numba>=0.60,<1",  # the codec's integer loops; librosa brings it too
 ]

@@ -69,7 +69,7 @@ def plans(args: argparse.Namespace, folder: Path, data: Path) -> dict[str, tuple
     found["pack"] = (args.minutes, [packed], command)
     if args.hf:
         few, kmeans = link_speech(folder / "hf", args.files, args.hf_minutes), folder / "hf.st"
-        options = ["--feature-type", "hf", "--checkpoint-path", args.hf, "--layer", args.layer]
+        options = ["--feature-type", "hf", "--content-checkpoint", args.hf, "--layer", args.layer]
         timed("kmeans", few, *options, "--num-clusters", 50, "--out", kmeans)
         made = [few / "train.units", few / "units.json"]
         command = ["quantize", few, *options, "--kmeans", kmeans]

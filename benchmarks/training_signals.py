@@ -167,7 +167,7 @@ def synthesise(name: str, checkpoint: Path, data: Path, folder: Path) -> Path:
     stamp = {"checkpoint": checkpoint.stat().st_mtime, "rows": (data / "test.tsv").read_text()}
     if record.is_file() and json.loads(record.read_text()) == stamp:
         return out
-    words = ["--path", str(checkpoint), "--input", str(data), "--outdir", str(out)]
+    words = ["--checkpoint", str(checkpoint), "--input", str(data), "--outdir", str(out)]
     if command_line(["synthesize", *words]):
         raise SystemExit(f"{name}: its speech could not be made")
     write_json(record, stamp)

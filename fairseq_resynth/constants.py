@@ -5,3 +5,6 @@ UNIT_HOP = 320  # samples per content unit of HuBERT and wav2vec 2.0: 50 Hz
 F0_HOP = 80  # samples between frames of F0: 200 Hz
 F0_RATE = SAMPLE_RATE // F0_HOP  # Hz
 F0_CODE_HOP = 1280  # samples per pitch code of the F0 VQ-VAE: 12.5 Hz
+
+# Content encoders, as --feature-type names them: the command line lists them without loading any.
+FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc", "hf", "vqvae")

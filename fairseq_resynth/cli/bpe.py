@@ -1,26 +1,27 @@
-"""Byte-pair encoding of units, for shorter sequences in a unit language model. Repeats are collapsed first.
+"""Byte-pair encoding of units, for shorter sequences in a unit language model. Repeats are removed first.
 
     resynth bpe train  --units DATA/train.units --num-units 100 --vocab-size 500 --model bpe.model
     resynth bpe encode --units DATA/train.units --model bpe.model --out train.txt
     resynth bpe decode --units samples.txt --model bpe.model --out samples.units
 
-A line is `1 2 3` or `name|1 2 3`; names stay. decode also reads what fairseq-interactive wrote.
+A line is `1 2 3` or `name|1 2 3`; names are kept. decode also reads the log of fairseq-interactive.
 """
 
 import argparse
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("action", choices=("train", "encode", "decode"))
-    parser.add_argument("--units", required=True, nargs="+", metavar="FILE", help="lines to read")
-    parser.add_argument("--model", required=True, metavar="FILE", help="the sentencepiece model")
-    parser.add_argument("--num-units", type=int, help="K; default: the largest unit found + 1")
-    parser.add_argument("--vocab-size", type=int, default=1000, help="tokens (%(default)s)")
-    parser.add_argument("--out", metavar="FILE", help="lines to write (encode, decode)")
-    add_json(parser)
+    add = parser.add_argument
+    add("action", choices=("train", "encode", "decode"), help="what to do")
+    add("--units", required=True, nargs="+", metavar="FILE", help="files of units")
+    add("--model", required=True, metavar="FILE", help="the sentencepiece model")
+    add("--num-units", type=int, help="number of units; default: the largest unit found + 1")
+    add("--vocab-size", type=int, default=1000, help="number of tokens")
+    add("--out", metavar="FILE", help="file to write (encode, decode)")
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
         size = train_bpe((row.units for row in rows), count, args.vocab_size, args.model)
         bpe = UnitBpe(args.model)
         summary = _summary(rows, [bpe.encode(row.units) for row in rows]) | {"vocab_size": size}
-        report(args, summary, [f"{args.model}: {size} tokens over {count} units", _line(summary)])
+        common.report(
+            args, summary, [f"{args.model}: {size} tokens over {count} units", _line(summary)]
+        )
         return 0
     bpe = UnitBpe(args.model)
     if args.action == "encode":
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         summary = {"utterances": len(rows), "units": sum(map(len, coded))}
         lines = [f"{args.out}: {len(rows)} lines, {summary['units']} units"]
     _write(args.out, rows, coded)
-    report(args, summary, lines)
+    common.report(args, summary, lines)
     return 0
 
 

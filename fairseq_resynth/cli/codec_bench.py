@@ -1,9 +1,9 @@
-"""Count the bits of streams, or draw rate against distortion beside other codecs.
+"""Measure the bit rate of streams, or rate against distortion beside other codecs.
 
 resynth codec-bench DATA|FILE --model entropy.safetensors --json
-    whole bytes of a real file for each utterance, each decoded and compared
+    size of a real file for each utterance, which is decoded and compared
 resynth codec-bench DATA --bundle B50 B100 B500 --outdir OUT
-    ours at several rates, Opus, Codec2 and Speex on the same recordings: table, JSON and plot
+    bundles at several rates, Opus, Codec2 and Speex on the same recordings: table, JSON and plot
 """
 
 import argparse
@@ -11,37 +11,36 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "data",
         nargs="+",
         metavar="DATA|FILE",
         help="folders of `resynth quantize`, unit files, or audio",
     )
     system = parser.add_mutually_exclusive_group(required=True)
-    system.add_argument("--model", metavar="FILE", help="made by `resynth fit-codec`: counts bits")
     system.add_argument(
-        "--bundle", nargs="+", metavar="DIR", help="bundles: rate against distortion"
+        "--model", metavar="FILE", help="a model of `resynth fit-codec`: measure the bit rate"
     )
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="of folders; default: all")
-    parser.add_argument(
+    system.add_argument(
+        "--bundle", nargs="+", metavar="B", help="bundles: measure rate against distortion"
+    )
+    add("--split", nargs="+", metavar="SPLIT", help="splits of folders; default: all")
+    add(
         "--anchors",
         metavar="A,B",
-        help="other codecs: opus:6,codec2:700,speex:4; empty: none",
+        help="other codecs with their rate, as in opus:6,codec2:700,speex:4; empty: none",
     )
-    parser.add_argument("--encodec", metavar="DIR", help="weights of transformers' EncodecModel")
-    parser.add_argument(
-        "--content-checkpoint", metavar="FILE", help="weights of the content encoder"
-    )
-    parser.add_argument(
-        "-n", type=int, default=0, metavar="N", help="only N recordings, spread; 0: all"
-    )
-    parser.add_argument("--outdir", metavar="DIR", help="where rate_distortion.{md,json,png} go")
-    add_json(parser)
+    add("--encodec", metavar="DIR", help="weights of transformers' EncodecModel")
+    common.add_content_checkpoint(parser)
+    add("-n", type=int, default=0, metavar="N", help="only N recordings, evenly spaced; 0: all")
+    add("--outdir", metavar="DIR", help="folder of rate_distortion.{md,json,png}")
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +61,7 @@ def _count(args: argparse.Namespace) -> int:
     lines = [f"{name}: {value}" for name, value in summary.items()]
     if args.json:
         summary["files"] = [cost.to_dict() for cost in bench.costs]
-    report(args, summary, lines)
+    common.report(args, summary, lines)
     return 0
 
 
@@ -93,5 +92,5 @@ def _rate_distortion(args: argparse.Namespace) -> int:
         write_json(out / "rate_distortion.json", summary)
         write_text(out / "rate_distortion.md", "\n".join(lines) + "\n")
         rate_distortion.plot(points, out / "rate_distortion.png")
-    report(args, summary, lines)
+    common.report(args, summary, lines)
     return 1 if any(point.failed for point in points) else 0

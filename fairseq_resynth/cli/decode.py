@@ -1,7 +1,7 @@
-"""Speech from compressed files, in its own or another voice, pitch and rate.
+"""Decompress speech, in its own or another voice, pitch and rate.
 
 resynth decode speech.rsyn --bundle BUNDLE -o speech.wav
-resynth decode DIR --bundle BUNDLE -o OUT --speaker NAME
+resynth decode DIR --bundle BUNDLE -o OUT --target NAME
 resynth decode speech.rsyna --bundle BUNDLE -o OUT --name a/b
 cat speech.rsyn | resynth decode --stream --bundle BUNDLE -o - | aplay -f S16_LE -r 16000
 """
@@ -12,34 +12,37 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.options import add_bundle, add_json, failure_lines, report, require_bundle
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("input", nargs="?", metavar="F.rsyn|DIR|F.rsyna", help="what to speak")
-    parser.add_argument(
+    add = parser.add_argument
+    add("input", nargs="?", metavar="F.rsyn|DIR|F.rsyna", help="file, folder or archive")
+    add(
         "-o",
         "--out",
         required=True,
         metavar="OUT",
-        help="wav, flac or folder; -: with --stream",
+        help="wav, flac or folder; - for standard output, with --stream",
     )
-    add_bundle(parser, "the bundle that encoded it")
-    parser.add_argument("--name", metavar="NAME", help="one member of an archive")
-    parser.add_argument("--speaker", metavar="S", help="another voice: name or index")
-    parser.add_argument("--pitch", metavar="P", help="shift=+3st, scale=1.2 or flatten")
-    parser.add_argument(
-        "--rate", type=float, default=1.0, metavar="R", help="of speaking, 0.25 to 4"
+    common.add_bundle(parser, "the bundle that encoded it")
+    add("--name", metavar="NAME", help="only this member of an archive")
+    add(
+        "--target",
+        metavar="S",
+        help="voice to speak with, a name or an index; default: the speaker's",
     )
-    parser.add_argument("--style", metavar="NAME", help="for a model with styles")
-    parser.add_argument(
+    add("--pitch", metavar="P", help="shift=+3st, scale=1.2 or flatten")
+    common.add_rate(parser)
+    common.add_style(parser)
+    add(
         "--stream",
         action="store_true",
-        help="from standard input; 16-bit samples at 16 kHz come out",
+        help="read from standard input as it arrives, and write 16-bit samples at 16 kHz",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, … (%(default)s)")
-    add_json(parser)
+    common.add_device(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,9 +53,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--pitch and --rate need the whole file: leave --stream out")
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
-    codec = SpeechCodec.from_pretrained(require_bundle(args), device=args.device, decode_only=True)
-    if args.style and not codec.resynthesizer.streams.styles:
-        raise ValueError("--style needs a model with styles, and this bundle has none.")
+    codec = SpeechCodec.from_pretrained(
+        common.require_bundle(args), device=args.device, decode_only=True
+    )
+    common.check_style(args.style, codec.resynthesizer.streams)
     return _stream(args, codec) if args.stream else _files(args, codec)
 
 
@@ -62,7 +66,7 @@ def _stream(args: argparse.Namespace, codec) -> int:
     read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
     out = sys.stdout.buffer if args.out == "-" else Path(args.out).open("wb")
     try:
-        for wav in codec.decode_stream(iter(lambda: read(64), b""), args.speaker, style=args.style):
+        for wav in codec.decode_stream(iter(lambda: read(64), b""), args.target, style=args.style):
             out.write(to_pcm(wav))
             out.flush()
     finally:
@@ -86,7 +90,7 @@ def _files(args: argparse.Namespace, codec) -> int:
             members,
             target,
             lambda data, checksum: codec.decode(
-                data, args.speaker, args.pitch, args.rate, checksum, args.style
+                data, args.target, args.pitch, args.rate, checksum, args.style
             ),
             codec.resynthesizer.streams.sample_rate,
             bar.update,
@@ -95,8 +99,8 @@ def _files(args: argparse.Namespace, codec) -> int:
         raise ValueError(f"{source}: {next(iter(outcome.failed.values()))}")
     lines = [
         f"{outcome.written} decoded, {outcome.seconds:.1f} s, in {out}",
-        *failure_lines(outcome.failed, "could not be decoded"),
+        *common.failure_lines(outcome.failed, "could not be decoded"),
     ]
     summary = {key: value for key, value in vars(outcome).items() if key != "reused"}
-    report(args, {"out": str(out), **summary}, lines)
+    common.report(args, {"out": str(out), **summary}, lines)
     return 1 if outcome.failed else 0

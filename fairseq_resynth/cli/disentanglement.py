@@ -1,16 +1,16 @@
-"""Measure whether voice, melody, pitch and rhythm change one at a time, after the paper's Tables 1 and 2.
+"""Measure whether voice, melody, pitch and rhythm change one at a time, as in the paper's Tables 1 and 2.
 
     resynth disentanglement DATA --bundle BUNDLE --same english,spanish
 
-DATA holds what `resynth speakers` wrote; its recordings are converted to every other voice, flattened,
-shifted by three semitones and slowed to 0.8. Exits with 1 when something else moved too.
+DATA holds what `resynth speakers` wrote. Its recordings are converted to every other voice, flattened,
+shifted by three semitones and slowed to 0.8. The exit status is 1 if something else changed too.
 """
 
 import argparse
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 
 LABELS = {
     "similarity_to_target": "converted: similarity to the target",
@@ -18,10 +18,10 @@ LABELS = {
     "target_nearer": "converted: share nearer to the target",
     "eer": "converted: equal error rate",
     "units_converted": "converted: units that come back",
-    "units": "resynthesised: units that come back",
-    "similarity": "resynthesised: similarity to the speaker",
-    "deviation": "resynthesised: F0's deviation, semitones",
-    "deviation_flat": "flatten: F0's deviation, semitones",
+    "units": "resynthesized: units that come back",
+    "similarity": "resynthesized: similarity to the speaker",
+    "deviation": "resynthesized: standard deviation of F0, semitones",
+    "deviation_flat": "flatten: standard deviation of F0, semitones",
     "units_flat": "flatten: units that come back",
     "shift": "+3 st: measured shift, semitones",
     "similarity_shifted": "+3 st: similarity to the speaker",
@@ -32,22 +32,21 @@ LABELS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("data", metavar="DATA", help="with recordings and speaker_vectors.json")
-    parser.add_argument("--bundle", required=True, metavar="B", help="folder, hub id or address")
-    parser.add_argument("--split", default="test", help="(%(default)s)")
-    parser.add_argument("-n", type=int, default=0, metavar="N", help="only the first N; 0: all")
-    parser.add_argument(
+    add = parser.add_argument
+    common.add_data(parser, "data directory with recordings and speaker_vectors.json")
+    common.add_bundle(parser)
+    add("--split", default="test", help="split to measure on")
+    add("-n", type=int, default=0, metavar="N", help="only the first N; 0: all")
+    add(
         "--same",
         action="append",
         default=[],
         metavar="A,B",
-        help="these names are one person; may be given several times",
+        help="these names are one person; the option may be repeated",
     )
-    parser.add_argument(
-        "--content-checkpoint", metavar="FILE", help="weights of the content encoder"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, … (%(default)s)")
-    add_json(parser)
+    common.add_content_checkpoint(parser)
+    common.add_device(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.evaluation.disentanglement import measure_bundle
     from fairseq_resynth.resynthesizer import Resynthesizer
 
-    system = Resynthesizer.from_pretrained(args.bundle, args.content_checkpoint, args.device)
+    system = Resynthesizer.from_pretrained(
+        common.require_bundle(args), args.content_checkpoint, args.device
+    )
     result = measure_bundle(
         system,
         args.data,
@@ -67,5 +68,5 @@ def run(args: argparse.Namespace) -> int:
     figures, checks = result["figures"], result["checks"]
     lines = [f"{LABELS[name]}: {figures[name]:.3f}" for name in LABELS if name in figures]
     lines += [f"{'yes' if held else 'NO '}  {what}" for what, held in checks.items()]
-    report(args, result, lines)
+    common.report(args, result, lines)
     return 0 if all(checks.values()) else 1

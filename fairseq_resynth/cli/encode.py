@@ -1,8 +1,8 @@
-"""Compress speech to about 150 bits a second.
+"""Compress speech to about 150 bit/s.
 
 resynth encode speech.wav --bundle BUNDLE -o speech.rsyn
-resynth encode DIR --bundle BUNDLE -o OUT              a .rsyn beside each file's name
-resynth encode DIR --bundle BUNDLE -o speech.rsyna     one archive
+resynth encode DIR --bundle BUNDLE -o OUT              NAME.rsyn for each file
+resynth encode DIR --bundle BUNDLE -o speech.rsyna     one archive of all
 ffmpeg -i IN -f s16le -ar 16000 -ac 1 - | resynth encode --stream --bundle BUNDLE -o - > speech.rsyn
 """
 
@@ -12,41 +12,46 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fairseq_resynth.cli.options import add_bundle, add_json, failure_lines, report, require_bundle
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
-        "input", nargs="?", metavar="IN.wav|DIR", help="what to compress; any audio format"
+    add = parser.add_argument
+    add("input", nargs="?", metavar="IN.wav|DIR", help="what to compress, in any audio format")
+    add(
+        "-o",
+        "--out",
+        required=True,
+        metavar="OUT",
+        help="file, folder or archive (.rsyna); - for standard output, with --stream",
     )
-    parser.add_argument(
-        "-o", "--out", required=True, metavar="OUT", help="file, folder or .rsyna; -: with --stream"
-    )
-    add_bundle(parser, "a bundle with entropy.safetensors")
-    parser.add_argument(
-        "--content-checkpoint", metavar="FILE", help="weights of the content encoder"
-    )
+    common.add_bundle(parser, "a bundle with entropy.safetensors")
+    common.add_content_checkpoint(parser)
     speaker = parser.add_mutually_exclusive_group()
     speaker.add_argument(
-        "--speaker", metavar="NAME", help="who speaks, if the model knows the voice"
+        "--speaker",
+        metavar="NAME",
+        help="who speaks in the recording, if the model knows the voice",
     )
     speaker.add_argument(
-        "--speaker-from-folder", action="store_true", help="a file's folder names its speaker"
+        "--speaker-from-folder",
+        action="store_true",
+        help="the name of a file's folder is the speaker",
     )
-    parser.add_argument(
+    add(
         "--stream",
         action="store_true",
-        help="16-bit mono 16 kHz samples, or such a WAV, from standard input",
+        help="read 16-bit mono samples at 16 kHz, or such a WAV, from standard input",
     )
-    parser.add_argument(
+    add(
         "--block",
         type=float,
         metavar="SECONDS",
-        help="encode in blocks, as --stream does (1.0 there)",
+        help="encode in blocks of this length, as --stream does (with --stream: 1.0)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, … (%(default)s)")
-    add_json(parser)
+    common.add_device(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give an input, or --stream to read from standard input, not both")
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
-    codec = SpeechCodec.from_pretrained(require_bundle(args), args.content_checkpoint, args.device)
+    codec = SpeechCodec.from_pretrained(
+        common.require_bundle(args), args.content_checkpoint, args.device
+    )
     return _stream(args, codec) if args.stream else _files(args, codec)
 
 
@@ -96,8 +103,8 @@ def _files(args: argparse.Namespace, codec) -> int:
         outcome.bytes = folders.save_archive(codec, out, members)
     lines = [
         f"{outcome.written} encoded, {outcome.reused} reused, {outcome.bytes} bytes in {out}",
-        *failure_lines(outcome.failed, "could not be encoded"),
+        *common.failure_lines(outcome.failed, "could not be encoded"),
     ]
     summary = {key: value for key, value in vars(outcome).items() if key != "seconds"}
-    report(args, {"out": str(out), **summary}, lines)
+    common.report(args, {"out": str(out), **summary}, lines)
     return 1 if outcome.failed else 0

@@ -1,28 +1,18 @@
-"""Measure generated speech against references, and write a report to look at and listen to.
+"""Measure generated speech against references, and write a report with plots and players.
 
     resynth evaluate --generated OUT --reference DATA --outdir REPORT
     resynth evaluate --generated mine=OUT theirs=OTHER --reference WAVS --transcripts text.tsv --outdir REPORT
     resynth evaluate --generated VC --pattern "{name}_{target}" --reference DATA --outdir REPORT
     resynth evaluate --bundle BUNDLE --reference DATA --baselines world,opus,codec2 --outdir REPORT
 
-Files belong together by their names relative to their folders. REPORT/index.html opens without a network;
-rows.csv, summary.csv and their JSON hold the figures. The same command again continues where it stopped.
+Files are matched by their names relative to their folders. REPORT/index.html opens without a network;
+rows.csv, summary.csv and their JSON hold the figures. The same command continues where it was interrupted.
 """
 
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import (
-    add_json,
-    add_report_options,
-    add_workers,
-    failure_lines,
-    make_outdir,
-    page_options,
-    report,
-    shortened,
-    summary_lines,
-)
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,52 +26,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders of audio, or of .rsyn files with --bundle; NAME is what reports call it",
     )
     files.add_argument(
-        "--bundle", metavar="DIR", help="resynthesise the references with it; decode .rsyn; units"
+        "--bundle",
+        metavar="B",
+        help="bundle that resynthesizes the references, decodes .rsyn files and encodes units",
     )
-    files.add_argument("--content-checkpoint", metavar="FILE", help="the bundle's content encoder")
+    common.add_content_checkpoint(files)
     files.add_argument("--reference", required=True, metavar="DIR|DATA", help="the recordings")
-    files.add_argument("--split", default="test", help="of DATA (%(default)s)")
+    files.add_argument("--split", default="test", help="split of DATA")
     files.add_argument(
         "--pattern",
         default="{name}",
-        help="how generated files are called: {name}_gen, or {name}_{target} for conversions",
+        help="names of the generated files: {name}_gen, or {name}_{target} for conversions",
     )
     files.add_argument("--transcripts", metavar="FILE", help="lines of name<TAB>text or name|text")
-    files.add_argument("--baselines", default="", help="of griffinlim,world,opus:9,codec2:2400")
+    files.add_argument(
+        "--baselines",
+        default="",
+        help="some of griffinlim,world,opus:9,codec2:2400, with rates in kbit/s or bit/s",
+    )
     _add_metric_options(parser.add_argument_group("metrics"))
     parser.add_argument("--outdir", required=True, metavar="REPORT", help="folder to write")
-    add_report_options(parser)
-    add_workers(parser)
-    add_json(parser)
+    common.add_report_options(parser)
+    common.add_workers(parser)
+    common.add_json(parser)
 
 
 def _add_metric_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--metrics", default="all", help="names separated by commas (%(default)s)")
+    group.add_argument("--metrics", default="all", help="names separated by commas")
     group.add_argument(
         "--require",
         choices=("all", "available"),
         default="available",
-        help="exit with 1 when a metric is missing, or measure with those there are (%(default)s)",
+        help="all: exit with 1 if a metric is not installed",
     )
-    group.add_argument("--list-metrics", action=_ListMetrics, help="print them and what each needs")
+    group.add_argument(
+        "--list-metrics", action=_ListMetrics, help="print all metrics and what each needs"
+    )
     group.add_argument(
         "--recogniser",
         default="pocketsphinx",
-        help="pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER (%(default)s)",
+        help="speech recognizer: pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER",
+    )
+    group.add_argument("--language", help="language for whisper, such as en; default: detected")
+    group.add_argument(
+        "--speaker-encoder", default="resemblyzer", help="resemblyzer or xvector:NAME_OR_FOLDER"
     )
     group.add_argument(
-        "--language", help="what whisper expects, en for instance; default: it guesses"
+        "--enrol",
+        metavar="DIR",
+        help="enrollment recordings DIR/SPEAKER/*.wav; default: the references",
     )
-    group.add_argument(
-        "--speaker-encoder", default="resemblyzer", help="or xvector:NAME_OR_FOLDER (%(default)s)"
-    )
-    group.add_argument("--enrol", metavar="DIR", help="DIR/SPEAKER/*.wav; default: the references")
     group.add_argument(
         "--trials",
         metavar="FILE",
-        help="lines of utterance<TAB>speaker for the EER; default: each against every enrolled speaker",
+        help="lines of utterance<TAB>speaker for the EER; default: every utterance against every speaker",
     )
-    group.add_argument("--f0-method", default="yaapt", help="yaapt, dio, harvest, … (%(default)s)")
+    group.add_argument(
+        "--f0-method", default="yaapt", help="F0 tracker: yaapt, dio, harvest and so on"
+    )
 
 
 class _ListMetrics(argparse.Action):
@@ -121,20 +123,20 @@ def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
 
 
 def _check_outdir(args: argparse.Namespace) -> None:
-    """Finds an unusable --outdir before the hours of measuring, not after."""
+    """Finds an unusable --outdir before the measurements, which may take hours."""
     from fairseq_resynth.evaluation.runs.pairing import named_folder
 
     if not args.generated and not args.bundle:
-        raise ValueError("give --generated DIR, or --bundle DIR to resynthesise the references.")
+        raise ValueError("give --generated DIR, or --bundle B to resynthesize the references.")
     outdir = Path(args.outdir)
     folders = [Path(args.reference), *(folder for _, folder in map(named_folder, args.generated))]
     if any(folder.resolve() == outdir.resolve() for folder in folders):
         raise ValueError(f"--outdir {outdir} holds the audio that is compared; give another folder")
-    make_outdir(outdir)
+    common.make_outdir(outdir)
 
 
 def _check_rank(args: argparse.Namespace, settings: dict) -> None:
-    """Finds a misspelt --rank-by before the hours of measuring, not after."""
+    """Finds a wrong --rank-by before the measurements, which may take hours."""
     from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 
     metrics = make_metrics(args.metrics, settings)
@@ -155,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     transcripts = read_transcripts(args.transcripts) if args.transcripts else {}
     names = "recogniser language speaker_encoder enrol trials f0_method bundle content_checkpoint"
     settings = {name: getattr(args, name) for name in names.split()}
-    options, outdir = page_options(args), Path(args.outdir)
+    options, outdir = common.page_options(args), Path(args.outdir)
     _check_rank(args, settings)
     systems, failures = _systems(args, reference)
     request = Request(
@@ -181,23 +183,25 @@ def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
     from fairseq_resynth.evaluation.runs.summary import notes_by_kind
 
     evaluation = outcome.evaluation
-    lines = summary_lines(evaluation)
+    lines = common.summary_lines(evaluation)
     for system, left in evaluation.unpaired.items():
         for side, names in left.items():
             if names:
-                lines.append(f"{system}: {len(names)} {side.replace('_', ' ')}: {shortened(names)}")
+                lines.append(
+                    f"{system}: {len(names)} {side.replace('_', ' ')}: {common.shortened(names)}"
+                )
     without = evaluation.settings["without_transcript"]
     if without:
-        lines.append(f"{len(without)} references without a transcript: {shortened(without)}")
+        lines.append(f"{len(without)} references without a transcript: {common.shortened(without)}")
     for kind, names in notes_by_kind(evaluation.rows).items():
-        lines.append(f"{kind} ({len(names)}): {shortened(names)}")
+        lines.append(f"{kind} ({len(names)}): {common.shortened(names)}")
     lines += [f"not run: {name}: {reason}" for name, reason in outcome.missing.items()]
     broken = {
         f"{row['system']}: {row['name']}": row["error"]
         or "; ".join(f"{metric}: {why}" for metric, why in row["problems"].items())
         for row in evaluation.failed
     }
-    lines += failure_lines(broken, "utterances not measured, wholly or in part")
+    lines += common.failure_lines(broken, "utterances not measured, or only in part")
     lines += failures
     lines.append(f"{outcome.reused} values reused; {Path(args.outdir) / 'index.html'}")
     summary = {
@@ -208,4 +212,4 @@ def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
         "failures": failures,
         "unpaired": evaluation.unpaired,
     }
-    report(args, summary, lines)
+    common.report(args, summary, lines)

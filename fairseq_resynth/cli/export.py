@@ -1,4 +1,4 @@
-"""Publish a trained system: as one folder without a pickle, the bundle, or in another project's format.
+"""Publish a trained system as a bundle, a folder without pickles, or in another project's format.
 
     resynth export checkpoints/checkpoint_best.pt --f0 f0_checkpoints/checkpoint_best.pt \\
         --kmeans km.safetensors --outdir BUNDLE
@@ -10,35 +10,37 @@
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 
 GRAPHS = ("onnx", "torchscript", "torch-export")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
-        "checkpoint", metavar="CKPT|BUNDLE", help="of the unit vocoder, or a bundle"
+    add = parser.add_argument
+    add("checkpoint", metavar="CKPT|BUNDLE", help="checkpoint of the unit vocoder, or a bundle")
+    add(
+        "--to",
+        default="bundle",
+        choices=("bundle", "hub-folder", "code-hifigan", *GRAPHS),
+        help="format",
     )
-    parser.add_argument(
-        "--to", default="bundle", choices=("bundle", "hub-folder", "code-hifigan", *GRAPHS)
+    add("--ema", action="store_true", help="export the averaged weights (--store-ema)")
+    add(
+        "--half",
+        action="store_true",
+        help="store the vocoder's weights with 16 bits: half the size",
     )
-    parser.add_argument("--ema", action="store_true", help="the averaged weights of --store-ema")
-    parser.add_argument(
-        "--half", action="store_true", help="the vocoder's weights in 16 bits: half the bytes"
-    )
-    parser.add_argument("--f0", metavar="F0_CKPT", help="of the F0 quantiser")
-    parser.add_argument("--kmeans", metavar="FILE", help="made by `resynth kmeans`")
-    parser.add_argument(
+    add("--f0", metavar="F0_CKPT", help="checkpoint of the F0 quantizer")
+    add("--kmeans", metavar="FILE", help="k-means file of `resynth kmeans`")
+    add(
         "--speaker-vectors",
         metavar="DATA",
-        help="of `resynth speakers`: replace the table of speakers by a map of vectors",
+        help="data directory of `resynth speakers`: replace the table of speakers by a linear map of vectors",
     )
-    parser.add_argument("--outdir", required=True, metavar="OUT", help="folder to write")
-    parser.add_argument(
-        "--license", default="", help="of the weights, as the hub spells it (hub-folder)"
-    )
-    add_json(parser)
+    add("--outdir", required=True, metavar="OUT", help="folder to write")
+    add("--license", default="", help="license of the weights, as the hub spells it (hub-folder)")
+    common.add_json(parser)
 
 
 def _bundle(args: argparse.Namespace):
@@ -56,13 +58,13 @@ def _bundle(args: argparse.Namespace):
     bundle = load_bundle(args.checkpoint)
     if bundle.generator is None and args.to != "hub-folder":
         raise ValueError(
-            f"{args.checkpoint} is an F0 quantiser alone: --to {args.to} needs a vocoder."
+            f"{args.checkpoint} holds only an F0 quantizer: --to {args.to} needs a vocoder."
         )
     return bundle
 
 
 def _write(args: argparse.Namespace, bundle) -> list[str]:
-    """Writes the folder; returns what is to be said beside its files."""
+    """Writes the folder; returns notes for the user."""
     from fairseq_resynth.inference.bundle import save_bundle
 
     if args.half and args.to not in ("bundle", "hub-folder"):
@@ -73,7 +75,9 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
         config, notes = export_code_hifigan(bundle, args.outdir), []
         if config.get("f0_quant_num_bin"):
             repeats = bundle.streams.f0_code_hop // bundle.generator.generator.hop
-            notes += [f"fairseq wants the pitch codes at the frames' rate: each {repeats} times"]
+            notes += [
+                f"fairseq expects the pitch codes at the rate of the frames: repeat each {repeats} times"
+            ]
         if bundle.generator.durations_need_speaker:
             notes += [
                 "the duration predictor is left out: it depends on the speaker, and fairseq's cannot; "
@@ -88,7 +92,9 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
     streams = bundle.streams
     needs_f0 = streams is not None and streams.num_f0_codes and "edges" not in streams.f0_codes
     if needs_f0 and bundle.f0_vqvae is None:
-        raise ValueError("the model has a pitch stream: give the F0 quantiser's checkpoint, --f0.")
+        raise ValueError(
+            "the model has a pitch stream: give the checkpoint of the F0 quantizer, --f0."
+        )
     if Path(args.checkpoint).resolve() == Path(args.outdir).resolve():
         raise ValueError(f"--outdir {args.outdir} is the bundle itself: give another folder.")
     save_bundle(args.outdir, bundle, args.license, args.half)
@@ -110,5 +116,5 @@ def run(args: argparse.Namespace) -> int:
     identity = f", identity {bundle.identity}" if bundle.identity else ""
     line = f"{args.outdir}: {', '.join(files)} ({megabytes:.1f} MB){identity}"
     summary = {"outdir": args.outdir, "to": args.to, "identity": bundle.identity, "files": files}
-    report(args, summary, [line, *notes])
+    common.report(args, summary, [line, *notes])
     return 0

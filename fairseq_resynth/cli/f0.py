@@ -1,17 +1,17 @@
-"""Extract F0 at 200 Hz of whole utterances into DATA/f0, and each speaker's mean and deviation.
+"""Extract F0 at 200 Hz of whole utterances into DATA/f0, and its mean and standard deviation per speaker.
 
     resynth f0 DATA                    # YAAPT with the settings of Polyak et al. (2021)
     resynth f0 DATA --shard 2/8        # on the second of eight machines
 
-speakers.json appears when train is complete. Files whose F0 fails are named, the exit status is 1, and the
-split's cache is not written until they are mended or --accept-unvoiced says that silence will do.
+speakers.json is written when train is complete. Files whose F0 fails are named, the exit status is 1, and the
+split's F0 is not written until they are repaired or --accept-unvoiced is given.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failure_lines, report
+from fairseq_resynth.cli import common
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.shards import parse_shard
@@ -23,21 +23,20 @@ _SHOWN_SPEAKERS = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("data", metavar="DATA", help="folder of `resynth manifest`")
-    parser.add_argument(
-        "--method", choices=list(METHODS), default="yaapt", help="default: %(default)s"
-    )
-    parser.add_argument("--f0-min", type=float, default=60.0, help="Hz (%(default)s)")
-    parser.add_argument("--f0-max", type=float, default=400.0, help="Hz (%(default)s)")
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
-    parser.add_argument(
+    add = parser.add_argument
+    common.add_data(parser)
+    add("--method", choices=list(METHODS), default="yaapt", help="F0 tracker")
+    add("--f0-min", type=float, default=60.0, help="lowest F0 in Hz")
+    add("--f0-max", type=float, default=400.0, help="highest F0 in Hz")
+    common.add_splits(parser)
+    add(
         "--accept-unvoiced",
         action="store_true",
-        help="take files whose F0 failed as unvoiced, and exit with 0 though some have no voiced frame",
+        help="count files whose F0 failed as unvoiced, and exit with 0 even if some have no voiced frame",
     )
-    add_workers(parser)
-    add_shard(parser)
-    add_json(parser)
+    common.add_workers(parser)
+    common.add_shard(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         statistics = write_speaker_statistics(data, list(read_splits(data, None)))
         summary["speakers"] = statistics.speakers
         lines += _speaker_lines(statistics)
-    report(args, summary, lines)
+    common.report(args, summary, lines)
     troubled = any(outcome.failed or outcome.unvoiced for outcome in outcomes.values())
     return 1 if troubled and not args.accept_unvoiced else 0
 
@@ -69,11 +68,11 @@ def _speaker_lines(statistics: SpeakerStatistics) -> list[str]:
 def _lines(split: str, outcome: F0Outcome) -> list[str]:
     state = "written" if outcome.joined else "waits for the other shards"
     if outcome.failed and not outcome.joined:
-        state = "not written: mend these files and run again, or give --accept-unvoiced"
+        state = "not written: repair these files and run again, or give --accept-unvoiced"
     lines = [
         f"{split}: {outcome.rows} files, {outcome.reused} of them reused; f0/{split}.npy {state}"
     ]
-    lines += failure_lines(outcome.failed, f"files of {split} failed")
+    lines += common.failure_lines(outcome.failed, f"files of {split} failed")
     if outcome.unvoiced:
         lines.append(f"warning: {len(outcome.unvoiced)} files of {split} have no voiced frame:")
         lines += [f"  {name}" for name in outcome.unvoiced]

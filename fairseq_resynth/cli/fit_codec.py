@@ -8,47 +8,50 @@ resynth fit-codec units.txt --out tables.safetensors --network 0
 import argparse
 from pathlib import Path
 
-import torch
-
-from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
-from fairseq_resynth.codec.entropy.network_training import TrainingOptions, default_updates
-from fairseq_resynth.data.streams import Utterance, read_utterances, stream_sizes
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
-        "data", nargs="+", metavar="DATA|FILE", help="folders of `resynth quantize`, or unit files"
+    add = parser.add_argument
+    add("data", nargs="+", metavar="DATA|FILE", help="folders of `resynth quantize`, or unit files")
+    add("--out", required=True, metavar="FILE", help="the model to write")
+    add("--split", nargs="+", metavar="SPLIT", help="splits of folders; default: all")
+    add("--num-units", type=int, metavar="K", help="number of units; default: as the data say")
+    add("--unit-hop", type=int, metavar="SAMPLES", help="samples per unit (320)")
+    add(
+        "--num-f0-codes",
+        type=int,
+        metavar="C",
+        help="number of pitch codes; default: as the data say",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the model to write")
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="of folders; default: all")
-    parser.add_argument("--num-units", type=int, metavar="A", help="default: as the data say")
-    parser.add_argument("--unit-hop", type=int, metavar="SAMPLES", help="samples a unit (320)")
-    parser.add_argument("--num-f0-codes", type=int, metavar="C", help="default: as the data say")
-    parser.add_argument("--f0-code-hop", type=int, metavar="SAMPLES", help="samples a code (1280)")
-    parser.add_argument(
+    add("--f0-code-hop", type=int, metavar="SAMPLES", help="samples per pitch code (1280)")
+    add(
         "--network",
         type=int,
         default=256,
         metavar="H",
-        help="recurrent units (%(default)s); 0: none",
+        help="size of the recurrent network; 0: none",
     )
-    parser.add_argument(
-        "--updates", type=int, metavar="N", help="training steps; default: by the data"
+    add(
+        "--updates",
+        type=int,
+        metavar="N",
+        help="training updates of the network; default: by the amount of data",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the training (%(default)s)"
-    )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="of the training; default: torch's"
-    )
-    add_json(parser)
+    add("--seed", type=int, default=0, metavar="N", help="seed of the training")
+    common.add_threads(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the model, prints what it is."""
+    import torch
+
+    from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
+    from fairseq_resynth.codec.entropy.network_training import TrainingOptions, default_updates
+    from fairseq_resynth.data.streams import read_utterances
+
     utterances = [row for path in args.data for row in read_utterances(path, args.split)]
     settings = _settings(args, utterances)
     if args.threads:
@@ -68,11 +71,14 @@ def run(args: argparse.Namespace) -> int:
         "num_f0_codes": settings.num_f0_codes,
         "network": args.network if model.network is not None else 0,
     }
-    report(args, summary, [f"{name}: {value}" for name, value in summary.items()])
+    common.report(args, summary, [f"{name}: {value}" for name, value in summary.items()])
     return 0
 
 
-def _settings(args: argparse.Namespace, utterances: list[Utterance]) -> Settings:
+def _settings(args: argparse.Namespace, utterances: list):
+    from fairseq_resynth.codec.entropy.entropy_model import Settings
+    from fairseq_resynth.data.streams import stream_sizes
+
     sizes = stream_sizes(args.data, utterances)
     given = {
         "num_units": args.num_units,

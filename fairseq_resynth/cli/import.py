@@ -1,61 +1,68 @@
-"""Take a published checkpoint over as a bundle.
+"""Convert a published checkpoint to a bundle.
 
     resynth import --from speech-resynthesis checkpoints/vctk_hubert100_lut --outdir BUNDLE \\
         --speakers speakers.txt --f0-stats f0_stats.th
     resynth import --from code-hifigan vocoder/ --outdir BUNDLE
 
-The folder holds g_XXXXXXXX or model.pt, and config.json. speech-resynthesis keeps speakers' names nowhere:
---speakers takes them, one a line, in the order of the training list's sorted names.
+The folder holds g_XXXXXXXX or model.pt, and config.json. speech-resynthesis does not store the names of the
+speakers: --speakers reads them, one per line, in sorted order of the names of the training list.
 """
 
 import argparse
 import shlex
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT_DIR", help="folder, or file of weights")
-    parser.add_argument(
-        "--from", dest="source", required=True, choices=("speech-resynthesis", "code-hifigan")
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT_DIR", help="folder, or file of weights")
+    add(
+        "--from",
+        dest="source",
+        required=True,
+        choices=("speech-resynthesis", "code-hifigan"),
+        help="project",
     )
-    parser.add_argument("--outdir", required=True, metavar="BUNDLE", help="folder to write")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="default: config.json beside the weights"
+    add("--outdir", required=True, metavar="BUNDLE", help="folder to write")
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="default: config.json in the folder of the weights",
     )
-    parser.add_argument(
+    add(
         "--speakers",
         metavar="FILE",
-        help="speakers, one a line; default: speakers.txt beside the weights, else 0, 1, 2, …",
+        help="names of the speakers, one per line; default: speakers.txt in the same folder, else 0, 1, 2, …",
     )
-    parser.add_argument(
+    add(
         "--training-list",
         metavar="FILE",
-        help="instead of --speakers: the list that it was trained on, whose paths name the speakers",
+        help="instead of --speakers: the training list, whose paths name the speakers",
     )
-    parser.add_argument("--styles", metavar="FILE", help="styles likewise; default: styles.txt")
-    parser.add_argument(
-        "--f0-stats", type=Path, metavar="FILE", help="F0 statistics (f0_stats.pth)"
-    )
-    parser.add_argument(
+    add("--styles", metavar="FILE", help="names of the styles, one per line; default: styles.txt")
+    add("--f0-stats", type=Path, metavar="FILE", help="F0 statistics (f0_stats.pth)")
+    add(
         "--f0-stats-speakers",
         metavar="FILE",
-        help="names that the statistics' numbers stand for, when their list was another",
+        help="names of the numbered speakers of the statistics, if their list was another one",
     )
-    parser.add_argument(
-        "--f0-quantizer", type=Path, metavar="DIR", help="when it is not inside the checkpoint"
+    add(
+        "--f0-quantizer",
+        type=Path,
+        metavar="DIR",
+        help="F0 quantizer, if it is not inside the checkpoint",
     )
-    parser.add_argument(
-        "--f0-code-hop", type=int, default=0, help="samples a pitch code (code-hifigan)"
-    )
-    parser.add_argument(
+    add("--f0-code-hop", type=int, default=0, help="samples per pitch code (code-hifigan)")
+    add(
         "--for-training",
         metavar="FILE",
-        help="also write a checkpoint for `fairseq-train --restore-file`, from the do_* beside",
+        help="also write a checkpoint for `fairseq-train --restore-file`, from do_XXXXXXXX",
     )
-    add_json(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.for_training and args.source != "speech-resynthesis":
         raise ValueError(
-            "--for-training needs --from speech-resynthesis: others keep no optimizer."
+            "--for-training needs --from speech-resynthesis: others do not store the optimizer."
         )
     reader = {
         "speech-resynthesis": import_speech_resynthesis,
@@ -89,11 +96,11 @@ def run(args: argparse.Namespace) -> int:
         from fairseq_resynth.interop.training_state import write_training_checkpoint
 
         if bundle.generator is None:
-            raise ValueError("--for-training: an F0 quantiser alone keeps no discriminators.")
+            raise ValueError("--for-training: an F0 quantizer has no discriminators.")
         published = read_published(args.checkpoint, args.config)
         summary["training"] = write_training_checkpoint(published, bundle, args.for_training)
     summary["identity"] = save_bundle(args.outdir, bundle)
-    report(args, summary, _lines(args, bundle, summary))
+    common.report(args, summary, _lines(args, bundle, summary))
     return 0
 
 
@@ -115,17 +122,21 @@ def _lines(args: argparse.Namespace, bundle, summary: dict) -> list[str]:
     lines = [f"{args.outdir}: identity {summary['identity']}; its README.md says what it is"]
     streams = bundle.streams
     if streams is None:
-        lines.append(f"resynth quantize-f0 DATA --path {args.outdir}   makes pitch codes with it")
+        lines.append(
+            f"resynth quantize-f0 DATA --bundle {args.outdir}   writes pitch codes with it"
+        )
     elif (streams.num_f0_codes or streams.f0_channels) and not streams.speaker_statistics:
-        lines.append("no F0 statistics (--f0-stats): each utterance's own normalise its pitch")
+        lines.append(
+            "no F0 statistics (--f0-stats): F0 is normalized by the statistics of each utterance"
+        )
     if streams is not None and streams.speakers and streams.speakers[0] == "0":
         lines.append(
-            f"{len(streams.speakers)} rows of speakers without names (--speakers FILE gives them); rows "
-            "beyond those trained are noise"
+            f"{len(streams.speakers)} speakers without names (--speakers FILE gives them); rows of the table "
+            "that were not trained are noise"
         )
     if args.for_training:
         training = summary["training"]
-        lines.append(f"{args.for_training}: {training['num_updates']} updates. Go on with:")
+        lines.append(f"{args.for_training}: {training['num_updates']} updates. Continue with:")
         lines.append(
             f'fairseq-train DATA --user-dir "$(resynth user-dir)" --restore-file {args.for_training} '
             + shlex.join(training["options"])

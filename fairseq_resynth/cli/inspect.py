@@ -8,16 +8,17 @@ resynth inspect speech.rsyna --bundle BUNDLE --name a/b
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_bundle, add_json, report, require_bundle
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("input", metavar="F.rsyn|F.rsyna", help="the file")
-    add_bundle(parser, "the bundle that encoded it")
-    parser.add_argument("--name", metavar="NAME", help="one member of an archive")
-    parser.add_argument("--plot", metavar="PNG", help="draw bits over time; needs matplotlib")
-    add_json(parser)
+    add = parser.add_argument
+    add("input", metavar="F.rsyn|F.rsyna", help="the file")
+    common.add_bundle(parser, "the bundle that encoded it")
+    add("--name", metavar="NAME", help="only this member of an archive")
+    add("--plot", metavar="PNG", help="draw the bits over time")
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,17 +37,19 @@ def run(args: argparse.Namespace) -> int:
             "names": archive.names,
         }
         head = f"{len(archive.names)} members, {summary['bytes']} bytes, model {summary['model']}"
-        report(args, summary, [head, *archive.names])
+        common.report(args, summary, [head, *archive.names])
         return 0
     if not args.bundle and path.is_file():
         summary = inspection.header(path.read_bytes())
-        hint = "the bits of its streams: give --bundle DIR, or set RESYNTH_BUNDLE"
-        report(args, summary, [*(f"{name}: {value}" for name, value in summary.items()), hint])
+        hint = "for the bits of each stream, give --bundle B or set RESYNTH_BUNDLE"
+        common.report(
+            args, summary, [*(f"{name}: {value}" for name, value in summary.items()), hint]
+        )
         return 0
-    codec = SpeechCodec.from_pretrained(require_bundle(args), decode_only=True)
+    codec = SpeechCodec.from_pretrained(common.require_bundle(args), decode_only=True)
     [(_, data, checksum)] = folders.coded_members(codec, path, args.name)
     found = inspection.inspect(codec.model, codec.identity, data, checksum)
     if args.plot:
         inspection.plot(found, args.plot)
-    report(args, found.summary, inspection.table(found.summary))
+    common.report(args, found.summary, inspection.table(found.summary))
     return 0

@@ -1,77 +1,72 @@
 """Fit the k-means whose clusters are the content units, on a bounded random sample of frames.
 
 resynth kmeans DATA --feature-type logmel --num-clusters 100 --out km.safetensors
-resynth kmeans DATA --feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6 \\
+resynth kmeans DATA --feature-type hubert --content-checkpoint hubert_base_ls960.pt --layer 6 \\
     --num-clusters 100 --out km.safetensors
-resynth kmeans --centroids km.npy --feature-type hubert --checkpoint-path … --layer 6 --out km.safetensors
+resynth kmeans --centroids km.npy --feature-type hubert --content-checkpoint … --layer 6 --out km.safetensors
 """
 
 import argparse
 
-from tqdm import tqdm
-
-from fairseq_resynth.cli.options import (
-    add_encoder,
-    add_json,
-    batch_samples,
-    failure_lines,
-    prepare_device,
-    report,
-)
-from fairseq_resynth.encoders.content import build_encoder
-from fairseq_resynth.encoders.kmeans import KMeans, read_centroids
-from fairseq_resynth.preparation.kmeans import fit_centroids, sample_frames
-from fairseq_resynth.preparation.manifest import read_splits
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("data", nargs="?", metavar="DATA", help="folder of `resynth manifest`")
-    add_encoder(parser, required=True)
-    parser.add_argument(
-        "--num-clusters", type=int, default=100, metavar="K", help="default: %(default)s"
+    add = parser.add_argument
+    add(
+        "data", nargs="?", metavar="DATA", help="folder of `resynth manifest`; not with --centroids"
     )
-    parser.add_argument(
-        "--out", required=True, metavar="FILE", help="the k-means file, .safetensors"
-    )
-    parser.add_argument("--split", default="train", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=1369, help="default: %(default)s")
-    parser.add_argument(
+    common.add_encoder(parser, required=True)
+    add("--num-clusters", type=int, default=100, metavar="K", help="number of clusters")
+    add("--out", required=True, metavar="FILE", help="the k-means file, .safetensors")
+    add("--split", default="train", help="split to fit on")
+    add("--seed", type=int, default=1369, help="seed of the sample and of k-means")
+    add(
         "--sample-percent",
         type=float,
         default=100,
         metavar="P",
-        help="percent of the files to read",
+        help="percentage of the files to read",
     )
-    parser.add_argument(
+    add(
         "--max-frames",
         type=int,
         default=200_000,
         metavar="N",
-        help="frames to fit on, drawn at random; they are held in memory (default: %(default)s)",
+        help="number of frames to fit on, drawn at random and held in memory",
     )
-    parser.add_argument(
-        "--centroids", metavar="NPY", help="take these centroids, (K, D), instead of fitting any"
-    )
-    add_json(parser)
+    add("--centroids", metavar="NPY", help="use these centroids of shape (K, D) instead of fitting")
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the file, prints what it was fitted on; 1 if a file failed."""
-    device = prepare_device(args)
-    encoder = build_encoder(args.feature_type, args.checkpoint_path, args.layer, device)
+    from fairseq_resynth.encoders.content import build_encoder
+    from fairseq_resynth.encoders.kmeans import KMeans, read_centroids
+
+    device = common.prepare_device(args)
+    encoder = build_encoder(args.feature_type, args.content_checkpoint, args.layer, device)
     if args.centroids:
         kmeans = KMeans(read_centroids(args.centroids), encoder.description())
         kmeans.save(args.out)
         summary = {"out": args.out, "num_clusters": kmeans.num_units, "centroids": args.centroids}
-        report(args, summary, [f"{args.out}: {kmeans.num_units} centroids of {args.centroids}"])
+        common.report(
+            args, summary, [f"{args.out}: {kmeans.num_units} centroids of {args.centroids}"]
+        )
         return 0
     if args.data is None:
         raise ValueError("DATA is missing: the folder of `resynth manifest`, or give --centroids")
-    return _fit(args, encoder, batch_samples(args, device))
+    return _fit(args, encoder, common.batch_samples(args, device))
 
 
 def _fit(args: argparse.Namespace, encoder, batch: int) -> int:
+    from tqdm import tqdm
+
+    from fairseq_resynth.encoders.kmeans import KMeans
+    from fairseq_resynth.preparation.kmeans import fit_centroids, sample_frames
+    from fairseq_resynth.preparation.manifest import read_splits
+
     manifest = read_splits(args.data, [args.split])[args.split]
     with tqdm(total=len(manifest), desc="kmeans: features", unit="file", mininterval=0.5) as bar:
         sample = sample_frames(
@@ -92,5 +87,7 @@ def _fit(args: argparse.Namespace, encoder, batch: int) -> int:
         f"{args.out}: {len(centroids)} clusters from {len(sample.frames)} of {sample.seen} frames "
         f"({sample.files} files), mean squared distance {distance:.4g}"
     ]
-    report(args, summary, lines + failure_lines(sample.failed, "failed and were left out"))
+    common.report(
+        args, summary, lines + common.failure_lines(sample.failed, "failed and were left out")
+    )
     return 1 if sample.failed else 0

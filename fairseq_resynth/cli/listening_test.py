@@ -1,35 +1,32 @@
-"""A listening test as a static page, and what its results mean.
+"""Make a listening test as a static page, or evaluate its results.
 
     resynth listening-test --systems mine=OUT theirs=OTHER --reference WAVS --kind mushra --outdir TEST
     resynth listening-test --outdir TEST --collect results/*.json
 
-Put TEST on any web server, or open TEST/index.html; but keep TEST/key.json, which says which file is which
-system, from listeners. Each downloads a JSON file of answers, which --collect reads.
+Put TEST on any web server, or open TEST/index.html. Do not give listeners TEST/key.json, which says which
+file belongs to which system. Each listener downloads a JSON file of answers, which --collect reads.
 """
 
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, make_outdir, report, shortened
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
-        "--systems", nargs="+", default=[], metavar="[NAME=]DIR", help="folders of audio"
-    )
-    parser.add_argument("--reference", metavar="DIR|DATA", help="recordings; mushra needs them")
-    parser.add_argument("--split", default="test", help="of DATA (%(default)s)")
-    parser.add_argument("--kind", choices=("mos", "mushra", "abx"), default="mos")
-    parser.add_argument(
-        "--number", type=int, default=20, metavar="N", help="utterances; 0: all (%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
-    parser.add_argument("--keep-level", action="store_true", help="do not bring all to -26 dB RMS")
-    parser.add_argument("--title", default="Listening test")
-    parser.add_argument("--collect", nargs="+", metavar="RESULTS", help="listeners' files")
-    parser.add_argument("--outdir", required=True, metavar="TEST", help="the test's folder")
-    add_json(parser)
+    add = parser.add_argument
+    add("--systems", nargs="+", default=[], metavar="[NAME=]DIR", help="folders of audio")
+    add("--reference", metavar="DIR|DATA", help="recordings; mushra needs them")
+    add("--split", default="test", help="split of DATA")
+    add("--kind", choices=("mos", "mushra", "abx"), default="mos", help="kind of test")
+    add("--number", type=int, default=20, metavar="N", help="number of utterances; 0: all")
+    add("--seed", type=int, default=0, help="seed of the choice of utterances and of their order")
+    add("--keep-level", action="store_true", help="do not normalize all files to -26 dB RMS")
+    add("--title", default="Listening test", help="heading of the page")
+    add("--collect", nargs="+", metavar="RESULTS", help="the listeners' files of answers")
+    add("--outdir", required=True, metavar="TEST", help="folder of the test")
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,22 +58,22 @@ def _make(args: argparse.Namespace) -> int:
         systems[label] = read_folder(folder)
     if args.reference:
         systems[REFERENCE] = read_collection(args.reference, args.split)
-    make_outdir(args.outdir)
+    common.make_outdir(args.outdir)
     options = TestOptions(args.kind, args.number, args.seed, args.keep_level, args.title)
     key = make_test(systems, args.outdir, options)
     page = Path(args.outdir) / "index.html"
     lines = [f"{len(key['trials'])} questions, {len(key['stimuli'])} recordings: {page}"]
     used = len({entry["utterance"] for entry in key["stimuli"].values()})
     if used < args.number:
-        lines.append(f"{used} utterances: no more are in all of the systems")
+        lines.append(f"{used} utterances: all systems have no more than these in common")
     left = names_left_out(systems)
     for label, names in left.items():
         lines.append(
-            f"{label}: {len(names)} not in all of the systems, left out: {shortened(names)}"
+            f"{label}: {len(names)} left out, since not all systems have them: {common.shortened(names)}"
         )
     summary = {"trials": len(key["trials"]), "stimuli": len(key["stimuli"]), "page": str(page)}
-    lines.append(f"keep {page.with_name('key.json')} from listeners")
-    report(args, summary | {"utterances": used, "left_out": left}, lines)
+    lines.append(f"do not give {page.with_name('key.json')} to listeners")
+    common.report(args, summary | {"utterances": used, "left_out": left}, lines)
     return 0
 
 
@@ -100,5 +97,5 @@ def _collect(args: argparse.Namespace) -> int:
             shown = f"{figure['mean']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
             shown += f"  n={figure['count']}"
         lines.append(f"  {name}: {shown}")
-    report(args, outcome, lines)
+    common.report(args, outcome, lines)
     return 0

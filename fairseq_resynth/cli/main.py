@@ -3,40 +3,106 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-# verb -> one line of help; the module is fairseq_resynth.cli.<verb with underscores>, with
-# add_arguments(parser) and run(args) -> exit status. Listed here so that --help imports nothing.
-VERBS = {
-    "preprocess": "convert any audio to 16 kHz mono files",
-    "manifest": "split prepared audio into train, valid and test, with speaker names",
-    "kmeans": "fit the k-means whose clusters are the content units",
-    "quantize": "write the content units of every utterance",
-    "units-quality": "measure units against a phone alignment: PNMI, purities, codebook use",
-    "parse-codes": "turn units that were made elsewhere into a data directory",
-    "f0": "extract F0 of whole utterances, and each speaker's mean and deviation",
-    "quantize-f0": "write the F0 codes of a trained F0 VQ-VAE",
-    "speakers": "write a speaker vector for every utterance, and speakers' means",
-    "pack": "put a data directory into memory-mapped files, for training at scale",
-    "merge": "join the parts that --shard left",
-    "synthesize": "speak a test set or a file of units, in its own or other voices",
-    "resynthesize": "resynthesise recordings in one command",
-    "bpe": "shorten units for a language model, without loss",
-    "convert": "say recordings in another voice, melody or rhythm",
-    "play": "a local web page: record, change voice, pitch and rhythm, listen",
-    "import": "take over a checkpoint of speech-resynthesis or a code HiFi-GAN",
-    "export": "publish a trained system as one folder",
-    "encode": "compress speech to about 150 bits a second",
-    "decode": "speech from compressed files, in any voice of the model",
-    "inspect": "where the bits of a compressed file go",
-    "fit-codec": "fit the codec's context model on streams or unit files",
-    "codec-bench": "count the bits a second of streams, in whole bytes of decoded files",
-    "user-dir": "print the folder to give to fairseq's --user-dir",
-    "evaluate": "measure generated speech against references; a report to look at and listen to",
-    "disentanglement": "measure whether voice, melody, pitch and rhythm change one at a time",
-    "report": "join several evaluations into one comparison",
-    "listening-test": "a page for a human listening test, and what its results mean",
+# Group -> its line of help and its verbs; verb -> one line of help. The module of a verb is
+# fairseq_resynth.cli.<verb with underscores>, with add_arguments(parser) and run(args) -> exit status. The
+# table stands here so that `resynth --help` imports none of them.
+GROUPS: dict[str, tuple[str, dict[str, str]]] = {
+    "prepare": (
+        "from recordings to a data directory of units, pitch codes and speakers",
+        {
+            "preprocess": "convert any audio to 16 kHz mono files",
+            "manifest": "split prepared audio into train, valid and test, with speaker names",
+            "parse-codes": "turn units that were made elsewhere into a data directory",
+            "kmeans": "fit the k-means whose clusters are the content units",
+            "quantize": "write the content units of every utterance",
+            "f0": "extract F0 of whole utterances, and its mean and standard deviation per speaker",
+            "quantize-f0": "write the pitch codes of a trained F0 quantizer",
+            "speakers": "write a speaker vector for every utterance, and the mean of each speaker",
+            "bpe": "shorten units for a language model, without loss",
+            "pack": "put a data directory into memory-mapped files, for training at scale",
+            "merge": "join the parts that --shard left",
+        },
+    ),
+    "train": (
+        "with fairseq-train or fairseq-hydra-train; then publish the model as a bundle",
+        {
+            "user-dir": "print the folder to give to fairseq's --user-dir",
+            "export": "publish a trained system as a bundle, or in another project's format",
+            "import": "convert a checkpoint of speech-resynthesis or a code HiFi-GAN to a bundle",
+        },
+    ),
+    "speak": (
+        "from units or recordings to speech, in their own or another voice",
+        {
+            "synthesize": "speak a test set or a file of units, in its own or other voices",
+            "resynthesize": "resynthesize recordings in one command",
+            "convert": "change the voice, pitch or rhythm of recordings",
+            "play": "serve a local web page: record, change voice, pitch and rhythm, listen",
+        },
+    ),
+    "compress": (
+        "speech at a few hundred bits per second",
+        {
+            "encode": "compress speech to .rsyn files",
+            "decode": "decompress .rsyn files, in any voice of the model",
+            "inspect": "show where the bits of a compressed file go",
+            "fit-codec": "fit the codec's context model on streams or unit files",
+        },
+    ),
+    "measure": (
+        "units, speech and bit rates",
+        {
+            "evaluate": "measure generated speech against references, and write a report",
+            "report": "join several evaluations into one comparison",
+            "disentanglement": "measure whether voice, melody, pitch and rhythm change one at a time",
+            "listening-test": "make a page for a listening test, and evaluate its results",
+            "units-quality": "compare units with a phone alignment: PNMI, purity, codebook use",
+            "codec-bench": "measure the bit rate of streams, or rate against distortion",
+        },
+    ),
 }
+VERBS = {verb: line for _, verbs in GROUPS.values() for verb, line in verbs.items()}
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def _model_option(value: str) -> str:
+    return "--checkpoint" if Path(value).is_file() else "--bundle"
+
+
+# Spellings of version 0.1, which work until version 0.3 with a warning: the new name, or a function of the
+# value that chooses it.
+_ENCODER = {"--checkpoint-path": "--content-checkpoint", "--workers": "--threads"}
+OLD_SPELLINGS: dict[str, dict[str, str | Callable[[str], str]]] = {
+    "kmeans": _ENCODER,
+    "quantize": _ENCODER,
+    "quantize-f0": {"--path": _model_option},
+    "synthesize": {
+        "--path": _model_option,
+        "--speaker": "--target",
+        "--speakers": "--targets",
+        "--random-speakers": "--random-targets",
+    },
+    "resynthesize": {"--path": "--bundle", "--source": "--speaker", "--output": "--out"},
+    "convert": {"--source": "--speaker"},
+    "decode": {"--speaker": "--target"},
+}
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description, and adds the default to the help of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if (
+            action.default in (None, False, "", [], argparse.SUPPRESS)
+            or "default" in text
+            or "%" in text
+        ):
+            return text
+        return f"{text} (default: %(default)s)"
 
 
 def _module(verb: str):
@@ -45,10 +111,58 @@ def _module(verb: str):
 
 def _usage() -> str:
     width = max(map(len, VERBS))
-    rows = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
-    return (
-        f"usage: resynth VERB [options]   (resynth VERB --help shows a verb's options)\n\n{rows}\n"
+    lines = [
+        "usage: resynth VERB [options]     resynth VERB --help shows the options of a verb",
+        "",
+    ]
+    for group, (what, verbs) in GROUPS.items():
+        lines.append(f"{group}: {what}")
+        lines += [f"  {verb:<{width}}  {line}" for verb, line in verbs.items()]
+        lines.append("")
+    shells = "|".join(SHELLS)
+    return "\n".join([*lines, f"resynth --print-completion {shells} prints a shell's completions"])
+
+
+def _parser(verb: str, module) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"resynth {verb}",
+        description=module.__doc__,
+        formatter_class=_HelpFormatter,
     )
+    module.add_arguments(parser)
+    return parser
+
+
+def _print_completion(shell: str) -> int:
+    import shtab
+
+    parser = argparse.ArgumentParser(prog="resynth")
+    verbs = parser.add_subparsers()
+    for verb, line in VERBS.items():
+        described = verbs.add_parser(verb, help=line)
+        _module(verb).add_arguments(described)
+        for action in described._actions:
+            if action.choices is None and action.nargs != 0:
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, shell=shell))
+    return 0
+
+
+def modernize(verb: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with spellings of version 0.1 replaced; each replacement is warned of on stderr."""
+    renamed, result = OLD_SPELLINGS.get(verb, {}), list(arguments)
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name not in renamed:
+            continue
+        new = renamed[name]
+        if not isinstance(new, str):
+            new = new(value if equals else "".join(arguments[number + 1 : number + 2]))
+        print(
+            f"warning: {name} is now {new}; the old name works until version 0.3", file=sys.stderr
+        )
+        result[number] = new + equals + value
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,27 +174,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage(), end="")
+        print(_usage())
         return 0 if arguments else 2
     verb = arguments[0]
+    if verb == "--print-completion" and arguments[1:] in [[shell] for shell in SHELLS]:
+        return _print_completion(arguments[1])
     if verb not in VERBS:
-        print(f"resynth: error: unknown verb {verb!r}\n{_usage()}", end="", file=sys.stderr)
+        print(f"resynth: error: unknown verb {verb!r}\n{_usage()}", file=sys.stderr)
         return 2
     module = _module(verb)
-    parser = argparse.ArgumentParser(
-        prog=f"resynth {verb}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
-    parsed = parser.parse_args(arguments[1:])
+    parsed = _parser(verb, module).parse_args(modernize(verb, arguments[1:]))
     try:
         return module.run(parsed) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"resynth {verb}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nresynth {verb}: interrupted; the same command continues", file=sys.stderr)
+        print(
+            f"\nresynth {verb}: interrupted; the same command continues where it stopped",
+            file=sys.stderr,
+        )
         return 130
 
 

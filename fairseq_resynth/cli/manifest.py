@@ -1,17 +1,17 @@
-"""Split a folder of 16 kHz mono audio: DATA gets {train,valid,test}.tsv and .speaker.
+"""Split a folder of 16 kHz mono audio into DATA/{train,valid,test}.tsv and .speaker.
 
     resynth manifest audio --outdir DATA --speaker-from parent
     resynth manifest audio --outdir DATA --ref-train train.txt --ref-valid val.txt --ref-test test.txt
 
-The references reproduce a published split: manifests, or lists of {'audio': …} lines. Files are found by
-their path, or by their name if only one file has it. Without --ref-train the files that no list names are the
+The lists of --ref-* reproduce a published split: manifests, or lines {'audio': …}. Files are found by their
+path, or by their name if only one file has it. Without --ref-train the files that no list names are the
 training set; with it they are left out.
 """
 
 import argparse
 from collections import Counter
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.preparation.manifest import (
     SPLITS,
@@ -25,21 +25,22 @@ from fairseq_resynth.preparation.published_splits import reference_splits
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("root", help="folder of 16 kHz mono audio, searched with its subfolders")
-    parser.add_argument("--outdir", required=True, metavar="DATA", help="the data folder to write")
-    parser.add_argument("--valid-percent", type=float, default=5.0, help="0 to 100 (%(default)s)")
-    parser.add_argument("--test-percent", type=float, default=5.0, help="0 to 100 (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the split (%(default)s)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("root", help="folder of 16 kHz mono audio, searched with its subfolders")
+    add("--outdir", required=True, metavar="DATA", help="the data folder to write")
+    add("--valid-percent", type=float, default=5.0, help="percentage of valid, 0 to 100")
+    add("--test-percent", type=float, default=5.0, help="percentage of test, 0 to 100")
+    add("--seed", type=int, default=1, help="seed of the random split")
+    add(
         "--speaker-from",
         default="single",
         metavar="RULE",
-        help="single, parent, grandparent (folder), prefix (of the name up to _), or a regular expression "
-        "with one group, searched in the path below the root (%(default)s)",
+        help="how to find the speaker: single (one speaker), parent or grandparent (the folder), prefix "
+        "(the name up to _), or a regular expression with one group, searched in the path",
     )
     for split in SPLITS:
-        parser.add_argument(f"--ref-{split}", metavar="FILE", help=f"take these files as {split}")
-    add_json(parser)
+        add(f"--ref-{split}", metavar="FILE", help=f"list of the files of {split}")
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
         f"{split}: {row['files']} files, {row['minutes']} min, {row['speakers']} speakers"
         for split, row in summary.items()
     ]
-    report(args, {"splits": summary, "notes": notes}, lines + [f"note: {note}" for note in notes])
+    common.report(
+        args, {"splits": summary, "notes": notes}, lines + [f"note: {note}" for note in notes]
+    )
     return 0
 
 

@@ -1,18 +1,18 @@
-"""Join the parts that --shard left in DATA; the last shard to finish does so by itself.
+"""Join the parts that --shard left in DATA; usually the last shard to finish does this.
 
 resynth merge DATA
 """
 
 import argparse
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 from fairseq_resynth.preparation.merge import merge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("data", metavar="DATA", help="the data folder")
-    add_json(parser)
+    common.add_data(parser, "the data folder")
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,5 +23,5 @@ def run(args: argparse.Namespace) -> int:
         f"{name}: not joined, shards {', '.join(them)} are missing"
         for name, them in waiting.items()
     ]
-    report(args, {"joined": joined, "missing": waiting}, lines or ["no parts to join"])
+    common.report(args, {"joined": joined, "missing": waiting}, lines or ["no parts to join"])
     return 1 if waiting else 0

@@ -1,18 +1,18 @@
-"""Put a data directory into a few memory-mapped files, from which a crop reads its own bytes only.
+"""Put a data directory into a few memory-mapped files, from which a random crop reads only its own bytes.
 
     resynth pack DATA --outdir PACK            # then: fairseq-train PACK …
     resynth pack DATA --outdir PACK --shard 2/8
     resynth pack PACK --verify                 # hash every file
 
-Recordings as 16-bit samples, units, pitch codes, and copies of what else training reads: PACK needs
-neither DATA nor the recordings. What an earlier run packed is reused. The exit status is 1 if rows failed,
-which are named; their split is not complete until they are mended.
+PACK holds the recordings as 16-bit samples, units, pitch codes, and copies of everything else that training
+reads; it needs neither DATA nor the recordings. What an earlier run packed is reused. Rows that fail are
+named, the exit status is 1, and their split is not complete until they are repaired.
 """
 
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, add_shard, add_workers, failure_lines, report
+from fairseq_resynth.cli import common
 from fairseq_resynth.data.packed import verify_pack
 from fairseq_resynth.data.storage.shards import parse_shard
 from fairseq_resynth.preparation.manifest import read_splits
@@ -23,20 +23,21 @@ _SAMPLES_A_MEGABYTE = 1 << 19
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("data", metavar="DATA", help="with units; with --verify: a packed folder")
-    parser.add_argument("--outdir", metavar="PACK", help="folder to write, another one")
-    parser.add_argument("--verify", action="store_true", help="hash what is packed, write nothing")
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
-    parser.add_argument(
+    add = parser.add_argument
+    common.add_data(parser, "data folder with units; with --verify: a packed folder")
+    add("--outdir", metavar="PACK", help="folder to write, other than DATA")
+    add("--verify", action="store_true", help="check the hashes of a packed folder, write nothing")
+    common.add_splits(parser)
+    add(
         "--shard-size",
         type=int,
         default=1024,
         metavar="MB",
-        help="of a file of recordings, in units of 2**20 bytes (%(default)s)",
+        help="size of a file of recordings, in units of 2**20 bytes",
     )
-    add_workers(parser)
-    add_shard(parser)
-    add_json(parser)
+    common.add_workers(parser)
+    common.add_shard(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     splits = list(read_splits(args.data, args.split))
     if args.verify:
         files = {split: verify_pack(args.data, split) for split in splits}
-        report(
+        common.report(
             args,
             files,
             [f"{split}.pack: {count} files are whole" for split, count in files.items()],
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         for split in splits
     }
     lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
-    report(args, {split: vars(outcome) for split, outcome in outcomes.items()}, lines)
+    common.report(args, {split: vars(outcome) for split, outcome in outcomes.items()}, lines)
     return 1 if any(outcome.failed for outcome in outcomes.values()) else 0
 
 
@@ -76,9 +77,9 @@ def _lines(split: str, outcome: PackOutcome) -> list[str]:
     state = f"complete, {outcome.megabytes:.0f} MB" if outcome.joined else "waits for other shards"
     if outcome.failed:
         state = (
-            "not complete: mend these files, or drop their rows from the manifest, and run again"
+            "not complete: repair these files, or drop their rows from the manifest, and run again"
         )
     lines = [
         f"{split}.pack: {outcome.shards} audio files, {outcome.reused} of them reused; {state}"
     ]
-    return lines + failure_lines(outcome.failed, f"rows of {split} failed")
+    return lines + common.failure_lines(outcome.failed, f"rows of {split} failed")

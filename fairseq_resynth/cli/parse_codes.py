@@ -3,36 +3,39 @@
     resynth parse-codes --codes units.txt --manifest audio.tsv --outdir DATA --cv 0.05 --tt 0.05
     resynth parse-codes --codes hubert.km --manifest all.tsv --outdir DATA --ref-valid v.txt --ref-test t.txt
 
-Lines `name|1 2 3` (GSLM), `1 2 3` in the manifest's order (HuBERT), `name<TAB>1,2,3` (CPC, VQ-VAE) or dicts.
-The manifest is fairseq's: the root, then path<TAB>samples at 16 kHz.
+Lines are `name|1 2 3` (GSLM), `1 2 3` in the order of the manifest (HuBERT), `name<TAB>1,2,3` (CPC, VQ-VAE)
+or dicts. The manifest is fairseq's: the root, then path<TAB>samples at 16 kHz.
 """
 
 import argparse
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 from fairseq_resynth.preparation.manifest import SPLITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("--codes", required=True, metavar="F", help="the units")
-    parser.add_argument("--manifest", required=True, metavar="TSV", help="of the audio")
-    parser.add_argument("--outdir", required=True, metavar="D", help="the data directory")
-    parser.add_argument(
-        "--min-dur", type=float, default=0.0, metavar="S", help="leave out shorter utterances"
+    add = parser.add_argument
+    add("--codes", required=True, metavar="F", help="file of units")
+    add("--manifest", required=True, metavar="TSV", help="manifest of the audio")
+    add("--outdir", required=True, metavar="D", help="data directory to write")
+    add(
+        "--min-dur",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="leave out utterances shorter than S seconds",
     )
-    parser.add_argument("--cv", type=float, default=0.05, help="share of valid (%(default)s)")
-    parser.add_argument("--tt", type=float, default=0.05, help="share of test (%(default)s)")
-    parser.add_argument("--seed", type=int, default=42, help="of the split (%(default)s)")
+    add("--cv", type=float, default=0.05, help="proportion of valid, 0 to 1")
+    add("--tt", type=float, default=0.05, help="proportion of test, 0 to 1")
+    add("--seed", type=int, default=42, help="seed of the random split")
     for split in SPLITS:
-        parser.add_argument(f"--ref-{split}", metavar="FILE", help=f"take these files as {split}")
-    parser.add_argument(
-        "--speaker-from", default="single", metavar="RULE", help="as `resynth manifest`"
-    )
-    parser.add_argument("--unit-hop", type=int, default=0, help="samples; default: by the lengths")
-    parser.add_argument("--num-units", type=int, default=0, help="K; default: the largest + 1")
-    parser.add_argument("--feature-type", default="unknown", help="what made them, for units.json")
-    parser.add_argument(
+        add(f"--ref-{split}", metavar="FILE", help=f"list of the files of {split}")
+    add("--speaker-from", default="single", metavar="RULE", help="as in `resynth manifest`")
+    add("--unit-hop", type=int, default=0, help="samples per unit; default: from the lengths")
+    add("--num-units", type=int, default=0, help="number of units; default: the largest + 1")
+    add("--feature-type", default="unknown", help="name of the encoder, for units.json")
+    add(
         "--dict-lines",
         nargs="?",
         const="codes",
@@ -41,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write {train,val,test}.txt as the original has them, the units under KEY "
         "(hubert, cpc_km100, vqvae256, codes)",
     )
-    add_json(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,5 +76,5 @@ def run(args: argparse.Namespace) -> int:
         + f"; {codes.num_units} units of {codes.unit_hop} samples"
     ]
     summary = {"splits": counts, "unit_hop": codes.unit_hop, "num_units": codes.num_units}
-    report(args, {**summary, "notes": notes}, [*lines, *(f"note: {note}" for note in notes)])
+    common.report(args, {**summary, "notes": notes}, [*lines, *(f"note: {note}" for note in notes)])
     return 0

@@ -1,37 +1,28 @@
-"""Open a page on this machine to change voice, pitch and rhythm of a recording, to look and to listen.
+"""Serve a web page that changes the voice, pitch and rhythm of recordings, and shows and plays them.
 
     resynth play --bundle BUNDLE
 
-Record with the microphone or choose a file. What is uploaded stays in this process's memory. With --host
-other machines reach the page too; a browser then lets it record only over https.
+Record with the microphone or choose a file. Uploads stay in the memory of this process. With --host other
+machines can use the page too; their browsers then allow recording only over https.
 """
 
 import argparse
 import sys
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("--bundle", required=True, metavar="B", help="folder, hub id or address")
-    parser.add_argument(
-        "--host", default="127.0.0.1", metavar="H", help="address to listen at (%(default)s)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=8080, metavar="N", help="0: any free one (%(default)s)"
-    )
-    parser.add_argument(
-        "--max-upload", type=float, default=25.0, metavar="MB", help="megabytes (%(default)s)"
-    )
-    parser.add_argument(
-        "--max-seconds", type=float, default=30.0, metavar="S", help="of a recording (%(default)s)"
-    )
-    parser.add_argument(
-        "--content-checkpoint", metavar="FILE", help="weights of the content encoder"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, … (%(default)s)")
-    add_json(parser)
+    add = parser.add_argument
+    common.add_bundle(parser)
+    add("--host", default="127.0.0.1", metavar="H", help="address to serve at")
+    add("--port", type=int, default=8080, metavar="N", help="port; 0: any free one")
+    add("--max-upload", type=float, default=25.0, metavar="MB", help="largest upload in megabytes")
+    add("--max-seconds", type=float, default=30.0, metavar="S", help="longest recording in seconds")
+    common.add_content_checkpoint(parser)
+    common.add_device(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.play.server import PlayServer, is_loopback
     from fairseq_resynth.play.sessions import PlaySession
 
-    session = PlaySession.load(args.bundle, args.content_checkpoint, args.device, args.max_seconds)
+    session = PlaySession.load(
+        common.require_bundle(args), args.content_checkpoint, args.device, args.max_seconds
+    )
     try:
         server = PlayServer((args.host, args.port), session, round(args.max_upload * 1e6))
     except OSError as error:
@@ -49,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     if not is_loopback(args.host):
         print(
-            f"warning: --host {args.host}: whoever reaches this machine can use the page; there is no "
+            f"warning: --host {args.host}: everyone who can reach this machine can use the page; it has no "
             "password and no encryption",
             file=sys.stderr,
         )
     with server:
-        report(args, {"url": server.url}, [f"{server.url}  (Ctrl+C ends)"])
+        common.report(args, {"url": server.url}, [f"{server.url}  (Ctrl+C ends)"])
         sys.stdout.flush()
         try:
             server.serve_forever()

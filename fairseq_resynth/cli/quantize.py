@@ -1,45 +1,36 @@
-"""Write {split}.units, a line of content units a manifest row, and units.json.
+"""Write {split}.units, one line of content units per row of the manifest, and units.json.
 
 resynth quantize DATA --feature-type logmel --kmeans km.safetensors
-resynth quantize DATA --feature-type vqvae --checkpoint-path vqvae_checkpoints/checkpoint_best.pt
-resynth quantize DATA --feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6 \\
+resynth quantize DATA --feature-type vqvae --content-checkpoint vqvae_checkpoints/checkpoint_best.pt
+resynth quantize DATA --feature-type hubert --content-checkpoint hubert_base_ls960.pt --layer 6 \\
     --kmeans km.safetensors --device cuda
 """
 
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
-from fairseq_resynth.cli.options import (
-    add_encoder,
-    add_json,
-    add_shard,
-    batch_samples,
-    failure_lines,
-    prepare_device,
-    report,
-)
+from fairseq_resynth.cli import common
 from fairseq_resynth.data.storage.shards import parse_shard
-from fairseq_resynth.encoders.content import ContentEncoder, build_encoder
-from fairseq_resynth.encoders.kmeans import load_kmeans
-from fairseq_resynth.preparation.manifest import read_splits
-from fairseq_resynth.preparation.quantize import Outcome, UnitEncoder, foreign_units, quantize_split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("data", metavar="DATA", help="folder of `resynth manifest`")
-    add_encoder(parser, required=False)
+    common.add_data(parser)
+    common.add_encoder(parser, required=False)
     parser.add_argument("--kmeans", metavar="FILE", help="made by `resynth kmeans`; not for vqvae")
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
-    add_shard(parser)
-    add_json(parser)
+    common.add_splits(parser)
+    common.add_shard(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantises every split, prints the summary; 1 if a row failed."""
-    device, shard = prepare_device(args), parse_shard(args.shard)
+    """Quantizes every split, prints the summary; 1 if a row failed."""
+    from tqdm import tqdm
+
+    from fairseq_resynth.preparation.manifest import read_splits
+    from fairseq_resynth.preparation.quantize import foreign_units, quantize_split
+
+    device, shard = common.prepare_device(args), parse_shard(args.shard)
     encoder = _encoder(args, device)
     outcomes = {}
     for split, manifest in read_splits(args.data, args.split).items():
@@ -50,20 +41,23 @@ def run(args: argparse.Namespace) -> int:
                 Path(args.data) / f"{split}.units",
                 encoder,
                 shard,
-                batch_samples(args, device),
+                common.batch_samples(args, device),
                 bar.update,
             )
     summary = {split: vars(outcome) for split, outcome in outcomes.items()}
     lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
     lines += [
-        f"note: {name} is of another encoder or k-means than units.json now says; quantise its split too"
+        f"note: {name} was made by another encoder or k-means than units.json says; quantize its split too"
         for name in foreign_units(Path(args.data))
     ]
-    report(args, summary, lines)
+    common.report(args, summary, lines)
     return 1 if any(outcome.failed for outcome in outcomes.values()) else 0
 
 
-def _encoder(args: argparse.Namespace, device) -> UnitEncoder:
+def _encoder(args: argparse.Namespace, device):
+    from fairseq_resynth.encoders.content import ContentEncoder, build_encoder
+    from fairseq_resynth.encoders.kmeans import load_kmeans
+
     if args.feature_type == "vqvae":
         return _vqvae(args, device)
     if not args.kmeans:
@@ -76,23 +70,27 @@ def _encoder(args: argparse.Namespace, device) -> UnitEncoder:
             f"--feature-type is {feature_type}, {args.kmeans} was made from "
             f"{kmeans.description['feature_type']} features. Run `resynth kmeans` for {feature_type}."
         )
-    return ContentEncoder(build_encoder(feature_type, args.checkpoint_path, layer, device), kmeans)
+    return ContentEncoder(
+        build_encoder(feature_type, args.content_checkpoint, layer, device), kmeans
+    )
 
 
-def _vqvae(args: argparse.Namespace, device) -> UnitEncoder:
+def _vqvae(args: argparse.Namespace, device):
     from fairseq_resynth.encoders.content import VqvaeUnits
     from fairseq_resynth.inference.content import load_content_vqvae
 
-    if args.kmeans or args.layer is not None or not args.checkpoint_path:
+    if args.kmeans or args.layer is not None or not args.content_checkpoint:
         raise ValueError(
-            "--feature-type vqvae takes --checkpoint-path (checkpoint or bundle), no --kmeans, no --layer."
+            "--feature-type vqvae takes --content-checkpoint (checkpoint or bundle), no --kmeans, no --layer."
         )
-    return VqvaeUnits(load_content_vqvae(args.checkpoint_path), device)
+    return VqvaeUnits(load_content_vqvae(args.content_checkpoint), device)
 
 
-def _lines(split: str, outcome: Outcome) -> list[str]:
+def _lines(split: str, outcome) -> list[str]:
     state = "written" if outcome.joined else "waits for the other shards"
     if outcome.failed:
-        state = "not written: mend these files, or drop their rows from the manifest, and run again"
+        state = (
+            "not written: repair these files, or drop their rows from the manifest, and run again"
+        )
     lines = [f"{split}.units: {outcome.rows} rows, {outcome.reused} of them reused; {state}"]
-    return lines + failure_lines(outcome.failed, f"rows of {split} failed")
+    return lines + common.failure_lines(outcome.failed, f"rows of {split} failed")

@@ -1,6 +1,6 @@
-"""Write {split}.f0, a line of F0 codes a manifest row, and f0_codes.json.
+"""Write {split}.f0, one line of pitch codes per row of the manifest, and f0_codes.json.
 
-    resynth quantize-f0 DATA --path f0_checkpoints/checkpoint_best.pt
+    resynth quantize-f0 DATA --checkpoint f0_checkpoints/checkpoint_best.pt
     resynth quantize-f0 DATA --f0-representation quantile --f0-bins 32
     resynth quantize-f0 DATA --f0-representation continuous
 
@@ -12,49 +12,49 @@ voicing at 200 Hz. Each is normalised by the speaker's statistics of speakers.js
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, add_shard, report
-from fairseq_resynth.data.pitch.representations import describe, make_representation
+from fairseq_resynth.cli import common
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import parse_shard
-from fairseq_resynth.preparation.f0_codes import F0CodeWriter, fit_quantiles, write_continuous
 from fairseq_resynth.preparation.manifest import read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
-        "data", metavar="DATA", help="folder of `resynth manifest` and `resynth f0`"
+    add = parser.add_argument
+    add("data", metavar="DATA", help="folder of `resynth manifest` and `resynth f0`")
+    add(
+        "--f0-representation",
+        choices=("vqvae", "quantile", "continuous"),
+        default="vqvae",
+        help="what the generator gets",
     )
-    parser.add_argument(
-        "--f0-representation", choices=("vqvae", "quantile", "continuous"), default="vqvae"
-    )
-    parser.add_argument(
-        "--path", metavar="F0_CHECKPOINT", help="vqvae: a trained F0 VQ-VAE, or a bundle"
-    )
-    parser.add_argument(
-        "--f0-bins", type=int, default=32, metavar="N", help="quantile: how many (%(default)s)"
-    )
-    parser.add_argument(
+    add("--checkpoint", metavar="F0_CKPT", help="vqvae: a trained F0 VQ-VAE")
+    add("--bundle", metavar="B", help="vqvae: a bundle that holds one")
+    add("--f0-bins", type=int, default=32, metavar="N", help="quantile: number of bins")
+    add(
         "--f0-code-hop",
         type=int,
         default=0,
         metavar="SAMPLES",
-        help="quantile: of a code, a multiple of the units' hop, 1280 for 12.5 Hz; default: a unit's",
+        help="quantile: samples per code, a multiple of the units' hop; default: the units' hop",
     )
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that are there")
-    add_shard(parser)
-    add_json(parser)
+    common.add_splits(parser)
+    common.add_shard(parser)
+    common.add_json(parser)
 
 
-def _writer(args: argparse.Namespace) -> F0CodeWriter:
-    if (args.f0_representation == "vqvae") != bool(args.path):
+def _writer(args: argparse.Namespace, model: str | None):
+    from fairseq_resynth.data.pitch.representations import describe, make_representation
+    from fairseq_resynth.preparation.f0_codes import F0CodeWriter, fit_quantiles
+
+    if (args.f0_representation == "vqvae") != bool(model):
         raise ValueError(
-            "--path F0_CHECKPOINT goes with --f0-representation vqvae, and only there."
+            "--f0-representation vqvae needs --checkpoint F0_CKPT or --bundle B, and others take neither."
         )
     if args.f0_representation == "quantile":
         if args.f0_bins < 2:
             raise ValueError(f"--f0-bins {args.f0_bins}: expected 2 or more.")
-        hint = "The bins go at the units' rate: run `resynth quantize` first."
+        hint = "The bins have the rate of the units: run `resynth quantize` first."
         unit_hop = read_json(Path(args.data) / "units.json", hint)["unit_hop"]
         hop = args.f0_code_hop or unit_hop
         if hop < unit_hop or hop % unit_hop:
@@ -64,24 +64,31 @@ def _writer(args: argparse.Namespace) -> F0CodeWriter:
         return F0CodeWriter(args.data, *fit_quantiles(args.data, args.f0_bins, hop))
     from fairseq_resynth.inference.bundle import load_f0_quantizer
 
-    f0_vqvae = load_f0_quantizer(args.path)
-    description = describe(f0_vqvae, args.path)
+    f0_vqvae = load_f0_quantizer(model)
+    description = describe(f0_vqvae, model)
     return F0CodeWriter(args.data, make_representation(description, f0_vqvae), description)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantises every split and prints the summary."""
+    """Quantizes every split and prints the summary."""
+    from fairseq_resynth.preparation.f0_codes import write_continuous
+
+    if args.checkpoint and args.bundle:
+        raise ValueError("--checkpoint and --bundle both name an F0 quantizer: give one.")
+    model = args.checkpoint or args.bundle
     shard, splits = parse_shard(args.shard), list(read_splits(args.data, args.split))
-    if args.f0_representation == "continuous" and not args.path:
+    if args.f0_representation == "continuous" and not model:
         description = write_continuous(args.data, splits)
-        report(args, description, [f"f0_codes.json: continuous, {', '.join(splits)} as in f0/"])
+        common.report(
+            args, description, [f"f0_codes.json: continuous, {', '.join(splits)} as in f0/"]
+        )
         return 0
-    writer = _writer(args)
+    writer = _writer(args, model)
     outcomes = {split: writer.write(split, shard) for split in splits}
     lines = [
         f"{split}.f0: {done['rows']} rows, {done['reused']} of them reused; "
         + ("written" if done["joined"] else "waits for the other shards")
         for split, done in outcomes.items()
     ]
-    report(args, {"splits": outcomes, **writer.description}, lines)
+    common.report(args, {"splits": outcomes, **writer.description}, lines)
     return 0

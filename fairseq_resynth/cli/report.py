@@ -3,22 +3,17 @@
 import argparse
 from pathlib import Path
 
-from fairseq_resynth.cli.options import (
-    add_json,
-    add_report_options,
-    make_outdir,
-    page_options,
-    summary_lines,
-)
-from fairseq_resynth.cli.options import report as print_report
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("evaluations", nargs="+", metavar="REPORT", help="of resynth evaluate")
+    parser.add_argument(
+        "evaluations", nargs="+", metavar="REPORT", help="folder that `resynth evaluate` wrote"
+    )
     parser.add_argument("--outdir", required=True, metavar="DIR", help="folder to write")
-    add_report_options(parser)
-    add_json(parser)
+    common.add_report_options(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,21 +21,23 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.evaluation.report.report import write_report
     from fairseq_resynth.evaluation.runs.store import join, write_evaluation
 
-    options, outdir = page_options(args), Path(args.outdir)
+    options, outdir = common.page_options(args), Path(args.outdir)
     evaluation = join(args.evaluations)
     if any(outdir.resolve() == Path(folder).resolve() for folder in args.evaluations[1:]) or (
         len(args.evaluations) > 1 and outdir.resolve() == Path(args.evaluations[0]).resolve()
     ):
         raise ValueError(f"--outdir {outdir} is one of the evaluations; give another folder")
-    make_outdir(outdir)
+    common.make_outdir(outdir)
     write_evaluation(outdir, evaluation)
     write_report(outdir / "index.html", evaluation, options)
     gone = _audio_that_is_gone(evaluation) if options.audio != "none" else []
-    lines = [*summary_lines(evaluation), str(outdir / "index.html")]
+    lines = [*common.summary_lines(evaluation), str(outdir / "index.html")]
     if gone:
-        lines.append(f"{len(gone)} audio files are gone, so the page cannot play them: {gone[0]} …")
+        lines.append(
+            f"{len(gone)} audio files no longer exist, so the page cannot play them: {gone[0]} …"
+        )
     summary = {"outdir": args.outdir, "systems": evaluation.systems, "gone": gone}
-    print_report(args, summary, lines)
+    common.report(args, summary, lines)
     return int(bool(gone))
 
 

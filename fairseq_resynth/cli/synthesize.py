@@ -1,97 +1,97 @@
-"""Synthesise a test set, a file of units, or every utterance in other voices.
+"""Synthesize a test set, a file of units, or every utterance in other voices.
 
-    resynth synthesize --path checkpoints/checkpoint_best.pt --input DATA --outdir OUT
-    resynth synthesize --path BUNDLE --input units.txt --outdir OUT
-    resynth synthesize --path BUNDLE --input DATA --outdir OUT --vc --random-speakers 5
+    resynth synthesize --bundle BUNDLE --input DATA --outdir OUT
+    resynth synthesize --checkpoint checkpoints/checkpoint_best.pt --input units.txt --outdir OUT
+    resynth synthesize --bundle BUNDLE --input DATA --outdir OUT --vc --random-targets 5
 
-A file of units has a line `1 2 3`, `name|1 2 3` or {'audio': …, 'hubert': '1 2 3'} for each utterance;
-beside FILE.txt, FILE.f0 holds the pitch codes and FILE.speaker the speakers; a dict line may hold pGSLM's
-`duration` and `f0`. With --dur-prediction: units without repeats, as a language model writes them.
+A file of units has one line per utterance: `1 2 3`, `name|1 2 3` or {'audio': …, 'hubert': '1 2 3'}. Beside
+FILE.txt, FILE.f0 holds the pitch codes and FILE.speaker the speakers; a dict line may also hold pGSLM's
+`duration` and `f0`. With --dur-prediction the units come without repeats, as a language model writes them.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
-from fairseq_resynth.cli.options import add_json, report
-from fairseq_resynth.data.storage.files import file_hash
+from fairseq_resynth.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
-        "--path", required=True, metavar="CKPT|BUNDLE", help="checkpoint or bundle of the vocoder"
-    )
-    parser.add_argument("--ema", action="store_true", help="the averaged weights of --store-ema")
-    parser.add_argument("--input", required=True, metavar="DATA|FILE", help="what to say")
-    parser.add_argument("--split", default="test", help="of DATA (%(default)s)")
-    parser.add_argument("--outdir", required=True, metavar="OUT", help="folder of the wavs")
-    parser.add_argument("-n", type=int, default=0, metavar="N", help="only the first N; 0: all")
-    parser.add_argument("--speaker", help="voice of every utterance; default: its own")
-    parser.add_argument(
-        "--style", help="style of every utterance, for a model with styles; default: its own"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    common.add_bundle(parser, "the vocoder")
+    add("--checkpoint", metavar="CKPT", help="instead of --bundle: a checkpoint of fairseq-train")
+    add("--ema", action="store_true", help="the checkpoint's averaged weights (--store-ema)")
+    add("--input", required=True, metavar="DATA|FILE", help="data directory or file of units")
+    add("--split", default="test", help="split of DATA")
+    add("--outdir", required=True, metavar="OUT", help="folder of the wavs")
+    add("-n", type=int, default=0, metavar="N", help="only the first N; 0: all")
+    add("--target", metavar="NAME", help="voice of every utterance; default: its own speaker's")
+    common.add_style(parser)
+    add(
         "--dur-prediction",
         action="store_true",
-        help="repeats count as one; the duration predictor says how long each lasts in the voice",
+        help="treat repeats of a unit as one; the duration predictor says how long each lasts",
     )
-    parser.add_argument(
-        "--rate", type=float, default=1.0, help="of speaking, with --dur-prediction (%(default)s)"
-    )
+    common.add_rate(parser, ", with --dur-prediction")
     voices = parser.add_argument_group("conversion: every utterance in other voices")
     voices.add_argument("--vc", action="store_true", help="into all other voices, or those below")
-    voices.add_argument("--speakers", default="", metavar="A,B", help="into these voices")
+    voices.add_argument("--targets", default="", metavar="A,B", help="into these voices")
     voices.add_argument(
-        "--random-speakers", type=int, default=0, metavar="K", help="K drawn for each utterance"
+        "--random-targets",
+        type=int,
+        default=0,
+        metavar="K",
+        help="into K voices drawn for each utterance",
     )
-    voices.add_argument("--seed", type=int, default=1, help="of the draw (%(default)s)")
-    parser.add_argument("--with-reference", action="store_true", help="also write the recordings")
-    parser.add_argument("--subtype", choices=("PCM_16", "FLOAT"), default="PCM_16")
-    parser.add_argument(
-        "--peak-normalize", action="store_true", help="scale every file to a peak of 0.95"
+    voices.add_argument("--seed", type=int, default=1, help="seed of the drawing")
+    add("--with-reference", action="store_true", help="also write the recordings")
+    add(
+        "--subtype", choices=("PCM_16", "FLOAT"), default="PCM_16", help="sample format of the wavs"
     )
-    precisions = {"choices": ("float32", "bfloat16"), "default": "float32"}
-    parser.add_argument("--precision", **precisions, help="bfloat16: faster with AMX (%(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (%(default)s)")
-    add_json(parser)
+    add("--peak-normalize", action="store_true", help="scale every file to a peak of 0.95")
+    add(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="bfloat16 is faster on processors with AMX",
+    )
+    common.add_device(parser)
+    common.add_json(parser)
 
 
 def _decoder(args: argparse.Namespace):
+    """The decoder and the identity of its weights."""
+    from fairseq_resynth.data.storage.files import file_hash
     from fairseq_resynth.inference.bundle import load_bundle
     from fairseq_resynth.inference.checkpoints import load_unit_generator
     from fairseq_resynth.inference.decoder import UnitDecoder
 
-    path = Path(args.path)
-    if path.is_dir():
-        bundle = load_bundle(path)
-        return UnitDecoder(
-            bundle.generator, bundle.streams, args.device, args.precision
-        ), bundle.identity
-    generator, streams, _ = load_unit_generator(path, args.ema)
-    return UnitDecoder(generator, streams, args.device, args.precision), file_hash(path)
+    if args.checkpoint:
+        generator, streams, _ = load_unit_generator(args.checkpoint, args.ema)
+        identity = file_hash(args.checkpoint)
+    else:
+        bundle = load_bundle(Path(common.require_bundle(args)))
+        generator, streams, identity = bundle.generator, bundle.streams, bundle.identity
+    return UnitDecoder(generator, streams, args.device, args.precision), identity
 
 
-def _check(args: argparse.Namespace, streams) -> None:
+def _check(args: argparse.Namespace) -> None:
     from fairseq_resynth.conversion.prosody import check_rate
 
-    if (args.speakers or args.random_speakers) and not args.vc:
+    if args.ema and not args.checkpoint:
+        raise ValueError("--ema needs --checkpoint: a bundle has one set of weights.")
+    if (args.targets or args.random_targets) and not args.vc:
+        raise ValueError("--targets and --random-targets need --vc; one voice for all is --target.")
+    if args.n < 0 or args.random_targets < 0:
         raise ValueError(
-            "--speakers and --random-speakers need --vc; one voice for all: --speaker."
+            f"-n {args.n} and --random-targets {args.random_targets}: expected 0 (all) or more."
         )
-    if args.n < 0 or args.random_speakers < 0:
-        raise ValueError(
-            f"-n {args.n} and --random-speakers {args.random_speakers}: expected 0 (all) or more."
-        )
-    if args.vc and args.speaker:
-        raise ValueError("--vc renders several voices, --speaker one: give one of the two.")
+    if args.vc and args.target:
+        raise ValueError("--vc speaks in several voices, --target in one: give one of the two.")
     if args.rate != 1 and not args.dur_prediction:
         raise ValueError("--rate needs --dur-prediction.")
     check_rate(args.rate)
-    if args.style and not streams.styles:
-        raise ValueError("--style needs a model with styles, and this one has none.")
 
 
 def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
@@ -103,7 +103,7 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
     )
 
     streams, notes = decoder.streams, []
-    _check(args, streams)
+    common.check_style(args.style, streams)
     if args.dur_prediction:
         jobs, notes = read_samples(args.input, streams)
     else:
@@ -111,12 +111,12 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
     jobs = jobs[: args.n or None]
     if args.style:
         jobs = [replace(job, speech=replace(job.speech, style=args.style)) for job in jobs]
-    if args.speaker:
-        streams.speaker_index(args.speaker)
-        jobs = [replace(job, speech=replace(job.speech, speaker=args.speaker)) for job in jobs]
+    if args.target:
+        streams.speaker_index(args.target)
+        jobs = [replace(job, speech=replace(job.speech, speaker=args.target)) for job in jobs]
     if args.vc:
-        names = [name for name in args.speakers.split(",") if name]
-        jobs = in_other_voices(jobs, streams, names, args.random_speakers, args.seed)
+        names = [name for name in args.targets.split(",") if name]
+        jobs = in_other_voices(jobs, streams, names, args.random_targets, args.seed)
     if args.dur_prediction:
         jobs = predict_durations(jobs, decoder, args.rate)
     return jobs, notes
@@ -124,8 +124,11 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the wavs and prints how many, and the real-time factor."""
+    from tqdm import tqdm
+
     from fairseq_resynth.inference.synthesis import write_wavs
 
+    _check(args)
     decoder, identity = _decoder(args)
     jobs, notes = _jobs(args, decoder)
     settings = {
@@ -133,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         "ema": args.ema,
         "input": str(Path(args.input).resolve()),
         "split": args.split,
-        "speaker": args.speaker,
+        "speaker": args.target,
         "style": args.style,
         "rate": args.rate if args.dur_prediction else None,
         "precision": args.precision,
@@ -157,5 +160,5 @@ def run(args: argparse.Namespace) -> int:
     if factor is not None:
         line += f"; {done.audio_seconds:.1f} s of speech, real-time factor {factor:.3f}"
     summary = {**vars(done), "outdir": args.outdir, "real_time_factor": factor}
-    report(args, {**summary, "notes": notes}, [line, *notes])
+    common.report(args, {**summary, "notes": notes}, [line, *notes])
     return 0

@@ -1,4 +1,4 @@
-"""Measure content units against a phone alignment, to choose an encoder, its layer and K.
+"""Compare content units with a phone alignment, to choose an encoder, its layer and K.
 
 resynth units-quality DATA --alignment phones.tsv
 """
@@ -7,7 +7,7 @@ import argparse
 from itertools import chain
 from pathlib import Path
 
-from fairseq_resynth.cli.options import add_json, report
+from fairseq_resynth.cli import common
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.units import read_integer_rows
@@ -22,24 +22,22 @@ from fairseq_resynth.preparation.manifest import SPLITS, read_splits
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
-        "data", metavar="DATA", help="folder with {split}.tsv, {split}.units, units.json"
-    )
+    common.add_data(parser, "folder with {split}.tsv, {split}.units, units.json")
     parser.add_argument(
         "--alignment",
         required=True,
         metavar="PATH",
         help="phones: .tsv (name, start, end, phone), .ctm or .TextGrid, a file or a folder",
     )
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all that have units")
+    common.add_splits(parser, "all that have units")
     parser.add_argument(
         "--ignore",
         nargs="*",
         default=[],
         metavar="PHONE",
-        help="phones not to count, SIL for instance",
+        help="phones that are not counted, such as SIL",
     )
-    add_json(parser)
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,15 +66,15 @@ def run(args: argparse.Namespace) -> int:
         "num_clusters": made["num_clusters"],
         "splits": splits,
     }
-    report(args, summary, _lines(summary))
+    common.report(args, summary, _lines(summary))
     return 0
 
 
 def _lines(found: dict) -> list[str]:
     return [
-        f"PNMI            {found['pnmi']:.3f}   share of the phone's entropy that the unit tells",
-        f"phone purity    {found['phone_purity']:.3f}   frames whose phone is the commonest of their unit",
-        f"cluster purity  {found['cluster_purity']:.3f}   frames whose unit is the commonest of their phone",
+        f"PNMI            {found['pnmi']:.3f}   share of the phones' entropy that the units explain",
+        f"phone purity    {found['phone_purity']:.3f}   frames with the most frequent phone of their unit",
+        f"cluster purity  {found['cluster_purity']:.3f}   frames with the most frequent unit of their phone",
         f"units used      {found['units_used']:.1%} of {found['num_clusters']}, entropy "
         f"{found['unit_entropy_bits']:.2f} bits",
         f"over {found['frames']} frames of {found['phones']} phones ({', '.join(found['splits'])})",

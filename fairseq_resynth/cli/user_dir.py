@@ -7,7 +7,7 @@ import fairseq_resynth
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb takes no options."""
+    """The verb has no options."""
 
 
 def run(args: argparse.Namespace) -> int:

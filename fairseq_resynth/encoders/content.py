@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairseq_resynth.constants import FEATURE_TYPES
 from fairseq_resynth.data.pitch.representations import weights_hash
 from fairseq_resynth.encoders.frames import WITHOUT_WEIGHTS, FrameEncoder, LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans, load_kmeans, require_same_features
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
-
-FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc", "hf", "vqvae")
 
 
 def build_encoder(
@@ -42,13 +41,13 @@ def build_encoder(
     if feature_type == "vqvae":
         raise ValueError(
             "vqvae needs no k-means, its codebook has the units: `resynth quantize DATA --feature-type vqvae "
-            "--checkpoint-path CHECKPOINT`"
+            "--content-checkpoint CHECKPOINT`"
         )
     if feature_type == "logmel":
         if checkpoint_path is not None or layer is not None:
-            raise ValueError("logmel has no weights: leave out --checkpoint-path and --layer")
+            raise ValueError("logmel has no weights: leave out --content-checkpoint and --layer")
         return LogMelEncoder(device)
-    needed = {"--checkpoint-path": checkpoint_path, "--layer": layer}
+    needed = {"--content-checkpoint": checkpoint_path, "--layer": layer}
     missing = [option for option, value in needed.items() if value is None]
     if missing:
         raise ValueError(f"--feature-type {feature_type} needs {' and '.join(missing)}")

@@ -16,7 +16,7 @@ PICKLE_ADVICE = (
     "Pickles of scikit-learn (joblib files such as GSLM's km.bin) run code when they are opened and are "
     'refused. Where you trust the file, save its centroids, `python -c "import joblib, numpy; '
     "numpy.save('km.npy', joblib.load('km.bin').cluster_centers_)\"`, and turn them into a k-means file: "
-    "`resynth kmeans --centroids km.npy --feature-type … --layer … --checkpoint-path … --out km.safetensors`."
+    "`resynth kmeans --centroids km.npy --feature-type T --content-checkpoint P --layer L --out FILE`."
 )
 
 

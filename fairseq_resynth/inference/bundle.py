@@ -253,7 +253,7 @@ _USE = """
 
 ```bash
 pip install fairseq_resynth
-resynth synthesize --path THIS_FOLDER --input units.txt --outdir OUT{speaker}
+resynth synthesize --bundle THIS_FOLDER --input units.txt --outdir OUT{speaker}
 ```
 
 ```python
@@ -280,10 +280,10 @@ def model_card(bundle: Any, license_name: str = "") -> str:
     if bundle.generator is None:
         return (
             f"{head}# F0 quantiser\n\nPitch at 200 Hz to {bundle.f0_model.num_codes} codes at "
-            f"{200 / bundle.f0_vqvae.stride:g} Hz, for `resynth quantize-f0 DATA --path THIS_FOLDER`.\n\n"
+            f"{200 / bundle.f0_vqvae.stride:g} Hz, for `resynth quantize-f0 DATA --bundle THIS_FOLDER`.\n\n"
             f"- Identity: `{bundle.identity}`\n"
         )
-    speaker = " --speaker NAME" if len(bundle.streams.speakers) > 1 else ""
+    speaker = " --target NAME" if len(bundle.streams.speakers) > 1 else ""
     feature_type = bundle.streams.units.get("feature_type", "logmel")
     encoder = "" if feature_type in WITHOUT_WEIGHTS else ', content_checkpoint="ENCODER"'
     use = _USE.format(speaker=speaker, encoder=encoder, example=_example(bundle))

@@ -38,7 +38,7 @@ def speaker_indices(speaker: Speaker | None, streams: StreamSpec, rows: int) -> 
         speaker = 0
     if speaker is None:
         raise ValueError(
-            f"give a speaker; the model has {', '.join(streams.speakers)}: --speaker NAME."
+            f"give a speaker; the model has {', '.join(streams.speakers)}: --target NAME."
         )
     names = [speaker] * rows if isinstance(speaker, str | int | np.integer) else list(speaker)
     if len(names) != rows:
@@ -57,7 +57,7 @@ def _index(name: str | int | None, streams: StreamSpec) -> int:
             f"{known_voices(streams)}. Make a bundle on vectors with `resynth export … --speaker-vectors`."
         )
     if name is None:
-        raise ValueError(f"give a speaker; the model has {known_voices(streams)}: --speaker NAME.")
+        raise ValueError(f"give a speaker; the model has {known_voices(streams)}: --target NAME.")
     if not 0 <= int(name) < len(streams.speakers):
         raise ValueError(f"speaker {name!r}: the model has {known_voices(streams)}.")
     return int(name)

@@ -51,7 +51,7 @@ def test_file_there_and_back(capsys, bundle_folder, codec, recordings, tmp_path)
     assert rate == 16000 and len(found) == soundfile.info(source).frames
     expected = codec.decode(coded.read_bytes())
     np.testing.assert_allclose(found, np.clip(expected, -1, 1), atol=1e-4)
-    for extra in (["--speaker", "boris"], ["--pitch", "+3"], ["--rate", "1.25"]):
+    for extra in (["--target", "boris"], ["--pitch", "+3"], ["--rate", "1.25"]):
         assert run(capsys, "decode", coded, "-o", tmp_path / "x.wav", *options, *extra)[0] == 0
         changed = soundfile.read(tmp_path / "x.wav")[0]
         assert len(changed) != len(found) or np.abs(changed - found).max() > 1e-4
@@ -280,7 +280,7 @@ def test_network_is_fitted_by_default(capsys, tmp_path):
         (["fit-codec", "{units}", "--out", "m", "--num-units", "5"], "expected at most 4"),
         (["codec-bench", "{units}", "--model", "none"], "fit-codec"),
         (["encode", "a.wav", "-o", "b", "--bundle", "nowhere"], "nowhere"),
-        (["encode", "a.wav", "-o", "b"], "give --bundle DIR, or set RESYNTH_BUNDLE"),
+        (["encode", "a.wav", "-o", "b"], "--bundle B is missing"),
         (["inspect", "{units}"], "not a .rsyn file"),
         (["encode", "-o", "b", "--bundle", "{bundle}"], "give an input, or --stream"),
         (["encode", "a.wav", "-o", "b.rsyn", "--bundle", "{bundle}"], "a.wav does not exist"),

@@ -128,7 +128,7 @@ def test_one_command_converts_a_folder_and_continues(folder, tmp_path, capsys):
     wav, _ = load_any_audio(ENGLISH)
     soundfile.write(source / "a.wav", wav, 16000)
     (tmp_path / "in" / "bad.wav").write_bytes(b"no audio")
-    command = ["convert", str(tmp_path / "in"), "--bundle", str(folder), "--source", "anna"]
+    command = ["convert", str(tmp_path / "in"), "--bundle", str(folder), "--speaker", "anna"]
     command += ["--outdir", str(tmp_path / "out"), "--target"]
     assert main([*command, "boris"]) == 1
     printed = capsys.readouterr().out
@@ -154,7 +154,7 @@ def test_one_command_converts_a_folder_and_continues(folder, tmp_path, capsys):
         (["--target", "anna", "--style", "sad"], "needs a model with styles, and this bundle has none"),
         (["--target", "anna", "--durations", "long"], "expected predicted or from="),
         (["--target", "anna", "--durations", "from=x.wav", "--rate", "2"], "give one of the two"),
-        (["--target", "anna", "--source", "clara"], "unknown speaker 'clara'"),
+        (["--target", "anna", "--speaker", "clara"], "unknown speaker 'clara'"),
         (["--target", "anna", "--durations", "from="], "expected predicted or from="),
         (["--target", "anna", "--device", "cud"], "--device cud: expected cpu, cuda"),
         (["--target", "a" * 400], "name too long"),

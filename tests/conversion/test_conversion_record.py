@@ -90,8 +90,8 @@ def test_recordings_survive_every_command(tmp_path, capsys):
     before = wav.read_bytes()
     for command in (
         ["convert", wav, "--bundle", bundle, "--outdir", folder, "--overwrite", "--target", "anna"],
-        ["resynthesize", wav, "--path", bundle, "--outdir", folder, "--speaker", "anna"],
-        ["resynthesize", wav, "--path", bundle, "--output", wav, "--speaker", "anna"],
+        ["resynthesize", wav, "--bundle", bundle, "--outdir", folder, "--target", "anna"],
+        ["resynthesize", wav, "--bundle", bundle, "--out", wav, "--target", "anna"],
     ):
         assert main(list(map(str, command))) == 2
         assert "a.wav is " in capsys.readouterr().err and wav.read_bytes() == before
@@ -99,11 +99,11 @@ def test_recordings_survive_every_command(tmp_path, capsys):
     (tmp_path / "units.txt").write_text(str(line) + "\n")
     command = [
         "synthesize",
-        "--path",
+        "--bundle",
         bundle,
         "--input",
         tmp_path / "units.txt",
-        "--speaker",
+        "--target",
         "anna",
     ]
     assert main(list(map(str, [*command, "--outdir", "/"]))) == 2  # NAME.wav there is the recording
@@ -113,8 +113,8 @@ def test_recordings_survive_every_command(tmp_path, capsys):
 def test_synthesis_of_other_settings_is_made_again_even_after_an_interruption(tmp_path, capsys):
     bundle = save_tiny_bundle(tmp_path / "bundle", False, f0_channels=0, f0_codes={})
     (tmp_path / "units.txt").write_text("a|1 2 3\nb|4 5 6\n")
-    command = ["synthesize", "--path", bundle, "--input", tmp_path / "units.txt", "--outdir"]
-    command = list(map(str, [*command, tmp_path / "out", "--speaker"]))
+    command = ["synthesize", "--bundle", bundle, "--input", tmp_path / "units.txt", "--outdir"]
+    command = list(map(str, [*command, tmp_path / "out", "--target"]))
     assert main([*command, "anna"]) == main([*command, "anna"]) == 0
     assert "0 files written" in capsys.readouterr().out.splitlines()[-1]
     old = {name: (tmp_path / "out" / f"{name}.wav").read_bytes() for name in "ab"}
@@ -130,10 +130,10 @@ def test_synthesis_of_other_settings_is_made_again_even_after_an_interruption(tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-n", "-3", "--speaker", "anna"], "expected 0 (all) or more"),
-        (["--vc", "--random-speakers", "-1"], "expected 0 (all) or more"),
-        (["--speaker", "anna", "--dur-prediction", "--rate", "9"], "expected 0.25 to 4"),
-        (["--speaker", "anna", "--style", "sad"], "this one has none"),
+        (["-n", "-3", "--target", "anna"], "expected 0 (all) or more"),
+        (["--vc", "--random-targets", "-1"], "expected 0 (all) or more"),
+        (["--target", "anna", "--dur-prediction", "--rate", "9"], "expected 0.25 to 4"),
+        (["--target", "anna", "--style", "sad"], "this one has none"),
         ([], "give a speaker; the model has anna, boris"),
         (["--vc", "--pitch"], "needs pitch, and an utterance comes without it"),
     ],
@@ -142,7 +142,7 @@ def test_mistakes_of_synthesize_are_one_sentence(tmp_path, capsys, options, mess
     none = {} if "--pitch" in options else {"f0_channels": 0, "f0_codes": {}}
     bundle = save_tiny_bundle(tmp_path / "bundle", False, **none)
     (tmp_path / "units.txt").write_text("a|1 2 3\n")
-    command = ["synthesize", "--path", bundle, "--input", tmp_path / "units.txt"]
+    command = ["synthesize", "--bundle", bundle, "--input", tmp_path / "units.txt"]
     options = [option for option in options if option != "--pitch"]
     assert main(list(map(str, [*command, "--outdir", tmp_path / "out", *options]))) == 2
     lines = capsys.readouterr().err.strip().splitlines()
@@ -151,6 +151,6 @@ def test_mistakes_of_synthesize_are_one_sentence(tmp_path, capsys, options, mess
 
 def test_a_style_for_a_model_without_is_refused(tmp_path, capsys):
     bundle = save_tiny_bundle(tmp_path / "bundle", False, f0_channels=0, f0_codes={})
-    command = ["resynthesize", ENGLISH, "--path", bundle, "--speaker", "anna", "--style", "sad"]
-    assert main(list(map(str, [*command, "--output", tmp_path / "a.wav"]))) == 2
-    assert "this bundle has none" in capsys.readouterr().err
+    command = ["resynthesize", ENGLISH, "--bundle", bundle, "--target", "anna", "--style", "sad"]
+    assert main(list(map(str, [*command, "--out", tmp_path / "a.wav"]))) == 2
+    assert "this one has none" in capsys.readouterr().err

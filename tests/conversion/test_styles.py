@@ -26,11 +26,11 @@ def commands(tmp_path_factory):
     model = fit_entropy_model(rows, settings, TrainingOptions(hidden_size=0))
     model.save(bundle / "entropy.safetensors")
     (folder / "a.rsyn").write_bytes(SpeechCodec(system, model).encode(ENGLISH, "anna"))
-    voice = ["--speaker", "anna"]
+    voice = ["--target", "anna"]
     return {
         "convert": ["convert", ENGLISH, "--bundle", bundle, "--target", "anna", "--outdir"],
         "decode": ["decode", folder / "a.rsyn", "--bundle", bundle, *voice, "-o"],
-        "resynthesize": ["resynthesize", ENGLISH, "--path", bundle, *voice, "--outdir"],
+        "resynthesize": ["resynthesize", ENGLISH, "--bundle", bundle, *voice, "--outdir"],
     }
 
 

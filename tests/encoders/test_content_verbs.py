@@ -47,7 +47,7 @@ def _checkpoint(name, folder):
         "w2v2": save_wav2vec2,
         "cpc": save_cpc,
     }
-    return ["--checkpoint-path", str(save[name](folder / f"{name}.pt")), "--layer", "2"]
+    return ["--content-checkpoint", str(save[name](folder / f"{name}.pt")), "--layer", "2"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_failed_files_are_named_and_the_status_is_1(data, corpus, tmp_path, caps
     capsys.readouterr()
     assert main(["quantize", str(other), "--kmeans", str(data / "km.safetensors")]) == 1
     out = capsys.readouterr().out
-    assert "4 rows of train failed" in out and "not written: mend these files" in out
+    assert "4 rows of train failed" in out and "not written: repair these files" in out
     assert "short.wav: 3 samples are too short for a frame, expected 400 or more" in out
     assert "silent.wav is silent" in out and "stereo.wav: found 2 channels, expected 1" in out
     assert "nan.wav: sample 0 is nan" in out
@@ -192,7 +192,7 @@ def test_mistakes_are_one_sentence(data, capsys):
     cases = [
         (
             ["kmeans", str(data), "--feature-type", "hubert", "--out", km],
-            "hubert needs --checkpoint-path and",
+            "hubert needs --content-checkpoint and",
         ),
         (
             ["kmeans", str(data), "--feature-type", "logmel", "--layer", "3", "--out", km],
@@ -247,7 +247,7 @@ def test_a_k_means_of_another_layer_or_checkpoint_is_refused(data, capsys):
     assert main(["quantize", str(data), "--kmeans", km, *options[:2], "--layer", "1"]) == 2
     assert "was made from layer 2, the encoder has 1" in capsys.readouterr().err
     other = str(save_hubert(data / "other.pt", "dict"))
-    assert main(["quantize", str(data), "--kmeans", km, "--checkpoint-path", other]) == 2
+    assert main(["quantize", str(data), "--kmeans", km, "--content-checkpoint", other]) == 2
     assert "was made from checkpoint_hash" in capsys.readouterr().err
     assert not (data / "train.units").exists()
 

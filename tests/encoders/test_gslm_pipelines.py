@@ -19,7 +19,7 @@ from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
 
 def synthesize(bundle, source, out, *options):
     arguments = [
-        "--path",
+        "--bundle",
         bundle,
         "--input",
         source,
@@ -217,7 +217,7 @@ def test_resynthesize(tmp_path, capsys):
     bundle.kmeans = kmeans
     save_bundle(tmp_path / "full", bundle)
     audio, out = source / "call-from.flac", tmp_path / "out.wav"
-    arguments = [str(audio), "--path", str(tmp_path / "full"), "--output", str(out)]
+    arguments = [str(audio), "--bundle", str(tmp_path / "full"), "--out", str(out)]
     assert main(["resynthesize", *arguments]) == 0
     seconds = soundfile.info(out).duration
     assert abs(seconds - soundfile.info(audio).duration) < 0.05

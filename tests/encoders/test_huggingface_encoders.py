@@ -146,7 +146,7 @@ def test_kmeans_and_quantize(kind, tmp_path, capsys):
         soundfile.write(tmp_path / f"{index}.wav", wav.numpy(), 16000)
     rows = [(f"{index}.wav", len(wav)) for index, wav in enumerate(_wavs())]
     write_manifest(tmp_path / "train.tsv", tmp_path, rows)
-    km, checkpoint = str(tmp_path / "km.safetensors"), ["--checkpoint-path", str(folder)]
+    km, checkpoint = str(tmp_path / "km.safetensors"), ["--content-checkpoint", str(folder)]
     fit = ["kmeans", str(tmp_path), "--feature-type", "hf", *checkpoint, "--layer", "2"]
     assert main([*fit, "--num-clusters", "4", "--out", km]) == 0
     assert main(["quantize", str(tmp_path), "--kmeans", km, *checkpoint]) == 0

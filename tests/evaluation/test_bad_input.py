@@ -216,8 +216,8 @@ def test_utterances_left_out_of_a_listening_test(folders, capsys):
     places = ["--systems", folders / "made", "--reference", folders / "real"]
     assert listening_test(folders, *places) == 0
     printed = capsys.readouterr().out
-    assert "2 utterances: no more are in all of the systems" in printed
-    assert "reference: 1 not in all of the systems, left out: ann/one" in printed
+    assert "2 utterances: all systems have no more than these in common" in printed
+    assert "reference: 1 left out, since not all systems have them: ann/one" in printed
     assert listening_test(folders, *places, "--collect", "x.json") == 2
     assert "not both" in capsys.readouterr().err
     assert listening_test(folders, "--systems", f"anchor={folders}/made") == 2

@@ -37,7 +37,7 @@ def test_run(tmp_path):
     for report in ("report", "report_converted"):
         assert (tmp_path / report / "index.html").is_file()
     assert (tmp_path / "bundle" / "config.json").is_file()
-    run("resynth", "synthesize", "--path", tmp_path / "bundle", "--input", tmp_path / "data",
+    run("resynth", "synthesize", "--bundle", tmp_path / "bundle", "--input", tmp_path / "data",
         "--outdir", tmp_path / "again")  # fmt: skip
 
 

@@ -412,7 +412,7 @@ def f0_vqvae(monkeypatch):
 
 
 def test_quantize_f0_writes_a_code_for_every_1280_samples(data, resynth, f0_vqvae):
-    status, out, _ = resynth("quantize-f0", data, "--path", "f0.pt", "--json")
+    status, out, _ = resynth("quantize-f0", data, "--checkpoint", "f0.pt", "--json")
     assert status == 0 and json.loads(out)["num_codes"] == 7
     record = json.loads((data / "f0_codes.json").read_text())
     assert record["f0_code_hop"] == 1280 and record["normalize"] == "speaker_zscore"
@@ -433,38 +433,40 @@ def test_quantize_f0_writes_a_code_for_every_1280_samples(data, resynth, f0_vqva
 
 
 def test_quantize_f0_in_shards_again_and_after_an_interruption(data, resynth, f0_vqvae):
-    assert resynth("quantize-f0", data, "--path", "f0.pt")[0] == 0
+    assert resynth("quantize-f0", data, "--checkpoint", "f0.pt")[0] == 0
     whole = {name: (data / name).read_bytes() for name in ("train.f0", "test.f0", "f0_codes.json")}
-    _, out, _ = resynth("quantize-f0", data, "--path", "f0.pt")
+    _, out, _ = resynth("quantize-f0", data, "--checkpoint", "f0.pt")
     assert "train.f0: 14 rows, 14 of them reused; written" in out
     for name in whole:
         (data / name).unlink()
     for index in (3, 2, 1, 4):
-        assert resynth("quantize-f0", data, "--path", "f0.pt", "--shard", f"{index}/4")[0] == 0
+        assert (
+            resynth("quantize-f0", data, "--checkpoint", "f0.pt", "--shard", f"{index}/4")[0] == 0
+        )
     assert {name: (data / name).read_bytes() for name in whole} == whole
     # What a killed run leaves: a part with whole lines and half a line.
     (data / "train.f0").unlink()
-    resynth("quantize-f0", data, "--path", "f0.pt", "--shard", "1/2")
+    resynth("quantize-f0", data, "--checkpoint", "f0.pt", "--shard", "1/2")
     part = data / "train.f0.1-of-2"
     part.write_bytes(part.read_bytes()[:-3])
     state = part.with_name(part.name + ".json")
     state.write_text(json.dumps({**json.loads(state.read_text()), "complete": False}))
-    _, out, _ = resynth("quantize-f0", data, "--path", "f0.pt", "--shard", "1/2")
+    _, out, _ = resynth("quantize-f0", data, "--checkpoint", "f0.pt", "--shard", "1/2")
     assert "train.f0: 7 rows, 6 of them reused; waits for the other shards" in out
-    assert resynth("quantize-f0", data, "--path", "f0.pt", "--shard", "2/2")[0] == 0
+    assert resynth("quantize-f0", data, "--checkpoint", "f0.pt", "--shard", "2/2")[0] == 0
     assert (data / "train.f0").read_bytes() == whole["train.f0"]
 
 
 def test_quantize_f0_wants_what_f0_wrote(data, resynth, f0_vqvae):
     lines = (data / "valid.speaker").read_text().splitlines()
     (data / "valid.speaker").write_text("\n".join(["clara", *lines[1:]]) + "\n")
-    status, _, err = resynth("quantize-f0", data, "--path", "f0.pt", "--split", "valid")
+    status, _, err = resynth("quantize-f0", data, "--checkpoint", "f0.pt", "--split", "valid")
     assert status == 2 and "unknown speaker 'clara'; the F0 statistics have english, french" in err
     shutil.rmtree(data / "f0")
-    status, _, err = resynth("quantize-f0", data, "--path", "f0.pt")
+    status, _, err = resynth("quantize-f0", data, "--checkpoint", "f0.pt")
     assert status == 2 and "f0/train.npy does not exist. Run `resynth f0" in err
     (data / "speakers.json").unlink()
-    status, _, err = resynth("quantize-f0", data, "--path", "f0.pt")
+    status, _, err = resynth("quantize-f0", data, "--checkpoint", "f0.pt")
     assert status == 2 and "speakers.json does not exist. Make it with `resynth f0" in err
 
 
@@ -476,10 +478,10 @@ def test_quantize_f0_with_a_trained_checkpoint(data):
         f"--num-workers 0 --save-dir {data / 'checkpoints'} --no-progress-bar --disable-validation"
     )
     subprocess.run(words.split(), check=True, capture_output=True)
-    done = installed("quantize-f0", data, "--path", data / "checkpoints/checkpoint_last.pt")
+    done = installed("quantize-f0", data, "--checkpoint", data / "checkpoints/checkpoint_last.pt")
     assert done.returncode == 0, done.stderr
     assert "train.f0: 14 rows, 0 of them reused; written" in done.stdout
     codes = np.array((data / "train.f0").read_text().split(), dtype=int)
     assert codes.min() >= 0 and codes.max() < 20
-    done = installed("quantize-f0", data, "--path", data / "none.pt")
+    done = installed("quantize-f0", data, "--checkpoint", data / "none.pt")
     assert done.returncode == 2 and "none.pt" in done.stderr and "Traceback" not in done.stderr

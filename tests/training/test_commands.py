@@ -52,7 +52,7 @@ def test_fairseq_generate_writes_what_the_decoder_gives(tiny_data, checkpoint, t
         "--batch-size", 3,
     )  # fmt: skip
     assert main(
-        ["synthesize", "--path", str(checkpoint), "--input", str(tiny_data), "--outdir",
+        ["synthesize", "--checkpoint", str(checkpoint), "--input", str(tiny_data), "--outdir",
          str(tmp_path / "own")]
     ) == 0  # fmt: skip
     for name in ("test_0", "test_1", "test_2"):
@@ -95,7 +95,7 @@ def test_hydra_takes_the_small_models_sizes(tiny_data, tmp_path):
 
 
 def test_conversion_renders_every_other_voice(tiny_data, checkpoint, tmp_path, capsys):
-    arguments = ["synthesize", "--path", str(checkpoint), "--input", str(tiny_data), "--outdir",
+    arguments = ["synthesize", "--checkpoint", str(checkpoint), "--input", str(tiny_data), "--outdir",
                  str(tmp_path), "--vc", "--json", "--with-reference", "--subtype", "FLOAT"]  # fmt: skip
     assert main(arguments) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -118,12 +118,12 @@ def test_files_of_units(checkpoint, tmp_path, capsys):
     )
     (tmp_path / "codes.f0").write_text("1 2\n3 4\n0 1\n")
     (tmp_path / "codes.speaker").write_text("anna\nboris\nanna\n")
-    arguments = ["synthesize", "--path", str(checkpoint), "--input", str(tmp_path / "codes.txt"),
+    arguments = ["synthesize", "--checkpoint", str(checkpoint), "--input", str(tmp_path / "codes.txt"),
                  "--outdir", str(tmp_path / "out")]  # fmt: skip
     assert main(arguments) == 0
     for name in ("first", "x/second", "line_3"):
         assert soundfile.info(tmp_path / "out" / f"{name}.wav").frames == 8 * 320
-    assert main([*arguments, "--speaker", "zoe"]) == 2
+    assert main([*arguments, "--target", "zoe"]) == 2
     assert "unknown speaker 'zoe'; the model has anna, boris." in capsys.readouterr().err
     (tmp_path / "codes.f0").unlink()
     assert main(arguments) == 2

@@ -57,7 +57,7 @@ def test_training_moves_codebook_encoder_and_decoder(trained):
 
 def test_units_and_bundle(trained, data, tmp_path):
     path = str(trained[0])
-    options = ["--feature-type", "vqvae", "--checkpoint-path", path]
+    options = ["--feature-type", "vqvae", "--content-checkpoint", path]
     assert main(["quantize", str(data), *options]) == 0
     description = json.loads((data / "units.json").read_text())
     assert (description["num_clusters"], description["unit_hop"]) == (16, 160)
@@ -81,7 +81,9 @@ def test_units_and_bundle(trained, data, tmp_path):
 def test_the_units_of_another_vqvae_are_refused(trained, data):
     from fairseq_resynth.data.streams import read_streams
 
-    main(["quantize", str(data), "--feature-type", "vqvae", "--checkpoint-path", str(trained[0])])
+    main(
+        ["quantize", str(data), "--feature-type", "vqvae", "--content-checkpoint", str(trained[0])]
+    )
     streams = read_streams(data, "units")
     path = data / "units.json"
     text = path.read_text()
@@ -105,9 +107,9 @@ def test_long_files_in_chunks_give_what_the_whole_gives():
 @pytest.mark.parametrize(
     "options,message",
     [
-        ([], "takes --checkpoint-path"),
-        (["--checkpoint-path", "CKPT", "--kmeans", "x"], "no --kmeans"),
-        (["--checkpoint-path", "nowhere.pt"], "nowhere.pt does not exist"),
+        ([], "takes --content-checkpoint"),
+        (["--content-checkpoint", "CKPT", "--kmeans", "x"], "no --kmeans"),
+        (["--content-checkpoint", "nowhere.pt"], "nowhere.pt does not exist"),
     ],
 )
 def test_wrong_options(options, message, trained, data, capsys):

@@ -79,8 +79,8 @@ def test_continuous_f0_is_cropped_with_the_units(data):
 
 
 def test_mistakes_of_the_flag(data, capsys):
-    assert quantize(data, "quantile", "--path", "x.pt") == 2
-    assert "--path F0_CHECKPOINT goes with" in capsys.readouterr().err
+    assert quantize(data, "quantile", "--checkpoint", "x.pt") == 2
+    assert "vqvae needs --checkpoint" in capsys.readouterr().err
     assert quantize(data, "quantile", "--f0-code-hop", "500") == 2
     assert "expected a multiple of 320" in capsys.readouterr().err
     (data / "f0" / "train.npy").unlink()
@@ -119,7 +119,7 @@ def test_training_on_vectors_styles_and_continuous_f0(data, tmp_path):
     named = system.decode(units, None, "anna", f0=f0, style="calm")
     assert np.abs(named - calm).max() > 0
     assert main(
-        ["synthesize", "--path", str(tmp_path / "bundle"), "--input", str(data), "--split", "valid",
+        ["synthesize", "--bundle", str(tmp_path / "bundle"), "--input", str(data), "--split", "valid",
          "--outdir", str(tmp_path / "out"), "--vc"]
     ) == 0  # fmt: skip
     assert len(list((tmp_path / "out").glob("*.wav"))) == 2
@@ -151,7 +151,7 @@ def test_a_quantiser_of_log_f0_and_voicing_is_trained_and_used(data, tmp_path):
     extra += ["--no-epoch-checkpoints"]
     run("fairseq-train", *f0_arguments(data, tmp_path / "f0", *extra))
     checkpoint = tmp_path / "f0" / "checkpoint_last.pt"
-    assert main(["quantize-f0", str(data), "--path", str(checkpoint)]) == 0
+    assert main(["quantize-f0", str(data), "--checkpoint", str(checkpoint)]) == 0
     streams = read_streams(data)
     assert streams.f0_codes["representation"] == "log_vqvae"
     assert (streams.num_f0_codes, streams.f0_code_hop) == (20, 1280)

@@ -1,0 +1,105 @@
+"""`resynth` itself: groups of verbs, options that mean the same everywhere, old spellings, completion."""
+
+import argparse
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from fairseq_resynth.cli.main import GROUPS, OLD_SPELLINGS, VERBS, main, modernize
+
+
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=verb)
+    importlib.import_module(f"fairseq_resynth.cli.{verb.replace('-', '_')}").add_arguments(parser)
+    return parser
+
+
+PARSERS = {verb: parser_of(verb) for verb in VERBS}
+
+
+def test_help_shows_five_groups_with_every_verb(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert list(GROUPS) == ["prepare", "train", "speak", "compress", "measure"]
+    lines = shown.splitlines()
+    heads = [lines.index(f"{group}: {what}") for group, (what, _) in GROUPS.items()]
+    assert heads == sorted(heads)
+    for verb, line in VERBS.items():
+        assert f"  {verb} " in shown and line in shown
+    assert len(VERBS) == 28
+
+
+def test_help_loads_no_library():
+    program = "import sys; from fairseq_resynth.cli.main import main; main(['--help']); "
+    program += "print([name for name in ('numpy', 'torch', 'tqdm') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_has_a_help_text(verb, capsys):
+    for action in PARSERS[verb]._actions:
+        assert action.help, f"resynth {verb} {action.option_strings or action.dest}"
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    assert stopped.value.code == 0 and f"usage: resynth {verb}" in capsys.readouterr().out
+
+
+def test_an_option_means_the_same_in_every_verb():
+    """One dest per spelling, and no verb keeps a spelling that was renamed."""
+    found: dict[str, set[str]] = {}
+    for verb, parser in PARSERS.items():
+        for action in parser._actions:
+            for option in action.option_strings:
+                found.setdefault(option, set()).add(action.dest)
+        known = {option for action in parser._actions for option in action.option_strings}
+        renamed = OLD_SPELLINGS.get(verb, {})
+        assert not {old for old in renamed if old in known} - {"--workers", "--speaker"}, verb
+        for new in renamed.values():
+            assert new("nowhere") in known if callable(new) else new in known, (verb, new)
+    assert {option: names for option, names in found.items() if len(names) > 1} == {}
+    for verb in ("kmeans", "quantize"):
+        assert not {"--workers"} & set(PARSERS[verb]._option_string_actions), verb
+
+
+def test_old_spellings_work_with_a_warning(tmp_path, capsys):
+    (tmp_path / "model.pt").write_bytes(b"")
+    old = ["--path", str(tmp_path), "--random-speakers", "2", "--speaker=anna"]
+    new = ["--bundle", str(tmp_path), "--random-targets", "2", "--target=anna"]
+    assert modernize("synthesize", old) == new
+    warnings = capsys.readouterr().err.splitlines()
+    assert warnings[0] == "warning: --path is now --bundle; the old name works until version 0.3"
+    assert len(warnings) == 3
+    file = str(tmp_path / "model.pt")
+    assert modernize("quantize-f0", ["DATA", f"--path={file}"]) == ["DATA", f"--checkpoint={file}"]
+    assert modernize("encode", ["--speaker", "anna"]) == ["--speaker", "anna"]
+    assert modernize("convert", ["--source", "anna"]) == ["--speaker", "anna"]
+    assert modernize("kmeans", ["--workers", "2"]) == ["--threads", "2"]
+
+
+@pytest.mark.parametrize("arguments", [["sing"], ["--print-completion", "fish"], []])
+def test_an_unknown_verb_shows_the_usage(arguments, capsys):
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert "usage: resynth VERB" in shown.err + shown.out
+
+
+def test_completion_knows_verbs_and_options(capsys):
+    pytest.importorskip("shtab")
+    assert main(["--print-completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert (
+        "--random-targets" in script
+        and "units-quality" in script
+        and "_shtab_compgen_files" in script
+    )
+
+
+def test_the_same_model_twice_is_refused(capsys, tmp_path):
+    arguments = ["quantize-f0", str(tmp_path), "--checkpoint", "a.pt", "--bundle", "b"]
+    assert main(arguments) == 2
+    assert "--checkpoint and --bundle both name an F0 quantizer" in capsys.readouterr().err
+    assert main(["synthesize", "--bundle", "b", "--ema", "--input", "x", "--outdir", "y"]) == 2
+    assert "--ema needs --checkpoint" in capsys.readouterr().err
