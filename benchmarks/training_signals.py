@@ -73,7 +73,6 @@ VARIANTS = {
     "multi-mel": Variant(mel="multi"),
     "paper-again": Variant(seed=OTHER_SEED),
     "mrd": Variant("mrd"),
-    "mpd+cqt": Variant("mpd,cqt"),
     "segment-17920": Variant(segment=17920),
 }
 

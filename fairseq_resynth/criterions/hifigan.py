@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from fairseq_resynth.modules import losses
+from fairseq_resynth.modules.discriminators.base import detach, split_batch
 from fairseq_resynth.modules.discriminators.families import build_discriminators, parse_names
-from fairseq_resynth.modules.discriminators.waveforms import detach, split_batch
 
 
 @dataclass
@@ -32,7 +32,7 @@ class HifiganCriterionConfig(FairseqDataclass):
         metadata={
             "help": "families of discriminators, with commas: mpd (periods) and msd (scales) of the paper, "
             "mrd (magnitudes at three resolutions, UnivNet), msstft (complex spectra at five windows, "
-            "EnCodec), mbstft (complex spectra in five bands, DAC), cqt (constant-Q octaves)"
+            "EnCodec), mbstft (complex spectra in five bands, DAC)"
         },
     )
     discriminator_width: float = field(
@@ -135,7 +135,7 @@ class HifiganCriterion(FairseqCriterion):
             "adversarial-loss", adversarial_loss, losses.ADVERSARIAL_LOSSES
         )
         self.discriminator_names = parse_names(discriminators)
-        self.discriminators = build_discriminators(discriminators, discriminator_width, sample_rate)
+        self.discriminators = build_discriminators(discriminators, discriminator_width)
 
     def get_extra_state(self) -> Dict[str, Any]:
         """What the tables' rows mean, so that training never resumes on other speakers or units."""

@@ -11,7 +11,9 @@ from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published import Published, build
 from fairseq_resynth.interop.weight_names import discriminator_name, parameter_names
-from fairseq_resynth.modules.discriminators.waveforms import PERIOD_CHANNELS, HifiganDiscriminators
+from fairseq_resynth.modules.discriminators.base import Discriminators
+from fairseq_resynth.modules.discriminators.families import HIFIGAN, build_discriminators
+from fairseq_resynth.modules.discriminators.periods import PERIOD_CHANNELS
 
 WHAT = "a file of discriminators and optimizers (do_*)"
 KEYS = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
@@ -104,7 +106,7 @@ def _prefixed(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
 
 def _discriminators(
     state: dict[str, Any], path: Path
-) -> tuple[HifiganDiscriminators, dict[str, str], float]:
+) -> tuple[Discriminators, dict[str, str], float]:
     """Returns them, the published name of each of our weights, and their width."""
     names, weights = {}, {}
     for group in ("msd", "mpd"):
@@ -115,7 +117,7 @@ def _discriminators(
     if not isinstance(first, Tensor):
         raise ValueError(f"{path} holds no HiFi-GAN discriminators.")
     width = len(first) / PERIOD_CHANNELS[0]
-    discriminators = HifiganDiscriminators(width)
+    discriminators = build_discriminators(HIFIGAN, width)
     try:
         discriminators.load_state_dict(weights)
     except RuntimeError as error:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairseq_resynth.modules.discriminators.waveforms import freeze
+from fairseq_resynth.modules.discriminators.base import freeze
 
 AUTOCAST_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 ORDERS = ("alternate", "simultaneous")

@@ -14,7 +14,7 @@ from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.streams import StreamSpec, read_streams
-from fairseq_resynth.modules.discriminators.waveforms import freeze
+from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.tasks.capabilities import check_capabilities, training_device
 from fairseq_resynth.tasks.gan_step import (
     autocast,

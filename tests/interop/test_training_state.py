@@ -10,7 +10,7 @@ from small_corpus import PLUGIN, run
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import discriminator_name, generator_name, parameter_names
-from fairseq_resynth.modules.discriminators.waveforms import HifiganDiscriminators
+from fairseq_resynth.modules.discriminators.families import HIFIGAN, build_discriminators
 
 STREAMS = StreamSpec(320, 10, speakers=("anna", "boris"))
 CONFIG = {"multispkr": "_", "num_speakers": 3, "model_in_dim": 16}
@@ -20,7 +20,7 @@ STEPS, EPOCH = 700, 5
 def _old_discriminators(width):
     """State dicts of mpd and msd as the original saves them: bias first, then the norm's two parts."""
     state = {"mpd": {}, "msd": {}}
-    module = HifiganDiscriminators(width)
+    module = build_discriminators(HIFIGAN, width)
     for name, value in module.state_dict().items():
         group = "mpd" if name.startswith("periods.") else "msd"
         name = name.replace("periods.", "discriminators.").replace("scales.", "discriminators.")

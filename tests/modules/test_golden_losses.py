@@ -8,7 +8,8 @@ import torch
 from golden import GOLDEN, formula_weight, our_name
 
 from fairseq_resynth.modules import losses
-from fairseq_resynth.modules.discriminators.waveforms import HifiganDiscriminators, split_batch
+from fairseq_resynth.modules.discriminators.base import split_batch
+from fairseq_resynth.modules.discriminators.families import build_discriminators
 
 GROUPS = {"mpd": "periods", "msd": "scales"}
 
@@ -37,7 +38,7 @@ def discriminators(io):
                 state[ours.replace(".weight_v", ".parametrizations.weight.0._v")] = value
             else:
                 state[our_name(ours)] = value
-    module = HifiganDiscriminators()
+    module = build_discriminators()
     module.load_state_dict(state, strict=True)
     return module.eval()
 

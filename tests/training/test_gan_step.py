@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 from fairseq_resynth.modules import losses
-from fairseq_resynth.modules.discriminators.waveforms import freeze
+from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.tasks.gan_step import refuse_settings
 
 UPDATES = 50

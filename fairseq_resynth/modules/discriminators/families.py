@@ -1,39 +1,32 @@
 """The families of discriminators by the names that `--discriminators` takes."""
 
 from collections.abc import Callable
-from functools import partial
 
-from torch import nn
-
-from fairseq_resynth.modules.constant_q_discriminators import constant_q_discriminators
+from fairseq_resynth.modules.discriminators.base import DiscriminatorFamily, Discriminators
+from fairseq_resynth.modules.discriminators.periods import period_discriminators
+from fairseq_resynth.modules.discriminators.scales import ScaleDiscriminators
 from fairseq_resynth.modules.discriminators.spectrograms import (
     band_discriminators,
     complex_discriminators,
     magnitude_discriminators,
 )
-from fairseq_resynth.modules.discriminators.waveforms import (
-    Discriminators,
-    PeriodDiscriminators,
-    ScaleDiscriminators,
-    check_width,
-)
 
-# name: (attribute, and so the start of the weights' names, how it is built from a width)
-FAMILIES: dict[str, tuple[str, Callable[..., nn.Module]]] = {
-    "mpd": ("periods", PeriodDiscriminators),
+# name: (attribute, with which the names of the weights begin; how it is built from a width)
+FAMILIES: dict[str, tuple[str, Callable[[float], DiscriminatorFamily]]] = {
+    "mpd": ("periods", period_discriminators),
     "msd": ("scales", ScaleDiscriminators),
     "mrd": ("magnitudes", magnitude_discriminators),
     "msstft": ("spectra", complex_discriminators),
     "mbstft": ("bands", band_discriminators),
-    "cqt": ("constant_q", constant_q_discriminators),
 }
+HIFIGAN = "mpd,msd"  # the paper's: five period discriminators and three scale discriminators
 
 
 def parse_names(text: str) -> list[str]:
-    """Parses "mpd,mrd" into names in the order of `FAMILIES`, which is also that of the weights.
+    """The names in "mpd,mrd", in the order of `FAMILIES`, which is also the order of the weights.
 
     Raises:
-        ValueError: an unknown name, or one twice.
+        ValueError: if a name is unknown or occurs twice.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -46,22 +39,17 @@ def parse_names(text: str) -> list[str]:
     return [name for name in FAMILIES if name in names]
 
 
-def build_discriminators(text: str, width: float = 1.0, sample_rate: int = 16000) -> Discriminators:
+def build_discriminators(names: str = HIFIGAN, width: float = 1.0) -> Discriminators:
     """Builds the families named.
 
     Args:
-        text: names with commas between them.
-        width: factor on the published channels.
-        sample_rate: Hz.
+        names: names of `FAMILIES` with commas between them.
+        width: factor on the published channels; 1 gives the paper's discriminators 70.7 M parameters.
 
     Raises:
-        ValueError: names or a width that cannot be.
+        ValueError: if a name is unknown or occurs twice, or the width is not positive.
     """
-    check_width(width)
-    families = {}
-    for name in parse_names(text):
-        attribute, build = FAMILIES[name]
-        if name == "cqt":
-            build = partial(build, sample_rate=sample_rate)
-        families[attribute] = build(width)
-    return Discriminators(families)
+    if width <= 0:
+        raise ValueError(f"the discriminators' width is {width}, expected a positive factor.")
+    families = [FAMILIES[name] for name in parse_names(names)]
+    return Discriminators({attribute: build(width) for attribute, build in families})

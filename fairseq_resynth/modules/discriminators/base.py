@@ -1,0 +1,105 @@
+"""What all discriminators share: their output, the pass through their layers, and families of them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAKY_RELU_SLOPE = 0.1
+
+# the scores (B, n) of one discriminator, and the feature maps: the activations of all its layers
+Output = tuple[Tensor, list[Tensor]]
+
+
+def scaled(channels: int, width: float) -> int:
+    """The channels of a layer at a factor on the published number, at least 1."""
+    return max(1, round(channels * width))
+
+
+class Discriminator(nn.Module):
+    """Layers with a leaky ReLU after each, and a last layer whose outputs are the scores.
+
+    Args:
+        layers: convolutions.
+        score_layer: convolution to one channel.
+        slope: slope of the leaky ReLU below 0.
+    """
+
+    def __init__(
+        self, layers: list[nn.Module], score_layer: nn.Module, slope: float = LEAKY_RELU_SLOPE
+    ):
+        super().__init__()
+        self.convs = nn.ModuleList(layers)
+        self.conv_post = score_layer
+        self.slope = slope
+
+    def prepare(self, wav: Tensor) -> Tensor:
+        """Maps a waveform (B, 1, T) to the input of the first layer: the waveform unless overridden."""
+        return wav
+
+    def forward(self, wav: Tensor) -> Output:
+        """Maps (B, 1, T) to scores, near 1 for real speech, and feature maps."""
+        x = self.prepare(wav)
+        feature_maps = []
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), self.slope)
+            feature_maps.append(x)
+        x = self.conv_post(x)
+        feature_maps.append(x)
+        return x.flatten(1), feature_maps
+
+
+class DiscriminatorFamily(nn.ModuleList):
+    """Discriminators of one kind and different sizes, all on the same waveform."""
+
+    def forward(self, wav: Tensor) -> list[Output]:
+        """Maps (B, 1, T) to the output of each discriminator."""
+        return [discriminator(wav) for discriminator in self]
+
+
+class Discriminators(nn.Module):
+    """Families of discriminators on the same waveform.
+
+    Args:
+        families: attribute name, with which the names of the weights begin, to family.
+    """
+
+    def __init__(self, families: dict[str, DiscriminatorFamily]):
+        super().__init__()
+        for name, family in families.items():
+            self.add_module(name, family)
+
+    def forward(self, wav: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Scores a waveform.
+
+        Args:
+            wav: (B, 1, T) samples.
+
+        Returns:
+            (scores, feature_maps): for each discriminator its scores (B, n), near 1 for real speech, and
+            the list of the activations of its layers.
+        """
+        outputs = [output for family in self.children() for output in family(wav)]
+        scores, feature_maps = zip(*outputs, strict=True)
+        return list(scores), list(feature_maps)
+
+
+def freeze(module: nn.Module, frozen: bool) -> None:
+    """Turns the gradients of all parameters off (frozen) or on."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(not frozen)
+
+
+def detach(feature_maps: list[list[Tensor]]) -> list[list[Tensor]]:
+    """The feature maps without their autograd graph."""
+    return [[feature_map.detach() for feature_map in maps] for maps in feature_maps]
+
+
+def split_batch(
+    scores: list[Tensor], feature_maps: list[list[Tensor]]
+) -> tuple[tuple[list[Tensor], list[list[Tensor]]], tuple[list[Tensor], list[list[Tensor]]]]:
+    """Splits the output for torch.cat([real, fake]) into the output for real and the output for fake."""
+    halves = [torch.chunk(score, 2) for score in scores]
+    maps = [[torch.chunk(feature_map, 2) for feature_map in layer] for layer in feature_maps]
+    real = [half[0] for half in halves], [[pair[0] for pair in layer] for layer in maps]
+    fake = [half[1] for half in halves], [[pair[1] for pair in layer] for layer in maps]
+    return real, fake

@@ -1,0 +1,65 @@
+"""HiFi-GAN's multi-scale discriminator (MelGAN's: Kumar et al., 2019; Kong et al., 2020, section 2.3)."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+from fairseq_resynth.modules.discriminators.base import (
+    Discriminator,
+    DiscriminatorFamily,
+    Output,
+    scaled,
+)
+
+# (channels, kernel, stride, groups) of each layer
+SCALE_LAYERS = (
+    (128, 15, 1, 1),
+    (128, 41, 2, 4),
+    (256, 41, 2, 16),
+    (512, 41, 4, 16),
+    (1024, 41, 4, 16),
+    (1024, 41, 1, 16),
+    (1024, 5, 1, 1),
+)
+
+
+class ScaleDiscriminator(Discriminator):
+    """Strided convolutions over the waveform.
+
+    Args:
+        norm: weight norm or spectral norm.
+        width: factor on the published channels.
+    """
+
+    def __init__(self, norm=weight_norm, width: float = 1.0):
+        layers, before = [], 1
+        for channels, kernel, stride, groups in SCALE_LAYERS:
+            after = scaled(channels, width)
+            groups = math.gcd(groups, before, after)  # fewer where narrow layers cannot be divided
+            conv = nn.Conv1d(before, after, kernel, stride, padding=kernel // 2, groups=groups)
+            layers.append(norm(conv))
+            before = after
+        super().__init__(layers, norm(nn.Conv1d(before, 1, 3, padding=1)))
+
+
+class ScaleDiscriminators(DiscriminatorFamily):
+    """Three discriminators, each at half the sample rate of the one before.
+
+    Args:
+        width: factor on the published channels.
+    """
+
+    def __init__(self, width: float = 1.0):
+        norms = (spectral_norm, weight_norm, weight_norm)
+        super().__init__([ScaleDiscriminator(norm, width) for norm in norms])
+
+    def forward(self, wav: Tensor) -> list[Output]:
+        """Maps (B, 1, T) to the output of each discriminator."""
+        outputs = []
+        for index, discriminator in enumerate(self):
+            if index:
+                wav = F.avg_pool1d(wav, 4, 2, padding=2)
+            outputs.append(discriminator(wav))
+        return outputs
