@@ -1,9 +1,7 @@
-"""Errors between two F0 tracks: the columns VDE and FFE of the paper's Tables 1 and 2, and their
-companions.
+"""Errors between two F0 tracks: VDE and FFE of the paper's Tables 1 and 2, and related measures.
 
-A track is (N,) in Hz, 0 where unvoiced. Frame n of one is compared with frame n of the other,
-without any time warping; a difference in length of up to `TOLERANCE_FRAMES` is cut off the longer
-track's end, more is refused.
+A track is (N,) in Hz, 0 where unvoiced. Frame n of one is compared with frame n of the other, without time
+warping. The longer track is cut to the shorter one's length if they differ by up to `TOLERANCE_FRAMES`.
 """
 
 import numpy as np
@@ -24,8 +22,8 @@ def align(
         tolerance: how many frames N and N' may differ by.
 
     Raises:
-        ValueError: not one-dimensional, empty, negative or not finite; or lengths further apart
-        than `tolerance`.
+        ValueError: a track is not one-dimensional, is empty, or has negative or non-finite values; or the
+            lengths differ by more than `tolerance`.
     """
     tracks = [np.asarray(track, dtype=np.float64) for track in (reference, estimate)]
     for name, track in zip(("reference", "estimate"), tracks, strict=True):
@@ -49,7 +47,7 @@ def _gross(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
 
 
 def voicing_decision_error(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """VDE: the share of all frames, in [0, 1], that one track calls voiced and the other unvoiced.
+    """VDE: the share of all frames, in [0, 1], that are voiced in one track and unvoiced in the other.
 
     Nakatani et al., "A method for fundamental frequency estimation and voicing decision" (2008).
     Both (N,) Hz.
@@ -59,10 +57,9 @@ def voicing_decision_error(reference: np.ndarray, estimate: np.ndarray) -> float
 
 
 def gross_pitch_error(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """GPE: of the frames voiced in both tracks, the share in [0, 1] that is more than 20 % off; NaN
-    without any.
+    """GPE: of the frames voiced in both tracks, the share in [0, 1] that is more than 20 % off.
 
-    Rabiner et al. (1976) as restated by Chu and Alwan (2009). Both (N,) Hz.
+    NaN if no frame is voiced in both. Rabiner et al. (1976) as restated by Chu and Alwan (2009). Both (N,) Hz.
     """
     reference, estimate = align(reference, estimate)
     both = np.sum((reference > 0) & (estimate > 0))
@@ -87,32 +84,29 @@ def _both_voiced_logs(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.n
 
 
 def log_f0_rmse(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """Root mean square of the difference of natural logarithms over frames voiced in both; NaN
-    without any.
+    """Root mean square of the difference of natural logarithms over the frames voiced in both.
 
-    An octave is 0.693, a semitone 0.058. Both (N,) Hz.
+    NaN if there are none. An octave is 0.693, a semitone 0.058. Both (N,) Hz.
     """
     first, second = _both_voiced_logs(reference, estimate)
     return float(np.sqrt(np.mean((first - second) ** 2))) if len(first) else float("nan")
 
 
 def log_f0_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """Pearson's correlation of log F0 over frames voiced in both; NaN with under 2, or when one is
-    constant.
+    """Pearson's correlation of log F0 over the frames voiced in both.
 
-    It ignores a constant shift in semitones, so it serves conversion, where RMSE and FFE do not.
-    Both (N,) Hz.
+    NaN with fewer than 2 such frames, or if one track is constant. A constant shift in semitones does not
+    change it, so it can be used for conversion, where RMSE and FFE cannot. Both (N,) Hz.
     """
     first, second = _both_voiced_logs(reference, estimate)
-    # A flat contour has rounding noise instead of a deviation of exactly 0, and would correlate by
-    # chance.
+    # The standard deviation of a flat contour is rounding noise instead of 0; it would correlate by chance.
     if len(first) < 2 or min(np.std(first), np.std(second)) < 1e-9:
         return float("nan")
     return float(np.corrcoef(first, second)[0, 1])
 
 
 def f0_errors(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
-    """All of the above, and the counts that pool them over utterances.
+    """All measures of this module, and the counts that are needed to pool them over utterances.
 
     Args:
         reference: (N,) Hz, 0 = unvoiced.
@@ -120,11 +114,11 @@ def f0_errors(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
 
     Returns:
         `vde`, `gpe`, `ffe` in [0, 1], `log_f0_rmse`, `log_f0_correlation`, `frames`,
-        `frames_both_voiced`. Over several utterances weigh vde and ffe by the first count, gpe by
-        the second.
+        `frames_both_voiced`. Over several utterances, weight vde and ffe by the first count and gpe by the
+        second.
 
     Raises:
-        ValueError: see `align`.
+        ValueError: the tracks cannot be aligned, see `align`.
     """
     reference, estimate = align(reference, estimate)
     return {

@@ -1,88 +1,94 @@
-"""Spectrograms as PNG without a plotting library."""
+"""Spectrograms with F0 over them, as arrays for TensorBoard and as small PNG files for pages."""
 
 import functools
-import struct
-import zlib
+import io
 
-import librosa
 import numpy as np
+import torch
+from PIL import Image
+
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.modules.losses import LogMelSpectrogram
 
 # matplotlib's magma at five places (CC0); 32 shades keep a picture of 6 s under 25 kB
 _MAGMA = np.array(
     [(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)], dtype=float
 )
 SHADES = 32
-F0_COLOUR = (0, 229, 255)
-F0_RANGE = (50.0, 600.0)  # Hz at the bottom and at the top edge, logarithmic
-DYNAMIC_RANGE = 70.0  # dB under the loudest cell are drawn black
-HOP_SECONDS = 0.01
-HEIGHT = 96
+F0_COLOR = (0, 229, 255)
+F0_RANGE = (50.0, 600.0)  # Hz at the bottom and at the top edge, on a logarithmic axis
+DYNAMIC_RANGE = 70.0  # dB; cells that are further below the loudest one are black
+COLUMNS_PER_SECOND = 100
+HEIGHT = 96  # pixels, one per mel band
 
 
 @functools.cache
 def _palette() -> np.ndarray:
-    """(SHADES + 1, 3) uint8: the shades, then the colour of F0."""
+    """The shades and then the color of F0: (SHADES + 1, 3) uint8."""
     places = np.linspace(0, len(_MAGMA) - 1, SHADES)
     shades = [np.interp(places, np.arange(len(_MAGMA)), channel) for channel in _MAGMA.T]
-    return np.vstack([np.stack(shades, 1).round(), F0_COLOUR]).astype(np.uint8)
+    return np.vstack([np.stack(shades, 1).round(), F0_COLOR]).astype(np.uint8)
+
+
+@functools.cache
+def _log_mel(sample_rate: int) -> LogMelSpectrogram:
+    n_fft = max(512, 1 << round(np.log2(0.032 * sample_rate)))  # 32 ms at 16 kHz
+    return LogMelSpectrogram(sample_rate, HEIGHT, n_fft, sample_rate // COLUMNS_PER_SECOND)
 
 
 def indexed_png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
-    """Encodes palette indices as PNG (ISO/IEC 15948, colour type 3).
+    """Encodes palette indices as PNG.
 
     Args:
-        pixels: (H, W) uint8 indices, row 0 on top.
+        pixels: (H, W) uint8 indices, row 0 at the top.
         palette: (up to 256, 3) uint8.
     """
-    height, width = pixels.shape
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-    rows = np.hstack([np.zeros((height, 1), np.uint8), pixels.astype(np.uint8)])  # filter 0: none
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"PLTE", palette.tobytes())]
-    parts += [chunk(b"IDAT", zlib.compress(rows.tobytes(), 9)), chunk(b"IEND", b"")]
-    return b"".join(parts)
+    image, stream = Image.fromarray(pixels.astype(np.uint8)), io.BytesIO()
+    image.putpalette(palette.tobytes())
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
 
 
 def spectrogram_png(
-    wav: np.ndarray, f0: np.ndarray | None = None, sample_rate: int = 16000
+    wav: np.ndarray, f0: np.ndarray | None = None, sample_rate: int = SAMPLE_RATE
 ) -> bytes:
-    """Draws a mel spectrogram, 100 columns a second and 70 dB deep, with F0 over it.
+    """Draws a mel spectrogram with F0 over it, as a PNG file; the arguments are those of `spectrogram`."""
+    return indexed_png(_draw(wav, f0, sample_rate), _palette())
+
+
+def spectrogram(
+    wav: np.ndarray, f0: np.ndarray | None = None, sample_rate: int = SAMPLE_RATE
+) -> np.ndarray:
+    """Draws a mel spectrogram of 70 dB with F0 over it.
 
     Args:
         wav: (T,) samples in [-1, 1], T > 0.
-        f0: (N,) Hz over the same time, 0 = unvoiced; drawn on a logarithmic axis of its own, 50 Hz
-            at the bottom edge and 600 Hz at the top. None: no line.
+        f0: (N,) Hz over the same time, 0 = unvoiced; None: no line. Its axis is logarithmic, from 50 Hz at
+            the bottom edge to 600 Hz at the top.
         sample_rate: Hz.
 
     Returns:
-        A PNG file, 96 pixels high.
+        (96, W, 3) uint8 RGB, 100 columns per second.
 
     Raises:
-        ValueError: no samples.
+        ValueError: there are no samples.
     """
+    return _palette()[_draw(wav, f0, sample_rate)]
+
+
+def _draw(wav: np.ndarray, f0: np.ndarray | None, sample_rate: int) -> np.ndarray:
+    """The picture as (96, W) uint8 palette indices."""
     wav = np.asarray(wav, dtype=np.float32)
     if wav.ndim != 1 or not len(wav):
         raise ValueError(f"cannot draw a waveform of shape {wav.shape}, expected (T,) with T > 0")
-    hop = int(HOP_SECONDS * sample_rate)
-    power = librosa.feature.melspectrogram(
-        y=wav,
-        sr=sample_rate,
-        n_fft=1024,
-        hop_length=hop,
-        win_length=512,
-        n_mels=HEIGHT,
-        pad_mode="constant",
-    )
-    decibel = 10 * np.log10(np.maximum(power, 1e-10))
+    with torch.inference_mode():
+        nepers = _log_mel(sample_rate)(torch.from_numpy(wav)[None, None])[0].numpy()
+    decibel = nepers * (20 / np.log(10))
     level = 1 + (decibel - max(decibel.max(), -30.0)) / DYNAMIC_RANGE  # silence stays black
     pixels = (np.clip(level, 0, 1) * (SHADES - 1)).round().astype(np.uint8)[::-1].copy()
     if f0 is not None and len(f0):
         _draw_f0(pixels, np.asarray(f0, dtype=float))
-    return indexed_png(pixels, _palette())
+    return pixels
 
 
 def _draw_f0(pixels: np.ndarray, f0: np.ndarray) -> None:
@@ -94,4 +100,4 @@ def _draw_f0(pixels: np.ndarray, f0: np.ndarray) -> None:
     voiced = hertz > 0
     across = (columns * width).astype(int)[voiced]
     pixels[rows[voiced], across] = SHADES
-    pixels[rows[voiced] + 1, across] = SHADES  # two pixels thick: readable on a phone
+    pixels[rows[voiced] + 1, across] = SHADES  # two pixels thick, to be readable on a phone

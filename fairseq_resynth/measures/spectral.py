@@ -1,7 +1,7 @@
-"""Spectral distances between two waveforms (T,) of one sample rate.
+"""Spectral distances between two waveforms (T,) of the same sample rate.
 
-Samples are compared at the same time: the longer one's end is cut, up to `TOLERANCE_SECONDS`; only
-the variant with dynamic time warping (DTW) takes any two lengths.
+Waveforms are compared sample by sample: the longer one is cut to the shorter one's length if they differ by up
+to `TOLERANCE_SECONDS`. The variant with dynamic time warping (DTW) takes any two lengths.
 """
 
 import functools
@@ -11,22 +11,20 @@ import numpy as np
 import torch
 from scipy.linalg import hankel, toeplitz
 
+from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.modules.losses import LogMelSpectrogram, mel_l1
 
 TOLERANCE_SECONDS = 0.2
 STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # n_fft, hop, window
-MAGNITUDE_FLOOR = 1e-4  # -80 dB under a full-scale bin: deeper is rounding, not speech
+MAGNITUDE_FLOOR = (
+    1e-4  # -80 dB below a full-scale bin: anything lower is rounding noise, not speech
+)
 
 
 def align_waveforms(
-    reference: np.ndarray, generated: np.ndarray, sample_rate: int = 16000
+    reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts two waveforms to the shorter one's length.
-
-    Args:
-        reference: (T,) samples.
-        generated: (T',) samples.
-        sample_rate: Hz of both.
+    """Cuts two waveforms (T,) to the shorter one's length.
 
     Raises:
         ValueError: one is empty, or they differ by more than 0.2 s.
@@ -48,13 +46,12 @@ def _log_mel(sample_rate: int) -> LogMelSpectrogram:
 
 
 def mel_l1_distance(
-    reference: np.ndarray, generated: np.ndarray, sample_rate: int = 16000
+    reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> float:
-    """Mean absolute difference of HiFi-GAN's log-mel spectrograms, in nepers: the training loss /
-    45.
+    """Mean absolute difference of HiFi-GAN's log-mel spectrograms, in nepers: the training loss / 45.
 
-    80 bands from 0 Hz to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et
-    al., 2020). Both (T,), see `align_waveforms`.
+    80 bands from 0 Hz to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al., 2020).
+    Both (T,), see `align_waveforms`.
     """
     pair = align_waveforms(reference, generated, sample_rate)
     mels = [
@@ -65,21 +62,21 @@ def mel_l1_distance(
 
 
 def mel_cepstral_distortion(
-    reference: np.ndarray, generated: np.ndarray, sample_rate: int = 16000, dtw: bool = False
+    reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE, dtw: bool = False
 ) -> float:
     """MCD in dB: 10 / ln 10 * mean over frames of sqrt(2 * sum over d >= 1 of (c_d - c'_d)^2).
 
-    Kubichek (1993), over the frames of SPTK's mel-cepstrum with order 23 and alpha 0.42 at 16 kHz,
-    windows of 1024 every 256. Loudness (c_0) is left out, silence is not.
+    Kubichek (1993), over the frames of SPTK's mel-cepstrum of order 23 and alpha 0.42 at 16 kHz, with windows of
+    1024 samples every 256. The loudness c_0 is left out; silent frames are included.
 
     Args:
         reference: (T,) samples.
         generated: (T',) samples, T' within 0.2 s of T unless `dtw`.
         sample_rate: 8000, 16000, 22050 or 24000 Hz.
-        dtw: pair frames by the cheapest monotonous path instead of by time, so that timing is free.
+        dtw: pair frames along the cheapest monotonic path instead of by time, so that timing does not count.
 
     Raises:
-        ValueError: another rate, under 1024 samples, or lengths too far apart.
+        ValueError: another rate, fewer than 1024 samples, or lengths too far apart.
     """
     if sample_rate not in WARPING:
         raise ValueError(f"mel-cepstra are set up for {sorted(WARPING)} Hz, not {sample_rate}")
@@ -95,12 +92,11 @@ def mel_cepstral_distortion(
 
 
 def multi_resolution_stft(
-    reference: np.ndarray, generated: np.ndarray, sample_rate: int = 16000
+    reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> dict[str, float]:
     """Spectral convergence and log-magnitude L1, each the mean over three resolutions.
 
-    Yamamoto, Song and Kim, "Parallel WaveGAN" (ICASSP 2020), equations 3 to 6. Both (T,), see
-    `align_waveforms`.
+    Yamamoto, Song and Kim, "Parallel WaveGAN" (ICASSP 2020), equations 3 to 6. Both (T,), see `align_waveforms`.
 
     Returns:
         `spectral_convergence`: ||S - S'|| / ||S||, NaN for a silent reference;
@@ -125,26 +121,23 @@ def _stft_distances(
     return convergence, np.abs(logs[0] - logs[1]).mean()
 
 
-# order, alpha by sample rate: SPTK's recommendation
+# sample rate: (order, alpha), as SPTK recommends
 WARPING = {8000: (13, 0.31), 16000: (23, 0.42), 22050: (34, 0.45), 24000: (34, 0.46)}
-FLOOR = 1e-6  # added to the periodogram: digital silence has a spectrum too
+FLOOR = 1e-6  # added to the periodogram, so that digital silence has a logarithm
 MAX_ITERATIONS = 30
 TOLERANCE = 1e-3
 
 
 @functools.cache
 def frequency_transform(size_in: int, size_out: int, alpha: float) -> np.ndarray:
-    """The matrix of SPTK's `freqt`: warps a cepstrum by a first-order all-pass.
+    """The matrix of SPTK's `freqt`, (size_out, size_in): warped = matrix @ cepstrum.
 
-    Oppenheim and Johnson (1972).
+    It warps the frequency axis of a cepstrum by a first-order all-pass (Oppenheim and Johnson, 1972).
 
     Args:
         size_in: coefficients of the input, c0 included.
         size_out: coefficients of the output, c0 included.
         alpha: all-pass constant in (-1, 1).
-
-    Returns:
-        (size_out, size_in); warped = matrix @ cepstrum.
     """
     warped = np.zeros((size_out, size_in))
     # Horner's scheme over the input coefficients, run on all unit vectors at once.
@@ -162,12 +155,12 @@ def frequency_transform(size_in: int, size_out: int, alpha: float) -> np.ndarray
 def mel_cepstrum(
     wav: np.ndarray, order: int = 23, alpha: float = 0.42, n_fft: int = 1024, hop: int = 256
 ) -> np.ndarray:
-    """Mel-cepstrum of every whole window.
+    """Mel-cepstrum of every whole window, as SPTK's `mcep` computes it.
 
     Args:
         wav: (T,) samples in [-1, 1], T >= n_fft.
         order: highest coefficient.
-        alpha: warping, 0.42 imitates mel at 16 kHz.
+        alpha: frequency warping; 0.42 approximates the mel scale at 16 kHz.
         n_fft: samples of the Hamming window.
         hop: samples between windows.
 
@@ -175,7 +168,7 @@ def mel_cepstrum(
         (M, order + 1) float64, c0 first; M = (T - n_fft) // hop + 1.
 
     Raises:
-        ValueError: shorter than one window.
+        ValueError: the waveform is shorter than one window.
     """
     if len(wav) < n_fft:
         raise ValueError(f"{len(wav)} samples are too short for a mel-cepstrum: {n_fft} needed")
@@ -189,7 +182,13 @@ def mel_cepstrum(
 
 
 def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray:
-    """Minimises the UELS criterion from a starting point (order + 1,); power is (n_fft/2 + 1,)."""
+    """Minimizes the criterion of unbiased log-spectrum estimation by Newton's method.
+
+    Args:
+        cepstrum: (order + 1,) starting point.
+        power: (n_fft / 2 + 1,) periodogram.
+        alpha: frequency warping.
+    """
     size, bins = len(cepstrum), len(power)
     unwarp = frequency_transform(size, bins, -alpha)
     warp = frequency_transform(2 * size - 1, bins, -alpha).T  # SPTK's `frqtr`

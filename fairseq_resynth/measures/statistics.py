@@ -1,4 +1,4 @@
-"""Means with bootstrap confidence intervals."""
+"""Means with bootstrap confidence intervals, and the equal error rate."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 RESAMPLES = 1000
 LEVEL = 0.95
-CELLS = 1_000_000
+_CELLS = 1_000_000  # indices drawn at once, to bound the memory
 
 
 def bootstrap(
@@ -16,12 +16,12 @@ def bootstrap(
 
     Args:
         statistic: maps (count,) indices, drawn with replacement, to a number.
-        count: utterances.
-        resamples: how often to draw.
-        seed: of the draws; the same numbers give the same interval.
+        count: number of utterances.
+        resamples: number of draws.
+        seed: seed of the random generator.
 
     Returns:
-        Low and high; NaN for under two utterances, where nothing can be said.
+        The lower and the upper bound; NaN for fewer than two utterances.
     """
     if count < 2:
         return float("nan"), float("nan")
@@ -33,14 +33,14 @@ def bootstrap(
 def mean_interval(
     values: Sequence[float], weights: Sequence[float] | None = None
 ) -> dict[str, float]:
-    """Weighted mean of the defined values with its interval, utterances drawn whole.
+    """Weighted mean of the defined values with its interval by bootstrap over utterances.
 
     Args:
-        values: one an utterance; NaN is left out and counted.
-        weights: non-negative, one an utterance (words for WER, frames for VDE); None: all the same.
+        values: one per utterance; NaN is left out and counted.
+        weights: non-negative, one per utterance (words for WER, frames for VDE); None: all equal.
 
     Returns:
-        `mean`, `low`, `high`, `count` (values used) and `undefined` (left out).
+        `mean`, `low`, `high`, `count` (values used) and `undefined` (values left out).
     """
     values = np.asarray(values, dtype=float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
@@ -58,9 +58,9 @@ def mean_interval(
 
 
 def _draws(count: int) -> Iterator[np.ndarray]:
-    """All resamples' indices, (resamples, count) in blocks that fit a cache; none for one value."""
+    """Yields the indices of all resamples in blocks (resamples, count); none for a single value."""
     generator = np.random.default_rng(0)
-    block = max(1, min(RESAMPLES, CELLS // count))
+    block = max(1, min(RESAMPLES, _CELLS // count))
     for start in range(0, RESAMPLES if count > 1 else 0, block):
         yield generator.integers(0, count, (min(block, RESAMPLES - start), count))
 
@@ -72,15 +72,15 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def equal_error_rate(target_scores: Sequence[float], other_scores: Sequence[float]) -> float:
-    """The error rate at the threshold where as many targets are refused as others accepted.
+    """The error rate at the threshold where false rejections are as frequent as false acceptances.
 
-    A trial is accepted at scores >= threshold. Between two thresholds the curve of false
-    acceptances against false rejections is straight (its convex hull is not taken), as with
-    scikit-learn's `roc_curve` and a root finder.
+    A trial is accepted if its score is at least the threshold. The curve of false acceptances against false
+    rejections is interpolated linearly between thresholds, as with scikit-learn's `roc_curve` and a root finder;
+    its convex hull is not taken.
 
     Args:
-        target_scores: of trials of the right speaker, higher is more alike.
-        other_scores: of trials of other speakers.
+        target_scores: scores of trials of the right speaker; higher means more similar.
+        other_scores: scores of trials of other speakers.
 
     Returns:
         In [0, 1]; NaN if either is empty.
@@ -91,7 +91,7 @@ def equal_error_rate(target_scores: Sequence[float], other_scores: Sequence[floa
     thresholds = np.append(np.unique(np.concatenate([targets, others])), np.inf)
     rejected = np.searchsorted(targets, thresholds) / len(targets)
     accepted = 1 - np.searchsorted(others, thresholds) / len(others)
-    # rejected grows and accepted falls along the thresholds; they cross within one step
+    # Along the thresholds `rejected` grows and `accepted` falls; they cross within one step.
     after = int(np.argmax(rejected >= accepted))
     if after == 0:
         return float((rejected[0] + accepted[0]) / 2)

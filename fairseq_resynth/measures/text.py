@@ -1,18 +1,18 @@
-"""Normalised text and edit distances."""
+"""Text normalization and edit distances."""
 
 import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
-NORMALISER = "basic 1"
+NORMALIZER = "basic 1"
 
 
-def normalise(text: str) -> str:
-    """Lower-cases and keeps letters, digits and apostrophes inside words, in any script.
+def normalize(text: str) -> str:
+    """Lower-cases text and keeps letters, digits and apostrophes inside words, in any script.
 
-    Named `basic 1` in reports: NFKC, case folding, every other character a space, runs of spaces
-    one. Numerals are not spelled out and British spelling stays: write transcripts as spoken.
+    Reports call it `basic 1`: NFKC, case folding, every other character becomes a space, runs of spaces become
+    one. Numerals are not spelled out and British spelling is kept, so transcripts should be written as spoken.
     """
     folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     kept = "".join(letter if _is_kept(letter) else " " for letter in folded)
@@ -24,7 +24,7 @@ def _is_kept(letter: str) -> bool:
 
 
 def edit_distance(reference: Sequence, hypothesis: Sequence) -> int:
-    """Levenshtein's distance: the fewest substitutions, deletions and insertions."""
+    """Levenshtein distance: the smallest number of substitutions, deletions and insertions."""
     codes = {item: index for index, item in enumerate(dict.fromkeys([*reference, *hypothesis]))}
     columns = np.array([codes[item] for item in hypothesis], dtype=int)
     index = np.arange(len(columns) + 1)
@@ -32,24 +32,23 @@ def edit_distance(reference: Sequence, hypothesis: Sequence) -> int:
     for item in reference:
         candidate = row + 1
         candidate[1:] = np.minimum(candidate[1:], row[:-1] + (columns != codes[item]))
-        # the cheapest chain of insertions from the left, for the whole row at once
+        # The best number of insertions from the left, for the whole row at once.
         row = np.minimum.accumulate(candidate - index) + index
     return int(row[-1])
 
 
 def error_rates(reference: str, hypothesis: str) -> dict[str, float]:
-    """Word and character error rates of normalised text.
+    """Word and character error rates of normalized text.
 
     Args:
         reference: what was said.
         hypothesis: what was heard.
 
     Returns:
-        `wer` = word edits / `words`, `cer` = character edits / `characters` (one space between
-        words counts as a character); both can exceed 1, and are NaN where the reference has no
-        words.
+        `wer` = word edits / `words`, `cer` = character edits / `characters` (one space between words counts as
+        a character). Both can exceed 1, and are NaN if the reference has no words.
     """
-    said, heard = normalise(reference), normalise(hypothesis)
+    said, heard = normalize(reference), normalize(hypothesis)
     words, characters = len(said.split()), len(said)
     if not words:
         return {"wer": float("nan"), "cer": float("nan"), "words": 0, "characters": 0}

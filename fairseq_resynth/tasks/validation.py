@@ -1,6 +1,5 @@
 """Fixed utterances at each validation: F0 errors as metrics, audio and pictures in TensorBoard."""
 
-import io
 import logging
 import math
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 import numpy as np
 import torch
 from fairseq.logging import metrics
-from PIL import Image
 
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.pitch.extraction import F0Cache, extract_f0
-from fairseq_resynth.measures.pictures import spectrogram_png
+from fairseq_resynth.measures.pictures import spectrogram
 
 
 class ValidationLog:
@@ -86,7 +84,7 @@ class ValidationLog:
         for kind, wav, f0 in zip(kinds, wavs, tracks, strict=True):
             tag = f"{key[0]}_{key[1]}/{kind}"
             writer.add_audio(tag, wav, self.num_updates, SAMPLE_RATE)
-            picture = _spectrogram(wav, f0)
+            picture = spectrogram(wav, f0)
             writer.add_image(f"{tag}_spectrogram_f0", picture, self.num_updates, dataformats="HWC")
         writer.flush()
 
@@ -100,11 +98,6 @@ class ValidationLog:
             suffix = f"_rank{rank}" if rank else ""
             self._writer = SummaryWriter(f"{self.folder}/valid_utterances{suffix}")
         return self._writer
-
-
-def _spectrogram(wav: np.ndarray, f0: np.ndarray) -> np.ndarray:
-    png = spectrogram_png(wav, f0=f0)
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 logger = logging.getLogger(__name__)

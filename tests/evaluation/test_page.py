@@ -1,56 +1,7 @@
-import struct
-import zlib
-
 import numpy as np
 import pytest
 
 from fairseq_resynth.evaluation.report.page import write_gallery
-from fairseq_resynth.measures.pictures import F0_COLOUR, spectrogram_png
-
-
-def decode_png(content: bytes) -> np.ndarray:
-    """(H, W, 3) of a palette PNG without filters, by the standard; checks each checksum."""
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    chunks, at = {}, 8
-    while at < len(content):
-        (length,), kind = struct.unpack(">I", content[at : at + 4]), content[at + 4 : at + 8]
-        data = content[at + 8 : at + 8 + length]
-        assert zlib.crc32(kind + data) == struct.unpack(">I", content[at + 8 + length :][:4])[0]
-        chunks[kind], at = data, at + 12 + length
-    width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
-    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
-    return np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)[rows[:, 1:]]
-
-
-def brightness(picture: np.ndarray) -> np.ndarray:
-    return picture.astype(int).sum(2)
-
-
-def test_a_low_tone_is_low_and_a_high_tone_high():
-    time = np.arange(16000) / 16000
-    rows = []
-    for hertz in (200, 6000):
-        picture = decode_png(spectrogram_png(np.sin(2 * np.pi * hertz * time)))
-        assert picture.shape == (96, 101, 3)
-        rows.append(brightness(picture)[:, 50].argmax())
-    assert rows[0] > 80 and rows[1] < 20
-
-
-def test_f0_is_drawn_where_voiced_at_its_height():
-    f0 = np.repeat([0.0, 100.0, 0.0, 300.0], 50)
-    picture = decode_png(spectrogram_png(np.zeros(16000), f0))
-    drawn = (picture == F0_COLOUR).all(2)
-    assert not drawn[:, :24].any() and not drawn[:, 52:74].any()
-    low, high = np.flatnonzero(drawn[:, 40])[0], np.flatnonzero(drawn[:, 90])[0]
-    # log axis from 50 Hz at the bottom (row 95) to 600 Hz on top
-    assert low == pytest.approx(95 * (1 - np.log(2) / np.log(12)), abs=1)
-    assert high == pytest.approx(95 * (1 - np.log(6) / np.log(12)), abs=1)
-
-
-def test_silence_is_black_and_nothing_is_refused():
-    assert decode_png(spectrogram_png(np.zeros(8000))).max() <= 4
-    with pytest.raises(ValueError, match=r"shape \(0,\)"):
-        spectrogram_png(np.zeros(0))
 
 
 def test_gallery_plays_in_a_browser(open_page, play, wavs, tmp_path):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from fairseq_resynth.measures.text import edit_distance, error_rates, normalise
+from fairseq_resynth.measures.text import edit_distance, error_rates, normalize
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from fairseq_resynth.measures.text import edit_distance, error_rates, normalise
         ("… --- '", ""),
     ],
 )
-def test_normalise(text, expected):
-    assert normalise(text) == expected
+def test_normalize(text, expected):
+    assert normalize(text) == expected
 
 
 def test_edit_distance_by_hand():

@@ -15,7 +15,7 @@ from fairseq_resynth.evaluation.metrics.metric import (
     missing_packages,
     package_version,
 )
-from fairseq_resynth.measures.text import NORMALISER, error_rates
+from fairseq_resynth.measures.text import NORMALIZER, error_rates
 
 # kind of recognizer -> module that it imports, package that brings the module
 PACKAGES = {
@@ -53,7 +53,7 @@ class Intelligibility(Metric):
     def version(self) -> str:
         recognizer = self.settings["recogniser"]
         module = PACKAGES[parse_recognizer(recognizer)[0]][0]
-        return f"{recognizer} ({module} {package_version(module)}), normaliser {NORMALISER}"
+        return f"{recognizer} ({module} {package_version(module)}), normaliser {NORMALIZER}"
 
     def prepare(self) -> None:
         load_recognizer(self.settings["recogniser"], self.settings["language"])
