@@ -59,7 +59,8 @@ def voicing_decision_error(reference: np.ndarray, estimate: np.ndarray) -> float
 def gross_pitch_error(reference: np.ndarray, estimate: np.ndarray) -> float:
     """GPE: of the frames voiced in both tracks, the share in [0, 1] that is more than 20 % off.
 
-    NaN if no frame is voiced in both. Rabiner et al. (1976) as restated by Chu and Alwan (2009). Both (N,) Hz.
+    NaN if no frame is voiced in both. Rabiner et al. (1976) as restated by Chu and Alwan (2009). Both (N,)
+    Hz.
     """
     reference, estimate = align(reference, estimate)
     both = np.sum((reference > 0) & (estimate > 0))

@@ -1,7 +1,7 @@
 """Spectral distances between two waveforms (T,) of the same sample rate.
 
-Waveforms are compared sample by sample: the longer one is cut to the shorter one's length if they differ by up
-to `TOLERANCE_SECONDS`. The variant with dynamic time warping (DTW) takes any two lengths.
+Waveforms are compared sample by sample: the longer one is cut to the shorter one's length if they differ by
+up to `TOLERANCE_SECONDS`. The variant with dynamic time warping (DTW) takes any two lengths.
 """
 
 import functools
@@ -66,8 +66,8 @@ def mel_cepstral_distortion(
 ) -> float:
     """MCD in dB: 10 / ln 10 * mean over frames of sqrt(2 * sum over d >= 1 of (c_d - c'_d)^2).
 
-    Kubichek (1993), over the frames of SPTK's mel-cepstrum of order 23 and alpha 0.42 at 16 kHz, with windows of
-    1024 samples every 256. The loudness c_0 is left out; silent frames are included.
+    Kubichek (1993), over the frames of SPTK's mel-cepstrum of order 23 and alpha 0.42 at 16 kHz, with
+    windows of 1024 samples every 256. The loudness c_0 is left out; silent frames are included.
 
     Args:
         reference: (T,) samples.
@@ -96,7 +96,8 @@ def multi_resolution_stft(
 ) -> dict[str, float]:
     """Spectral convergence and log-magnitude L1, each the mean over three resolutions.
 
-    Yamamoto, Song and Kim, "Parallel WaveGAN" (ICASSP 2020), equations 3 to 6. Both (T,), see `align_waveforms`.
+    Yamamoto, Song and Kim, "Parallel WaveGAN" (ICASSP 2020), equations 3 to 6. Both (T,), see
+    `align_waveforms`.
 
     Returns:
         `spectral_convergence`: ||S - S'|| / ||S||, NaN for a silent reference;

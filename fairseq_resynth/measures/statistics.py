@@ -75,8 +75,8 @@ def equal_error_rate(target_scores: Sequence[float], other_scores: Sequence[floa
     """The error rate at the threshold where false rejections are as frequent as false acceptances.
 
     A trial is accepted if its score is at least the threshold. The curve of false acceptances against false
-    rejections is interpolated linearly between thresholds, as with scikit-learn's `roc_curve` and a root finder;
-    its convex hull is not taken.
+    rejections is interpolated linearly between thresholds, as with scikit-learn's `roc_curve` and a root
+    finder; its convex hull is not taken.
 
     Args:
         target_scores: scores of trials of the right speaker; higher means more similar.

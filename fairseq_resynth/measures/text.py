@@ -11,8 +11,9 @@ NORMALIZER = "basic 1"
 def normalize(text: str) -> str:
     """Lower-cases text and keeps letters, digits and apostrophes inside words, in any script.
 
-    Reports call it `basic 1`: NFKC, case folding, every other character becomes a space, runs of spaces become
-    one. Numerals are not spelled out and British spelling is kept, so transcripts should be written as spoken.
+    Reports call it `basic 1`: NFKC, case folding, every other character becomes a space, runs of spaces
+    become one. Numerals are not spelled out and British spelling is kept, so transcripts should be written
+    as spoken.
     """
     folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     kept = "".join(letter if _is_kept(letter) else " " for letter in folded)
@@ -45,8 +46,8 @@ def error_rates(reference: str, hypothesis: str) -> dict[str, float]:
         hypothesis: what was heard.
 
     Returns:
-        `wer` = word edits / `words`, `cer` = character edits / `characters` (one space between words counts as
-        a character). Both can exceed 1, and are NaN if the reference has no words.
+        `wer` = word edits / `words`, `cer` = character edits / `characters` (one space between words counts
+        as a character). Both can exceed 1, and are NaN if the reference has no words.
     """
     said, heard = normalize(reference), normalize(hypothesis)
     words, characters = len(said.split()), len(said)
