@@ -19,6 +19,7 @@ REQUIREMENTS = [
     "scikit-learn>=1.4,<2",
     "numpy>=1.26,<3",
     "pillow>=9,<14",  # pictures in TensorBoard
+    "matplotlib>=3.8,<4",  # plots of reports, `resynth inspect` and `resynth codec-bench`
     "tqdm>=4.60,<5",
     "shtab>=1.7,<2",  # completions of the shell
     "constriction>=0.4,<0.6",
@@ -28,7 +29,6 @@ EXTRAS = {
     "hf": ["transformers>=5,<6"],  # content encoders: --feature-type hf
     "eval": [  # metrics of `resynth evaluate`; it runs without, and says which are missing
         "pyworld>=0.3.4,<0.4",
-        "praat-parselmouth>=0.4,<0.5",
         "pesq>=0.0.4,<0.1",
         "pystoi>=0.4,<0.5",
         "speechmos>=0.0.1.1,<0.1",
@@ -46,7 +46,6 @@ EXTRAS = {
     "kokoro": ["kokoro-onnx>=0.6,<0.7"],  # the speech of examples/conversion
     "hub": ["huggingface_hub>=0.24,<3"],
     "slurm": ["submitit>=1.5,<2"],  # examples/slurm
-    "plot": ["matplotlib>=3.8,<4"],  # pictures of `resynth inspect` and `resynth codec-bench`
     "test": [
         "pytest>=8,<10",
         "pytest-xdist>=3.6,<4",
@@ -67,7 +66,6 @@ EXTRAS = {
         "setuptools<81",
         "pocketsphinx>=5.0.3,<6",
         "selenium>=4.20,<5",
-        "matplotlib>=3.7,<4",
         "submitit>=1.5,<2",
     ],
 }

@@ -16,6 +16,7 @@ from fairseq_resynth.codec.format.bitstream import (
     unpack_speaker,
 )
 from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.measures.figures import new_figure, save_figure
 
 PARTS = {
     "units": "content units",
@@ -125,18 +126,8 @@ def table(summary: dict[str, Any]) -> list[str]:
 
 
 def plot(inspection: Inspection, path: str) -> None:
-    """Draws the bits a second over time and the shares of the streams into an image.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(f"a plot needs matplotlib ({error}): pip install matplotlib") from error
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Draws bit/s over time and the shares of the streams into an image."""
+    figure = new_figure(9, 5, layout="constrained")
     over_time, shares = figure.subplots(2, 1, height_ratios=(3, 1))
     spent = np.diff(inspection.bits, prepend=0.0)
     window = np.ones(25) / 25
@@ -153,4 +144,4 @@ def plot(inspection: Inspection, path: str) -> None:
         left += bits
     shares.set(yticks=[], xlabel="bits")
     shares.legend(ncols=4, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.5))
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)

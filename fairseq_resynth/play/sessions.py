@@ -17,8 +17,9 @@ from fairseq_resynth.conversion.references import Voice, measure_voice
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK, extract_f0
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes, spectrogram_png
+from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes
 from fairseq_resynth.inference.hub import find_bundle
+from fairseq_resynth.measures.pictures import spectrogram_png
 from fairseq_resynth.play.requests import ConversionRequest, parse_request
 from fairseq_resynth.resynthesizer import Resynthesizer
 

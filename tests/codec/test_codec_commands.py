@@ -207,7 +207,6 @@ def test_inspect_counts_every_bit(capsys, bundle_folder, codec, recordings, tmp_
     path.write_bytes(codec.encode(recordings / "anna" / "0.flac", "anna"))
     plot = tmp_path / "bits.png"
     options = ["--bundle", bundle_folder, "--plot", plot]
-    pytest.importorskip("matplotlib")
     summary = json.loads(run(capsys, "inspect", path, *options, "--json")[1])
     assert sum(summary["bits"].values()) == pytest.approx(8 * summary["bytes"], abs=0.1)
     assert summary["speaker"] == 0 and summary["bits"]["speaker"] == 8

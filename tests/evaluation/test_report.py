@@ -131,7 +131,7 @@ def test_screenshot_is_no_blank_page(open_page, report, tmp_path):
     driver = open_page(report / "index.html")
     assert driver.save_screenshot(str(tmp_path / "page.png"))
     assert (tmp_path / "page.png").stat().st_size > 30000
-    drawn = driver.find_elements("css selector", "svg[aria-label*='bits a second']")
+    drawn = driver.find_elements("css selector", "svg[aria-label*='bit/s']")
     assert len(drawn) == 1  # FFE against rate
     assert "400" in (report / "index.html").read_text()
 
@@ -183,3 +183,21 @@ def test_ticks_within_a_decade():
     plot = plots.scatter_plot({"a": (2400, 1.0), "b": (11000, 2.0)}, "bits", "PESQ")
     assert all(f">{tick}<" in plot for tick in ("2,000", "5,000", "10,000", "20,000"))
     assert ">1,000<" not in plot and ">50,000<" not in plot
+
+
+def test_plots_are_light_and_say_what_they_show():
+    f0 = [0, 0, *np.linspace(90, 200, 200), 0, 0]
+    tracks = {"reference": f0, "<good>": f0[1:], "silent": [0] * 200}
+    plot = plots.tracking_plot(tracks, "F0 of <one>")
+    assert 'role="img" aria-label="F0 of &lt;one&gt;"' in plot and len(plot) < 20_000
+    assert all(f">{text}<" in plot for text in ("reference", "&lt;good&gt;", "100 Hz", "1 s"))
+    counts, _ = plots.f0_histogram({"one": {"f0_reference": f0, "f0_generated": f0}})
+    assert 'aria-label="F0 of x"' in plots.histogram_plot(counts, "F0 of x")
+    for drawn in (plot, plots.histogram_plot(counts, "F0 of x")):
+        assert "<style" not in drawn and "http:" not in drawn and 'id="axes_1"' not in drawn
+
+
+def test_a_single_voiced_frame_is_drawn():
+    line = plots.tracking_plot({"x": [0, 0, 0, 0]}, "F0")
+    assert len(plots.tracking_plot({"x": [0, 120, 0, 0]}, "F0")) > len(line)
+    assert "svg" in plots.tracking_plot({"x": []}, "F0")

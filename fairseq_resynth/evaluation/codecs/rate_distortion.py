@@ -13,6 +13,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.manifest import read_lines
 from fairseq_resynth.evaluation.runs.baselines import Anchor, Coder, fit
+from fairseq_resynth.measures.figures import new_figure, save_figure
 from fairseq_resynth.measures.spectral import mel_cepstral_distortion, mel_l1_distance
 from fairseq_resynth.preparation.manifest import read_splits
 from fairseq_resynth.preparation.preprocess import find_sources
@@ -196,20 +197,10 @@ def table(points: Sequence[Point]) -> list[str]:
 
 
 def plot(points: Sequence[Point], path: str | Path) -> None:
-    """Draws each measure against bit/s into an image.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(f"a plot needs matplotlib ({error}): pip install matplotlib") from error
+    """Draws each measure against bit/s into an image."""
     drawn = [point for point in points if point.distortions]
     names = list(drawn[0].distortions) if drawn else []
-    figure = Figure(figsize=(4.5 * max(len(names), 1), 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.5 * max(len(names), 1), 4, layout="constrained")
     for axis, name in zip(np.ravel(figure.subplots(1, max(len(names), 1))), names, strict=False):
         for family in dict.fromkeys(point.family for point in drawn):
             curve = sorted((p.bps, p.distortions[name]) for p in drawn if p.family == family)
@@ -217,4 +208,4 @@ def plot(points: Sequence[Point], path: str | Path) -> None:
         axis.set(xscale="log", xlabel="bit/s", title=name)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)

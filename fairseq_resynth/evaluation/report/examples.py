@@ -4,24 +4,21 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.evaluation.metrics.metric import Column
-from fairseq_resynth.evaluation.report.page import audio_source, image
+from fairseq_resynth.evaluation.report.page import player
 from fairseq_resynth.evaluation.report.plots import tracking_plot
+from fairseq_resynth.evaluation.report.tables import number
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
 from fairseq_resynth.evaluation.runs.store import Evaluation
-from fairseq_resynth.measures.pictures import spectrogram_png
 
 RANKED = ("ffe", "mel_l1", "mcd_dtw", "wer", "dwer", "stoi", "dnsmos_ovrl")
 
 
 def ranking_column(evaluation: Evaluation, wanted: str = "") -> Column | None:
-    """Returns the column that best and worst are by.
+    """The column that best and worst are determined by: `wanted`, or the first measured of `RANKED`.
 
     Raises:
-        ValueError: no such column, or one where neither end is better.
+        ValueError: there is no such column, or neither of its ends is better.
     """
     known = {column.name: column for column in evaluation.columns if column.better}
     if wanted and wanted not in known:
@@ -36,15 +33,11 @@ def ranking_column(evaluation: Evaluation, wanted: str = "") -> Column | None:
 def best_and_worst(
     evaluation: Evaluation, column: Column, count: int
 ) -> tuple[list[Row], list[Row]]:
-    """Ranks the first system's utterances.
-
-    Args:
-        evaluation: of any number of systems; the first that has the column is ranked.
-        column: what to rank by.
-        count: of each end.
+    """Ranks the utterances of the first system that has the column.
 
     Returns:
-        Best rows, best first; worst rows, worst first; none twice.
+        Up to `count` best rows, best first, and up to `count` worst rows, worst first; no row is in
+        both.
     """
     for system in evaluation.systems:
         rows = [row for row in evaluation.rows if row["system"] == system]
@@ -57,8 +50,18 @@ def best_and_worst(
     return [], []
 
 
-def example_rows(page: Path, evaluation: Evaluation, count: int, rank_by: str, audio: str) -> str:
-    """Returns the section with players, reference and every system side by side."""
+def examples_section(
+    page: Path, evaluation: Evaluation, count: int, rank_by: str, audio: str
+) -> str:
+    """The section with players, the reference and every system next to each other.
+
+    Args:
+        page: the page that it is put into.
+        evaluation: what is shown.
+        count: best and worst utterances, each.
+        rank_by: see `ranking_column`.
+        audio: "embed", "link" or "none".
+    """
     column = ranking_column(evaluation, rank_by)
     if audio == "none" or not count or column is None:
         return ""
@@ -66,63 +69,54 @@ def example_rows(page: Path, evaluation: Evaluation, count: int, rank_by: str, a
     parts = ["<h2>Listen</h2>"]
     for title, rows in (("Best", best), ("Worst", worst)):
         if rows:
-            blocks = "".join(_block(page, evaluation, row, column, audio) for row in rows)
+            blocks = "".join(_example(page, evaluation, row, column, audio) for row in rows)
             label = html.escape(f"{title} {len(rows)} of {rows[0]['system']} by {column.label}")
             parts.append(f"<h3>{label}</h3>{blocks}")
     return "".join(parts)
 
 
-def _block(page: Path, evaluation: Evaluation, row: Row, column: Column, audio: str) -> str:
-    same = _same_utterance(evaluation, row)
-    cells = [_player(page, REFERENCE, Path(row["reference"]), _track(evaluation, row, True), audio)]
-    tracks = {REFERENCE: _track(evaluation, row, True)}
-    for other in same:
-        track = _track(evaluation, other)
-        tracks[other["system"]] = track
-        cells.append(_player(page, other["system"], Path(other["generated"]), track, audio))
-    value = f"{row[column.name] * column.scale:.{column.digits}f}"
+def _example(page: Path, evaluation: Evaluation, row: Row, column: Column, audio: str) -> str:
+    tracks = {REFERENCE: _track(evaluation, row, "f0_reference")}
+    figures = [_figure(page, REFERENCE, row["reference"], tracks[REFERENCE], audio)]
+    for other in _same_utterance(evaluation, row):
+        system = other["system"]
+        tracks[system] = _track(evaluation, other, "f0_generated")
+        figures.append(_figure(page, system, other["generated"], tracks[system], audio))
     words = "".join(
         f"<p>{label}: {html.escape(text)}</p>"
-        for label, text in (("said", row.get("transcript")), ("heard", row.get("heard")))
+        for label, text in (
+            ("transcript", row.get("transcript")),
+            ("recognized", row.get("heard")),
+        )
         if text
     )
     plot = tracking_plot(tracks, f"F0 of {row['name']}") if any(map(len, tracks.values())) else ""
+    value = number(row[column.name], column)
     return (
         f'<section class="example"><h4>{html.escape(row["name"])} '
         f'<span class="note">{html.escape(column.label)} {value}</span></h4>{words}'
-        f'<div class="players">{"".join(cells)}</div>{plot}</section>'
+        f'<div class="players">{"".join(figures)}</div>{plot}</section>'
     )
 
 
 def _same_utterance(evaluation: Evaluation, row: Row) -> list[Row]:
-    """The row of each system by this name, or by the reference's: baselines convert nothing."""
+    """The row of each system by this name, or by the reference's: baselines do not convert."""
     found = []
     for system in evaluation.systems:
-        if system == REFERENCE:
-            continue
-        own = [r for r in evaluation.rows if r["system"] == system and not r["error"]]
-        for name in (row["name"], row["reference_name"]):
-            matching = [other for other in own if other["name"] == name]
-            if matching:
-                found.append(matching[0])
-                break
+        if system != REFERENCE:
+            own = [r for r in evaluation.rows if r["system"] == system and not r["error"]]
+            names = row["name"], row["reference_name"]
+            found += [other for name in names for other in own if other["name"] == name][:1]
     return found
 
 
-def _track(evaluation: Evaluation, row: Row, reference: bool = False) -> Sequence[float]:
-    entry = evaluation.details.get(row["system"], {}).get(row["name"], {})
-    return entry.get("f0_reference" if reference else "f0_generated", [])
+def _track(evaluation: Evaluation, row: Row, key: str) -> Sequence[float]:
+    return evaluation.details.get(row["system"], {}).get(row["name"], {}).get(key, [])
 
 
-def _player(page: Path, system: str, path: Path, track: Sequence[float], audio: str) -> str:
-    label = html.escape(system)
+def _figure(page: Path, system: str, path: str, track: Sequence[float], audio: str) -> str:
     try:
-        wav, sample_rate = load_any_audio(path)
+        content = player(Path(path), page, system, audio == "embed", track)
     except (FileNotFoundError, ValueError) as error:
-        return f"<figure><figcaption>{label}</figcaption>{html.escape(str(error))}</figure>"
-    picture = image(spectrogram_png(wav, np.array(track), sample_rate), f"spectrogram, {system}")
-    source = html.escape(audio_source(path, page, audio == "embed"))
-    return (
-        f"<figure><figcaption>{label}</figcaption>{picture}"
-        f'<audio controls preload="metadata" aria-label="{label}" src="{source}"></audio></figure>'
-    )
+        content = html.escape(str(error))
+    return f"<figure><figcaption>{html.escape(system)}</figcaption>{content}</figure>"

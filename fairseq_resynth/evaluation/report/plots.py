@@ -1,70 +1,58 @@
-"""Plots as inline SVG and small PNGs: no library, and sharp on a phone."""
+"""Plots and small tables of a report, each as HTML that needs no other file."""
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.evaluation.report.page import image
-from fairseq_resynth.measures.pictures import indexed_png
+from fairseq_resynth.measures.figures import (
+    COLORS,
+    LINE_COLOR,
+    figure_svg,
+    new_figure,
+    style_axes,
+)
 
-COLOURS = ("#0b6bcb", "#d1495b", "#2e8b57", "#b8860b", "#7b4fb5", "#008b8b", "#8b5a2b", "#555555")
-REFERENCE_COLOUR = "#8a8a8a"
-F0_EDGES = np.geomspace(60, 400, 49)  # Hz: the range that F0 is looked for in
-FRAMES_A_SECOND = 50  # of the tracks kept for plots
-
-
-def _svg(width: int, height: int, label: str, body: str) -> str:
-    return (
-        f'<svg role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width} {height}" '
-        f'xmlns="http://www.w3.org/2000/svg">{body}</svg>'
-    )
+F0_RANGE = (60, 400)  # Hz: the range in which F0 is looked for
+F0_EDGES = np.geomspace(*F0_RANGE, 49)
+TRACK_RATE = 50  # Hz of the F0 tracks that are kept for plots
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
+def _f0_axis(axis: Any, ticks: Sequence[int]) -> None:
+    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": F0_RANGE})
+    axis.set_ticks(ticks, [f"{hertz} Hz" for hertz in ticks])
+    axis.set_ticks([], minor=True)
 
 
-def _polylines(track: Sequence[float], width: float, height: float, frames: int) -> list[str]:
-    """One list of points for each voiced stretch, on a logarithmic axis from 60 to 400 Hz."""
-    lines, points = [], []
-    for index, hertz in enumerate([*track, 0]):
-        if hertz > 0:
-            place = math.log(hertz / 60) / math.log(400 / 60)
-            y = height * (1 - min(max(place, 0), 1))
-            points.append(f"{width * index / frames:.1f},{y:.1f}")
-        elif points:
-            lines.append(" ".join(points if len(points) > 1 else points * 2))
-            points = []
-    return lines
-
-
-def tracking_plot(tracks: Mapping[str, Sequence[float]], label: str) -> str:
-    """Draws F0 tracks over each other, the first in grey.
+def tracking_plot(tracks: Mapping[str, Sequence[float]], description: str) -> str:
+    """Draws F0 tracks over each other, the first one in grey.
 
     Args:
-        tracks: name -> Hz at 50 Hz, 0 = unvoiced.
-        label: what a screen reader says.
+        tracks: name -> F0 in Hz at 50 Hz, 0 = unvoiced.
+        description: what a screen reader says.
     """
-    width, height = 640, 120
-    frames = max([len(track) for track in tracks.values()] + [1])
-    parts, legend = [], ""
-    for hertz in (75, 100, 150, 200, 300):
-        y = height * (1 - math.log(hertz / 60) / math.log(400 / 60))
-        parts.append(f'<line class="grid" x1="0" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(width - 2, y - 2, f"{hertz} Hz", "end"))
+    figure = new_figure(8, 1.9)
+    axes = figure.add_axes((0.06, 0.14, 0.93, 0.74))
+    style_axes(axes)
+    colors = [LINE_COLOR, *COLORS]
     for index, (name, track) in enumerate(tracks.items()):
-        colour = REFERENCE_COLOUR if index == 0 else COLOURS[(index - 1) % len(COLOURS)]
-        thickness = 4 if index == 0 else 1.6
-        for points in _polylines(track, width, height, frames):
-            parts.append(
-                f'<polyline fill="none" stroke="{colour}" stroke-width="{thickness}" points="{points}"/>'
-            )
-        legend += f'<tspan style="fill:{colour}">{html.escape(name)}   </tspan>'
-    parts.append(f'<text x="4" y="{height + 14}" xml:space="preserve">{legend}</text>')
-    return _svg(width, height + 20, label, "".join(parts))
+        track = np.asarray(track, dtype=float)
+        voiced = np.pad(track > 0, 1)
+        alone = voiced[1:-1] & ~voiced[:-2] & ~voiced[2:]  # a line needs two frames
+        hertz = np.where(track > 0, np.clip(track, *F0_RANGE), np.nan)
+        time, color = np.arange(len(track)) / TRACK_RATE, colors[index % len(colors)]
+        width = 3 if index == 0 else 1.2
+        axes.plot(time, hertz, color=color, linewidth=width, label=name)
+        axes.plot(time[alone], hertz[alone], ".", color=color, markersize=width)
+    _f0_axis(axes.yaxis, (75, 100, 150, 200, 300))
+    axes.set_xlim(0, max([1, *map(len, tracks.values())]) / TRACK_RATE)
+    axes.xaxis.set_major_formatter("{x:g} s")
+    axes.legend(
+        ncols=len(tracks), loc="lower left", bbox_to_anchor=(0, 0.98), fontsize=8, frameon=False,
+        borderaxespad=0, labelcolor="linecolor", handlelength=1,
+    )  # fmt: skip
+    return figure_svg(figure, description)
 
 
 def f0_histogram(details: Mapping[str, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -74,8 +62,8 @@ def f0_histogram(details: Mapping[str, Mapping[str, Any]]) -> tuple[np.ndarray, 
         details: name -> `f0_reference` and `f0_generated`.
 
     Returns:
-        (48, 48) counts of frames voiced in both, rows by the reference, over `F0_EDGES`; and (2, 2)
-        counts, rows the reference unvoiced and voiced, columns the generated.
+        (48, 48) counts of frames that are voiced in both, rows by the reference, over `F0_EDGES`;
+        and (2, 2) counts, rows the reference unvoiced and voiced, columns the generated.
     """
     pitch, voicing = np.zeros((len(F0_EDGES) - 1,) * 2), np.zeros((2, 2), int)
     for entry in details.values():
@@ -88,17 +76,49 @@ def f0_histogram(details: Mapping[str, Mapping[str, Any]]) -> tuple[np.ndarray, 
     return pitch, voicing
 
 
-def histogram_image(counts: np.ndarray, description: str) -> str:
-    """Draws counts in logarithmic shades, reference to the right, generated upwards."""
-    shades = np.log1p(counts) / max(float(np.log1p(counts).max()), 1e-9)
-    pixels = (shades.T[::-1] * 31).round().astype(np.uint8)
-    ramp = np.linspace(255, 30, 32)
-    palette = np.stack([ramp, np.linspace(255, 70, 32), np.linspace(255, 140, 32)], 1)
-    return image(indexed_png(pixels, palette.astype(np.uint8)), description)
+def histogram_plot(counts: np.ndarray, description: str) -> str:
+    """Draws the counts of `f0_histogram` in logarithmic shades, the reference to the right."""
+    figure = new_figure(3, 3)
+    axes = figure.add_axes((0.17, 0.1, 0.81, 0.88))
+    style_axes(axes)
+    # pixels of equal size, since the edges are spaced logarithmically as the axes are
+    axes.imshow(
+        np.log1p(counts.T), cmap="Blues", origin="lower", extent=(0, 1, 0, 1), aspect="auto",
+        interpolation="none", transform=axes.transAxes,
+    )  # fmt: skip
+    for axis in (axes.xaxis, axes.yaxis):
+        _f0_axis(axis, (75, 150, 300))
+    return figure_svg(figure, description)
+
+
+def scatter_plot(points: Mapping[str, tuple[float, float]], x_label: str, y_label: str) -> str:
+    """Draws labelled points with a logarithmic x axis.
+
+    Args:
+        points: label -> (x > 0, y).
+        x_label: text under the axis.
+        y_label: text over the plot.
+    """
+    figure = new_figure(7, 3.75)
+    axes = figure.add_axes((0.09, 0.14, 0.89, 0.77))
+    style_axes(axes)
+    for index, (name, (x, y)) in enumerate(points.items()):
+        axes.plot([x], [y], "o", color=COLORS[index % len(COLORS)])
+        axes.annotate(name, (x, y), (6, 0), textcoords="offset points", va="center", fontsize=9)
+    xs = [x for x, _ in points.values()]
+    low, high = min(xs) * 0.7, max(xs) * 2.2  # the labels need room on the right
+    axes.set(xscale="log", xlim=(low, high), xlabel=x_label)
+    ticks = [multiple * 10**power for power in range(-3, 9) for multiple in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axes.xaxis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axes.xaxis.set_ticks([], minor=True)
+    axes.margins(y=0.15)
+    axes.set_title(y_label, loc="left", fontsize=10)
+    return figure_svg(figure, f"{y_label} against {x_label}")
 
 
 def voicing_table(counts: np.ndarray) -> str:
-    """Returns the 2 x 2 voicing confusions in per cent of all frames."""
+    """The 2 x 2 voicing confusions of `f0_histogram` as a table in per cent of all frames."""
     share = 100 * counts / max(counts.sum(), 1)
     rows = "".join(
         f'<tr><th scope="row">reference {name}</th><td class="number">{share[index][0]:.1f} %</td>'
@@ -112,11 +132,14 @@ def voicing_table(counts: np.ndarray) -> str:
 
 
 def speaker_confusion(details: Mapping[str, Mapping[str, Any]], targets: Mapping[str, str]) -> str:
-    """Returns a table: of each target speaker's utterances, which enrolled speaker scores best.
+    """A table of which enrolled speaker scores best for each target speaker's utterances.
 
     Args:
         details: name -> `speaker_scores`.
-        targets: name -> whose voice it should be.
+        targets: name -> the speaker that it should sound like.
+
+    Returns:
+        HTML, or an empty string where no utterance has scores.
     """
     counts: dict[str, dict[str, int]] = {}
     for name, entry in details.items():
@@ -138,49 +161,7 @@ def _confusion_row(target: str, row: Mapping[str, int], columns: Sequence[str]) 
     cells = []
     for who in columns:
         share = row.get(who, 0) / total
-        colour = "46,139,87" if who == target else "209,73,91"
-        style = f"background:rgba({colour},{share:.2f})"
+        color = "46,139,87" if who == target else "209,73,91"
+        style = f"background:rgba({color},{share:.2f})"
         cells.append(f'<td class="number" style="{style}">{row.get(who, 0) or ""}</td>')
     return f'<tr><th scope="row">{html.escape(target)}</th>{"".join(cells)}</tr>'
-
-
-def scatter_plot(points: Mapping[str, tuple[float, float]], x_label: str, y_label: str) -> str:
-    """Draws labelled points with a logarithmic x axis.
-
-    Args:
-        points: label -> (x > 0, y).
-        x_label: under the axis.
-        y_label: over the plot.
-    """
-    width, height, left, bottom = 560, 300, 60, 40
-    xs, ys = (np.array([point[i] for point in points.values()], float) for i in (0, 1))
-    low, high = math.log10(xs.min()) - 0.15, math.log10(xs.max()) + 0.35
-    floor, top = ys.min(), ys.max()
-    margin = (top - floor) * 0.15 or abs(top) * 0.1 or 1.0
-    floor, top = floor - margin, top + margin
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (math.log10(x) - low) / (high - low)
-        return left + (width - left) * across, (height - bottom) * (1 - (y - floor) / (top - floor))
-
-    digits = max(0, 1 - math.floor(math.log10(top - floor)))
-    parts = [
-        f'<rect class="frame" x="{left}" y="0" width="{width - left}" height="{height - bottom}"/>'
-    ]
-    for exponent in range(math.floor(low), math.floor(high) + 1):
-        for multiple in (1, 2, 5):
-            value = multiple * 10.0**exponent
-            if low <= math.log10(value) <= high:
-                x = place(value, floor)[0]
-                parts.append(_text(x, height - bottom + 16, f"{value:,.0f}", "middle"))
-    for value in np.linspace(floor, top, 5)[1:-1]:
-        y = place(xs[0], value)[1]
-        parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(left - 5, y + 4, f"{value:.{digits}f}", "end"))
-    for index, (name, point) in enumerate(points.items()):
-        x, y = place(*point)
-        colour = COLOURS[index % len(COLOURS)]
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
-        parts.append(_text(x + 8, y + 4, name))
-    parts += [_text(width / 2, height - 6, x_label, "middle"), _text(left + 6, 14, y_label)]
-    return _svg(width, height, f"{y_label} against {x_label}", "".join(parts))

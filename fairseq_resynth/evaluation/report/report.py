@@ -10,7 +10,7 @@ from pathlib import Path
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.evaluation.metrics.metric import Column
 from fairseq_resynth.evaluation.report import plots, tables
-from fairseq_resynth.evaluation.report.examples import example_rows
+from fairseq_resynth.evaluation.report.examples import examples_section
 from fairseq_resynth.evaluation.report.page import document
 from fairseq_resynth.evaluation.report.tables import figure_cell, group_table, heading, paper_table
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
@@ -22,7 +22,7 @@ POOLED = (
     Column("codebook_use", "codebook used %", "", "", 1, 100),
     Column("codebook_perplexity", "codebook perplexity", "", "", 1),
 )
-# rate is drawn against the first that there is of each
+# the rate is drawn against the first measured column of each group
 QUALITY_AXES = (
     ("utmos", "distillmos", "dnsmos_ovrl", "pesq_wb"),
     ("wer", "dwer", "stoi"),
@@ -32,12 +32,12 @@ QUALITY_AXES = (
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a page holds.
+    """Options of a page.
 
     Attributes:
-        title: of the page.
-        examples: how many best and how many worst utterances have players.
-        rank_by: column that best and worst are by; "": the first of FFE, mel L1, MCD-DTW, WER.
+        title: title of the page.
+        examples: number of best and number of worst utterances that have players.
+        rank_by: column that determines best and worst; "": FFE, or mel L1, MCD-DTW, WER without it.
         audio: "embed" puts audio into the page, "link" links the files, "none" leaves players out.
     """
 
@@ -51,7 +51,7 @@ def write_report(path: str | Path, evaluation: Evaluation, options: ReportOption
     """Writes the page atomically.
 
     Raises:
-        ValueError: `rank_by` is no column, or `audio` is none of the three.
+        ValueError: `rank_by` is not a column, or `audio` is not one of the three.
     """
     if options.audio not in ("embed", "link", "none"):
         raise ValueError(f"audio: found {options.audio!r}, expected embed, link or none")
@@ -60,7 +60,7 @@ def write_report(path: str | Path, evaluation: Evaluation, options: ReportOption
         _head(evaluation, options.title),
         _summary_section(evaluation),
         _plot_section(evaluation),
-        example_rows(path, evaluation, options.examples, options.rank_by, options.audio),
+        examples_section(path, evaluation, options.examples, options.rank_by, options.audio),
         _rows_section(evaluation),
         _groups_section(evaluation),
         _metrics_section(evaluation),
@@ -135,10 +135,10 @@ def _plot_section(evaluation: Evaluation) -> str:
         pitch, voicing = plots.f0_histogram(details)
         if voicing.sum():
             name = html.escape(system)
-            picture = plots.histogram_image(pitch, f"F0 of {system} against the reference")
+            picture = plots.histogram_plot(pitch, f"F0 of {system} against the reference")
             figures.append(
                 f'<figure class="f0">{picture}<figcaption>{name}: F0 of the reference (to the right) '
-                f"and generated (up), 60 to 400 Hz, logarithmic</figcaption></figure>"
+                f"and generated (up), logarithmic</figcaption></figure>"
                 f"<figure><figcaption>{name}: voicing</figcaption>"
                 f"{plots.voicing_table(voicing)}</figure>"
             )
@@ -146,8 +146,8 @@ def _plot_section(evaluation: Evaluation) -> str:
         table = plots.speaker_confusion(details, own)
         if table:
             figures.append(
-                f"<figure><figcaption>{html.escape(system)}: the enrolled speaker that each "
-                f'utterance is most like</figcaption><div class="scroll" tabindex="0">{table}</div>'
+                f"<figure><figcaption>{html.escape(system)}: the enrolled speaker that each utterance "
+                f'is most similar to</figcaption><div class="scroll" tabindex="0">{table}</div>'
                 "</figure>"
             )
     return f'<h2>Plots</h2><div class="plots">{"".join(figures)}</div>' if figures else ""
@@ -161,7 +161,7 @@ def _rate_plots(evaluation: Evaluation) -> list[str]:
         for axis in drawn:
             better = known[axis].better
             label = f"{known[axis].label} ({better} is better)"
-            plot = plots.scatter_plot(found[axis], "bits a second of the file", label)
+            plot = plots.scatter_plot(found[axis], "bit/s of the file", label)
             caption = "<figcaption>Rate against quality</figcaption>"
             figures.append(f'<figure class="wide">{plot}{caption}</figure>')
     return figures
