@@ -1,4 +1,4 @@
-"""The public Python interface: speech to streams and back, in its own or another voice."""
+"""The public Python interface: speech to streams and back, in the same or another voice."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from fairseq_resynth.inference.system import SpeechSystem
 
 
 class Resynthesizer(SpeechSystem):
-    """A unit vocoder with what makes its streams, and conversion between voices."""
+    """A unit vocoder with the encoders of its streams, and conversion between voices."""
 
     def convert(
         self,
@@ -21,21 +21,25 @@ class Resynthesizer(SpeechSystem):
         controls: Controls | None = None,
         speaker: str | None = None,
     ) -> np.ndarray:
-        """Says an utterance in another voice; the pitch moves to that voice's statistics.
+        """Converts an utterance to another voice; its pitch moves to the F0 statistics of that voice.
 
         Args:
             wav: (T,) float in [-1, 1], or a path.
             target: a speaker of the model; or, for a model on speaker vectors, one or more recordings of
-                somebody else, a second or longer.
-            source: who speaks, if the model knows the voice.
+                anybody, of one second or more.
+            source: who speaks in `wav`, if the model knows the voice.
             sample_rate: of `wav` in Hz.
-            controls: pitch, rate, durations and style; see `conversion.Controls`.
-            speaker: a speaker of the model, another word for `target`.
+            controls: changes of pitch, rate, durations and style.
+            speaker: a speaker of the model, instead of `target`.
 
         Returns:
-            (T',) float32 at 16 kHz. `conversion.convert` also tells the streams and what to know of them.
+            (T',) float32 at 16 kHz. `conversion.convert.convert` returns the streams and notes as well.
+
+        Raises:
+            FileNotFoundError, ValueError: an unknown voice, a bad recording or control, or a model without
+                the stream that a control needs.
         """
         if (target is None) == (speaker is None):
-            raise ValueError("give the voice to speak with: target=… or speaker=…, one of the two.")
+            raise ValueError("give the target voice as either target=… or speaker=….")
         wav = self.waveform(wav, sample_rate)
         return convert(self, wav, target if speaker is None else speaker, source, controls).wav

@@ -13,7 +13,7 @@ from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import mean_vector
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.speaker import describe_encoder, load_encoder
-from fairseq_resynth.inference.decoder import known_voices
+from fairseq_resynth.inference.voices import speaker_names
 
 SHORTEST_SECONDS = 1.0
 LEAST_VOICED = 0.1  # of the frames; 0.6 and more in read speech, 0.05 in noise
@@ -110,12 +110,12 @@ def find_voice(
     missing = [str(path) for path in targets if not Path(path).is_file()]
     if missing:
         raise ValueError(
-            f"target {', '.join(missing)}: neither a speaker of the model ({known_voices(streams)}) nor an "
+            f"target {', '.join(missing)}: neither a speaker of the model ({speaker_names(streams)}) nor an "
             "audio file."
         )
     if not streams.speaker_dim:
         raise ValueError(
-            f"target {targets[0]}: the model has a table of speakers ({known_voices(streams)}) and takes no "
+            f"target {targets[0]}: the model has a table of speakers ({speaker_names(streams)}) and takes no "
             "reference. Train with --speaker-input vector, or `resynth export … --speaker-vectors DATA`."
         )
     return measure_voice(

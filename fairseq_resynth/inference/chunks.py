@@ -1,37 +1,38 @@
-"""Decoding in chunks: the generator hears each with all the context that it looks at, so nothing changes.
+"""Decoding in chunks: each has all the context that the generator looks at, so the samples stay the same.
 
-The memory that it takes depends on the chunk, not on the utterance. The codec decodes its streams so, and
-`resynth synthesize` what is longer than a minute.
+The memory depends on the length of a chunk, not on that of the utterance. The codec decodes its streams this
+way, and `resynth synthesize` every utterance that is longer than a minute.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.inference.decoder import Speaker, UnitDecoder, pad_rows
+from fairseq_resynth.inference.decoder import UnitDecoder, pad_rows
+from fairseq_resynth.inference.voices import Speaker
 from fairseq_resynth.modules.generators.pulses import SourceClock
 
-OFFLINE_UNITS = 1500  # decoded at once when all of an utterance is at hand
+OFFLINE_UNITS = 1500  # units of a chunk when the whole utterance is known: 30 s at 50 Hz
 
 
 class ChunkDecoder:
-    """Turns streams into samples chunk by chunk, equal to decoding them at once.
+    """Decodes streams chunk by chunk to the samples that decoding them at once gives.
 
     Args:
         decoder: the unit vocoder.
         speaker: name, index or vector; None for a model without speakers.
-        chunk_units: units decoded at once, beside their context; rounded up to whole F0 codes.
+        chunk_units: units decoded at once, without their context; rounded up to whole F0 codes.
         style: name, for a model with styles.
 
-    Raises:
-        ValueError: a chunk without units. The context is the generator's own and cannot be chosen: with less,
-            the samples would not be those of decoding at once.
-
     Attributes:
-        context: units kept on either side of a chunk.
+        context: units on either side of a chunk that are decoded with it and whose samples are discarded. It
+            follows from the generator and cannot be chosen, because less would change the samples.
+
+    Raises:
+        ValueError: a chunk without units.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class ChunkDecoder:
         self._decoder, self._speaker, self._style = decoder, speaker, style
         streams = self._streams = decoder.streams
         pitch_hop = _pitch_hop(streams)
-        # A chunk is a whole number of spans: the fewest units that end where a value of the pitch ends.
-        self._span = math.lcm(streams.unit_hop, pitch_hop) // streams.unit_hop
-        self._span_pitch = self._span * streams.unit_hop // pitch_hop
+        # Units and pitch have different hops. Cutting both at the same sample is possible only at multiples
+        # of their least common multiple, so chunks, context and what is dropped are whole numbers of spans.
+        self._span = math.lcm(streams.unit_hop, pitch_hop) // streams.unit_hop  # in units
+        self._span_pitch = self._span * streams.unit_hop // pitch_hop  # in values of the pitch
         generator = decoder.generator.generator
+        # The receptive field is given in frames of the generator, which may be shorter than a unit.
         context = -(-generator.context_frames * generator.hop // streams.unit_hop)
         self.context = self._whole_spans(context)
         self._chunk = self._whole_spans(chunk_units)
@@ -57,63 +60,66 @@ class ChunkDecoder:
         self._pitch = np.zeros(0, np.int64)
         if streams.f0_channels:
             self._pitch = np.zeros((streams.f0_channels, 0), np.float32)
+        # The phase of a pulse source is a sum over the F0 of all samples before, which no context can hold:
+        # the clock carries the phase from window to window.
+        self._clock = SourceClock()
         self._pitch_context = generator.pitch_context_frames
         if self._pitch_context is not None:
-            self._pitch_context *= generator.hop
-        self._clock = SourceClock()
-        self._dropped = 0  # units before the first held one, a whole number of spans
-        self._done = 0  # units whose samples were given
+            self._pitch_context *= generator.hop  # in samples
+        self._dropped = 0  # units before the first one in memory, a whole number of spans
+        self._done = 0  # units whose samples were returned
 
     def push(
         self, units: Sequence[int], f0_codes: Sequence[int] = (), f0: np.ndarray | None = None
     ) -> np.ndarray:
-        """Takes units and their pitch as codes or (C, N) continuous F0; returns the samples that are ready.
+        """Takes units and their pitch, as codes or as (C, N) continuous F0; returns the finished samples.
 
         Returns:
             (n,) float32.
         """
-        self._take(units, f0_codes, f0)
-        return _joined(self._ready())
+        self._append(units, f0_codes, f0)
+        pieces = []
+        # A chunk is finished only when the context after it is known as well.
+        while self._num_known() >= self._done + self._chunk + self.context:
+            pieces.append(self._decode(self._done + self._chunk))
+        return _concatenate(pieces)
 
     def finish(self) -> np.ndarray:
-        """Returns the remaining samples.
+        """Returns the remaining samples, (n,) float32.
 
         Raises:
             ValueError: a stream that the model needs is missing or too short.
         """
-        return _joined(self._rest())
+        return _concatenate(self._rest())
 
     def pieces(
         self, units: Sequence[int], f0_codes: Sequence[int] = (), f0: np.ndarray | None = None
     ) -> Iterator[np.ndarray]:
-        """Takes the last units and gives the remaining samples, a chunk at a time."""
-        self._take(units, f0_codes, f0)
+        """Takes the last units and yields the remaining samples, one chunk at a time."""
+        self._append(units, f0_codes, f0)
         yield from self._rest()
 
-    def _take(self, units: Sequence[int], f0_codes: Sequence[int], f0: np.ndarray | None) -> None:
+    def _append(self, units: Sequence[int], f0_codes: Sequence[int], f0: np.ndarray | None) -> None:
         self._units = np.append(self._units, np.asarray(units, np.int64))
         if self._streams.f0_channels and f0 is not None:
             self._pitch = np.append(self._pitch, np.asarray(f0, np.float32), axis=1)
         elif self._streams.num_f0_codes:
             self._pitch = np.append(self._pitch, np.asarray(f0_codes, np.int64))
 
-    def _ready(self) -> Iterator[np.ndarray]:
-        while self._known() >= self._done + self._chunk + self.context:
-            yield self._decode(self._done + self._chunk)
-
     def _rest(self) -> Iterator[np.ndarray]:
         end = self._dropped + len(self._units)
         while self._done < end:
             yield self._decode(min(self._done + self._chunk, end))
 
-    def _known(self) -> int:
+    def _num_known(self) -> int:
+        """The number of units whose pitch is known too."""
         known = len(self._units)
         if self._streams.num_f0_codes or self._streams.f0_channels:
             known = min(known, self._pitch.shape[-1] // self._span_pitch * self._span)
         return self._dropped + known
 
     def _decode(self, stop: int) -> np.ndarray:
-        """Decodes units up to `stop`, with context on both sides, and forgets what is no longer needed."""
+        """Decodes the units up to `stop` with their context, then drops what no later chunk needs."""
         first = max(self._done - self.context, 0)
         start, end = first - self._dropped, stop + self.context - self._dropped
         pitch = self._pitch[..., self._in_pitch(start) : self._in_pitch(end)][None]
@@ -128,6 +134,7 @@ class ChunkDecoder:
         hop = self._streams.unit_hop
         samples = wav[0, 0, (self._done - first) * hop : (stop - first) * hop]
         self._done = stop
+        # The next window begins a context before `stop`; the last chunk may end within a span.
         keep = max(stop - self.context, 0) // self._span * self._span - self._dropped
         self._units = self._units[keep:]
         self._pitch = self._pitch[..., self._in_pitch(keep) :]
@@ -135,11 +142,13 @@ class ChunkDecoder:
         return samples
 
     def _window_clock(self, first: int, stop: int) -> SourceClock | None:
-        """Sets the clock for a window from unit `first`, whose next begins a context before `stop`."""
+        """The clock for a window from unit `first`; the next window begins a context before `stop`."""
         if self._pitch_context is None:
             return None
         following = max(stop - self.context, 0) * self._streams.unit_hop
         self._clock.start = first * self._streams.unit_hop
+        # F0 at the edge of a window lacks its own context: the phase is handed over behind that edge, where
+        # this window and the next compute the same F0.
         self._clock.next_anchor = following + self._pitch_context if following else 0
         return self._clock
 
@@ -153,12 +162,12 @@ class ChunkDecoder:
 def decode_in_chunks(
     decoder: UnitDecoder, speech: Utterance, chunk_units: int = OFFLINE_UNITS
 ) -> Iterator[np.ndarray]:
-    """Turns an utterance of any length into (n,) float32 pieces, in the memory of one chunk.
+    """Decodes an utterance of any length to (n,) float32 pieces, in the memory of one chunk.
 
     Args:
         decoder: the unit vocoder.
         speech: the utterance, with its speaker.
-        chunk_units: units of a piece; the output does not depend on it.
+        chunk_units: units of a piece; the samples do not depend on it.
 
     Raises:
         ValueError: as `UnitDecoder.decode`.
@@ -173,12 +182,12 @@ def decode_in_chunks(
 def decode_all(
     decoder: UnitDecoder, utterances: Sequence[Utterance], batch_seconds: float = 60.0
 ) -> list[np.ndarray]:
-    """Turns utterances into speech, in batches of similar length: each is as it would be alone.
+    """Decodes utterances in batches of similar length; no result depends on its batch.
 
     Args:
         decoder: the unit vocoder.
         utterances: each with its speaker.
-        batch_seconds: of audio in a batch, padding included; a longer utterance is decoded in chunks.
+        batch_seconds: seconds of audio in a batch, with padding; longer utterances are decoded in chunks.
 
     Returns:
         (T,) float32 for each utterance, in the order given.
@@ -186,7 +195,7 @@ def decode_all(
     limit = _units_in(decoder.streams, batch_seconds)
     order = sorted(range(len(utterances)), key=lambda row: len(utterances[row].units))
     wavs: list[np.ndarray] = [np.zeros(0, np.float32)] * len(utterances)
-    while order:
+    while order:  # the longest first, so that what exceeds the memory fails at once
         longest = max(1, len(utterances[order[-1]].units))
         if longest > limit:
             row = order.pop()
@@ -194,15 +203,14 @@ def decode_all(
             continue
         count = max(1, int(limit // longest))
         batch, order = order[-count:], order[:-count]
-        for row, wav in zip(
-            batch, _decode_batch(decoder, [utterances[r] for r in batch]), strict=True
-        ):
+        decoded = _decode_batch(decoder, [utterances[row] for row in batch])
+        for row, wav in zip(batch, decoded, strict=True):
             wavs[row] = wav
     return wavs
 
 
 def is_long(decoder: UnitDecoder, speech: Utterance, batch_seconds: float = 60.0) -> bool:
-    """Tells whether an utterance is longer than a batch, so that `decode_in_chunks` is for it."""
+    """Whether an utterance is longer than a batch, so that `decode_in_chunks` should decode it."""
     return len(speech.units) > _units_in(decoder.streams, batch_seconds)
 
 
@@ -237,5 +245,5 @@ def _pitch_hop(streams: StreamSpec) -> int:
     return F0_HOP if streams.f0_channels else streams.unit_hop
 
 
-def _joined(pieces: Iterator[np.ndarray]) -> np.ndarray:
+def _concatenate(pieces: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *pieces])

@@ -1,4 +1,4 @@
-"""Streams to speech: the half of the system that needs no encoder."""
+"""The decoder: streams to speech, the half of the system that needs no encoder."""
 
 import copy
 import logging
@@ -7,9 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fairseq_resynth.data.speaker_vectors import parse_vectors
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.data.units import collapse_runs
+from fairseq_resynth.inference.voices import (
+    Speaker,
+    speaker_indices,
+    speaker_vectors,
+    style_indices,
+)
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.generators.inference import (
     InferenceGenerator,
@@ -18,108 +23,6 @@ from fairseq_resynth.modules.generators.inference import (
 )
 from fairseq_resynth.modules.generators.pulses import SourceClock
 from fairseq_resynth.modules.unit_generator import UnitGenerator
-
-Speaker = str | int | Sequence[str | int] | np.ndarray
-
-
-def known_voices(streams: StreamSpec) -> str:
-    """Returns the names of a model's speakers for a message, the first twenty."""
-    names = ", ".join(streams.speakers[:20]) + (" …" if len(streams.speakers) > 20 else "")
-    return names or "none"
-
-
-def speaker_indices(speaker: Speaker | None, streams: StreamSpec, rows: int) -> np.ndarray:
-    """Returns the (rows,) int64 rows of the table; a model with one speaker needs none given.
-
-    Raises:
-        ValueError: no speaker, an unknown one, or not one a row.
-    """
-    if speaker is None and len(streams.speakers) == 1:
-        speaker = 0
-    if speaker is None:
-        raise ValueError(
-            f"give a speaker; the model has {', '.join(streams.speakers)}: --target NAME."
-        )
-    names = [speaker] * rows if isinstance(speaker, str | int | np.integer) else list(speaker)
-    if len(names) != rows:
-        raise ValueError(f"found {len(names)} speakers for {rows} rows.")
-    return np.array([_index(name, streams) for name in names], dtype=np.int64)
-
-
-def _index(name: str | int | None, streams: StreamSpec) -> int:
-    if isinstance(name, str):
-        return streams.speaker_index(name)
-    if name is None and len(streams.speakers) == 1:
-        return 0
-    if isinstance(name, np.ndarray) and name.ndim:
-        raise ValueError(
-            "a speaker vector was given, and the model has a table of speakers: "
-            f"{known_voices(streams)}. Make a bundle on vectors with `resynth export … --speaker-vectors`."
-        )
-    if name is None:
-        raise ValueError(f"give a speaker; the model has {known_voices(streams)}: --target NAME.")
-    if not 0 <= int(name) < len(streams.speakers):
-        raise ValueError(f"speaker {name!r}: the model has {known_voices(streams)}.")
-    return int(name)
-
-
-def speaker_vectors(speaker: Speaker | None, streams: StreamSpec, rows: int) -> np.ndarray:
-    """Returns (rows, D) float32, for a model on vectors.
-
-    Args:
-        speaker: (D,) or (rows, D), or a name or index of a known speaker, or a list of any of these.
-        streams: of the model.
-        rows: of the batch.
-
-    Raises:
-        ValueError: no speaker, an unknown one, not one a row, or of other dimensions.
-    """
-    dim = streams.speaker_dim
-    if speaker is None and len(streams.speakers) != 1:
-        raise ValueError(
-            f"give a speaker: a vector of {dim} numbers, or one of {known_voices(streams)}."
-        )
-    if speaker is None or isinstance(speaker, str | int | np.integer):
-        vectors = _known_vector(speaker, streams)[None]
-    elif isinstance(speaker, np.ndarray):
-        vectors = np.atleast_2d(speaker)
-    else:
-        vectors = [
-            np.asarray(one) if isinstance(one, np.ndarray) else _known_vector(one, streams)
-            for one in speaker
-        ]
-        if len({vector.shape for vector in vectors}) > 1:
-            raise ValueError(f"found speaker vectors of several sizes, expected ({dim},).")
-    vectors = np.asarray(vectors, np.float32)
-    if vectors.ndim != 2 or vectors.shape[1] != dim or len(vectors) not in (1, rows):
-        raise ValueError(f"speaker: found shape {vectors.shape}, expected {(rows, dim)}.")
-    if not np.isfinite(vectors).all():
-        raise ValueError("speaker: the vector has NaN or infinity in it.")
-    return np.repeat(vectors, rows // len(vectors), axis=0)
-
-
-def _known_vector(name: str | int | None, streams: StreamSpec) -> np.ndarray:
-    known = streams.speakers[_index(name, streams)]
-    means = streams.speaker_vectors.get("means", {})
-    if known not in means:
-        raise ValueError(f"the model knows no vector of {known!r}: give one.")
-    return parse_vectors({known: means[known]}, streams.speaker_dim)[known]
-
-
-def style_indices(style: str | Sequence[str] | None, streams: StreamSpec, rows: int) -> np.ndarray:
-    """Returns the (rows,) int64 rows of the table of styles; a model with one needs none given.
-
-    Raises:
-        ValueError: an unknown style, or none.
-    """
-    names = list(streams.styles)
-    wanted = [style] * rows if style is None or isinstance(style, str) else list(style)
-    if len(names) == 1:
-        wanted = [name or names[0] for name in wanted]
-    for name in wanted:
-        if name not in names:
-            raise ValueError(f"style {name!r}: the model has {', '.join(names) or 'none'}.")
-    return np.array([names.index(name) for name in wanted], dtype=np.int64)
 
 
 class UnitDecoder:
@@ -146,7 +49,7 @@ class UnitDecoder:
         obstacle = slow_bfloat16(self.device) if precision == "bfloat16" else None
         if obstacle:
             logging.getLogger(__name__).warning(f"{obstacle}: leave --precision out.")
-        # The embeddings are shared; the caller's waveform generator stays as it was trained.
+        # A shallow copy: the embeddings are shared, and the caller's waveform generator stays unchanged.
         self.generator = copy.copy(generator)
         self.generator._modules = dict(generator._modules)
         self.generator.generator = InferenceGenerator(
@@ -169,18 +72,18 @@ class UnitDecoder:
         Args:
             units: (B, U) integers.
             f0_codes: (B, F) integers, F >= U * unit_hop / f0_code_hop, for a model with pitch.
-            speaker: a name or index, or one a row; needed when the model has several. For a model on
-                speaker vectors also (D,) or (B, D) float, of length 1; a name there is that speaker's mean.
-            unit_lengths: units of each row of a padded batch; None: no padding.
+            speaker: a name or index, or one per row; required if the model has several. For a model on
+                speaker vectors also (D,) or (B, D) float of norm 1; a name then is that speaker's mean.
+            unit_lengths: number of units of each row of a padded batch; None: no padding.
             f0: (B, C, N) float, normalised, N >= U * unit_hop / 80, for a model on continuous F0.
-            style: a name, or one a row; needed when the model has several.
-            clock: of a window of one longer utterance, see `ChunkDecoder`.
+            style: a name, or one per row; required if the model has several.
+            clock: place of the window in a longer utterance, for a generator with a pulse source.
 
         Returns:
-            (B, 1, U * unit_hop) float32, 0 behind a row's end.
+            (B, 1, U * unit_hop) float32, 0 after the end of a row.
 
         Raises:
-            ValueError: values outside the tables, a stream missing or too short, an unknown speaker.
+            ValueError: values outside the tables, a missing or too short stream, an unknown speaker.
         """
         units = self._integers("units", units, self.streams.num_units)
         inputs = {"units": units}
@@ -204,20 +107,20 @@ class UnitDecoder:
         batch_units: int = 3000,
         speaker: Speaker | None = None,
     ) -> list[np.ndarray]:
-        """Repeats each unit as often as the duration predictor says.
+        """Repeats each unit for as many frames as the duration predictor says.
 
         Args:
             units: (U,) integers of each utterance; runs of a unit count as one.
             rate: of speaking; 2 halves every duration.
-            batch_units: in a batch, padding included; a row's result does not depend on its batch.
-            speaker: whose durations, as for `decode`; ignored by a predictor that knows no speakers.
+            batch_units: number of units in a batch, with padding; no row's result depends on its batch.
+            speaker: as for `decode`; ignored if the predicted durations do not depend on the speaker.
 
         Returns:
             (U',) int64 units at the model's rate for each utterance.
 
         Raises:
-            ValueError: the model has no duration predictor, units outside the table, no positive rate, an
-                unknown speaker.
+            ValueError: the model has no duration predictor, units outside the table, a rate of 0 or less, or
+                an unknown speaker.
         """
         voices = None
         if self.generator.durations_need_speaker:
@@ -232,8 +135,9 @@ class UnitDecoder:
             padded = self._integers(
                 "units", pad_rows([rows[row] for row in batch]), self.streams.num_units
             )
-            own = None if voices is None else voices[batch]
-            counts = expand_counts(self.generator.log_durations(padded, lengths, own), rate).cpu()
+            speakers = None if voices is None else voices[batch]
+            log_durations = self.generator.log_durations(padded, lengths, speakers)
+            counts = expand_counts(log_durations, rate).cpu()
             for row, repeats in zip(batch, counts.numpy(), strict=True):
                 expanded[row] = np.repeat(rows[row], repeats[: len(rows[row])])
         return expanded
@@ -268,7 +172,7 @@ class UnitDecoder:
 
 
 def pad_rows(rows: list[np.ndarray | None]) -> np.ndarray:
-    """Stacks arrays of different lengths with zeros at the end of their last axis."""
+    """Stacks arrays of different lengths, padded with zeros at the end of their last axis."""
     if any(row is None for row in rows):
         raise ValueError("the model needs pitch, and an utterance comes without it.")
     width = max(row.shape[-1] for row in rows)

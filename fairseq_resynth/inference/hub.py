@@ -1,16 +1,17 @@
-"""Bundles from the Hugging Face hub or an address, into a local folder."""
+"""Finds bundles: a folder, an archive, an address or a repository of the Hugging Face hub."""
 
 import hashlib
 import os
 import re
 import shutil
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.files import atomic_path, file_hash
 
 FILES = (
     "generator.safetensors",
@@ -24,33 +25,47 @@ FILES = (
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # What `resynth export --to hub-folder` writes and the loaders read.
 PATTERNS = ["*.json", "*.safetensors", "*.md"]
+ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 
 
 def cache_folder() -> Path:
-    """Returns where downloads are kept: $RESYNTH_CACHE, else ~/.cache/fairseq_resynth."""
+    """The folder of downloaded bundles: $RESYNTH_CACHE, else ~/.cache/fairseq_resynth."""
     return Path(os.environ.get("RESYNTH_CACHE") or Path.home() / ".cache" / "fairseq_resynth")
 
 
+def is_checkpoint(name: str | Path) -> bool:
+    """Whether a name means a checkpoint of fairseq rather than a bundle."""
+    return Path(name).suffix == ".pt" or Path(name).is_file() and not _is_archive(name)
+
+
+def _is_archive(name: str | Path) -> bool:
+    return str(name).endswith(ARCHIVES)
+
+
 def find_bundle(name: str | Path) -> Path:
-    """Returns the folder of a bundle, fetched if it is not on this machine.
+    """The folder of a bundle, downloaded or unpacked if it is not on this machine.
 
     Args:
-        name: a folder; `owner/name` or `owner/name@revision` on the Hugging Face hub; http(s)://… of a
-            folder, a .tar.gz or a .zip.
+        name: a folder; a .tar.gz or .zip of one; `owner/name` or `owner/name@revision` on the Hugging Face
+            hub; the http(s) address of a folder or of an archive.
 
     Raises:
         FileNotFoundError: none of these.
-        ValueError: it could not be fetched, or an archive that writes outside its folder.
+        ValueError: the download failed, or an archive writes outside its folder.
     """
     path, text = Path(name), str(name)
     if path.is_dir():
         return path
+    if path.is_file() and _is_archive(path):
+        folder = cache_folder() / file_hash(path)
+        return folder if (folder / "config.json").is_file() else _unpack(path, folder, text)
     if re.match(r"https?://", text):
         return _fetch_url(text)
-    if _HUB_ID.fullmatch(text) and not path.exists():
+    if _HUB_ID.fullmatch(text) and not path.exists() and not is_checkpoint(text):
         return _fetch_hub(text)
     raise FileNotFoundError(
-        f"{name} is no folder of a bundle, no owner/name on the Hugging Face hub and no http(s) address."
+        f"{name} is not a bundle: expected a folder, an archive of one, owner/name on the Hugging Face hub "
+        "or an http(s) address."
     )
 
 
@@ -60,7 +75,8 @@ def _fetch_hub(name: str) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise ValueError(
-            f"{name} is no folder here; to fetch it from the hub: pip install 'fairseq_resynth[hub]'"
+            f"the folder {name} does not exist; to download it from the hub: "
+            "pip install 'fairseq_resynth[hub]'"
         ) from error
     repository, _, revision = name.partition("@")
     try:
@@ -70,7 +86,7 @@ def _fetch_hub(name: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{name} is no folder here, and the hub does not give it: {reason}"
+            f"the folder {name} does not exist, and the hub cannot provide it: {reason}"
         ) from error
 
 
@@ -78,10 +94,15 @@ def _fetch_url(url: str) -> Path:
     folder = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
     if (folder / "config.json").is_file():
         return folder
-    if url.endswith((".tar.gz", ".tgz", ".tar", ".zip")):
-        return _fetch_archive(url, folder)
+    if _is_archive(url):
+        archive = folder.with_name(folder.name + "_" + url.rpartition("/")[2])
+        _download(url, archive)
+        try:
+            return _unpack(archive, folder, url)
+        finally:
+            archive.unlink(missing_ok=True)
     base = url.rstrip("/")
-    for name in FILES:  # config.json last: an interrupted download is not taken for whole
+    for name in FILES:  # config.json is last, so that an interrupted download counts as none
         _download(f"{base}/{name}", folder / name, optional=True)
     _download(f"{base}/config.json", folder / "config.json")
     return folder
@@ -97,31 +118,29 @@ def _download(url: str, path: Path, optional: bool = False) -> None:
     except HTTPError as error:
         if optional and error.code in (403, 404):
             return
-        raise ValueError(f"{url} could not be fetched: {error}") from error
+        raise ValueError(f"{url} could not be downloaded: {error}") from error
     except (URLError, OSError) as error:
-        raise ValueError(f"{url} could not be fetched: {error}") from error
+        raise ValueError(f"{url} could not be downloaded: {error}") from error
 
 
-def _fetch_archive(url: str, folder: Path) -> Path:
-    archive = folder.with_name(folder.name + "_" + url.rpartition("/")[2])
-    _download(url, archive)
-    unpacked = folder.with_name(folder.name + ".unpacking")
-    shutil.rmtree(unpacked, ignore_errors=True)
+def _unpack(archive: Path, folder: Path, name: str) -> Path:
+    """Unpacks the bundle in an archive, at any depth, to `folder`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unpacked = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        if url.endswith(".zip"):
+        if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as bundle:
                 bundle.extractall(unpacked)  # drops absolute and parent paths itself
         else:
             with tarfile.open(archive) as bundle:
                 bundle.extractall(unpacked, filter="data")
+        configs = sorted(unpacked.rglob("config.json"), key=lambda found: len(found.parts))
+        if not configs:
+            raise ValueError(f"{name} contains no bundle: it has no config.json.")
+        shutil.rmtree(folder, ignore_errors=True)
+        configs[0].parent.rename(folder)
     except (tarfile.TarError, zipfile.BadZipFile, OSError) as error:
-        archive.unlink(missing_ok=True)
-        raise ValueError(f"{url} is no archive that can be unpacked: {error}") from error
-    configs = sorted(unpacked.rglob("config.json"), key=lambda found: len(found.parts))
-    if not configs:
-        raise ValueError(f"{url} holds no bundle: there is no config.json in it.")
-    shutil.rmtree(folder, ignore_errors=True)
-    configs[0].parent.rename(folder)
-    shutil.rmtree(unpacked, ignore_errors=True)
-    archive.unlink(missing_ok=True)
+        raise ValueError(f"{name} cannot be unpacked: {error}") from error
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
     return folder

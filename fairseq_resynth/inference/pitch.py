@@ -1,4 +1,4 @@
-"""A model's pitch stream: from audio to F0 in Hz, and to what the generator takes."""
+"""The pitch stream of a model: from audio to F0 in Hz, and on to codes or normalized F0."""
 
 import functools
 from typing import Any
@@ -17,15 +17,15 @@ from fairseq_resynth.data.streams import StreamSpec
 
 
 class PitchStream:
-    """What a model takes as pitch.
+    """Extracts F0 and turns it into the pitch stream of a model.
 
     Args:
         streams: of the model.
-        f0_vqvae: its F0 quantiser, where it has one.
+        f0_vqvae: its F0 quantizer, if it has one.
 
     Attributes:
-        exists: whether the model takes pitch at all.
-        statistics: F0 of its speakers, None if they are not known.
+        exists: whether the model has a pitch stream.
+        statistics: F0 statistics of its speakers; None if they are unknown.
     """
 
     def __init__(self, streams: StreamSpec, f0_vqvae: F0Encoder | None):
@@ -37,20 +37,20 @@ class PitchStream:
 
     @functools.cached_property
     def representation(self) -> F0Representation:
-        """How F0 in Hz becomes the model's pitch.
+        """The conversion of F0 in Hz to the model's pitch stream and back.
 
         Raises:
-            ValueError: its quantiser is missing.
+            ValueError: the quantizer is missing.
         """
         streams = self._streams
         return make_representation(streams.f0_codes, self._f0_vqvae, streams.f0_channels)
 
     def extract(self, wav: np.ndarray) -> np.ndarray:
-        """Returns (N,) Hz of (T,) samples, as the model's training data had it."""
+        """The (N,) F0 in Hz of (T,) samples, by the method that made the training data."""
         return extract_f0(wav, self._streams.f0_codes.get("f0_method", "yaapt"))
 
     def entry(self, f0: np.ndarray, speaker: str | None) -> F0Entry:
-        """Returns a known speaker's F0 statistics, else those of (N,) Hz, or of all if none is voiced."""
+        """The F0 statistics of a known speaker, else of (N,) Hz, or of all speakers if no frame is voiced."""
         if isinstance(speaker, str) and self.statistics is not None:
             return self.statistics.entry(speaker)
         if f0.any():
@@ -58,14 +58,14 @@ class PitchStream:
         return self.statistics.overall if self.statistics else {"f0_mean": 1.0, "f0_std": 1.0}
 
     def voice_entry(self, speaker: object) -> F0Entry:
-        """Returns the F0 statistics of a speaker's name or index, else, of a vector too, those of all.
+        """The F0 statistics of a speaker by name or index; of all speakers for anyone else, or a vector.
 
         Raises:
             ValueError: the model has no F0 statistics.
         """
         if self.statistics is None:
             raise ValueError(
-                "the bundle has no F0 statistics: speakers.json was not there in training"
+                "the bundle has no F0 statistics, because speakers.json did not exist in training"
             )
         names = self._streams.speakers
         if isinstance(speaker, int) and 0 <= speaker < len(names):
@@ -74,12 +74,12 @@ class PitchStream:
         return self.statistics.entry(speaker if known else None)
 
     def encode(self, f0: np.ndarray, entry: F0Entry, num_units: int) -> dict[str, Any]:
-        """Turns F0 into `f0_codes` (F,) or `f0` (C, N), as long as the units.
+        """Turns F0 into {`f0_codes`: (F,)} or {`f0`: (C, N)}, as long as the units.
 
         Args:
             f0: (n,) Hz at 200 Hz, 0 = unvoiced.
-            entry: F0 statistics that normalise it.
-            num_units: that it goes with.
+            entry: F0 statistics of the speaker.
+            num_units: the number of units of the same utterance.
         """
         samples = num_units * self._streams.unit_hop
         f0 = np.pad(f0, (0, max(-(-samples // F0_HOP) - len(f0), 0)))

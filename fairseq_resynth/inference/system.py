@@ -1,4 +1,4 @@
-"""Speech to streams and back, in Python."""
+"""Speech to streams and back: a unit vocoder together with the encoders of its streams."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +13,23 @@ from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits
 from fairseq_resynth.inference.bundle import Bundle, build_bundle, load_bundle
 from fairseq_resynth.inference.chunks import decode_all
-from fairseq_resynth.inference.decoder import Speaker, UnitDecoder
+from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.inference.pitch import PitchStream
+from fairseq_resynth.inference.voices import Speaker
 from fairseq_resynth.modules.generators.inference import usable_device
 
 
 class SpeechSystem:
-    """A unit vocoder with what makes its streams.
+    """A unit vocoder with the encoders of its streams.
 
     Args:
         bundle: the models.
-        encoder: makes content units; None: the bundle's own VQ-VAE, without which only `decode` works.
+        encoder: makes content units; None: the VQ-VAE of the bundle. Without both only `decode` works.
         device: where the generator computes.
+
+    Raises:
+        ValueError: the bundle has no vocoder, or the encoder makes other units than the model takes.
     """
 
     def __init__(
@@ -36,7 +40,7 @@ class SpeechSystem:
     ):
         if bundle.generator is None:
             raise ValueError(
-                "the bundle is an F0 quantiser alone; a unit vocoder is needed to speak."
+                "the bundle contains only an F0 quantizer; speech needs the bundle of a unit vocoder."
             )
         if encoder is None and bundle.content_vqvae is not None:
             encoder = VqvaeUnits(bundle.content_vqvae, device)
@@ -59,18 +63,18 @@ class SpeechSystem:
         device: str | torch.device = "cpu",
         ema: bool = False,
     ) -> Self:
-        """Takes fairseq's checkpoints.
+        """Loads checkpoints of fairseq.
 
         Args:
-            path: of the unit vocoder.
-            f0_path: of the F0 quantiser; needed by `encode` when the model has a pitch stream.
+            path: checkpoint of the unit vocoder.
+            f0_path: checkpoint of the F0 quantizer; needed by `encode` when the model has a pitch stream.
             kmeans: the units' k-means; needed by `encode`.
             content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
             device: where to compute.
-            ema: takes the averaged weights of --store-ema.
+            ema: whether to use the averaged weights of --store-ema.
 
         Raises:
-            FileNotFoundError, ValueError: a file is missing, no such checkpoint, or they do not belong
+            FileNotFoundError, ValueError: a file is missing, is not such a checkpoint, or they do not belong
                 together.
         """
         bundle = build_bundle(path, f0_path, kmeans, ema)
@@ -84,14 +88,17 @@ class SpeechSystem:
         device: str | torch.device = "cpu",
         decode_only: bool = False,
     ) -> Self:
-        """Takes a bundle; see `from_checkpoint` for the other arguments.
+        """Loads a bundle.
 
         Args:
-            folder: where it lies; or `owner/name` on the Hugging Face hub; or the address of a folder, or
-                of an archive of it (.tar.gz, .zip).
-            content_checkpoint: weights of the content encoder.
+            folder: of the bundle; an archive of it (.tar.gz, .zip); `owner/name` on the Hugging Face hub; or
+                the http(s) address of a folder or archive.
+            content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
             device: where to compute.
-            decode_only: without the content encoder, whose weights are not needed then.
+            decode_only: whether to leave out the content encoder, so that its weights are not needed.
+
+        Raises:
+            FileNotFoundError, ValueError: the bundle or the weights are missing or do not fit each other.
         """
         bundle = load_bundle(find_bundle(folder))
         kmeans = None if decode_only else bundle.kmeans
@@ -107,12 +114,12 @@ class SpeechSystem:
 
         Args:
             wav: (T,) float in [-1, 1], or a path to any audio file.
-            speaker: who speaks, if the model knows the voice: its F0 statistics normalise the pitch.
-                None: the utterance's own mean and deviation do.
-            sample_rate: of `wav` in Hz; other rates than 16 000 are resampled.
+            speaker: who speaks, if the model knows the voice. Its F0 statistics normalize the pitch; None:
+                the mean and standard deviation of the utterance do.
+            sample_rate: of `wav` in Hz; rates other than 16 000 are resampled.
 
         Raises:
-            ValueError: not mono, NaN, too short; an unknown speaker; an encoder is missing.
+            ValueError: `wav` is not mono, has NaN or is too short; an unknown speaker; no content encoder.
         """
         wav = self.waveform(wav, sample_rate)
         units, pitch = self.units(wav), {}
@@ -122,13 +129,22 @@ class SpeechSystem:
         return Utterance(units, speaker=speaker, num_samples=len(wav), **pitch)
 
     def waveform(self, wav: np.ndarray | str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-        """Returns (T,) float32 at 16 kHz of an array or a file; see `encode`."""
-        return _waveform(wav, sample_rate)
+        """The (T,) float32 samples at 16 kHz of an array or a file; arguments and errors as `encode`."""
+        if isinstance(wav, str | Path):
+            wav, sample_rate = load_any_audio(wav)
+        wav = np.asarray(wav, dtype=np.float32)
+        if wav.ndim != 1:
+            raise ValueError(f"wav: found shape {wav.shape}, expected (T,), one channel.")
+        if not np.isfinite(wav).all():
+            raise ValueError("wav contains NaN or infinity.")
+        return resample(wav, sample_rate)
 
     def units(self, wav: np.ndarray) -> np.ndarray:
-        """Returns the (U,) content units of (T,) samples at 16 kHz."""
+        """The (U,) content units of (T,) samples at 16 kHz."""
         if self.encoder is None:
-            raise ValueError("to encode, give the k-means of the units (kmeans=…).")
+            raise ValueError(
+                "the system has no content encoder: give the k-means of the units (kmeans=…)."
+            )
         return self.encoder.encode(wav)
 
     def decode(
@@ -140,13 +156,13 @@ class SpeechSystem:
         f0: np.ndarray | None = None,
         style: str | Sequence[str] | None = None,
     ) -> np.ndarray:
-        """Turns streams into speech, (B, U) and (B, F) to (B, 1, T); see `UnitDecoder.decode`."""
+        """Turns (B, U) units and their pitch into (B, 1, T) speech; arguments as `UnitDecoder.decode`."""
         return self.decoder.decode(units, f0_codes, speaker, unit_lengths, f0, style)
 
     def decode_all(
         self, utterances: Sequence[Utterance], batch_seconds: float = 60.0
     ) -> list[np.ndarray]:
-        """Turns utterances into speech, (T,) float32 each, in batches; see `chunks.decode_all`."""
+        """Turns utterances into speech, (T,) float32 each, in batches as `chunks.decode_all`."""
         return decode_all(self.decoder, utterances, batch_seconds)
 
     def speak(
@@ -156,19 +172,19 @@ class SpeechSystem:
         rate: float = 1.0,
         style: str | None = None,
     ) -> list[np.ndarray]:
-        """Speaks units without repeats, as a language model gives them, for as long as predicted.
+        """Turns units without repeats, as from a language model, into speech with predicted durations.
 
         Args:
             units: (U,) integers of each utterance; runs of a unit count as one.
-            speaker: the voice; needed when the model has several.
+            speaker: required if the model has several.
             rate: of speaking; 2 halves every duration.
-            style: needed when the model has several.
+            style: required if the model has several.
 
         Returns:
             (T,) float32 at 16 kHz for each utterance.
 
         Raises:
-            ValueError: the model has no duration predictor, or needs pitch; units outside the table.
+            ValueError: the model has no duration predictor or needs pitch; units outside the table.
         """
         if self.pitch.exists:
             raise ValueError("the model needs pitch, and units without repeats come without it.")
@@ -194,14 +210,3 @@ def _check_encoder(encoder: ContentEncoder | VqvaeUnits, streams: StreamSpec) ->
             f"the content encoder makes {found[1]} units of {found[0]} samples, the model was trained on "
             f"{expected[1]} of {expected[0]}: give the k-means that made its units."
         )
-
-
-def _waveform(wav: np.ndarray | str | Path, sample_rate: int) -> np.ndarray:
-    if isinstance(wav, str | Path):
-        wav, sample_rate = load_any_audio(wav)
-    wav = np.asarray(wav, dtype=np.float32)
-    if wav.ndim != 1:
-        raise ValueError(f"wav: found shape {wav.shape}, expected (T,), one channel.")
-    if not np.isfinite(wav).all():
-        raise ValueError("wav: it has NaN or infinity in it.")
-    return resample(wav, sample_rate)

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import io
+import shutil
 import tarfile
 import threading
 
@@ -63,13 +64,22 @@ def test_from_an_archive(server):
     assert np.array_equal(again.decode(UNITS), system.decode(UNITS))
 
 
+def test_from_an_archive_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    system = write_bundle("units", tmp_path / "bundle")
+    archive = shutil.make_archive(tmp_path / "one", "zip", tmp_path / "bundle")
+    for _ in range(2):
+        again = Resynthesizer.from_pretrained(archive)
+        assert np.array_equal(again.decode(UNITS), system.decode(UNITS))
+
+
 def test_archive_that_writes_elsewhere(server, tmp_path):
     served, url = server
     with tarfile.open(served / "bad.tar.gz", "w:gz") as archive:
         entry = tarfile.TarInfo("../../outside.txt")
         entry.size = 3
         archive.addfile(entry, io.BytesIO(b"bad"))
-    with pytest.raises(ValueError, match="no archive that can be unpacked"):
+    with pytest.raises(ValueError, match="cannot be unpacked"):
         find_bundle(f"{url}/bad.tar.gz")
     assert not list(tmp_path.rglob("outside.txt"))
 
@@ -93,9 +103,9 @@ def test_hub_id(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name,message",
     [
-        ("not there at all", "is no folder of a bundle"),
-        ("{url}/nothing", "config.json could not be fetched: HTTP Error 404"),
-        ("http://127.0.0.1:9/x", "could not be fetched"),
+        ("not there at all", "is not a bundle: expected a folder"),
+        ("{url}/nothing", "config.json could not be downloaded: HTTP Error 404"),
+        ("http://127.0.0.1:9/x", "could not be downloaded"),
     ],
 )
 def test_nothing_there(server, name, message):

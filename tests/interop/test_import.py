@@ -66,7 +66,7 @@ def test_stored_outputs_of_the_f0_quantiser(tmp_path):
     assert np.array_equal(codes.numpy(), io["f0_codes"])
     np.testing.assert_allclose(reconstructed.numpy(), io["f0_reconstructed"], atol=1e-5)
     assert float(commitment) == pytest.approx(float(io["commit_loss"]), abs=1e-5)
-    with pytest.raises(ValueError, match="F0 quantiser alone"):
+    with pytest.raises(ValueError, match="only an F0 quantizer"):
         Resynthesizer.from_pretrained(tmp_path / "out")
 
 

@@ -373,7 +373,7 @@ def test_a_bundle_on_a_table_takes_no_reference(table):
         (["--max-seconds", "0"], "expected 1 to 600 seconds"),
         (["--max-upload", "nan"], "expected 0.001 to 1000 megabytes"),
         (["--host", "256.0.0.1", "--port", "0"], "cannot listen at 256.0.0.1:0"),
-        (["--bundle", "nowhere"], "no folder of a bundle"),
+        (["--bundle", "nowhere"], "nowhere is not a bundle"),
     ],
 )
 def test_mistakes_of_the_command_are_one_sentence(tmp_path_factory, capsys, options, message):
