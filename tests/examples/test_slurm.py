@@ -1,5 +1,6 @@
 """Array jobs and training through submitit's local executor; fairseq's reading of SLURM_*."""
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -11,7 +12,8 @@ import torch
 from fairseq.dataclass.configs import CommonConfig, DistributedTrainingConfig
 from fairseq.distributed.utils import infer_init_method
 from omegaconf import OmegaConf
-from small_corpus import REPOSITORY, train_arguments, write_data
+from small_corpus import REPOSITORY, write_data
+from test_configs import CONFIGS, composed
 
 from fairseq_resynth.data.pitch.extraction import F0Options
 from fairseq_resynth.preparation.f0 import build_f0
@@ -19,6 +21,13 @@ from fairseq_resynth.preparation.f0 import build_f0
 pytest.importorskip("submitit")
 FOLDER = REPOSITORY / "examples" / "slurm"
 BIN = os.path.dirname(sys.executable)
+TINY = (
+    "optimization.max_update=1 dataset.batch_size=2 dataset.num_workers=0 "
+    "dataset.required_batch_size_multiple=1 dataset.disable_validation=true "
+    "++model.embedding_dim=8 ++model.upsample_initial_channel=32 ++model.resblock_kernel_sizes=3 "
+    "++model.resblock_dilation_sizes='1,3' ++criterion.discriminator_width=0.0625 "
+    "++task.segment_size=2560"
+).split()
 
 
 def run(script: str, folder, *arguments, check: bool = True) -> subprocess.CompletedProcess:
@@ -52,19 +61,61 @@ def test_a_failed_task_is_named_with_its_log(tmp_path):
     assert "has none of train.tsv" in Path(log).read_text()
 
 
+@pytest.mark.slow
 def test_two_processes_train(tmp_path):
     data = write_data(tmp_path / "data", {"train": [8000] * 4, "valid": [8000]})
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    arguments = train_arguments(data, tmp_path / "run", "--max-update", "1", "--disable-validation")
-    arguments = ["fairseq-train", *[argument for argument in arguments if argument != "--cpu"]]
-    run("train.py", tmp_path, "--gpus", 2, "--cpu", "--port", port, "--", *arguments)
+    command = [
+        "fairseq-hydra-train", "--config-dir", CONFIGS, "--config-name", "paper_unit_hifigan",
+        f"task.data={data}", f"checkpoint.save_dir={tmp_path / 'run'}", *TINY,
+    ]  # fmt: skip
+    run("train.py", tmp_path, "--gpus", 2, "--cpu", "--port", port, "--", *command)
     state = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=True)
     assert state["cfg"]["distributed_training"]["distributed_world_size"] == 2
     assert state["optimizer_history"][-1]["num_updates"] == 1
     logs = [path.read_text() for path in (tmp_path / "logs").glob("*.out")]
     assert len([log for log in logs if "training on 2 devices" in log]) == 1
+
+
+def test_processes_learn_their_place_from_overrides(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("slurm_train", FOLDER / "train.py")
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    here = composed("paper_unit_hifigan", *train.rank_overrides(1, 2, 1234, on_slurm=False))
+    place = here.distributed_training
+    assert (place.distributed_world_size, place.distributed_rank) == (2, 1)
+    assert (place.distributed_init_method, place.distributed_no_spawn) == (
+        "tcp://127.0.0.1:1234",
+        True,
+    )
+    slurm = composed("paper_unit_hifigan", *train.rank_overrides(1, 16, 1234, on_slurm=True))
+    place = slurm.distributed_training
+    assert (place.distributed_world_size, place.distributed_port) == (16, 1234)
+    assert (place.distributed_rank, place.distributed_init_method) == (0, None)  # read by fairseq
+
+
+def test_the_batch_script_gives_every_process_the_sizes(tmp_path):
+    (tmp_path / "srun").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "srun").chmod(0o755)
+    command = ["bash", FOLDER / "train.sbatch", "fairseq-hydra-train", "task.data=PACK"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "SLURM_NTASKS": "32"}
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    program, *overrides = started.stdout.splitlines()
+    assert program == "fairseq-hydra-train"
+    cfg = composed("paper_unit_hifigan", *overrides)
+    place = cfg.distributed_training
+    assert (place.distributed_world_size, place.distributed_port) == (32, 29500)
+    assert cfg.task.data == "PACK"
+
+
+def test_the_old_launcher_is_refused(tmp_path):
+    done = run("train.py", tmp_path, "--", "fairseq-train", "PACK", check=False)
+    assert done.returncode == 2
+    assert "the command is fairseq-train, expected fairseq-hydra-train --config-dir" in done.stderr
 
 
 @pytest.mark.parametrize(("node", "local"), [(0, 0), (1, 1)])
