@@ -72,6 +72,7 @@ fetch() {
 # splits VALID TEST: sets `splits`, the options of resynth manifest: the lists of the original in the folder
 # $REFERENCES, or these percentages.
 splits() {
+  # shellcheck disable=SC2034  # the recipe uses it
   splits=(--valid-percent "$1" --test-percent "$2")
   if [ -n "${REFERENCES:-}" ]; then
     splits=(--ref-train "$REFERENCES/train.txt" --ref-valid "$REFERENCES/val.txt" --ref-test "$REFERENCES/test.txt")

@@ -1,10 +1,10 @@
-"""Builds examples/asterisk/speech: 77 seconds a voice out of Asterisk's core sounds, as 16 kHz FLAC.
+"""Build examples/asterisk/speech: 77 seconds per voice of Asterisk's core sounds, as 16 kHz FLAC.
 
     python examples/asterisk/build_embedded.py UNPACKED examples/asterisk/speech
 
-UNPACKED as for prompts.py. Whole prompts of 1.5 to 7 seconds, in the order of a hash of their names, so that
-the choice is the same everywhere and the voices share most sentences. Samples are what the decoder of G.722
-gives, rounded to 16 bits; nothing is trimmed, scaled or filtered.
+UNPACKED is that of prompts.py. The folder gets whole prompts of 1.5 to 7 seconds, in the order of a hash of
+their names, so that the choice is the same everywhere and the voices share most sentences. The samples are
+those of the G.722 decoder, rounded to 16 bits; nothing is trimmed, scaled or filtered.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ LEAST_ACTIVE = 0.75  # share of 20 ms frames within 35 dB of the loudest
 
 
 def active_share(wav: np.ndarray) -> float:
-    """Returns the share of 20 ms frames whose level is within 35 dB of the loudest frame's."""
+    """The share of 20 ms frames whose level is within 35 dB of that of the loudest frame."""
     frames = wav[: len(wav) // 320 * 320].reshape(-1, 320)
     level = np.sqrt(np.square(frames).mean(axis=1))
     return float(np.mean(level > level.max() * 10 ** (-35 / 20)))
@@ -37,7 +37,7 @@ def _order(path: Path) -> str:
 
 
 def chosen(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (stem, (T,) samples) of a voice until its seconds are full; a recording comes once."""
+    """Yields (stem, (T,) samples) of a voice until its seconds are full, no recording twice."""
     seconds, seen = 0.0, set()
     for path in sorted(speech_prompts(folder)[0], key=_order):
         wav, rate = load_any_audio(path)

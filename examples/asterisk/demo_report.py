@@ -1,9 +1,9 @@
-"""Figures and page of the demo: held-out utterances, real beside resynthesised and converted.
+"""Measurements and page of the demo: held-out recordings, their resynthesis and conversions.
 
-usage: demo_report.py DATA BUNDLE RESYNTHESISED CONVERTED OUTDIR [--trained WAVS] [--json]
+usage: demo_report.py DATA BUNDLE RESYNTHESIZED CONVERTED OUTDIR [--trained WAVS] [--json]
 
-Prints the mel L1 distance of the resynthesis beside that of two ways of being wrong: the speaker's mean
-spectrum, and the units of another utterance. Exits with 1 when the resynthesis is not far below both.
+Prints the mel L1 distance of the resynthesis, and for comparison that of two wrong results: the mean spectrum
+of the speaker, and the units of another utterance. Exits with 1 if the resynthesis is not far below both.
 """
 
 import argparse
@@ -28,23 +28,23 @@ from fairseq_resynth.inference.jobs import Job, read_jobs
 from fairseq_resynth.measures.f0_errors import f0_errors
 from fairseq_resynth.modules.losses import LogMelSpectrogram
 
-FAR_BELOW = 0.65  # of the distance of the mean spectrum; measured: about 0.5
+FAR_BELOW = 0.65  # relative to the better of the two; about 0.5 was measured
 log_mel = LogMelSpectrogram()
 
 
 def mel(wav: np.ndarray) -> np.ndarray:
-    """Returns the (80, M) log-mel spectrogram of (T,) samples."""
+    """The (80, M) log-mel spectrogram of (T,) samples."""
     return log_mel(torch.from_numpy(wav)[None, None])[0].numpy()
 
 
 def mel_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the mean absolute difference of two (80, M) spectrograms over their common frames."""
+    """The mean absolute difference of two (80, M) spectrograms over their common frames."""
     frames = min(one.shape[1], other.shape[1])
     return float(np.abs(one[:, :frames] - other[:, :frames]).mean())
 
 
 def mean_spectra(data: Path) -> dict[str, np.ndarray]:
-    """Returns each training speaker's (80, 1) mean log-mel spectrum."""
+    """The (80, 1) mean log-mel spectrum of each training speaker."""
     manifest = read_manifest(data / "train.tsv")
     names = (data / "train.speaker").read_text().split()
     frames: dict[str, list[np.ndarray]] = {}
@@ -54,13 +54,13 @@ def mean_spectra(data: Path) -> dict[str, np.ndarray]:
 
 
 def wrong_utterance(job: Job, other: Job) -> Utterance:
-    """Returns job's pitch and speaker with the units of another utterance, repeated to its length."""
+    """The pitch and speaker of `job` with the units of another utterance, repeated to its length."""
     units = np.resize(other.speech.units, len(job.speech.units))
     return replace(job.speech, units=units)
 
 
-def evaluate(data: Path, bundle_dir: Path, resynthesised: Path) -> dict[str, float]:
-    """Returns the figures of the held-out utterances."""
+def evaluate(data: Path, bundle_dir: Path, resynthesized: Path) -> dict[str, float]:
+    """The measurements on the held-out utterances."""
     bundle = load_bundle(bundle_dir)
     decoder = UnitDecoder(bundle.generator, bundle.streams)
     jobs = read_jobs(data, bundle.streams)
@@ -72,7 +72,7 @@ def evaluate(data: Path, bundle_dir: Path, resynthesised: Path) -> dict[str, flo
     rows, tracks = [], []
     for job, wrong_wav in zip(jobs, wrong, strict=True):
         real = read_audio(job.reference)
-        fake = read_audio(resynthesised / f"{job.name}.wav")
+        fake = read_audio(resynthesized / f"{job.name}.wav")
         real_mel = mel(real)
         mean = np.repeat(spectra[job.speech.speaker], real_mel.shape[1], 1)
         distances = [mel(fake), mean, mel(wrong_wav)]
@@ -92,20 +92,20 @@ def evaluate(data: Path, bundle_dir: Path, resynthesised: Path) -> dict[str, flo
 
 
 def bits_per_second(streams) -> float:
-    """Returns the rate of the streams at a fixed number of bits a code, as the paper counts them."""
+    """The rate of the streams with a fixed number of bits per code, as the paper counts it."""
     units = streams.sample_rate / streams.unit_hop * np.ceil(np.log2(streams.num_units))
     codes = streams.sample_rate / streams.f0_code_hop * np.ceil(np.log2(streams.num_f0_codes))
     return float(units + codes)
 
 
 def page_rows(
-    data: Path, bundle_dir: Path, resynthesised: Path, converted: Path, words: str = ""
+    data: Path, bundle_dir: Path, resynthesized: Path, converted: Path, words: str = ""
 ) -> list[tuple[str, dict[str, Path]]]:
-    """Returns a row an utterance: its recording, its resynthesis, and every other voice."""
+    """One row per utterance: the recording, the resynthesis, and every other voice."""
     streams = load_bundle(bundle_dir).streams
     rows = []
     for job in read_jobs(data, streams):
-        columns = {"recording": job.reference, "resynthesis": resynthesised / f"{job.name}.wav"}
+        columns = {"recording": job.reference, "resynthesis": resynthesized / f"{job.name}.wav"}
         for voice in streams.speakers:
             path = converted / f"{job.name}_{voice}.wav"
             if path.is_file():
@@ -117,28 +117,29 @@ def page_rows(
 def write_page(rows: list[tuple[str, dict[str, Path]]], page: Path) -> None:
     """Writes the page to listen to."""
     introduction = (
-        "Recordings that the model never saw, what it makes of their units, pitch codes and speaker, and the "
-        "same in the other voices. Rows that begin with “trained” are the bundle of this repository, "
-        "80 minutes of training on all of Asterisk's prompts; the others are what this demo has trained."
+        "Recordings that the model never saw, their resynthesis from units, pitch codes and speaker, and "
+        "the same in the other voices. Rows that begin with “trained” are from the bundle of this "
+        "repository, trained for 80 minutes on all of Asterisk's prompts; the others are from the model "
+        "of this demo."
     )
     title = "Resynthesis of held-out utterances"
     write_gallery(page, title, rows, introduction, embed=True, f0_of=lambda wav, _: extract_f0(wav))
 
 
 def main() -> int:
-    """Prints the figures, writes figures.json and index.html."""
+    """Prints the measurements, and writes figures.json and index.html."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("data", "bundle", "resynthesised", "converted", "outdir"):
+    for name in ("data", "bundle", "resynthesized", "converted", "outdir"):
         parser.add_argument(name, type=Path)
     parser.add_argument(
-        "--trained", type=Path, help="what examples/asterisk/bundle says of held_out/"
+        "--trained", type=Path, help="speech of examples/asterisk/bundle from held_out/"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
-    figures = evaluate(args.data, args.bundle, args.resynthesised)
+    figures = evaluate(args.data, args.bundle, args.resynthesized)
     write_json(args.outdir / "figures.json", figures)
     page = args.outdir / "index.html"
-    rows = page_rows(args.data, args.bundle, args.resynthesised, args.converted)
+    rows = page_rows(args.data, args.bundle, args.resynthesized, args.converted)
     if args.trained:
         here, wavs = Path(__file__).parent, args.trained
         rows = page_rows(here / "held_out", here / "bundle", wavs, wavs, "trained: ") + rows
@@ -153,8 +154,8 @@ def main() -> int:
     limit = FAR_BELOW * min(figures["mel_l1_mean_spectrum"], figures["mel_l1_wrong_units"])
     if figures["mel_l1"] > limit:
         print(
-            f"FAILED: the resynthesis' mel L1 is {figures['mel_l1']:.3f}, expected at most {limit:.3f}: "
-            "the model has not learned to follow the units.",
+            f"FAILED: the mel L1 of the resynthesis is {figures['mel_l1']:.3f}, expected at most "
+            f"{limit:.3f}: the model has not learned to follow the units.",
             file=sys.stderr,
         )
         return 1

@@ -1,10 +1,10 @@
-"""Copies the speech of Asterisk's core sounds, one folder a voice, and lists what it leaves out and why.
+"""Copy the speech of Asterisk's core sounds, one folder per voice, and list what is left out and why.
 
     python examples/asterisk/prompts.py UNPACKED OUT
 
-UNPACKED holds the sounds of the five packages as `dpkg -x` leaves them, or as the archives of Asterisk's own
-site do when each is unpacked into a folder of its own (see fetch.sh). OUT gets `<voice>/**.g722` and
-`dropped.tsv`. Running it again copies nothing twice.
+UNPACKED contains the sounds of the five packages, unpacked by `dpkg -x`, or the archives of Asterisk's own
+site, each unpacked into a folder of its own (see fetch.sh). OUT gets `<voice>/**.g722` and `dropped.tsv`.
+Running the command again copies nothing twice.
 """
 
 import shutil
@@ -24,7 +24,7 @@ VOICES = {
     "italian": "it_IT_m_Carlo",
     "russian": "ru_RU_f_IvrvoiceRU",
 }
-# Sounds that are no speech, whatever the voice; measured too, but a beep passes for a vowel.
+# Sounds other than speech, in every voice. They are listed because measures take a beep for a vowel.
 _NOT_SPEECH = {
     "beep": "a beep",
     "beeperr": "a beep",
@@ -34,25 +34,25 @@ _NOT_SPEECH = {
     "confbridge-leave": "tones",
     "tt-monkeys": "monkeys",
 }
-_SILENCE_PEAK = 0.005  # prompts peak above 0.1, the silences below 0.0005
+_SILENCE_PEAK = 0.005  # the peaks of prompts are above 0.1, those of silences below 0.0005
 
 
 def find_voice(unpacked: Path, voice: str) -> Path:
-    """Returns the folder that holds the voice's prompts.
+    """The folder that contains the prompts of the voice.
 
     Raises:
-        FileNotFoundError: neither the package's folder nor one named after the voice is there.
+        FileNotFoundError: Neither the folder of the package nor one named after the voice exists.
     """
     for folder in sorted(unpacked.rglob(VOICES[voice])) + [unpacked / voice]:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(
-        f"{unpacked} has neither a folder {VOICES[voice]} nor {voice}; run examples/asterisk/fetch.sh"
+        f"{unpacked} has neither a folder {VOICES[voice]} nor {voice}; run bash examples/asterisk/fetch.sh"
     )
 
 
 def reason_to_drop(path: Path) -> str | None:
-    """Tells why a prompt is no speech; None if it is."""
+    """Why a file is not speech; None if it is."""
     if path.parent.name == "silence":
         return "silence"
     if path.stem in _NOT_SPEECH:
@@ -64,7 +64,7 @@ def reason_to_drop(path: Path) -> str | None:
 
 
 def speech_prompts(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Returns a voice's speech files, sorted, and the dropped ones with the reason of each."""
+    """The sorted speech files of a voice, and the dropped files with the reason for each."""
     reasons = {path: reason_to_drop(path) for path in sorted(folder.rglob("*.g722"))}
     kept = [path for path, reason in reasons.items() if reason is None]
     return kept, {path: reason for path, reason in reasons.items() if reason}
@@ -86,7 +86,7 @@ def copy_speech(unpacked: Path, out: Path) -> None:
         ]
         print(f"{voice}: {len(kept)} prompts, {len(dropped)} dropped")
     write_text(out / "dropped.tsv", "".join(dropped_lines))
-    print(f"what was dropped and why: {out / 'dropped.tsv'}")
+    print(f"dropped files and the reasons: {out / 'dropped.tsv'}")
 
 
 if __name__ == "__main__":

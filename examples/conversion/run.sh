@@ -19,7 +19,7 @@ mkdir -p "$out"
 
 speech=${SPEECH:-$out/speech}
 if [ -z "${SPEECH:-}" ]; then
-  step "1 Kokoro-82M: 90 MB to fetch"
+  step "1 Kokoro-82M: 90 MB to download"
   PYTHON=$(command -v python) bash "$here/fetch.sh" "$out"
   step "2 Sentences in every voice"
   # shellcheck disable=SC2086  # the options are words

@@ -92,6 +92,6 @@ def test_the_embedded_selection_takes_whole_prompts_of_the_right_length(unpacked
     (unpacked / "russian").rename(unpacked / "elsewhere")
     done = script("prompts.py", unpacked, tmp_path / "out")
     assert (
-        "neither a folder ru_RU_f_IvrvoiceRU nor russian; run examples/asterisk/fetch.sh"
+        "neither a folder ru_RU_f_IvrvoiceRU nor russian; run bash examples/asterisk/fetch.sh"
         in done.stderr
     )

@@ -1,4 +1,4 @@
-"""The conversion recipe with a stand-in for the synthesiser: who says what, resuming, and run.sh itself."""
+"""The conversion recipe with a stand-in for the synthesizer: its plan, resuming, and run.sh itself."""
 
 import importlib.util
 import subprocess
@@ -45,7 +45,7 @@ def test_all_voices_say_the_test_sentences_and_none_of_them_in_training(kokoro, 
     assert [u.voice for u in planned[:3]] == VOICES  # in rounds, test first
     assert planned[0].name == "test/af_anna/test_001"
     more = kokoro.plan(sentences, VOICES, counts(6, 2, 3))
-    assert set(planned) < set(more)  # what is there stays of use
+    assert set(planned) < set(more)  # files of the smaller plan are reused
     with pytest.raises(ValueError, match="--test 9: expected 1 to 8"):
         kokoro.plan(sentences, VOICES, counts(1, 1, 9))
 
@@ -76,7 +76,9 @@ def test_saying_resumes_and_says_changed_sentences_again(kokoro, tmp_path):
     asked.clear()
     kokoro.say_all(kokoro.plan(texts, VOICES[:2], counts(1, 1, 1)), tmp_path, say)
     assert asked == [("another text", "af_anna"), ("another text", "am_adam")]
-    with pytest.raises(ValueError, match="test_001: the voice said nothing: 'test one'"):
+    with pytest.raises(
+        ValueError, match="test_001: the synthesizer returned silence for 'test one'"
+    ):
         kokoro.say_all(planned, tmp_path / "silent", lambda text, voice: np.zeros(0))
 
 
@@ -86,24 +88,26 @@ def test_mistakes_are_named(kokoro, tmp_path):
     with pytest.raises(ValueError, match=r"sentences.txt:2: expected train, valid or test, a tab"):
         kokoro.read_sentences(path)
     path.write_text("test\tOne.\ntrain\tOne.\n")
-    with pytest.raises(ValueError, match=r"sentences.txt:2: the sentence of line 1 again"):
+    with pytest.raises(ValueError, match=r"sentences.txt:2: repeats the sentence of line 1"):
         kokoro.read_sentences(path)
     (tmp_path / "voices").mkdir()
     (tmp_path / "model.onnx").touch()
     for voice in ("af_anna", "bm_bob", "jf_alpha"):
         (tmp_path / "voices" / f"{voice}.bin").touch()
     assert kokoro.find_voices(tmp_path, "") == ["af_anna", "bm_bob"]
-    with pytest.raises(ValueError, match="--voices jf_alpha: expected of af_anna, bm_bob"):
+    with pytest.raises(ValueError, match="--voices jf_alpha: expected some of af_anna, bm_bob"):
         kokoro.find_voices(tmp_path, "bm_bob,jf_alpha")
     command = [sys.executable, FOLDER / "kokoro.py", tmp_path / "none", tmp_path / "out"]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.endswith("none holds no Kokoro: run examples/conversion/fetch.sh\n")
+    assert done.stderr.endswith(
+        "none contains no Kokoro model: run bash examples/conversion/fetch.sh\n"
+    )
 
 
 @pytest.mark.slow
 def test_run(kokoro, tmp_path):
-    """From speech that is there to the report: recordings stand in for the synthesiser."""
+    """From existing speech to the report: recordings stand in for the synthesizer."""
     speech, recordings = tmp_path / "speech", iter(clips(20))
     voices = VOICES[:2]
     sentences = kokoro.read_sentences(FOLDER / "sentences.txt")

@@ -1,4 +1,4 @@
-"""Every recipe by its own run.sh, on a small corpus of the same layout made of the embedded speech."""
+"""Every recipe by its own run.sh, on a small corpus with the layout of the real one."""
 
 import functools
 import hashlib
@@ -101,7 +101,7 @@ def test_vctk(layout, tmp_path):
 
 @pytest.mark.slow
 def test_hylee(tmp_path):
-    """The hub's layout: parquet files whose rows hold encoded audio."""
+    """The layout of the hub: parquet files whose rows contain encoded audio."""
     pytest.importorskip("datasets")
     from pyarrow import Table, parquet
 
@@ -197,7 +197,7 @@ def test_fetch_says_how_much_resumes_and_checks(tmp_path):
     requests = []
 
     class Ranges(http.server.SimpleHTTPRequestHandler):
-        """Serves the rest of a file, as a download that goes on asks for it."""
+        """Serves the rest of a file, for a download that continues."""
 
         def do_GET(self):
             requests.append(self.headers.get("Range"))
@@ -218,7 +218,7 @@ def test_fetch_says_how_much_resumes_and_checks(tmp_path):
         url = f"http://127.0.0.1:{server.server_address[1]}/corpus.bin"
         digest = hashlib.sha256(content).hexdigest()
         target = tmp_path / "corpus.bin"
-        target.write_bytes(content[:150_000])  # what an interrupted download left
+        target.write_bytes(content[:150_000])  # the start, from an interrupted download
         done = fetch(url, target, digest)
         assert done.returncode == 0, done.stderr
         assert "0 MB to" in done.stdout and target.read_bytes() == content
