@@ -14,6 +14,7 @@ from codec_models import NO_NETWORK, network_model, released, tables_model, with
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
 from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.entropy.integer_math import GATE_BITS
+from fairseq_resynth.codec.entropy.network import NetworkState
 from fairseq_resynth.codec.entropy.network_training import (
     TrainingOptions,
     to_integers,
@@ -120,7 +121,7 @@ def test_missing_and_foreign_models_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="fit-codec"):
         EntropyModel.load(tmp_path / "none.safetensors")
     (tmp_path / "foreign.safetensors").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(ValueError, match="no context model"):
+    with pytest.raises(ValueError, match="not a context model"):
         EntropyModel.load(tmp_path / "foreign.safetensors")
 
 
@@ -182,22 +183,9 @@ def test_network_learns_and_survives_rounding_to_integers():
 
 
 def _integer_logits(network, units, runs):
-    from fairseq_resynth.codec.entropy import network as compiled
-
-    state = np.zeros(network.hidden_size, np.int32)
-    sums = np.zeros(3 * network.hidden_size + 101, np.int32)
-    out = np.zeros(101, np.int64)
-    unit, run = 100, 0
-    for next_unit, next_run in zip(units, runs, strict=True):
-        compiled.step(
-            network.unit_input[unit],
-            network.run_input[run],
-            network.recurrent,
-            network.recurrent_bias,
-            state,
-            sums,
-        )
-        assert np.abs(state).max() <= 1 << GATE_BITS
-        compiled.unit_logits(network.unit_output, network.unit_output_bias, state, sums, out)
+    state, out = NetworkState(network, 100), np.zeros(101, np.int64)
+    for unit, run in zip(units, runs, strict=True):
+        assert np.abs(state._state).max() <= 1 << GATE_BITS
+        state.unit_logits(out)
         yield out.copy()
-        unit, run = int(next_unit), int(next_run)
+        state.feed(int(unit), int(run))

@@ -1,193 +1,163 @@
-"""The context model at work on one file: probabilities before a symbol, learning after it. Integers only."""
+"""The context model at work on one file: probabilities before a symbol, learning after it.
+
+Encoder and decoder each hold one of these and call it in the same order. It sees only symbols that both know,
+and computes with integers alone, so both arrive at the same probabilities.
+"""
 
 import numpy as np
 
-from fairseq_resynth.codec.entropy import contexts, mixing, network
+from fairseq_resynth.codec.entropy import mixing
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
-from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_BITS
+from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_ONE
+from fairseq_resynth.codec.entropy.network import NetworkState
+from fairseq_resynth.codec.entropy.ngrams import run_experts, symbol_experts
 
-ONE = 1 << PROBABILITY_BITS
-# Past the longest run of the tables, one probability of its end follows the file: long silence costs little,
-# yet enough that a few bytes cannot claim days.
-TAIL_START, TAIL_LEAST, TAIL_SHIFT = ONE >> 3, ONE >> 8, 4
+# From the longest run of the tables on, one adaptive probability of the run's end follows the file: long
+# silence costs little, yet enough that a few bytes cannot claim days of it.
+TAIL_START, TAIL_LEAST, TAIL_SHIFT = PROBABILITY_ONE >> 3, PROBABILITY_ONE >> 8, 4
 
 
 class UnitModel:
     """Predicts content units frame by frame: whether the run of equal units ends, then which unit follows.
 
     Attributes:
-        end: A, the symbol that ends the file.
-        unit: the unit of the run at hand, or A before the first.
+        end: A, the symbol that ends the units.
+        unit: The unit of the current run, or A before the first.
     """
 
     def __init__(self, model: EntropyModel):
         settings = model.settings
-        self.end = settings.num_units
-        self.unit = self.end
-        self._model = model
-        self._tables = {name: model.tables[name].arrays() for name in ("unit", "run", "rate")}
-        self._past_units = np.full(4, self.end, np.int64)  # most recent first
-        self._past_runs = np.zeros(2, np.int64)
+        self.end = self.unit = settings.num_units
+        self._longest_run = settings.longest_run
+        self._unit_table, self._run_table, self._rate_table = (
+            model.tables[name].arrays() for name in ("unit", "run", "rate")
+        )
+        self._radices = np.full(4, self.end + 1, np.int64)
+        self._past = np.array([[self.end], [0]]).repeat(4, axis=1)  # the most recent first
+        self._past_units, self._past_runs = self._past
         self._run = 0
-        self._weights = {name: model.weights[name].copy() for name in ("unit", "run")}
+        self._unit_weights, self._run_weights = (model.weights[k].copy() for k in ("unit", "run"))
+        self._unit_rates, self._run_rate = model.rates["unit"], model.rates["run"][0]
         self._bias = np.zeros(self.end + 1, np.int64)
-        self._experts = np.zeros((len(self._weights["unit"]), self.end + 1), np.int64)
-        self._odds = np.zeros(len(self._weights["run"]), np.int64)
+        self._experts = np.zeros((len(self._unit_weights), self.end + 1), np.int64)
+        self._table_experts = self._experts[:4]
+        self._odds = np.zeros(len(self._run_weights), np.int64)
         self._mixed = np.zeros(self.end + 1, np.int64)
         self._frequencies = np.zeros(self.end + 1, np.int64)
         self._cache = np.zeros(mixing.CACHE_SIZE, np.int32)
         self._share = mixing.CACHE_SHARE
         self._tail = TAIL_START
         self._probability = 0
-        self._network = None if model.network is None else _NetworkState(model)
+        self._network = None if model.network is None else NetworkState(model.network, self.end)
 
     def change_probability(self) -> int:
-        """Returns the probability, Q24, that this frame's unit differs from the last frame's."""
-        run, radix, odds = self._run, self.end + 1, self._odds
-        if run >= self._model.settings.longest_run:
+        """The probability, Q24, that this frame's unit differs from the last frame's."""
+        if self._run >= self._longest_run:
             self._probability = self._tail
             return self._probability
-        contexts.run_experts(run, self._past_units, radix, *self._tables["run"], odds)
-        odds[2] = contexts.rate_expert(
-            run, self._past_runs, self.unit, radix, *self._tables["rate"]
+        run_experts(
+            self._run,
+            self._past_units,
+            self._past_runs,
+            self._radices,
+            self._run_table,
+            self._rate_table,
+            self._odds,
         )
         if self._network is not None:
-            odds[3] = self._network.run_odds(run)
-        self._probability = mixing.mix_binary(odds, self._weights["run"])
+            self._odds[3] = self._network.run_odds(self._run)
+        self._probability = mixing.mix_binary(self._odds, self._run_weights)
         return self._probability
 
     def saw_change(self, answer: int) -> None:
         """Learns whether (1) or not (0) the unit changed."""
-        if self._run >= self._model.settings.longest_run:
-            moved = self._tail + ((answer * ONE - self._tail) >> TAIL_SHIFT)
-            self._tail = min(max(moved, TAIL_LEAST), ONE - TAIL_LEAST)
+        if self._run >= self._longest_run:
+            moved = self._tail + ((answer * PROBABILITY_ONE - self._tail) >> TAIL_SHIFT)
+            self._tail = min(max(moved, TAIL_LEAST), PROBABILITY_ONE - TAIL_LEAST)
         else:
-            rate = self._model.rates["run"][0]
-            mixing.learn_binary(self._odds, self._weights["run"], self._probability, answer, rate)
+            mixing.learn_binary(
+                self._odds, self._run_weights, self._probability, answer, self._run_rate
+            )
         if answer and self._network is not None:
             self._network.feed(self.unit, self._run)
         self._run += not answer
 
     def frequencies(self) -> np.ndarray:
-        """Returns the next symbol's frequencies (A + 1,) int64, in sum 2**24 - (A + 1), after a change."""
-        contexts.unit_experts(self._past_units, *self._tables["unit"], self._experts)
+        """Frequencies of the symbol after a change, (A + 1,) int64, with the sum 2**24 - (A + 1)."""
+        symbol_experts(0, self._past_units, self._radices, self._unit_table, self._table_experts)
         if self._network is not None:
             self._network.unit_logits(self._experts[4])
+        # After a change the old unit cannot follow, so it gets no share; but any may begin a file.
         masked = self.unit if self.unit != self.end else -1
-        mixing.mix(self._experts, self._weights["unit"], self._bias, masked, self._mixed)
+        mixing.mix(self._experts, self._unit_weights, self._bias, masked, self._mixed)
         mixing.blend_cache(self._mixed, self._cache, self.unit, self._share, self._frequencies)
         return self._frequencies
 
     def saw_unit(self, unit: int) -> None:
-        """Learns the unit that follows; A is a unit that the model does not have."""
-        rates = self._model.rates["unit"]
-        weights = self._weights["unit"]
-        mixing.learn(self._experts, weights, self._bias, self._mixed, unit, rates)
+        """Learns the unit that follows; A stands for a unit that the model does not have."""
+        mixing.learn(
+            self._experts, self._unit_weights, self._bias, self._mixed, unit, self._unit_rates
+        )
         self._share = mixing.learn_cache(
             self._mixed, self._cache, self.unit, self._share, self._frequencies, unit
         )
-        self._past_units[1:] = self._past_units[:-1]
-        self._past_units[0] = unit
-        self._past_runs[1] = self._past_runs[0]
-        self._past_runs[0] = self._run
+        self._past[:, 1:] = self._past[:, :-1]
+        self._past[:, 0] = unit, self._run
         self.unit, self._run = unit, 1
         if self._network is not None:
             self._network.begin_run(unit)
 
 
-class _NetworkState:
-    """The network's state in one file."""
-
-    def __init__(self, model: EntropyModel):
-        self._weights = weights = model.network
-        self._longest = weights.longest_run
-        self._state = np.zeros(weights.hidden_size, np.int32)
-        self._sums = np.zeros(max(3 * weights.hidden_size, len(weights.unit_output)), np.int32)
-        self._lengths = np.zeros(self._longest + 1, np.int64)
-        self._odds = np.zeros(self._longest + 1, np.int64)
-        self.feed(model.settings.num_units, 0)
-
-    def feed(self, unit: int, run: int) -> None:
-        """Takes a run that has ended."""
-        weights = self._weights
-        unit_row = weights.unit_input[unit]
-        run_row = weights.run_input[min(run, self._longest)]
-        network.step(
-            unit_row, run_row, weights.recurrent, weights.recurrent_bias, self._state, self._sums
-        )
-
-    def unit_logits(self, out: np.ndarray) -> None:
-        """Writes log2 probabilities of the next unit, up to a constant, Q16."""
-        weights = self._weights
-        network.unit_logits(
-            weights.unit_output, weights.unit_output_bias, self._state, self._sums, out
-        )
-
-    def begin_run(self, unit: int) -> None:
-        """Predicts the length of a run of `unit`."""
-        weights = self._weights
-        network.run_logits(
-            weights.run_hidden,
-            weights.run_hidden_unit[unit],
-            weights.run_output,
-            weights.run_output_bias,
-            self._state,
-            self._sums,
-            self._lengths,
-        )
-        network.ending_odds(self._lengths, self._odds)
-
-    def run_odds(self, run: int) -> int:
-        """Returns the log2 odds, Q16, that the run ends after `run` frames, fewer than R."""
-        return int(self._odds[run])
-
-
 class F0Model:
-    """Predicts F0 codes from the codes before and the units there.
+    """Predicts F0 codes from the codes before them and from the units at the same time.
 
     Attributes:
-        end: the symbol that ends the stream of codes.
+        end: C, the symbol that ends the codes.
     """
 
     def __init__(self, model: EntropyModel):
-        self._model = model
-        self.end = model.settings.num_f0_codes
+        settings = model.settings
+        self.end = settings.num_f0_codes
         self._tables = model.tables["f0"].arrays(), model.tables["f0_by_unit"].arrays()
-        self._past = np.full(3, self.end, np.int64)
+        self._rates, self._end_counts = model.rates["f0"], model.f0_end
+        self._past = np.full(3, self.end, np.int64)  # most recent first
+        self._radices = np.full(3, self.end + 1, np.int64)
+        self._unit_context = np.zeros(2, np.int64)
+        self._unit_radices = np.array([self.end + 1, settings.num_units + 1])
         self._weights = model.weights["f0"].copy()
         self._bias = np.zeros(self.end + 1, np.int64)
         self._experts = np.zeros((len(self._weights), self.end + 1), np.int64)
+        self._code_experts, self._unit_experts = self._experts[:3], self._experts[3:]
         self._frequencies = np.zeros(self.end + 1, np.int64)
 
     def frequencies(self, unit: int, unit_before: int) -> np.ndarray:
-        """Returns the next code's frequencies (codes + 1,) int64, in sum 2**24 - (codes + 1).
+        """Frequencies of the next code, (C + 1,) int64, with the sum 2**24 - (C + 1).
 
         Args:
-            unit: the unit within the code's span, A when there is none.
-            unit_before: the unit that was this at the code before.
+            unit: The unit in the middle of the code's span, A when there is none.
+            unit_before: The same of the code before.
         """
-        symbols = self._model.settings.num_units + 1
-        contexts.f0_experts(self._past, *self._tables[0], self._experts)
-        contexts.f0_unit_experts(
-            unit, unit_before, self._past[0], symbols, *self._tables[1], self._experts
-        )
+        by_code, by_unit = self._tables
+        symbol_experts(0, self._past, self._radices, by_code, self._code_experts)
+        self._unit_context[:] = self._past[0], unit_before
+        symbol_experts(unit, self._unit_context, self._unit_radices, by_unit, self._unit_experts)
+        # The end of the codes is coded apart, after the units; a model without codes has no other symbol.
         masked = self.end if self.end else -1
         mixing.mix(self._experts, self._weights, self._bias, masked, self._frequencies)
         return self._frequencies
 
     def saw(self, code: int) -> None:
-        """Learns the code that follows; `end` is a code that the model does not have."""
-        rates = self._model.rates["f0"]
-        mixing.learn(self._experts, self._weights, self._bias, self._frequencies, code, rates)
+        """Learns the code that follows; C stands for a code that the model does not have."""
+        mixing.learn(self._experts, self._weights, self._bias, self._frequencies, code, self._rates)
         self._past[1:] = self._past[:-1]
         self._past[0] = code
 
     def end_probability(self, units_left: int, extra: int) -> int:
-        """Returns the probability, Q24, that the codes end here, after the units did.
+        """The probability, Q24, that the codes end here, once the units have ended.
 
         Args:
-            units_left: units in the last, unfinished span.
-            extra: codes since the units ended.
+            units_left: Units in the last, unfinished span.
+            extra: Codes since the units ended.
         """
-        on, stop = self._model.f0_end[units_left, min(extra, 2)].tolist()
-        return (stop * ONE) // (on + stop)
+        on, stop = self._end_counts[units_left, min(extra, 2)].tolist()
+        return (stop * PROBABILITY_ONE) // (on + stop)

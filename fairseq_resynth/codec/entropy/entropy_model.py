@@ -1,4 +1,4 @@
-"""The fitted context model of a bundle, `entropy.safetensors`: tables, network, weights, all integers."""
+"""The fitted context model of a bundle, `entropy.safetensors`: tables, network, weights, all of integers."""
 
 import hashlib
 import json
@@ -15,8 +15,7 @@ from fairseq_resynth.codec.entropy.ngrams import NgramTables
 from fairseq_resynth.data.storage.files import atomic_path
 
 FORMAT = "resynth-entropy-1"
-TABLES = ("unit", "run", "rate", "f0", "f0_by_unit")
-ORDERS = {"unit": 5, "run": 3, "rate": 2, "f0": 4, "f0_by_unit": 3}
+ORDERS = {"unit": 5, "run": 3, "rate": 2, "f0": 4, "f0_by_unit": 3}  # by table, order 0 included
 MADE_BY = "Fit one with `resynth fit-codec DATA --out entropy.safetensors`."
 
 
@@ -26,11 +25,11 @@ class Settings:
 
     Attributes:
         num_units: A, units are 0 … A - 1.
-        unit_hop: samples a unit.
-        num_f0_codes: F0 codes are 0 … num_f0_codes - 1; 0: no F0 stream.
-        f0_code_hop: samples an F0 code, a multiple of unit_hop.
+        unit_hop: Samples per unit.
+        num_f0_codes: C, F0 codes are 0 … C - 1; 0: no F0 stream.
+        f0_code_hop: Samples per F0 code, a multiple of unit_hop.
         sample_rate: Hz.
-        longest_run: longer runs share a context.
+        longest_run: Longer runs share a context.
     """
 
     num_units: int
@@ -66,14 +65,15 @@ class EntropyModel:
     """What the encoder and the decoder of the streams share.
 
     Attributes:
-        settings: sizes.
-        tables: by name: `unit` (symbol after the last 0 … 4 units), `run` and `rate` (does the run end here),
-            `f0` (code after the last 0 … 3) and `f0_by_unit` (code by unit, then also by the last codes).
-        weights: by name, Q16: `unit`, `run`, `f0`: where the mixers begin.
-        rates: by name, (2,) int64 Q16: steps of weights and bias.
-        f0_end: (units_per_f0_code, 3, 2) int64, by the units in the last group and the codes after the
-            last unit: how often the F0 codes went on and ended.
-        network: None leaves the tables alone.
+        settings: Sizes.
+        tables: By name: `unit` (the symbol after the last 0 … 4 units), `run` and `rate` (whether the run
+            ends here), `f0` (the code after the last 0 … 3) and `f0_by_unit` (the code by unit, then also
+            by the last code and by the unit before).
+        weights: By name (`unit`, `run`, `f0`), (experts,) int64 Q16: where the mixers begin.
+        rates: By name, (2,) int64 Q16: step sizes of weights and bias.
+        f0_end: (units_per_f0_code, 3, 2) int64, by the units in the last span and the codes after the last
+            unit: how often the F0 codes went on, and how often they ended.
+        network: None if the tables are used alone.
     """
 
     settings: Settings
@@ -84,16 +84,17 @@ class EntropyModel:
     network: IntegerNetwork | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns every array by its name in the file."""
-        named = {"f0_end": self.f0_end}
-        for name in TABLES:
-            for part, array in zip(_PARTS, self.tables[name].arrays(), strict=True):
-                named[f"tables.{name}.{part}"] = array
-        for group in ("weights", "rates"):
-            named |= {f"{group}.{name}": array for name, array in getattr(self, group).items()}
+        """Every array by its name in the file."""
+        groups = {f"tables.{name}": vars(self.tables[name]) for name in ORDERS}
+        groups |= {"weights": self.weights, "rates": self.rates}
         if self.network is not None:
-            named |= {f"network.{name}": array for name, array in self.network.arrays().items()}
-        return named
+            groups["network"] = vars(self.network)
+        named = {
+            f"{group}.{name}": array
+            for group, arrays in groups.items()
+            for name, array in arrays.items()
+        }
+        return {"f0_end": self.f0_end, **named}
 
     @cached_property
     def identity(self) -> bytes:
@@ -106,17 +107,15 @@ class EntropyModel:
         return digest.digest()
 
     def check(self) -> None:
-        """Refuses arrays that do not belong together.
+        """Checks that the arrays belong together and that compiled code can use them safely.
 
         Raises:
-            ValueError: which.
+            ValueError: If not; the message names the array.
         """
         settings = self.settings
         symbols = {"unit": settings.num_units + 1, "run": 2, "rate": 2}
-        for name in TABLES:
-            self.tables[name].check(symbols.get(name, settings.num_f0_codes + 1), name)
-            if self.tables[name].orders != ORDERS[name]:
-                raise ValueError(f"the tables {name!r} have {self.tables[name].orders} orders")
+        for name, orders in ORDERS.items():
+            self.tables[name].check(symbols.get(name, settings.num_f0_codes + 1), orders, name)
         if self.network is not None:
             self.network.check(settings.num_units)
             if self.network.longest_run != settings.longest_run:
@@ -124,15 +123,12 @@ class EntropyModel:
         with_network = int(self.network is not None)
         sizes = {"unit": 4 + with_network, "run": 3 + with_network, "f0": 5}
         for name, size in sizes.items():
-            sound = self.weights[name].shape == (size,) and self.rates[name].shape == (2,)
-            if (
-                not sound
-                or max(abs(self.weights[name]).max(), abs(self.rates[name]).max()) > 1 << 18
-            ):
+            weights, rates = self.weights[name], self.rates[name]
+            sound = weights.shape == (size,) and rates.shape == (2,)
+            if not sound or max(abs(weights).max(), abs(rates).max()) > 1 << 18:
                 raise ValueError(f"the weights {name!r} of the context model are damaged")
-        if self.f0_end.shape != (settings.units_per_f0_code, 3, 2) or self.f0_end.min() < 1:
-            raise ValueError("the array 'f0_end' of the context model is damaged")
-        if self.f0_end.max() > 1 << 30:
+        sound = self.f0_end.shape == (settings.units_per_f0_code, 3, 2)
+        if not sound or self.f0_end.min() < 1 or self.f0_end.max() > 1 << 30:
             raise ValueError("the array 'f0_end' of the context model is damaged")
 
     def save(self, path: str | Path) -> None:
@@ -147,8 +143,8 @@ class EntropyModel:
         """Reads what `save` wrote.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: another kind of file, or a damaged one.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If it is another kind of file, or damaged.
         """
         path = Path(path)
         if not path.is_file():
@@ -158,7 +154,7 @@ class EntropyModel:
                 metadata = stored.metadata() or {}
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is no context model: {error}. {MADE_BY}") from error
+            raise ValueError(f"{path} is not a context model: {error}. {MADE_BY}") from error
         if metadata.get("format") != FORMAT:
             found = metadata.get("format", "no format name")
             raise ValueError(f"{path}: expected {FORMAT}, found {found}. {MADE_BY}")
@@ -181,19 +177,15 @@ class EntropyModel:
                 if name.startswith(prefix)
             }
 
-        tables = {name: NgramTables(**group(f"tables.{name}.", np.int64)) for name in TABLES}
         network = group("network.", np.int32)
         return cls(
             Settings(**json.loads(metadata["settings"])),
-            tables,
+            {name: NgramTables(**group(f"tables.{name}.", np.int64)) for name in ORDERS},
             group("weights.", np.int64),
             group("rates.", np.int64),
             arrays["f0_end"].astype(np.int64),
             IntegerNetwork(**network) if network else None,
         )
-
-
-_PARTS = ("firsts", "keys", "ends", "symbols", "counts")
 
 
 def _smallest(array: np.ndarray) -> np.ndarray:

@@ -1,26 +1,29 @@
-"""Fitting of the context model on streams: counts, and the network."""
+"""Fitting of the context model on streams: counts for the tables, training for the network."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from fairseq_resynth.codec.entropy import contexts
 from fairseq_resynth.codec.entropy.entropy_model import ORDERS, EntropyModel, Settings
-from fairseq_resynth.codec.entropy.network import IntegerNetwork
 from fairseq_resynth.codec.entropy.network_training import (
+    Run,
     TrainingOptions,
     to_integers,
     train_network,
 )
-from fairseq_resynth.codec.entropy.ngrams import NgramTables, fit_tables
+from fairseq_resynth.codec.entropy.ngrams import (
+    RATE_CLASSES,
+    NgramTables,
+    context_key,
+    fit_tables,
+    rate_keys,
+)
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.data.units import collapse_runs
 
-logger = logging.getLogger(__name__)
-
-# Where the mixers begin: the tables' orders, then the network. Chosen on held-out released codes.
+# Where the mixers begin, without and with a network: a weight per order of the tables, then the network's.
+# Chosen on held-out parts of the released codes; learning while coding corrects them for each file.
 _WEIGHTS = {
     False: {"unit": (0.2, 0.35, 0.2, 0.2), "run": (0.1, 0.7, 0.3), "f0": (0.2, 0.3, 0.1, 0.3, 0.2)},
     True: {
@@ -30,6 +33,7 @@ _WEIGHTS = {
     },
 }
 _RATES = {"unit": (0.0005, 0.2), "run": (0.002, 0.0), "f0": (0.002, 0.05)}
+# How often a context of each order must occur to be kept: long contexts seen once only make the file larger.
 _LEAST = {
     "unit": (1, 1, 1, 2, 2),
     "run": (1, 1, 1),
@@ -39,41 +43,41 @@ _LEAST = {
 }
 
 
-def _shifted(rows: Sequence[np.ndarray], by: int, filler: int) -> np.ndarray:
-    """Concatenates the rows, each moved `by` places to the right."""
+def _past(rows: Sequence[np.ndarray], by: int, filler: int) -> np.ndarray:
+    """Concatenates the rows, each moved `by` places to the right: what stood `by` places before."""
     moved = [np.concatenate([np.full(by, filler), row])[: len(row)] for row in rows]
     return np.concatenate(moved).astype(np.int64)
 
 
-def _unit_tables(runs: Sequence[tuple[np.ndarray, np.ndarray]], end: int) -> NgramTables:
+def _fit(
+    name: str, start: np.ndarray | int, context: list[np.ndarray], radices: list[int], symbols
+) -> NgramTables:
+    keys = [
+        np.broadcast_to(context_key(order, start, context, radices), symbols.shape)
+        for order in range(ORDERS[name])
+    ]
+    return fit_tables(keys, symbols, _LEAST[name])
+
+
+def _unit_tables(runs: Sequence[Run], end: int) -> NgramTables:
     rows = [np.r_[units, end] for units, _ in runs]
-    past = [_shifted(rows, by, end) for by in range(1, ORDERS["unit"])]
-    orders = [
-        contexts.unit_context.py_func(order, past, end + 1) for order in range(ORDERS["unit"])
-    ]
-    return fit_tables(orders, np.concatenate(rows), _LEAST["unit"])
+    past = [_past(rows, by, end) for by in range(1, ORDERS["unit"])]
+    return _fit("unit", 0, past, [end + 1] * len(past), np.concatenate(rows))
 
 
-def _run_tables(
-    runs: Sequence[tuple[np.ndarray, np.ndarray]], end: int, longest: int
-) -> tuple[NgramTables, NgramTables]:
+def _run_tables(runs: Sequence[Run], end: int, longest: int) -> tuple[NgramTables, NgramTables]:
     """Counts whether a run ends after each of its frames."""
-    lengths = np.concatenate([row for _, row in runs])
-    here = np.repeat(np.arange(len(lengths)), lengths)
-    frame = np.arange(len(here)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-    ends = (frame == lengths[here]).astype(np.int64)
+    units, lengths = [row for row, _ in runs], [row for _, row in runs]
+    flat = np.concatenate(lengths)
+    here = np.repeat(np.arange(len(flat)), flat)  # the run of each frame
+    frame = np.arange(len(here)) - np.repeat(np.cumsum(flat) - flat, flat) + 1
+    ends = (frame == flat[here]).astype(np.int64)
     frame = np.minimum(frame, longest)
-    units = [_shifted([row for row, _ in runs], by, end)[here] for by in range(2)]
-    past = [
-        np.minimum(_shifted([row for _, row in runs], by, 0), contexts.RATE_CLASSES - 1)[here]
-        for by in (1, 2)
-    ]
-    by_unit = [contexts.run_context.py_func(order, frame, units, end + 1) for order in range(3)]
-    by_rate = [
-        contexts.rate_context.py_func(order, frame, *past, units[0], end + 1) for order in range(2)
-    ]
+    past_units = [_past(units, by, end)[here] for by in range(2)]
+    past_runs = [np.minimum(_past(lengths, by, 0), RATE_CLASSES - 1)[here] for by in (1, 2)]
+    by_rate = rate_keys(frame, *past_runs, past_units[0], end + 1)
     return (
-        fit_tables(by_unit, ends, _LEAST["run"]),
+        _fit("run", frame, past_units, [end + 1] * 2, ends),
         fit_tables(by_rate, ends, _LEAST["rate"]),
     )
 
@@ -81,30 +85,20 @@ def _run_tables(
 def _f0_tables(
     utterances: Sequence[Utterance], settings: Settings
 ) -> tuple[NgramTables, NgramTables]:
-    span, end = settings.units_per_f0_code, settings.num_f0_codes
-    codes, units = [], []
+    span, end, no_unit = settings.units_per_f0_code, settings.num_f0_codes, settings.num_units
+    codes, units = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for utterance in utterances:
-        if utterance.f0_codes is None or not len(utterance.f0_codes):
-            continue
-        size = len(utterance.f0_codes)
-        middle = utterance.units[span // 2 :: span][:size]
-        codes.append(utterance.f0_codes)
-        units.append(np.concatenate([middle, np.full(size - len(middle), settings.num_units)]))
-    if not codes:
-        codes, units = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    past = [_shifted(codes, by, end) for by in range(1, ORDERS["f0"])]
-    here, before = (_shifted(units, by, settings.num_units) for by in range(2))
+        if utterance.f0_codes is not None:
+            size = len(utterance.f0_codes)
+            middle = utterance.units[span // 2 :: span][:size]
+            codes.append(utterance.f0_codes)
+            units.append(np.concatenate([middle, np.full(size - len(middle), no_unit)]))
+    past = [_past(codes, by, end) for by in range(1, ORDERS["f0"])]
+    here, before = (_past(units, by, no_unit) for by in range(2))
     flat = np.concatenate(codes)
-    by_code = [contexts.f0_context.py_func(order, past, end + 1) for order in range(ORDERS["f0"])]
-    by_unit = [
-        contexts.f0_unit_context.py_func(
-            order, here, before, past[0], settings.num_units + 1, end + 1
-        )
-        for order in range(ORDERS["f0_by_unit"])
-    ]
     return (
-        fit_tables(by_code, flat, _LEAST["f0"]),
-        fit_tables(by_unit, flat, _LEAST["f0_by_unit"]),
+        _fit("f0", 0, past, [end + 1] * len(past), flat),
+        _fit("f0_by_unit", here, [past[0], before], [end + 1, no_unit + 1], flat),
     )
 
 
@@ -125,40 +119,39 @@ def _fixed_point(values: Sequence[float]) -> np.ndarray:
     return np.round(np.array(values) * 65536).astype(np.int64)
 
 
-def _network(
-    runs: Sequence[tuple[np.ndarray, np.ndarray]], num_units: int, options: TrainingOptions
-) -> IntegerNetwork | None:
-    if not options.hidden_size or not options.updates or not runs:
-        return None
-    return to_integers(train_network(runs, num_units, options))
-
-
 def fit_entropy_model(
     utterances: Sequence[Utterance], settings: Settings, options: TrainingOptions
 ) -> EntropyModel:
-    """Fits tables and network.
+    """Fits the tables, and trains the network unless its size or its updates are 0.
 
     Args:
-        utterances: streams; their units and F0 codes must be among the settings'.
-        settings: sizes of the streams.
-        options: of the network's training.
+        utterances: Their units and F0 codes must be below the settings' numbers.
+        settings: Sizes of the streams.
+        options: How the network is trained; its longest run is that of the settings.
 
     Raises:
-        ValueError: no utterance, or a unit or an F0 code beyond the settings.
+        ValueError: If no utterance has a unit, or a unit or an F0 code is too large.
     """
     utterances = [utterance for utterance in utterances if len(utterance.units)]
     _check(utterances, settings)
     runs = [collapse_runs(utterance.units) for utterance in utterances]
     end, longest = settings.num_units, settings.longest_run
-    network = _network(runs, end, replace(options, longest_run=longest))
+    network = None
+    if options.hidden_size and options.updates:
+        options = replace(options, longest_run=longest)
+        network = to_integers(train_network(runs, end, options))
     run, rate = _run_tables(runs, end, longest)
     f0, f0_by_unit = _f0_tables(utterances, settings)
-    tables = {"unit": _unit_tables(runs, end), "run": run, "rate": rate}
-    weights = _WEIGHTS[network is not None]
     return EntropyModel(
         settings,
-        {**tables, "f0": f0, "f0_by_unit": f0_by_unit},
-        {name: _fixed_point(values) for name, values in weights.items()},
+        {
+            "unit": _unit_tables(runs, end),
+            "run": run,
+            "rate": rate,
+            "f0": f0,
+            "f0_by_unit": f0_by_unit,
+        },
+        {name: _fixed_point(values) for name, values in _WEIGHTS[network is not None].items()},
         {name: _fixed_point(values) for name, values in _RATES.items()},
         _f0_end(utterances, settings),
         network,
@@ -167,7 +160,7 @@ def fit_entropy_model(
 
 def _check(utterances: Sequence[Utterance], settings: Settings) -> None:
     if not utterances:
-        raise ValueError("there is no utterance with a unit to fit on")
+        raise ValueError("found no utterance with a unit, expected at least one to fit on")
     for utterance in utterances:
         codes = utterance.f0_codes if utterance.f0_codes is not None else np.zeros(0, np.int64)
         largest = int(utterance.units.max()), int(codes.max(initial=-1))

@@ -1,9 +1,10 @@
-"""Mixing of predictions in the logarithmic domain, learned while coding, in integers.
+"""Mixing of predictions in the logarithmic domain, with weights that are learned while coding.
 
 p(s) is proportional to 2**(sum_k w_k L_k(s) + b(s)): L_k are the experts' log2 probabilities in Q16, w_k
-their weights in Q16, b(s) a bias for each symbol that follows the file at hand. After each symbol w and
-b take one step of gradient descent on its code length, as PAQ's mixers do (Mahoney 2005), so an unseen
-voice or language costs less. Shifts round down, here and in any other implementation.
+their weights in Q16, and b(s) is a bias of each symbol that follows the file being coded. After each symbol
+w and b take one step of gradient descent on its code length, as in PAQ's mixers (Mahoney 2005), so that an
+unseen voice or language costs less. The decoder takes the same steps after the same symbols, which keeps it
+in step with the encoder without a bit being sent. All values are integers; shifts and divisions round down.
 """
 
 import numpy as np
@@ -11,27 +12,18 @@ from numba import njit
 
 from fairseq_resynth.codec.entropy.integer_math import (
     PROBABILITY_BITS,
-    log_odds,
-    logarithm,
+    PROBABILITY_ONE,
     odds_to_probability,
     power_of_two,
 )
 
+# Clamped, so that no file, however odd, makes a score overflow or a weight run away.
 WEIGHT_LIMIT = 4 << 16
 BIAS_LIMIT = 8 << 16
 CACHE_SIZE = 1 << 16
 CACHE_PRIOR = 20
 CACHE_SHARE = 13107  # 0.2 in Q16, at the start
-CACHE_LEAST = 655  # 0.01 in Q16
-FLOOR = -(24 << 16)  # the smallest log2 probability of an expert, Q16
-
-
-@njit(cache=True)
-def log_probabilities(probabilities: np.ndarray, out: np.ndarray) -> None:
-    """Writes log2 of (symbols,) int64 Q24 probabilities to `out`, Q16."""
-    for symbol in range(len(probabilities)):
-        value = probabilities[symbol]
-        out[symbol] = logarithm(value) - (PROBABILITY_BITS << 16) if value > 0 else FLOOR
+CACHE_LEAST = 655  # 0.01 in Q16: a share that has fallen to 0 could never rise again
 
 
 @njit(cache=True)
@@ -44,8 +36,9 @@ def mix(
         experts: (experts, symbols) int64, log2 probabilities up to a constant, Q16.
         weights: (experts,) int64, Q16.
         bias: (symbols,) int64, Q16.
-        masked: a symbol that cannot come, or -1.
-        frequencies: (symbols,) int64, written: at least 0, in sum 2**24 - symbols (the coder adds 1 to each).
+        masked: A symbol that cannot occur, or -1.
+        frequencies: (symbols,) int64, written: at least 0, with the sum 2**24 - symbols (the range coder
+            adds 1 to each, so that every symbol, even the masked one, stays decodable).
     """
     size = len(bias)
     best = -(1 << 62)
@@ -63,14 +56,15 @@ def mix(
             continue
         if frequencies[symbol] == best and best_symbol < 0:
             best_symbol = symbol
+        # Relative to the best score, the powers are at most 1 and their sum cannot overflow.
         frequencies[symbol] = power_of_two(frequencies[symbol] - best)
         total += frequencies[symbol]
-    budget = (1 << PROBABILITY_BITS) - size
+    budget = PROBABILITY_ONE - size
     rest = budget
     for symbol in range(size):
         frequencies[symbol] = frequencies[symbol] * budget // total
         rest -= frequencies[symbol]
-    frequencies[best_symbol] += rest
+    frequencies[best_symbol] += rest  # what rounding left over; it distorts the largest the least
 
 
 @njit(cache=True)
@@ -82,12 +76,12 @@ def learn(
     symbol: int,
     rates: np.ndarray,
 ) -> None:
-    """Moves weights and bias after a symbol, in place.
+    """Updates weights and bias after a symbol, in place.
 
     Args:
-        experts, weights, bias, frequencies: as `mix` had them.
-        symbol: what came.
-        rates: (2,) int64, steps of the weights (Q16 a bit) and of the bias (Q16).
+        experts, weights, bias, frequencies: As `mix` took and wrote them.
+        symbol: The symbol that occurred.
+        rates: (2,) int64, step sizes of the weights (Q16 per bit) and of the bias (Q16).
     """
     for expert in range(len(weights)):
         expected = 0
@@ -108,15 +102,15 @@ def learn(
 def blend_cache(
     mixed: np.ndarray, cache: np.ndarray, context: int, share: int, frequencies: np.ndarray
 ) -> None:
-    """Blends the mixed frequencies with what has followed the last unit in this very file.
+    """Blends the mixed frequencies with what has followed the last unit earlier in this file.
 
-    The second opinion is (20 p(s) + c(s)) / (20 + n): the mixed p with the file's own counts c, n in sum.
+    This second opinion is (20 p(s) + c(s)) / (20 + n): the mixed p and the file's own counts c, n in total.
 
     Args:
         mixed: (symbols,) int64 as `mix` wrote them.
-        cache: (CACHE_SIZE,) int32 counts; pairs of units share a place where there are many.
-        context: the last unit.
-        share: of the second opinion, Q16.
+        cache: (CACHE_SIZE,) int32 counts; where there are many units, several pairs share a place.
+        context: The last unit.
+        share: Weight of the second opinion, Q16.
         frequencies: (symbols,) int64, written, with the sum of `mixed`.
     """
     size = len(mixed)
@@ -128,6 +122,7 @@ def blend_cache(
         count = np.int64(cache[(context * size + symbol) & (CACHE_SIZE - 1)])
         other = (CACHE_PRIOR * mixed[symbol] + (count << PROBABILITY_BITS)) // total
         value = mixed[symbol] + ((other - mixed[symbol]) * share >> 16)
+        # Counts are shares of 2**24 and `mixed` of 2**24 - symbols: never give out more than is left.
         value = max(min(value, rest), 0)
         frequencies[symbol] = value
         rest -= value
@@ -145,7 +140,7 @@ def learn_cache(
     frequencies: np.ndarray,
     symbol: int,
 ) -> int:
-    """Counts a symbol in the cache and returns the second opinion's new share, by Bayes' rule, Q16."""
+    """Counts a symbol in the cache; returns the new share of the second opinion by Bayes' rule, Q16."""
     size, total = len(mixed), CACHE_PRIOR
     for other in range(size):
         total += cache[(context * size + other) & (CACHE_SIZE - 1)]
@@ -158,7 +153,7 @@ def learn_cache(
 
 @njit(cache=True)
 def mix_binary(experts: np.ndarray, weights: np.ndarray) -> int:
-    """Mixes log2 odds (experts,) int64 Q16 of a yes; returns its probability, Q24."""
+    """Mixes the log2 odds of a yes, (experts,) int64 Q16, into its probability, Q24."""
     score = 0
     for expert in range(len(weights)):
         score += weights[expert] * experts[expert]
@@ -169,16 +164,8 @@ def mix_binary(experts: np.ndarray, weights: np.ndarray) -> int:
 def learn_binary(
     experts: np.ndarray, weights: np.ndarray, probability: int, answer: int, rate: int
 ) -> None:
-    """Moves the weights after a yes (1) or no (0), in place; `rate` is in Q16 a bit."""
+    """Updates the weights after a yes (1) or no (0), in place; `rate` is the step size, Q16 per bit."""
     error = (answer << 16) - (probability >> (PROBABILITY_BITS - 16))
     for expert in range(len(weights)):
         moved = weights[expert] + ((error * experts[expert] >> 16) * rate >> 16)
         weights[expert] = min(max(moved, -WEIGHT_LIMIT), WEIGHT_LIMIT)
-
-
-@njit(cache=True)
-def binary_odds(no: int, yes: int) -> int:
-    """Returns the log2 odds of a yes in Q16 from two Q24 probabilities that may be 0."""
-    share = (max(yes, 1) << PROBABILITY_BITS) // (max(yes, 1) + max(no, 1))
-    least = 1 << (PROBABILITY_BITS - 12)
-    return log_odds(min(max(share, least), (1 << PROBABILITY_BITS) - least))

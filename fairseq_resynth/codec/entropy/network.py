@@ -1,11 +1,11 @@
-"""A gated recurrent network in integers: the same bits on every processor, thread count and library version.
+"""A gated recurrent network in integers, which predicts each run of equal units from the runs before it.
 
-One step a run of equal units. Weights and activations are Q12, sums int32 that cannot overflow (checked
-when loading), gates come from tables, so the order of summation does not matter and nothing is rounded
-by a floating point unit.
+Floating point sums differ in their last bits between processors, thread counts and library versions; here
+weights and activations are Q12, gates come from tables, and sums are int32 that cannot overflow (checked
+when a model is loaded), so that the order of summation does not matter.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -24,19 +24,19 @@ ODDS_LIMIT = 12 << 16  # Q16
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Weights. H: hidden units; A units, the symbol A ends the file; R: longest run; D: inner layer.
+    """Weights, with H hidden units, A content units, R the longest run, D the inner layer.
 
     Attributes:
-        unit_input: (A + 1, 3H) int32 Q12, by the run's unit, of the gates reset, update and new; row A
-            at the start.
-        run_input: (R + 1, 3H) int32 Q12, the same by the run's length.
+        unit_input: (A + 1, 3H) int32 Q12, inputs of the gates reset, update and new by the unit of a run;
+            row A is for the start of the file.
+        run_input: (R + 1, 3H) int32 Q12, the same by the length of the run.
         recurrent: (3H, H) int32 Q12.
-        recurrent_bias: (H,) int32 Q12, of the new gate, inside the reset product.
-        unit_output: (A + 1, H) int32 Q12, to log2 probabilities.
+        recurrent_bias: (H,) int32 Q12, of the gate new, within the product with the reset gate.
+        unit_output: (A + 1, H) int32 Q12, to log2 probabilities; row A is for the end of the file.
         unit_output_bias: (A + 1,) int32 Q12.
         run_hidden: (D, H) int32 Q12.
-        run_hidden_unit: (A + 1, D) int32 Q12, by the unit whose run it is.
-        run_output: (R + 1, D) int32 Q12, to log2 probabilities of the run's length, R for R or longer.
+        run_hidden_unit: (A + 1, D) int32 Q12, by the unit of the run.
+        run_output: (R + 1, D) int32 Q12, to log2 probabilities of the length; row R is for R or longer.
         run_output_bias: (R + 1,) int32 Q12.
     """
 
@@ -52,26 +52,17 @@ class IntegerNetwork:
     run_output_bias: np.ndarray
 
     @property
-    def hidden_size(self) -> int:
-        """H."""
-        return self.recurrent.shape[1]
-
-    @property
     def longest_run(self) -> int:
         """R."""
         return len(self.run_input) - 1
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the weights by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
     def check(self, num_units: int) -> None:
-        """Refuses weights of wrong shapes, or large enough for a sum to leave int32.
+        """Checks the shapes, and that no sum can leave int32.
 
         Raises:
-            ValueError: which array.
+            ValueError: If an array is damaged; the message names it.
         """
-        hidden, depth, runs = self.hidden_size, len(self.run_hidden), len(self.run_input)
+        hidden, depth, runs = self.recurrent.shape[1], len(self.run_hidden), len(self.run_input)
         shapes = {
             "unit_input": (num_units + 1, 3 * hidden),
             "run_input": (runs, 3 * hidden),
@@ -84,12 +75,67 @@ class IntegerNetwork:
             "run_output": (runs, depth),
             "run_output_bias": (runs,),
         }
-        for name, array in self.arrays().items():
-            sums = np.abs(array.astype(np.int64)).sum(axis=-1)
-            summed = name in ("recurrent", "unit_output", "run_hidden")
-            largest = sums.max(initial=0) if summed else np.abs(array).max(initial=0)
-            if runs < 2 or array.shape != shapes[name] or largest >= 1 << 19:
+        for name, array in vars(self).items():
+            # Activations are at most 2**12, so rows that sum up to less than 2**19 give sums below 2**31.
+            sums = np.abs(array.astype(np.int64))
+            if name in ("recurrent", "unit_output", "run_hidden"):
+                sums = sums.sum(axis=-1)
+            if runs < 2 or array.shape != shapes[name] or sums.max(initial=0) >= 1 << 19:
                 raise ValueError(f"the network array {name!r} of the context model is damaged")
+
+
+class NetworkState:
+    """The network at work on one file.
+
+    Args:
+        weights: Checked weights.
+        num_units: A.
+    """
+
+    def __init__(self, weights: IntegerNetwork, num_units: int):
+        self._weights = weights
+        hidden = weights.recurrent.shape[1]
+        self._state = np.zeros(hidden, np.int32)
+        self._sums = np.zeros(max(3 * hidden, num_units + 1), np.int32)
+        self._odds = np.zeros(weights.longest_run + 1, np.int64)
+        self.feed(num_units, 0)
+
+    def feed(self, unit: int, run: int) -> None:
+        """Takes a run of `run` frames that has ended."""
+        weights = self._weights
+        _step(
+            unit,
+            run,
+            weights.unit_input,
+            weights.run_input,
+            weights.recurrent,
+            weights.recurrent_bias,
+            self._state,
+            self._sums,
+        )
+
+    def unit_logits(self, out: np.ndarray) -> None:
+        """Writes log2 probabilities of the next unit up to a constant to `out`, (A + 1,) int64 Q16."""
+        weights = self._weights
+        _unit_logits(weights.unit_output, weights.unit_output_bias, self._state, self._sums, out)
+
+    def begin_run(self, unit: int) -> None:
+        """Predicts the length of the run of `unit` that begins."""
+        weights = self._weights
+        _run_odds(
+            unit,
+            weights.run_hidden,
+            weights.run_hidden_unit,
+            weights.run_output,
+            weights.run_output_bias,
+            self._state,
+            self._sums,
+            self._odds,
+        )
+
+    def run_odds(self, run: int) -> int:
+        """The log2 odds, Q16, that the run ends after `run` frames, for 0 < run < R."""
+        return int(self._odds[run])
 
 
 @njit(cache=True)
@@ -102,84 +148,84 @@ def _multiply(matrix: np.ndarray, vector: np.ndarray, out: np.ndarray) -> None:
 
 
 @njit(cache=True)
-def step(
-    unit_row: np.ndarray,
-    run_row: np.ndarray,
+def _step(
+    unit: int,
+    run: int,
+    unit_input: np.ndarray,
+    run_input: np.ndarray,
     recurrent: np.ndarray,
     recurrent_bias: np.ndarray,
     state: np.ndarray,
     sums: np.ndarray,
 ) -> None:
-    """Feeds one run to the network, in place.
+    """Feeds one run to the network.
 
     Args:
-        unit_row, run_row: (3H,) int32, rows of `unit_input` and `run_input`.
-        recurrent, recurrent_bias: as in `IntegerNetwork`.
-        state: (H,) int32 Q12.
-        sums: (3H,) int32, scratch.
+        unit: Of the run.
+        run: Its frames.
+        unit_input, run_input, recurrent, recurrent_bias: See `IntegerNetwork`.
+        state: (H,) int32 Q12, within ±2**12, updated in place.
+        sums: (3H,) int32 or more, overwritten.
     """
+    by_unit, by_run = unit_input[unit], run_input[min(run, len(run_input) - 1)]
     size = len(state)
     _multiply(recurrent, state, sums)
     for row in range(size):
-        reset_sum = unit_row[row] + run_row[row] + (sums[row] >> GATE_BITS)
-        update_sum = unit_row[size + row] + run_row[size + row] + (sums[size + row] >> GATE_BITS)
+        place = row
+        reset_sum = by_unit[place] + by_run[place] + (sums[place] >> GATE_BITS)
+        place += size
+        update_sum = by_unit[place] + by_run[place] + (sums[place] >> GATE_BITS)
         reset, update = SIGMOID[gate_index(reset_sum)], SIGMOID[gate_index(update_sum)]
-        inner = (sums[2 * size + row] >> GATE_BITS) + recurrent_bias[row]
-        new_sum = unit_row[2 * size + row] + run_row[2 * size + row] + (reset * inner >> GATE_BITS)
-        new = TANGENT[gate_index(new_sum)]
+        place += size
+        inner = (sums[place] >> GATE_BITS) + recurrent_bias[row]
+        new = TANGENT[gate_index(by_unit[place] + by_run[place] + (reset * inner >> GATE_BITS))]
+        # Rounded to nearest: rounding down at every run would push all states in one direction.
         state[row] = new + (update * (state[row] - new) + (1 << 11) >> GATE_BITS)
 
 
 @njit(cache=True)
-def unit_logits(
+def _unit_logits(
     output: np.ndarray, bias: np.ndarray, state: np.ndarray, sums: np.ndarray, out: np.ndarray
 ) -> None:
-    """Writes log2 probabilities of the next unit up to a constant to `out` (A + 1,) int64, Q16."""
     _multiply(output, state, sums)
     for symbol in range(len(out)):
         out[symbol] = (sums[symbol] >> (2 * GATE_BITS - 16)) + (np.int64(bias[symbol]) << 4)
 
 
 @njit(cache=True)
-def run_logits(
+def _run_odds(
+    unit: int,
     hidden: np.ndarray,
     hidden_unit: np.ndarray,
     output: np.ndarray,
     bias: np.ndarray,
     state: np.ndarray,
     sums: np.ndarray,
-    out: np.ndarray,
+    odds: np.ndarray,
 ) -> None:
-    """Writes log2 probabilities of the run's length up to a constant to `out` (R + 1,) int64, Q16.
+    """Writes odds[r] = log2 P(length = r) / P(length > r), Q16, for 0 < r < R.
 
     Args:
-        hidden, output, bias: as in `IntegerNetwork`.
-        hidden_unit: (D,) int32, the row of the run's unit in `run_hidden_unit`.
+        unit: Of the run.
+        hidden, hidden_unit, output, bias: `run_*` of `IntegerNetwork`.
+        state: (H,) int32.
+        sums: (D,) int32 or more, overwritten.
+        odds: (R + 1,) int64.
     """
-    depth = len(hidden_unit)
+    depth = len(hidden)
     _multiply(hidden, state, sums)
     layer = np.empty(depth, np.int32)
     for row in range(depth):
-        layer[row] = max((sums[row] >> GATE_BITS) + hidden_unit[row], 0)
-    for length in range(len(out)):
+        layer[row] = max((sums[row] >> GATE_BITS) + hidden_unit[unit, row], 0)
+    for length in range(len(odds)):
         total = np.int64(bias[length]) << GATE_BITS
         for row in range(depth):
             total += np.int64(output[length, row]) * layer[row]
-        out[length] = total >> (2 * GATE_BITS - 16)
-
-
-@njit(cache=True)
-def ending_odds(lengths: np.ndarray, odds: np.ndarray) -> None:
-    """Turns log2 probabilities of a run's length into log2 odds of its end after each frame.
-
-    Args:
-        lengths: (R + 1,) int64 Q16, up to a constant; length 0 is ignored.
-        odds: (R + 1,) int64 Q16, written: odds[r] = log2 P(length = r) / P(length > r), for 0 < r < R.
-    """
-    best = lengths[1:].max()
+        odds[length] = total >> (2 * GATE_BITS - 16)  # log2 P(length) up to a constant
+    best = odds[1:].max()
     longer = 0
-    for length in range(len(lengths) - 1, 0, -1):
-        here = power_of_two(lengths[length] - best)
-        odds[length] = logarithm(max(here, 1)) - logarithm(max(longer, 1))
-        odds[length] = min(max(odds[length], -ODDS_LIMIT), ODDS_LIMIT)
+    for length in range(len(odds) - 1, 0, -1):
+        here = power_of_two(odds[length] - best)
+        log_ratio = logarithm(max(here, 1)) - logarithm(max(longer, 1))
+        odds[length] = min(max(log_ratio, -ODDS_LIMIT), ODDS_LIMIT)
         longer += here

@@ -1,6 +1,5 @@
 """Training of the context network in floating point, and its conversion to integers."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +11,6 @@ from tqdm import tqdm
 
 from fairseq_resynth.codec.entropy.integer_math import GATE_BITS
 from fairseq_resynth.codec.entropy.network import IntegerNetwork
-
-logger = logging.getLogger(__name__)
 
 Run = tuple[np.ndarray, np.ndarray]  # units without repetitions, lengths of their runs
 

@@ -1,24 +1,36 @@
-"""Integer n-gram tables: fitted with numpy, looked up and interpolated in integers."""
+"""N-gram tables: counts of symbols by context, fitted with numpy, looked up and interpolated in integers.
+
+A context is one integer, so that a binary search finds it; fitting (numpy arrays) and coding (compiled, one
+frame at a time) compute it by the same functions. Every context of a model fits into 63 bits.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numba.extending import register_jitable
 
-from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_BITS
+from fairseq_resynth.codec.entropy.integer_math import (
+    PROBABILITY_BITS,
+    PROBABILITY_ONE,
+    log_odds,
+    logarithm,
+)
 
-_ONE = 1 << PROBABILITY_BITS
+RATE_CLASSES = 8  # for the speaking rate, runs of 7 frames and more are alike
+LEAST_LOG = -(24 << 16)  # log2 of a probability that rounds to 0, Q16
+LEAST_ODDS = 1 << (PROBABILITY_BITS - 12)
 
 
 @dataclass(frozen=True)
 class NgramTables:
-    """Counts of the symbol after each context, contexts of several orders in one block.
+    """Counts of the symbol that follows each context, with the contexts of all orders in one block.
 
     Attributes:
-        firsts: (orders + 1,) int64, where each order's contexts begin; order 0 has the one context 0.
-        keys: (contexts,) int64, contexts as numbers (`context_key`), ascending within an order.
-        ends: (contexts + 1,) int64, where each context's symbols begin.
+        firsts: (orders + 1,) int64, where the contexts of each order begin.
+        keys: (contexts,) int64, contexts as integers (`context_key`), ascending within an order.
+        ends: (contexts + 1,) int64, where the symbols of each context begin.
         symbols: (entries,) int64.
         counts: (entries,) int64, at least 1.
     """
@@ -30,23 +42,18 @@ class NgramTables:
     counts: np.ndarray
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """Returns the arrays in the order that the compiled functions take them."""
+        """The arrays as the tuple that compiled functions take for `table`."""
         return self.firsts, self.keys, self.ends, self.symbols, self.counts
 
-    @property
-    def orders(self) -> int:
-        """Number of orders, 0 included."""
-        return len(self.firsts) - 1
-
-    def check(self, num_symbols: int, name: str) -> None:
-        """Refuses tables that the compiled lookups could not read safely.
+    def check(self, num_symbols: int, orders: int, name: str) -> None:
+        """Checks that the compiled lookups, which test no index, stay within the arrays.
 
         Raises:
-            ValueError: sizes, order or ranges do not fit; `name` says which table.
+            ValueError: If sizes, order or ranges do not fit; `name` tells which table.
         """
         firsts, keys, ends, symbols, counts = self.arrays()
-        good = (
-            len(firsts) >= 2
+        sound = (
+            len(firsts) == orders + 1
             and firsts[0] == 0
             and firsts[-1] == len(keys) == len(ends) - 1
             and (np.diff(firsts) >= 0).all()
@@ -58,16 +65,8 @@ class NgramTables:
             and (counts > 0).all()
             and counts.sum(dtype=np.int64) < 1 << 32
         )
-        if not good:
+        if not sound:
             raise ValueError(f"the tables {name!r} of the context model are damaged")
-
-
-def context_key(context: Sequence[np.ndarray], radix: int) -> np.ndarray:
-    """Packs parallel arrays of context symbols (most recent first) into one int64 each."""
-    key = np.zeros_like(np.asarray(context[0], dtype=np.int64))
-    for symbols in context:
-        key = key * radix + symbols
-    return key
 
 
 def fit_tables(
@@ -76,60 +75,81 @@ def fit_tables(
     """Counts symbols by context.
 
     Args:
-        contexts: per order, the context number of each symbol: (n,) int64.
+        contexts: for each order, the context of each symbol: (n,) int64.
         symbols: (n,) int64.
-        least_total: per order, contexts seen less often are left out.
+        least_total: for each order, how often a context must occur to be kept.
     """
     firsts, parts = [0], []
     for context, least in zip(contexts, least_total, strict=True):
-        kept = _count(context, symbols, least)
-        firsts.append(firsts[-1] + len(kept[0]))
-        parts.append(kept)
-    keys, sizes, entries, counts = (
+        pairs, counts = np.unique(np.stack([context, symbols]), axis=1, return_counts=True)
+        starts = np.flatnonzero(np.r_[True, pairs[0][1:] != pairs[0][:-1]][: len(counts)])
+        sizes = np.diff(starts, append=len(counts))
+        kept = np.add.reduceat(counts, starts) >= least if len(starts) else starts > 0
+        entries = np.repeat(kept, sizes)
+        parts.append((pairs[0][starts[kept]], sizes[kept], pairs[1][entries], counts[entries]))
+        firsts.append(firsts[-1] + int(kept.sum()))
+    keys, sizes, kept_symbols, kept_counts = (
         np.concatenate(arrays).astype(np.int64) for arrays in zip(*parts, strict=True)
     )
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    return NgramTables(np.array(firsts, np.int64), keys, ends, entries, counts)
+    return NgramTables(np.array(firsts, np.int64), keys, ends, kept_symbols, kept_counts)
 
 
-def _count(context: np.ndarray, symbols: np.ndarray, least: int) -> tuple[np.ndarray, ...]:
-    pairs, counts = np.unique(np.stack([context, symbols]), axis=1, return_counts=True)
-    starts = np.flatnonzero(np.r_[True, pairs[0][1:] != pairs[0][:-1]][: len(counts)])
-    sizes = np.diff(starts, append=len(counts))
-    totals = np.add.reduceat(counts, starts) if len(starts) else sizes
-    kept = totals >= least
-    mask = np.repeat(kept, sizes)
-    return pairs[0][starts[kept]], sizes[kept], pairs[1][mask], counts[mask]
+@register_jitable
+def context_key(order: int, start, symbols, radices):
+    """The context of an order as an integer: `start`, then the first `order` symbols in mixed radix.
+
+    Args:
+        order: How many symbols the context has.
+        start: What precedes them, for instance the frames of the run so far; an integer, or (n,) int64.
+        symbols: (orders,) int64, the most recent first; or as many arrays of shape (n,).
+        radices: (orders,) int64, one more than the largest value of each symbol.
+    """
+    key = start
+    for index in range(order):
+        key = key * radices[index] + symbols[index]
+    return key
+
+
+@register_jitable
+def rate_keys(run, before, earlier, unit, radix: int):
+    """The two contexts of the speaking rate: a run's frames so far with the runs before, and with its unit.
+
+    Args:
+        run: Frames of this run so far; an integer or (n,) int64, as are the next three.
+        before: Length of the run before, at most RATE_CLASSES - 1.
+        earlier: The same of the run before that.
+        unit: Unit of this run.
+        radix: One more than the largest unit.
+    """
+    by_run = run * RATE_CLASSES + before
+    return by_run * RATE_CLASSES + earlier, by_run * radix + unit
 
 
 @njit(cache=True)
-def find_context(firsts: np.ndarray, keys: np.ndarray, order: int, key: int) -> int:
-    """Returns the row of a context, or -1 when it was never seen."""
-    low, high = firsts[order], firsts[order + 1]
-    stop = high
-    while low < high:
-        middle = (low + high) >> 1
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < stop and keys[low] == key else -1
-
-
-@njit(cache=True)
-def refine(
-    probabilities: np.ndarray, row: int, ends: np.ndarray, symbols: np.ndarray, counts: np.ndarray
-) -> None:
-    """Turns a lower order's distribution into the next order's, in place.
+def refine(probabilities: np.ndarray, table: tuple, order: int, key: int) -> None:
+    """Turns the distribution of the next lower order into that of this order, in place.
 
     Absolute discounting by 3/4, interpolated: p(s) = (c(s) - 3/4) / n + (3/4) m / n * lower(s), with m
-        different symbols in n (Ney, Essen & Kneser 1994).
+    different symbols among n (Ney, Essen & Kneser 1994). The sum may fall short of 1 by the rounding,
+    which the mixer makes up for. A context that was never seen leaves the lower order's distribution.
 
     Args:
         probabilities: (symbols,) int64, Q24.
-        row: the context's row, -1 leaves the lower order's distribution.
+        table: `NgramTables.arrays()`.
+        order: Of the context.
+        key: The context, see `context_key`.
     """
-    if row < 0:
+    firsts, keys, ends, symbols, counts = table
+    row, stop = firsts[order], firsts[order + 1]
+    high = stop
+    while row < high:
+        middle = (row + high) >> 1
+        if keys[middle] < key:
+            row = middle + 1
+        else:
+            high = middle
+    if row == stop or keys[row] != key:
         return
     first, last = ends[row], ends[row + 1]
     total = 0
@@ -142,3 +162,74 @@ def refine(
         probabilities[symbols[entry]] += (
             (4 * counts[entry] - 3) << (PROBABILITY_BITS - 2)
         ) // total
+
+
+@njit(cache=True)
+def symbol_experts(
+    start: int, context: np.ndarray, radices: np.ndarray, table: tuple, experts: np.ndarray
+) -> None:
+    """Writes what each order from 1 on predicts: log2 probabilities, Q16.
+
+    Args:
+        start: See `context_key`, as for `context` and `radices`.
+        context: (orders - 1,) int64, the symbols before, the most recent first.
+        radices: (orders - 1,) int64.
+        table: `NgramTables.arrays()`.
+        experts: (orders - 1, symbols) int64, written.
+    """
+    size = experts.shape[1]
+    probabilities = np.full(size, PROBABILITY_ONE // size, np.int64)
+    for order in range(len(experts) + 1):
+        refine(probabilities, table, order, context_key(order, start, context, radices))
+        if order > 0:
+            _logarithms(probabilities, experts[order - 1])
+
+
+@njit(cache=True)
+def _logarithms(probabilities: np.ndarray, out: np.ndarray) -> None:
+    for symbol in range(len(probabilities)):
+        value = probabilities[symbol]
+        out[symbol] = logarithm(value) - (PROBABILITY_BITS << 16) if value > 0 else LEAST_LOG
+
+
+@njit(cache=True)
+def run_experts(
+    run: int,
+    units: np.ndarray,
+    lengths: np.ndarray,
+    radices: np.ndarray,
+    run_table: tuple,
+    rate_table: tuple,
+    odds: np.ndarray,
+) -> None:
+    """Writes log2 odds, Q16, that the run ends after this frame.
+
+    Args:
+        run: Frames of the run so far.
+        units: (2,) int64 or more, the unit of the run and the one before.
+        lengths: (2,) int64 or more, frames of the two runs before this one, the most recent first.
+        radices: (2,) int64 or more, one more than the largest unit.
+        run_table: Whether a run ends, by its frames (order 0), its unit (1) and the unit before (2).
+        rate_table: The same by the two runs before (order 0), or by one and the unit (1).
+        odds: (3,) int64 or more, written: orders 1 and 2 of `run_table`, order 1 of `rate_table`.
+    """
+    probabilities = np.full(2, PROBABILITY_ONE >> 1, np.int64)
+    for order in range(3):
+        refine(probabilities, run_table, order, context_key(order, run, units, radices))
+        if order > 0:
+            odds[order - 1] = _binary_odds(probabilities)
+    probabilities[:] = PROBABILITY_ONE >> 1
+    before, earlier = min(lengths[0], RATE_CLASSES - 1), min(lengths[1], RATE_CLASSES - 1)
+    keys = rate_keys(run, before, earlier, units[0], radices[0])
+    for order in range(2):
+        refine(probabilities, rate_table, order, keys[order])
+    odds[2] = _binary_odds(probabilities)
+
+
+@njit(cache=True)
+def _binary_odds(probabilities: np.ndarray) -> int:
+    """The log2 odds of a yes, Q16, from (2,) Q24 probabilities of no and yes, of which one may be 0."""
+    no, yes = max(probabilities[0], 1), max(probabilities[1], 1)
+    share = (yes << PROBABILITY_BITS) // (yes + no)
+    # Counts of a few seconds never prove that a run must end or cannot: stay 2**-12 away from both.
+    return log_odds(min(max(share, LEAST_ODDS), PROBABILITY_ONE - LEAST_ODDS))

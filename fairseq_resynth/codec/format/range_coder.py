@@ -35,6 +35,7 @@ class ByteEncoder:
 
     def __init__(self) -> None:
         self._encoder = RangeEncoder()
+        self.encode = self._encoder.encode
 
     def ready(self) -> bool:
         """Whether `code` can be called, as for the decoder: always."""
@@ -47,8 +48,8 @@ class ByteEncoder:
             frequencies: (symbols,) float64 or int64 integers in sum 2**24 - symbols.
             symbol: which came.
         """
-        if len(frequencies) > 1:  # one symbol needs no bits, and constriction refuses it
-            self._encoder.encode(symbol, Categorical(frequencies.astype(np.float64), lazy=True))
+        if len(frequencies) > 1:  # a single symbol needs no bits, and constriction refuses it
+            self.encode(symbol, Categorical(frequencies.astype(np.float64), lazy=True))
         return symbol
 
     @property
@@ -127,7 +128,7 @@ class ByteDecoder:
             symbol = int(self._decoder.decode(model))
         except (AssertionError, ValueError) as error:
             raise CodecError("the file is damaged: its coded streams are invalid") from error
-        self._mirror.code(frequencies, symbol)
+        self._mirror.encode(symbol, model)
         if self._complete and self._mirror.words * WORD_BYTES > len(self._data) + WORD_BYTES:
             raise CodecError("the file is truncated: its coded streams end too early")
         return symbol
