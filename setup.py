@@ -5,7 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 REQUIREMENTS = [
-    "ve-fairseq>=0.12.3,<0.13",  # fairseq 0.12.2 rebuilt for Python 3.11 and 3.12
+    # fairseq 0.12.2 rebuilt for Python 3.11 and 3.12: training and fairseq's own content encoders need it
+    "ve-fairseq>=0.12.3,<0.13; python_version < '3.13'",
     "torch>=2.6,<3",
     "torchaudio>=2.6,<3",
     "omegaconf>=2.1,<2.4",
@@ -77,7 +78,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["fairseq_resynth", "fairseq_resynth.*"]),
     package_data={
         "fairseq_resynth.evaluation.report": ["assets/*"],

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
 # Makes .venv and installs the plugin into it, with the versions of constraints.txt.
 #   usage: bash scripts/setup.sh [EXTRA …]      EXTRA: test eval hf onnx …, as in setup.py
-# PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.11, python3.12, python3
-# that is 3.11 or 3.12. A second run with nothing new takes seconds.
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.11, python3.12, python3.13 and
+# python3 that is 3.11 to 3.13. fairseq has no package for 3.13: there everything but training and fairseq's own
+# content encoders works. A second run with nothing new takes seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3.11 python3.12 python3}; do
-    if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
+    if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
         > /dev/null 2>&1; then
       echo "$candidate"
       return
     fi
   done
   {
-    echo "setup: error: found no Python 3.11 or 3.12 with venv (tried: ${PYTHON:-python3.11 python3.12 python3})."
+    echo "setup: error: found no Python 3.11, 3.12 or 3.13 with venv (tried: ${PYTHON:-python3.11 python3.12 python3.13 python3})."
     echo "Install one (Debian and Ubuntu: apt-get install python3.11 python3.11-venv) or name it: PYTHON=/path/to/python3.11 bash scripts/setup.sh"
   } >&2
   return 1
@@ -24,9 +25,14 @@ find_python() {
 
 check_imports() {
   .venv/bin/python - <<'PYTHON'
-import fairseq, torch, torchaudio, omegaconf, sentencepiece, librosa, amfm_decompy, tensorboardX
-import fairseq_resynth.resynthesizer, fairseq_resynth.tasks
-print(f"fairseq {fairseq.__version__}, torch {torch.__version__}, torchaudio {torchaudio.__version__}: "
+import sys
+import torch, torchaudio, omegaconf, sentencepiece, librosa, amfm_decompy, tensorboardX
+import fairseq_resynth.resynthesizer
+fairseq = "no fairseq for this Python: no training"
+if sys.version_info < (3, 13):
+    import fairseq_resynth.tasks
+    fairseq = f"fairseq {sys.modules['fairseq'].__version__}"
+print(f"{fairseq}, torch {torch.__version__}, torchaudio {torchaudio.__version__}: "
       f"fairseq_resynth {fairseq_resynth.__version__} is ready in .venv")
 PYTHON
 }
