@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -170,11 +171,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 success, 1 finished with files named as failed, 2 a user's mistake, 130
-        interrupted.
+        interrupted, 141 if the reader of the output has gone, as `head` does.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        # Python flushes stdout again at its end, which must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        print(_usage(), flush=True)
         return 0 if arguments else 2
     verb = arguments[0]
     if verb == "--print-completion" and arguments[1:] in [[shell] for shell in SHELLS]:
@@ -186,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser(verb, module).parse_args(modernize(verb, arguments[1:]))
     try:
         return module.run(parsed) or 0
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"resynth {verb}: error: {error}", file=sys.stderr)
         return 2

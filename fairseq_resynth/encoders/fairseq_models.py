@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from fairseq_resynth import compat  # noqa: F401  says what is missing where fairseq is not installed
 from fairseq_resynth.data.storage.checkpoints import (
     load_checkpoint,
     quiet,

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 
@@ -103,3 +104,13 @@ def test_the_same_model_twice_is_refused(capsys, tmp_path):
     assert "--checkpoint and --bundle both name an F0 quantizer" in capsys.readouterr().err
     assert main(["synthesize", "--bundle", "b", "--ema", "--input", "x", "--outdir", "y"]) == 2
     assert "--ema needs --checkpoint" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone_is_no_traceback():
+    """As when `resynth --help` is piped into `head`."""
+    command = [sys.executable, "-m", "fairseq_resynth.cli.main", "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
