@@ -1,9 +1,14 @@
 """Packaging of fairseq_resynth; `scripts/setup.sh` installs it with the versions of constraints.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "fairseq_resynth" / "__init__.py").read_text(), re.MULTILINE
+)[1]
 REQUIREMENTS = [
     # fairseq 0.12.2 rebuilt for Python 3.11 and 3.12: training and fairseq's own content encoders need it
     "ve-fairseq>=0.12.3,<0.13; python_version < '3.13'",
@@ -47,6 +52,7 @@ EXTRAS = {
     "kokoro": ["kokoro-onnx>=0.6,<0.7"],  # the speech of examples/conversion
     "hub": ["huggingface_hub>=0.24,<3"],
     "slurm": ["submitit>=1.5,<2"],  # examples/slurm
+    "docs": ["mkdocs-material>=9.5,<10"],  # the documentation site
     "test": [
         "pytest>=8,<10",
         "pytest-xdist>=3.6,<4",
@@ -68,14 +74,16 @@ EXTRAS = {
         "pocketsphinx>=5.0.3,<6",
         "selenium>=4.20,<5",
         "submitit>=1.5,<2",
+        "mkdocs-material>=9.5,<10",
+        "mypy>=1.10,<3",
     ],
 }
 
 setup(
     name="fairseq_resynth",
-    version="0.1.0",
+    version=VERSION,
     description="Speech resynthesis from discrete disentangled units, as a fairseq plugin",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11,<3.14",

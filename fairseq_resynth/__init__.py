@@ -8,7 +8,7 @@ Shape letters used in every docstring:
     T samples (16 kHz), C channels, M mel frames.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Resynthesizer"]
 
 
