@@ -87,7 +87,6 @@ def run(command: str, folder: Path) -> None:
             words = [glob.glob(word) if "*" in word else [word] for word in shlex.split(command)]
             assert main(sum(words, [])[1:]) == 0, command
         return
-    command = command.replace(" task.data", " +task.data")  # TEMPORARY
     if command.startswith("fairseq-hydra-train"):
         command += f" {SMALL}" + (f" {SMALL_MODEL}" if "unit_hifigan" in command else "")
     shell(command, folder)
