@@ -2,8 +2,8 @@
 
 usage: python scripts/make_samples.py [--outdir docs] [--number 6]
 
-Takes the streams of held-out prompts in examples/asterisk/held_out and the bundle beside it, so that no weights of a
-content encoder are needed; Opus comes with PyAV, Codec2 by `apt-get install codec2`.
+Takes the streams of held-out prompts in examples/asterisk/held_out and the bundle beside it, so that no
+weights of a content encoder are needed; Opus comes with PyAV, Codec2 by `apt-get install codec2`.
 """
 
 import argparse
@@ -33,11 +33,14 @@ HEAD = """# Samples
 
 After this page you have heard what the streams keep, and what changing one of them does.
 
-Six prompts that the bundle in `examples/asterisk` never heard in training (3.4 million parameters, trained for 80 minutes on one core). Each is
-a recording; the speech made from its units, pitch codes and speaker; the same with another speaker or other pitch codes; and, for
-comparison, two codecs that keep the waveform or its spectrum. The bits per second are those of the whole `.rsyn` file with header and checksum, of Opus' packets
-and of Codec2's file, in which a frame of 28 bits takes 4 bytes. The recordings are Asterisk's prompts (CC BY-SA 3.0 and CC BY 3.0; the attribution is in
-`examples/asterisk/speech/ATTRIBUTION.md`), and what is made from them has the same licence. `python scripts/make_samples.py` makes this page.
+Six prompts that the bundle in `examples/asterisk` never heard in training (3.4 million parameters,
+trained for 80 minutes on one core). Each is a recording; the speech made from its units, pitch codes
+and speaker; the same with another speaker or other pitch codes; and, for comparison, two codecs that
+keep the waveform or its spectrum. The bits per second are those of the whole `.rsyn` file with header
+and checksum, of Opus' packets and of Codec2's file, in which a frame of 28 bits takes 4 bytes. The
+recordings are Asterisk's prompts (CC BY-SA 3.0 and CC BY 3.0; the attribution is in
+`examples/asterisk/speech/ATTRIBUTION.md`), and what is made from them has the same licence. `python
+scripts/make_samples.py` makes this page.
 """
 
 

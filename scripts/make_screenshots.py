@@ -2,9 +2,9 @@
 
 usage: python scripts/make_screenshots.py WHISPER [--outdir docs/images]
 
-Makes the report of `resynth evaluate` on the held-out prompts of examples/asterisk, and drives the page of `resynth play`
-with the bundle there, in headless Chromium (apt-get install chromium chromium-driver codec2; pip install selenium).
-WHISPER is the bundle's content encoder, a folder or name of Whisper base for transformers.
+Makes the report of `resynth evaluate` on the held-out prompts of examples/asterisk, and drives the page of
+`resynth play` with the bundle there, in headless Chromium (apt-get install chromium chromium-driver codec2;
+pip install selenium). WHISPER is the bundle's content encoder, a folder or name of Whisper base.
 """
 
 import argparse
@@ -35,28 +35,41 @@ def open_browser() -> webdriver.Chrome:
 def save(browser: webdriver.Chrome, path: Path, height: int) -> None:
     """Writes the top of the page, `height` CSS pixels of it."""
     browser.set_window_size(WIDTH, height)
-    picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    write(Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB"), path)
+
+
+def write(picture: Image.Image, path: Path) -> None:
+    """Writes a picture and says how large it is."""
     picture.save(path, quality=82, method=6)
     print(f"{path}: {picture.size[0]} x {picture.size[1]}, {path.stat().st_size // 1000} kB")
 
 
 def report(browser: webdriver.Chrome, folder: Path, path: Path) -> None:
-    """The report of the bundle beside Opus, Codec2 and WORLD."""
-    held_out = ASTERISK / "held_out"
-    source = ["--input", held_out, "--outdir", folder / "resynthesis"]
-    subprocess.run(
-        [*RESYNTH, "synthesize", "--path", ASTERISK / "bundle", *source],
-        check=True,
-    )
-    subprocess.run(
-        [*RESYNTH, "evaluate", "--generated", f"resynthesis={folder / 'resynthesis'}", "--reference", held_out]
-        + ["--baselines", "opus:6,codec2:700,world", "--metrics", "f0,mel,mcd,stoi,dnsmos,rate"]
-        + ["--outdir", folder / "report"],
-        check=True,
-    )  # fmt: skip
-    browser.set_window_size(WIDTH, 1000)
+    """The report of the bundle beside Opus, Codec2 and WORLD: its summary, and one of its examples."""
+    held_out, generated = ASTERISK / "held_out", folder / "resynthesis"
+    speak = ["--path", ASTERISK / "bundle", "--input", held_out, "--outdir", generated]
+    subprocess.run([*RESYNTH, "synthesize", *speak], check=True)
+    compare = ["--generated", f"resynthesis={generated}", "--reference", held_out]
+    compare += ["--baselines", "opus:6,codec2:700", "--metrics", "f0,mel,mcd,rate"]
+    subprocess.run([*RESYNTH, "evaluate", *compare, "--outdir", folder / "report"], check=True)
+    browser.set_window_size(WIDTH, 5000)
     browser.get((folder / "report" / "index.html").as_uri())
-    save(browser, path, 1000)
+    page = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    top = _bottom(browser, "table")
+    listen = browser.find_element("xpath", "//h2[text()='Listen']").rect["y"]
+    example = browser.find_elements("css selector", "audio")[0].rect["y"]
+    parts = [(0, top + 12), (listen - 12, example + 330)]
+    picture = Image.new("RGB", (page.width, round(sum(stop - start for start, stop in parts))))
+    offset = 0
+    for start, stop in parts:
+        picture.paste(page.crop((0, round(start), page.width, round(stop))), (0, offset))
+        offset += round(stop - start)
+    write(picture, path)
+
+
+def _bottom(browser: webdriver.Chrome, selector: str) -> float:
+    rect = browser.find_elements("css selector", selector)[0].rect
+    return rect["y"] + rect["height"]
 
 
 def play(browser: webdriver.Chrome, whisper: str, path: Path) -> None:
@@ -78,11 +91,12 @@ def play(browser: webdriver.Chrome, whisper: str, path: Path) -> None:
         for name, text in (("speaker", "russian"), ("voice", "english")):
             Select(find("id", name)).select_by_value(text)
         Select(find("id", "pitch")).select_by_value("shift")
+        browser.execute_script("refresh()")
         find("id", "speak").click()
         wait.until(lambda _: browser.find_elements("id", "result") or find("id", "problem").text)
         if find("id", "problem").text:
             raise ValueError(find("id", "problem").text)
-        save(browser, path, 1400)
+        save(browser, path, 1240)
     finally:
         server.terminate()
         server.wait()
