@@ -1,4 +1,4 @@
-"""Content encoders by name, and speech to content units with one of them and its k-means."""
+"""Speech to content units: encoders by name, with a k-means or as a content VQ-VAE."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,23 +25,30 @@ def build_encoder(
 
     Args:
         feature_type: one of `FEATURE_TYPES`.
-        checkpoint_path: the weights, in the layout they were released in; none for logmel.
-        layer: as GSLM's `--layer`: HuBERT from 1, wav2vec 2.0 from 0, CPC how many LSTM layers; otherwise how
-            many transformer blocks.
+        checkpoint_path: the weights, in the layout they were released in; None for logmel.
+        layer: counted as in GSLM for HuBERT (from 1), wav2vec 2.0 (from 0) and CPC (number of LSTM layers);
+            otherwise the number of transformer blocks. None for logmel.
         device: where to compute.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: unknown type, checkpoint or layer missing or superfluous, or a refused checkpoint.
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the type is unknown, the checkpoint is refused, or checkpoint or layer are missing or
+            given for an encoder that has none.
     """
+    if feature_type == "torchaudio":
+        raise ValueError(
+            "--feature-type torchaudio is no longer supported. --feature-type hf reads the same models from "
+            "the Hugging Face hub, for instance facebook/hubert-base-ls960 for HUBERT_BASE: run `resynth "
+            "kmeans DATA --feature-type hf --content-checkpoint NAME --layer N` again."
+        )
     if feature_type not in FEATURE_TYPES:
         raise ValueError(
             f"--feature-type: found {feature_type!r}, expected one of {', '.join(FEATURE_TYPES)}"
         )
     if feature_type == "vqvae":
         raise ValueError(
-            "vqvae needs no k-means, its codebook has the units: `resynth quantize DATA --feature-type vqvae "
-            "--content-checkpoint CHECKPOINT`"
+            "vqvae needs no k-means, since its codebook defines the units: `resynth quantize DATA "
+            "--feature-type vqvae --content-checkpoint CHECKPOINT`"
         )
     if feature_type == "logmel":
         if checkpoint_path is not None or layer is not None:
@@ -57,7 +64,7 @@ def build_encoder(
 def _with_weights(
     feature_type: str, path: str | Path, layer: int, device: str | torch.device
 ) -> FrameEncoder:
-    # imported as needed: each brings a large library
+    # Imported only when needed, since each of them loads a large library.
     if feature_type == "hf":
         from fairseq_resynth.encoders.huggingface import build_huggingface
 
@@ -76,17 +83,17 @@ class ContentEncoder:
     """Speech to content units: frame features and the nearest centroid of each.
 
     Args:
-        encoder: gives the features.
-        kmeans: made from features of the same encoder and layer.
+        encoder: computes the features.
+        kmeans: fitted to features of the same encoder and layer.
 
     Attributes:
-        unit_hop: samples a unit.
-        min_samples: fewest samples that give a unit.
-        num_units: K.
-        description: what `units.json` says: encoder, checkpoint, layer, k-means and their hashes.
+        unit_hop: samples per unit.
+        min_samples: smallest number of samples that gives a unit.
+        num_units: number of centroids K.
+        description: the content of `units.json`: encoder, checkpoint, layer, k-means and their hashes.
 
     Raises:
-        ValueError: the k-means was made from other features.
+        ValueError: the k-means was fitted to other features.
     """
 
     def __init__(self, encoder: FrameEncoder, kmeans: KMeans):
@@ -111,19 +118,20 @@ class ContentEncoder:
         """Builds the encoder that a k-means file names.
 
         Args:
-            kmeans_path: written by `resynth kmeans`.
-            checkpoint_path: the encoder's weights, unless it has none.
+            kmeans_path: a file of `resynth kmeans`.
+            checkpoint_path: the encoder's weights; None for logmel.
             device: where to compute.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: a foreign k-means or checkpoint, or they do not belong together.
+            FileNotFoundError: a file does not exist.
+            ValueError: a file is of another kind, or the checkpoint is not the one of the k-means.
         """
         kmeans = load_kmeans(kmeans_path)
         found = kmeans.description
-        if checkpoint_path is None and found["feature_type"] not in WITHOUT_WEIGHTS:
+        encoders_with_weights = set(FEATURE_TYPES) - set(WITHOUT_WEIGHTS)
+        if checkpoint_path is None and found["feature_type"] in encoders_with_weights:
             raise ValueError(
-                f"the units are of {found['feature_type']}, layer {found['layer']}: give the encoder's "
+                f"the units are of {found['feature_type']}, layer {found['layer']}: give its "
                 "weights, --content-checkpoint PATH or content_checkpoint=… in Python."
             )
         return cls(
@@ -132,16 +140,13 @@ class ContentEncoder:
         )
 
     def features(self, wav: np.ndarray | Tensor) -> Tensor:
-        """Returns the frame features of one waveform.
+        """Computes the frame features of one waveform, (U, D) float32 on the encoder's device.
 
         Args:
             wav: (T,) float32 in [-1, 1] at 16 kHz.
 
-        Returns:
-            (U, D) float32 on the encoder's device.
-
         Raises:
-            ValueError: not of one dimension, or too short for a frame.
+            ValueError: the waveform is not of one dimension, or too short for a frame.
         """
         wav = torch.as_tensor(wav, dtype=torch.float32)
         if wav.dim() != 1 or len(wav) < self.encoder.min_samples:
@@ -152,30 +157,32 @@ class ContentEncoder:
         return self.encoder.features([wav])[0]
 
     def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
-        """Returns the units of one waveform, (T,) to (U,) int64; see `features`."""
+        """Maps one waveform to units, (T,) to (U,) int64; raises ValueError as `features` does."""
         return self.kmeans.assign(self.features(wav)).cpu().numpy()
 
     def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:
-        """Returns the units of several waveforms, each as alone: (T,) to (U,) int64."""
+        """Maps waveforms (T,) to units (U,) int64; the units of each do not depend on the others."""
         return [self.kmeans.assign(frames).cpu().numpy() for frames in self.encoder.features(wavs)]
 
 
-CHUNK = 6000  # units encoded at a time, a minute at 100 Hz
-CONTEXT = 100  # on either side, more than the encoder sees: chunks give what the whole gives
+CHUNK = 6000  # units encoded together, a minute at 100 Hz
+CONTEXT = (
+    100  # units of context on either side, more than the receptive field: chunks change no unit
+)
 
 
 class VqvaeUnits:
-    """The counterpart of `ContentEncoder` for a content VQ-VAE.
+    """Speech to units by a content VQ-VAE, with the interface of `ContentEncoder`.
 
     Args:
-        vqvae: in evaluation mode.
+        vqvae: the network.
         device: where to compute.
 
     Attributes:
-        unit_hop: samples a unit.
-        min_samples: fewest samples that give a unit.
+        unit_hop: samples per unit.
+        min_samples: smallest number of samples that gives a unit.
         num_units: size of the codebook.
-        description: what `units.json` says.
+        description: the content of `units.json`.
     """
 
     def __init__(self, vqvae: ContentVqvae, device: str | torch.device = "cpu"):
@@ -192,10 +199,10 @@ class VqvaeUnits:
 
     @torch.inference_mode()
     def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
-        """Maps (T,) samples at 16 kHz to (T // unit_hop,) int64 units; what is left at the end has none.
+        """Maps (T,) samples at 16 kHz to (T // unit_hop,) int64 units; samples left over get no unit.
 
         Raises:
-            ValueError: not of one dimension, or too short for a unit.
+            ValueError: the waveform is not of one dimension, or too short for a unit.
         """
         wav = torch.as_tensor(wav, dtype=torch.float32)
         if wav.dim() != 1 or len(wav) < self.min_samples:
@@ -214,5 +221,5 @@ class VqvaeUnits:
         return torch.cat(units).cpu().numpy()
 
     def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:
-        """Returns the units of several waveforms, each as alone: (T,) to (U,) int64."""
+        """Maps waveforms (T,) to units (U,) int64; the units of each do not depend on the others."""
         return [self.encode(wav) for wav in wavs]

@@ -1,4 +1,4 @@
-"""HuBERT and its kin: convolutions from samples to frames, then a transformer; batches and long files."""
+"""Base of HuBERT and similar encoders: convolutions from samples to frames, then a transformer."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -9,35 +9,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from fairseq_resynth.encoders.frames import FrameEncoder, plan_chunks
+from fairseq_resynth.encoders.frames import FrameEncoder
 
-MAX_CHUNK = 1_600_000  # samples encoded at once: the 100 s of GSLM's readers
-CONTEXT = 32_000  # samples encoded on either side of a seam but not kept
+MAX_CHUNK = 1_600_000  # samples encoded together: the 100 s of GSLM's readers
+CONTEXT = 32_000  # samples on either side of a seam that are encoded but not kept
 
 
 class ConvolutionTransformer(FrameEncoder):
-    """Encodes batches with the result that each file would have alone, and long files without a seam.
+    """Encodes batches so that each file has the features it would have alone, and long files in chunks.
 
-    The convolutions run on each waveform alone: HuBERT-base normalises over time there, so that padding would
-    change every frame. The transformer runs on the padded batch, masked.
+    The convolutions run on each waveform alone: HuBERT-base normalizes over time there, so padding would
+    change every frame. The transformer runs on the padded batch with a mask.
 
     Args:
         model: the network, on the CPU.
-        convolutions: its convolutions, from the waveform on.
-        layers: the layers there are, as `--layer` counts them.
-        normalize: whether the network wants each waveform at mean 0 and variance 1.
+        convolutions: its convolutions, in order.
+        layers: the numbers of its layers, as `--layer` counts them.
+        normalize: whether the network needs each waveform at mean 0 and variance 1.
         device: where to compute.
-        max_chunk: samples encoded at once.
-        context: samples encoded on either side of a seam but not kept.
+        max_chunk: samples encoded together.
+        context: samples on either side of a seam that are encoded but not kept.
 
     Raises:
-        ValueError: no such layer.
+        ValueError: the network has no such layer.
     """
 
     checkpoint: Path
     layer: int
-    # False where padding would reach the frames beside it, through convolutions between the blocks: such
-    # networks encode one file at a time.
+    # False for networks with convolutions between the transformer's blocks, which would mix padding into the
+    # frames next to it. They encode one file at a time.
     masks_padding: bool = True
 
     def __init__(
@@ -65,11 +65,11 @@ class ConvolutionTransformer(FrameEncoder):
 
     @abstractmethod
     def _convolve(self, wav: Tensor) -> Tensor:
-        """Returns (U, C) of one waveform (T,)."""
+        """Maps one waveform (T,) to (U, C)."""
 
     @abstractmethod
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
-        """Returns the layer's output (B, U, D).
+        """Maps frames to the layer's output (B, U, D).
 
         Args:
             frames: (B, U, C), zeros where padded.
@@ -77,28 +77,23 @@ class ConvolutionTransformer(FrameEncoder):
         """
 
     def num_frames(self, samples: int) -> int:
-        """Returns U: windows of `min_samples` samples every `unit_hop` that lie inside the waveform."""
+        """The number of windows of `min_samples` every `unit_hop` that lie inside the waveform."""
         return max(0, (samples - self.min_samples) // self.unit_hop + 1)
 
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes waveforms, (T,) to (U, D) each; see `FrameEncoder.features`."""
+        """Encodes waveforms, (T,) to (U, D) each."""
         wavs = [wav.to(self.device) for wav in wavs]
         if self.normalize:
             wavs = [F.layer_norm(wav, wav.shape) for wav in wavs]
         short = [index for index, wav in enumerate(wavs) if len(wav) <= self.max_chunk]
         found = dict(zip(short, self._together([wavs[index] for index in short]), strict=True))
-        return [
-            found[index] if index in found else self._long(wav) for index, wav in enumerate(wavs)
-        ]
-
-    def _long(self, wav: Tensor) -> Tensor:
-        window, pieces = self.num_frames(self.max_chunk), []
-        for chunk in plan_chunks(self.num_frames(len(wav)), window, self.context):
-            stop = (chunk.stop - 1) * self.unit_hop + self.min_samples
-            piece = self._together([wav[chunk.start * self.unit_hop : stop]])[0]
-            pieces.append(piece[chunk.kept])
-        return torch.cat(pieces)
+        window = self.num_frames(self.max_chunk)
+        for index in set(range(len(wavs))) - set(short):
+            found[index] = self._in_chunks(
+                wavs[index], lambda piece: self._together([piece])[0], window, self.context
+            )
+        return [found[index] for index in range(len(wavs))]
 
     def _together(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         if len(wavs) > 1 and not self.masks_padding:

@@ -1,24 +1,24 @@
-"""GSLM's content encoders (Lakhotia et al., TACL 2021): its readers' models, without their limits.
+"""GSLM's content encoders (Lakhotia et al., TACL 2021): the models of its readers in fairseq.
 
-`fairseq.examples.textless_nlp.gslm.speech2unit.pretrained` loads the models and says which layer is meant.
-A file that fits into one of a reader's chunks gets the reader's features, to the bit on the CPU. Mended:
-longer files (a frame lost at each seam of 100 s, a crash on a tail of under 400 samples, CPC's tail cut along
-the wrong axis and its LSTM reset every 4 s), one file at a time, CUDA only.
+`fairseq.examples.textless_nlp.gslm.speech2unit.pretrained` loads the models and defines the numbers of
+layers. For a file that fits into one of a reader's chunks, the features are bit-identical to the reader's
+on the CPU. Limits of the readers that do not apply here: longer files lose a frame at each seam of 100 s,
+crash if fewer than 400 samples are left, and reset CPC's LSTM every 4 s; files are encoded one at a time,
+and only with CUDA.
 """
 
-import sys
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from fairseq_resynth import compat  # noqa: F401  says what is missing where fairseq is not installed
+from fairseq_resynth.compat import fairseq
 from fairseq_resynth.data.storage.checkpoints import (
     load_checkpoint,
     quiet,
@@ -30,16 +30,15 @@ from fairseq_resynth.encoders.convolution_transformer import (
     MAX_CHUNK,
     ConvolutionTransformer,
 )
-from fairseq_resynth.encoders.frames import FrameEncoder, plan_chunks
+from fairseq_resynth.encoders.frames import FrameEncoder
 
 
 def fairseq_classes() -> list[type]:
-    """Returns the classes that fairseq's speech checkpoints hold beside tensors and plain types.
+    """The classes that fairseq's speech checkpoints contain in addition to tensors and plain types.
 
-    2020: the arguments as a Namespace. From 2021: a configuration as dict or omegaconf. HuBERT's task state:
-    the label dictionaries.
+    Checkpoints of 2020 have their arguments as a Namespace, later ones a configuration as dict or omegaconf.
+    HuBERT's task state has the dictionaries of its labels.
     """
-    from fairseq.data.dictionary import Dictionary
     from omegaconf import DictConfig, ListConfig, base, nodes
 
     omegaconf_nodes = [
@@ -50,33 +49,27 @@ def fairseq_classes() -> list[type]:
         nodes.BooleanNode,
     ]
     omegaconf = [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, *omegaconf_nodes]
-    return [Namespace, Dictionary, *omegaconf, Any, defaultdict, dict, list, int, str, float, bool]
-
-
-def alias_examples() -> ModuleType:
-    """Makes `import examples.textless_nlp…`, which fairseq's examples do among themselves, find them.
-
-    fairseq's own folder must not go on sys.path: its `logging` would hide Python's.
-    """
-    import fairseq.examples
-
-    sys.modules["examples"] = fairseq.examples
-    return fairseq.examples
+    return [
+        Namespace,
+        fairseq.data.Dictionary,
+        *omegaconf,
+        Any,
+        defaultdict,
+        dict,
+        list,
+        int,
+        str,
+        float,
+        bool,
+    ]
 
 
 class _FairseqEncoder(ConvolutionTransformer):
-    """What HuBERT and wav2vec 2.0 have in common in fairseq.
-
-    Args:
-        path: the checkpoint.
-        layer: layer as GSLM's reader counts.
-        device: where to compute.
-        max_chunk: samples encoded at once.
-        context: samples encoded on either side of a seam but not kept.
+    """The common part of HuBERT and wav2vec 2.0; the arguments are those of `ConvolutionTransformer`.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: a checkpoint of another kind, or no such layer.
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the checkpoint is of another kind, or has no such layer.
     """
 
     first_layer: int
@@ -101,7 +94,7 @@ class _FairseqEncoder(ConvolutionTransformer):
         super().__init__(model, convolutions, layers, normalize, device, max_chunk, context)
 
     def _load(self) -> tuple[nn.Module, bool]:
-        """Returns the model, and whether it wants normalised waveforms."""
+        """Loads the model, and returns whether it needs normalized waveforms."""
         raise NotImplementedError
 
     def _convolve(self, wav: Tensor) -> Tensor:
@@ -122,7 +115,7 @@ def _checked_state(path: Path, what: str, model: str, task: str) -> dict[str, An
 
 
 class HubertEncoder(_FairseqEncoder):
-    """HuBERT (Hsu et al., 2021) as GSLM's HubertFeatureReader: layers count from 1, 50 Hz."""
+    """HuBERT (Hsu et al., 2021) as in GSLM's HubertFeatureReader: layers count from 1, 50 Hz."""
 
     feature_type = "hubert"
     first_layer = 1
@@ -140,9 +133,9 @@ class HubertEncoder(_FairseqEncoder):
 
 
 class Wav2vec2Encoder(_FairseqEncoder):
-    """wav2vec 2.0 (Baevski et al., 2020) as GSLM's Wav2VecFeatureReader: layers count from 0, 50 Hz.
+    """wav2vec 2.0 (Baevski et al., 2020) as in GSLM's Wav2VecFeatureReader: layers count from 0, 50 Hz.
 
-    Like the reader, it does not normalise the waveform, even for checkpoints that were trained so.
+    Like the reader, it does not normalize the waveform, even for checkpoints that were trained with that.
     """
 
     feature_type = "w2v2"
@@ -155,7 +148,7 @@ class Wav2vec2Encoder(_FairseqEncoder):
         state = _checked_state(self.checkpoint, what, "wav2vec2", "audio_pretraining")
         with quiet(), refusals(self.checkpoint, what, fairseq_classes()):
             if state.get("args") is None:
-                # the reader knows the layout of 2020 alone; later files have `cfg` instead of `args`
+                # The reader only knows the layout of 2020; later files have `cfg` instead of `args`.
                 from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
                 models, _, _ = load_model_ensemble_and_task([str(self.checkpoint)])
@@ -166,26 +159,25 @@ class Wav2vec2Encoder(_FairseqEncoder):
                 )
         if getattr(reader.model, "input_quantizer", None) is not None:
             raise ValueError(
-                f"{self.checkpoint} quantises its input, which GSLM's reader does not support"
+                f"{self.checkpoint} quantizes its input, which GSLM's reader does not support"
             )
         return reader.model, False
 
 
 class CpcEncoder(FrameEncoder):
-    """CPC (Rivière et al., 2020) as GSLM's CpcFeatureReader: the first `layer` LSTM layers, 100 Hz.
+    """CPC (Rivière et al., 2020) as in GSLM's CpcFeatureReader: the first `layer` LSTM layers, 100 Hz.
 
     Args:
         path: the checkpoint.
-        layer: how many LSTM layers to run.
+        layer: number of LSTM layers to run.
         device: where to compute.
-        chunk_frames: frames that go through the convolutions at once; any number gives the same features.
+        chunk_frames: frames that the convolutions compute together; the features do not depend on it.
     """
 
     feature_type = "cpc"
     unit_hop = 160
     min_samples = 159
-    # Beyond the 465 samples of its receptive field a frame does not depend on where a chunk ends.
-    _context = 8
+    _context = 8  # frames; the receptive field of a frame is 465 samples
 
     def __init__(
         self,
@@ -209,7 +201,7 @@ class CpcEncoder(FrameEncoder):
     def _require(self, state: dict, what: str) -> None:
         if not isinstance(state.get("weights"), dict) or not isinstance(state.get("config"), dict):
             raise ValueError(
-                f"{self.checkpoint} holds {', '.join(map(str, list(state)[:8]))}, expected {what}"
+                f"{self.checkpoint} has {', '.join(map(str, list(state)[:8]))}, expected {what}"
             )
         levels = sum("baseNet.weight_ih_l" in name for name in state["weights"])
         if not 1 <= self.layer <= levels:
@@ -225,24 +217,21 @@ class CpcEncoder(FrameEncoder):
             )
 
     def num_frames(self, samples: int) -> int:
-        """Returns U: what the padded convolutions give, about samples / 160."""
+        """The number of frames of the padded convolutions, about samples / 160."""
         for kernel, stride, padding in ((10, 5, 3), (8, 4, 2), (4, 2, 1), (4, 2, 1), (4, 2, 1)):
             samples = max(0, (samples + 2 * padding - kernel) // stride + 1)
         return samples
 
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes waveforms, (T,) to (U, D) each; see `FrameEncoder.features`."""
-        frames = [self._convolve(wav.to(self.device)) for wav in wavs]
+        """Encodes waveforms, (T,) to (U, D) each; the convolutions run in chunks."""
+        frames = [
+            self._in_chunks(wav.to(self.device), self._convolve, self.chunk_frames, self._context)
+            for wav in wavs
+        ]
         # The LSTM runs forward in time, so padding at the end changes no frame before it.
         x = self.model.gAR(pad_sequence(frames, batch_first=True))
         return [row[: len(one)] for row, one in zip(x, frames, strict=True)]
 
     def _convolve(self, wav: Tensor) -> Tensor:
-        """Returns (U, C): the convolutions' output, in chunks that overlap by their receptive field."""
-        total, pieces = self.num_frames(len(wav)), []
-        for chunk in plan_chunks(total, self.chunk_frames, self._context):
-            stop = len(wav) if chunk.stop == total else chunk.stop * self.unit_hop
-            piece = wav[None, None, chunk.start * self.unit_hop : stop]
-            pieces.append(self.model.gEncoder(piece)[0].T[chunk.kept])
-        return torch.cat(pieces)
+        return self.model.gEncoder(wav[None, None])[0].T

@@ -1,7 +1,8 @@
-"""Frame features of speech: what every content encoder offers, chunks for long files, and log-mel itself."""
+"""Frame features of speech: the base class of content encoders, chunks of long files, and log-mel
+features."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,18 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.storage.files import file_hash
 
-WITHOUT_WEIGHTS = ("logmel", "vqvae")  # feature types: computed, or by a model of the bundle itself
+WITHOUT_WEIGHTS = ("logmel", "vqvae")  # feature types that need no checkpoint of an encoder
 
 
 class FrameEncoder(ABC):
-    """Turns 16 kHz speech into one vector a frame.
+    """Maps 16 kHz speech to one vector per frame.
 
     Attributes:
-        feature_type: what `--feature-type` calls it.
+        feature_type: its name for `--feature-type`.
         unit_hop: samples from one frame to the next.
-        min_samples: fewest samples that give a frame.
-        checkpoint: file or folder of the weights; None when there are none.
-        layer: which layer the features come from; None when there is no choice.
+        min_samples: smallest number of samples that gives a frame.
+        checkpoint: file or folder of the weights; None if there are none.
+        layer: the layer that the features come from; None if there is no choice.
     """
 
     feature_type: str
@@ -36,21 +37,21 @@ class FrameEncoder(ABC):
 
     @abstractmethod
     def num_frames(self, samples: int) -> int:
-        """Returns U for a waveform of T samples."""
+        """The number of frames U of a waveform of T samples."""
 
     @abstractmethod
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes waveforms together, with the result that each would have alone.
+        """Encodes a batch of waveforms; the features of each do not depend on the others.
 
         Args:
-            wavs: each (T,) float32 in [-1, 1] at 16 kHz, `min_samples` or longer.
+            wavs: each (T,) float32 in [-1, 1] at 16 kHz, of `min_samples` or more.
 
         Returns:
-            For each waveform (U, D) float32, on the encoder's device.
+            (U, D) float32 for each waveform, on the encoder's device.
         """
 
     def description(self) -> dict[str, Any]:
-        """Returns what identifies these features: a k-means of others does not fit them."""
+        """The identity of these features: a k-means fits only features with the same description."""
         return {
             "feature_type": self.feature_type,
             "checkpoint": self.checkpoint.name if self.checkpoint else None,
@@ -61,13 +62,24 @@ class FrameEncoder(ABC):
         }
 
     def checkpoint_hash(self) -> str | None:
-        """Returns 16 hexadecimal digits of the weights' SHA-256, None without weights."""
+        """16 hexadecimal digits of the weights' SHA-256, or None without weights."""
         return file_hash(self.checkpoint) if self.checkpoint else None
+
+    def _in_chunks(
+        self, wav: Tensor, encode: Callable[[Tensor], Tensor], window: int, context: int
+    ) -> Tensor:
+        """Encodes a long waveform (T,) in overlapping chunks with `encode`, (t,) to (u, D): (U, D)."""
+        total, pieces = self.num_frames(len(wav)), []
+        for chunk in plan_chunks(total, window, context):
+            stop = (chunk.stop - 1) * self.unit_hop + max(self.unit_hop, self.min_samples)
+            stop = len(wav) if chunk.stop == total else stop
+            pieces.append(encode(wav[chunk.start * self.unit_hop : stop])[chunk.kept])
+        return torch.cat(pieces)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames start … stop to encode at once, of which keep_start … keep_stop are kept."""
+    """Frames start … stop - 1 to encode together, of which keep_start … keep_stop - 1 are kept."""
 
     start: int
     stop: int
@@ -76,15 +88,15 @@ class Chunk:
 
     @property
     def kept(self) -> slice:
-        """Which of the chunk's own frames to keep."""
+        """The frames to keep, counted within the chunk."""
         return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
 
 def plan_chunks(frames: int, window: int, context: int) -> Iterator[Chunk]:
-    """Cuts a long file into overlapping chunks whose kept frames are 0 … frames - 1, each once.
+    """Divides a long file into overlapping chunks whose kept frames are 0 … frames - 1, each once.
 
-    GSLM's readers cut the samples instead, which loses a frame at each seam and leaves the frames
-    beside it without context.
+    GSLM's readers divide the samples instead, which loses one frame at each seam and leaves the frames next
+    to it without context.
 
     Args:
         frames: frames of the whole file.
@@ -107,7 +119,7 @@ class LogMelEncoder(FrameEncoder):
 
     Args:
         device: where to compute.
-        chunk_frames: frames computed at once; frames do not depend on each other.
+        chunk_frames: frames computed together; frames do not depend on each other.
     """
 
     feature_type = "logmel"
@@ -119,39 +131,30 @@ class LogMelEncoder(FrameEncoder):
         self.chunk_frames = chunk_frames
 
     def num_frames(self, samples: int) -> int:
-        """Returns U: windows that lie wholly inside the waveform."""
+        """The number of windows that lie entirely inside the waveform."""
         return max(0, (samples - self.min_samples) // self.unit_hop + 1)
 
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes waveforms, (T,) to (U, 80) each; see `FrameEncoder.features`."""
-        return [self._one(wav.to(self.device)) for wav in wavs]
+        """Encodes waveforms, (T,) to (U, 80) each."""
+        wavs = [wav.to(self.device) for wav in wavs]
+        return [self._in_chunks(wav, self._filter_banks, self.chunk_frames, 0) for wav in wavs]
 
-    def _one(self, wav: Tensor) -> Tensor:
-        pieces = []
-        for chunk in plan_chunks(self.num_frames(len(wav)), self.chunk_frames, 0):
-            stop = (chunk.stop - 1) * self.unit_hop + self.min_samples
-            piece = wav[chunk.start * self.unit_hop : stop]
-            frames = fbank(
-                piece[None], num_mel_bins=80, frame_length=25.0, sample_frequency=SAMPLE_RATE
-            )
-            pieces.append(frames[chunk.kept])
-        return torch.cat(pieces)
+    @staticmethod
+    def _filter_banks(wav: Tensor) -> Tensor:
+        return fbank(wav[None], num_mel_bins=80, frame_length=25.0, sample_frequency=SAMPLE_RATE)
 
 
 def read_speech(path: str | Path, min_samples: int) -> Tensor:
-    """Reads a prepared file and refuses what has no content units.
+    """Reads a prepared file, (T,) float32, and checks that it can have content units.
 
     Args:
         path: a 16 kHz mono file.
-        min_samples: fewest samples that give a frame.
-
-    Returns:
-        (T,) float32.
+        min_samples: smallest number of samples that gives a frame.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not readable (see `read_audio`), too short for one frame, or digital silence.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not readable (see `read_audio`), too short for one frame, or digital silence.
     """
     wav = torch.from_numpy(read_audio(path))
     if len(wav) < min_samples:
@@ -166,12 +169,12 @@ def read_speech(path: str | Path, min_samples: int) -> Tensor:
 def plan_batches(
     num_samples: Sequence[int], rows: Sequence[int], batch_samples: int
 ) -> Iterator[list[int]]:
-    """Groups rows of similar length; a batch padded to its longest row stays within `batch_samples`.
+    """Groups rows of similar length, so that a batch padded to its longest row has `batch_samples` at most.
 
     Args:
         num_samples: (all rows,) samples of each row.
         rows: the rows to group.
-        batch_samples: largest padded size; a longer row is alone. 0: every row is alone.
+        batch_samples: largest padded size; a longer row is a batch by itself. 0: every row is.
 
     Yields:
         Lists of rows, shortest rows first.

@@ -1,4 +1,4 @@
-"""Content encoders of transformers: HuBERT, wav2vec 2.0, WavLM, data2vec and Whisper's encoder."""
+"""Content encoders of Hugging Face: HuBERT, wav2vec 2.0, WavLM, data2vec and Whisper's encoder."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from fairseq_resynth.encoders.convolution_transformer import (
     MAX_CHUNK,
     ConvolutionTransformer,
 )
-from fairseq_resynth.encoders.frames import FrameEncoder, plan_chunks
+from fairseq_resynth.encoders.frames import FrameEncoder
 
 
 def build_huggingface(
@@ -25,12 +25,12 @@ def build_huggingface(
     """Builds the encoder for a model of transformers.
 
     Args:
-        path: a local folder, or a model's name on the hub.
-        layer: n is the output of n blocks, before any final normalisation: `hidden_states[n]`.
+        path: a local folder, or the name of a model on the hub.
+        layer: number of blocks whose output is taken, before any final normalization: `hidden_states[layer]`.
         device: where to compute.
 
     Raises:
-        ValueError: transformers is not installed, the model cannot be loaded or is of another kind, or no
+        ValueError: transformers is not installed, or the model cannot be loaded, is of another kind or has no
             such layer.
     """
     model = _load(path)
@@ -58,7 +58,7 @@ def _load(path: str | Path) -> nn.Module:
     try:
         with quiet():
             return AutoModel.from_pretrained(str(path)).eval()
-    except Exception as error:  # a foreign folder can upset its reader in any way
+    except Exception as error:  # transformers raises many kinds of errors for a malformed folder
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} cannot be loaded as a model of transformers: {reason}") from error
     finally:
@@ -66,8 +66,11 @@ def _load(path: str | Path) -> nn.Module:
             logging.enable_progress_bar()
 
 
-def weights_hash(model: nn.Module) -> str:
-    """Returns 16 hexadecimal digits of the SHA-256 of names and weights, whatever files they came from."""
+def _weights_hash(model: nn.Module) -> str:
+    """16 hexadecimal digits of the SHA-256 of names and weights, independent of the files they came from.
+
+    k-means files record this value, so it must not change.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -75,19 +78,8 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-class _Tap:
-    """Keeps what comes out of a module, without changing it."""
-
-    def __init__(self, module: nn.Module):
-        self.seen: Tensor | None = None
-        module.register_forward_hook(self._see)
-
-    def _see(self, module: nn.Module, args: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
-        self.seen = output[0] if isinstance(output, tuple) else output
-
-
-class _FromTransformers(FrameEncoder):
-    """Names and identifies a model of transformers."""
+class _TransformersModel(FrameEncoder):
+    """A model of transformers, identified by its weights and by the name of its folder or on the hub."""
 
     feature_type = "hf"
 
@@ -95,22 +87,22 @@ class _FromTransformers(FrameEncoder):
         self.checkpoint, self.layer = Path(path), layer
         is_folder = Path(path).is_dir()
         self._name = Path(path).resolve().name if is_folder else str(path)
-        self._hash = weights_hash(model)
+        self._hash = _weights_hash(model)
 
     def checkpoint_hash(self) -> str:
-        """Returns the hash of the weights; see `weights_hash`."""
+        """The hash of the weights, independent of the files they came from."""
         return self._hash
 
     def description(self) -> dict[str, Any]:
-        """Returns what identifies these features; the checkpoint is the folder's or the hub's name."""
+        """The identity of these features, with the name of the folder or on the hub as the checkpoint."""
         return super().description() | {"checkpoint": self._name}
 
 
-class HuggingFaceEncoder(_FromTransformers, ConvolutionTransformer):
-    """HuBERT, wav2vec 2.0, WavLM, data2vec: models with a convolutional front over the waveform.
+class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
+    """HuBERT, wav2vec 2.0, WavLM, data2vec: models with convolutions over the waveform.
 
-    Waveforms are normalised if the folder's preprocessor_config.json says so; without that file, if the
-    convolutions use layer normalisation, which is how fairseq trained those models.
+    Waveforms are normalized if the folder's preprocessor_config.json says so. Without that file they are
+    normalized if the convolutions use layer normalization, since fairseq trained those models that way.
     """
 
     def __init__(
@@ -125,12 +117,13 @@ class HuggingFaceEncoder(_FromTransformers, ConvolutionTransformer):
         self._identify(path, layer, model)
         blocks = model.encoder.layers
         convolutions = [block.conv for block in model.feature_extractor.conv_layers]
-        normalize = _wants_normalised(path, model)
+        normalize = _needs_normalized(path, model)
         layers = range(1, len(blocks) + 1)
         self.masks_padding = model.config.model_type in ("hubert", "wav2vec2", "wavlm")
         super().__init__(model, convolutions, layers, normalize, device, max_chunk, context)
-        self._tap = _Tap(blocks[layer - 1])
-        del blocks[layer:]  # they would be computed for nothing
+        self._output: Tensor | None = None
+        blocks[layer - 1].register_forward_hook(self._keep_output)
+        del blocks[layer:]  # their output is not needed
 
     def _convolve(self, wav: Tensor) -> Tensor:
         return self.model.feature_extractor(wav[None])[0].T
@@ -140,10 +133,14 @@ class HuggingFaceEncoder(_FromTransformers, ConvolutionTransformer):
         x = x[0] if isinstance(x, tuple) else x
         mask = None if padding is None else ~padding
         self.model.encoder(x, attention_mask=mask)
-        return self._tap.seen
+        return self._output
+
+    def _keep_output(self, block: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+        # The encoder's own output has the final normalization, which hidden_states[layer] has not.
+        self._output = output[0] if isinstance(output, tuple) else output
 
 
-def _wants_normalised(path: str | Path, model: nn.Module) -> bool:
+def _needs_normalized(path: str | Path, model: nn.Module) -> bool:
     from transformers import AutoFeatureExtractor
 
     try:
@@ -152,15 +149,16 @@ def _wants_normalised(path: str | Path, model: nn.Module) -> bool:
         return getattr(model.config, "feat_extract_norm", "group") == "layer"
 
 
-class WhisperEncoder(_FromTransformers):
-    """Whisper's encoder (Radford et al., 2022) at 50 Hz, on the speech alone rather than on padded 30 s.
+class WhisperEncoder(_TransformersModel):
+    """Whisper's encoder (Radford et al., 2022) at 50 Hz, on the speech without padding to 30 s.
 
     Args:
         model: `WhisperModel.encoder`.
-        path: folder or hub name, for its feature extractor.
-        layer: n is the output of n blocks, before the final normalisation. The last blocks are poor units.
+        path: folder or name on the hub.
+        layer: number of blocks whose output is taken, before the final normalization. The last blocks give
+            poor units.
         device: where to compute.
-        context: frames encoded on either side of a seam, in files of over 30 s, but not kept.
+        context: frames on either side of a seam, in files of over 30 s, that are encoded but not kept.
     """
 
     unit_hop = 320
@@ -187,20 +185,13 @@ class WhisperEncoder(_FromTransformers):
         self.context = min(context, self.window // 4)
 
     def num_frames(self, samples: int) -> int:
-        """Returns U: one for every begun pair of mel frames, which are every 160 samples."""
+        """The number of pairs of mel frames, which are 160 samples apart; an incomplete pair counts."""
         return (samples // 160 + 1) // 2
 
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes waveforms, (T,) to (U, D) each; see `FrameEncoder.features`."""
-        return [self._one(wav.cpu()) for wav in wavs]
-
-    def _one(self, wav: Tensor) -> Tensor:
-        total, pieces = self.num_frames(len(wav)), []
-        for chunk in plan_chunks(total, self.window, self.context):
-            stop = len(wav) if chunk.stop == total else chunk.stop * self.unit_hop
-            pieces.append(self._encode(wav[chunk.start * self.unit_hop : stop])[chunk.kept])
-        return torch.cat(pieces)
+        """Encodes waveforms, (T,) to (U, D) each."""
+        return [self._in_chunks(wav.cpu(), self._encode, self.window, self.context) for wav in wavs]
 
     def _encode(self, wav: Tensor) -> Tensor:
         mel = self._mel(

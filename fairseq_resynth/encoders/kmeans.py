@@ -1,4 +1,4 @@
-"""Centroids of frame features, in a safetensors file that says which features they are of."""
+"""Centroids of frame features, in a safetensors file with the description of the features."""
 
 import json
 from pathlib import Path
@@ -21,11 +21,14 @@ PICKLE_ADVICE = (
 
 
 class KMeans:
-    """Centroids and the features they belong to.
+    """Centroids of frame features.
 
     Args:
         centroids: (K, D) float32.
         description: `FrameEncoder.description()` of the features.
+
+    Raises:
+        ValueError: the centroids are not finite or not of two dimensions.
     """
 
     def __init__(self, centroids: np.ndarray, description: dict[str, Any]):
@@ -39,20 +42,17 @@ class KMeans:
 
     @property
     def num_units(self) -> int:
-        """K."""
+        """The number of centroids K."""
         return len(self.centroids)
 
     def assign(self, features: Tensor) -> Tensor:
-        """Returns the nearest centroid of each frame.
+        """Finds the nearest centroid of each frame, (U,) int64 on the device of the features.
 
         Args:
             features: (U, D) float32 on any device.
 
-        Returns:
-            (U,) int64 on the same device.
-
         Raises:
-            ValueError: another D.
+            ValueError: the features have another number of dimensions than the centroids.
         """
         if features.shape[-1] != self.centroids.shape[1]:
             raise ValueError(
@@ -62,7 +62,8 @@ class KMeans:
             centroids = torch.from_numpy(self.centroids).to(features.device, torch.float64)
             self._on_device = centroids.T.contiguous(), centroids.square().sum(1)
         transposed, squares = self._on_device
-        # ||x - c||² less ||x||², in double precision so that near ties do not depend on rounding
+        # ||x - c||² without the constant ||x||², in double precision so that near ties do not depend on
+        # rounding
         return (squares - 2 * (features.double() @ transposed)).argmin(dim=1)
 
     def save(self, path: str | Path) -> None:
@@ -72,17 +73,17 @@ class KMeans:
             save_file(
                 {"centroids": self.centroids},
                 temporary,
-                # one entry, since safetensors writes several in an order that changes from run to run
+                # A single entry, since safetensors writes several in an order that changes from run to run.
                 {"kmeans": json.dumps(metadata)},
             )
 
 
 def load_kmeans(path: str | Path) -> KMeans:
-    """Reads a k-means file of `resynth kmeans`; its description also names the file and its hash.
+    """Reads a k-means file of `resynth kmeans`; its description also has the file's name and hash.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a pickle or another foreign file, or metadata missing.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is a pickle or another kind of file, or has no description of its features.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,26 +103,26 @@ def load_kmeans(path: str | Path) -> KMeans:
 
 
 def require_same_features(kmeans: KMeans, description: dict[str, Any]) -> None:
-    """Checks that a k-means was made from the features of an encoder.
+    """Checks that a k-means was fitted to the features that an encoder's description identifies.
 
     Raises:
-        ValueError: another encoder, checkpoint or layer; the message names what differs.
+        ValueError: the encoder, checkpoint or layer differs; the message says which.
     """
     for name in ("feature_type", "layer", "checkpoint_hash", "unit_hop", "sample_rate"):
         made_from, found = kmeans.description.get(name), description.get(name)
         if made_from != found:
             raise ValueError(
                 f"the k-means {kmeans.description.get('kmeans', '')} was made from {name} {made_from!r}, the "
-                f"encoder has {found!r}. Give the encoder it was made with, or run `resynth kmeans` again."
+                f"encoder has {found!r}. Give that encoder, or run `resynth kmeans` again."
             )
 
 
 def read_centroids(path: str | Path) -> np.ndarray:
-    """Reads centroids saved by `numpy.save`: (K, D).
+    """Reads centroids (K, D) that `numpy.save` wrote.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an array of numbers.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an array of numbers.
     """
     path = Path(path)
     if not path.is_file():

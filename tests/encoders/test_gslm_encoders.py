@@ -19,7 +19,6 @@ from fairseq_resynth.encoders.fairseq_models import (
     CpcEncoder,
     HubertEncoder,
     Wav2vec2Encoder,
-    alias_examples,
     fairseq_classes,
 )
 
@@ -145,10 +144,3 @@ def test_cpc_of_a_long_file_equals_the_whole(checkpoints):
 def test_wrong_layers_and_checkpoints_are_refused(name, encoder, layer, message, checkpoints):
     with pytest.raises(ValueError, match=message):
         encoder(checkpoints[name], layer)
-
-
-def test_fairseqs_examples_import_each_other():
-    alias_examples()
-    from examples.textless_nlp.gslm.speech2unit.pretrained.utils import get_feature_reader
-
-    assert get_feature_reader("logmel").__name__ == "LogMelFeatureReader"

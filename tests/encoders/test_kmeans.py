@@ -7,6 +7,7 @@ import safetensors
 import torch
 from sklearn.cluster import KMeans as SklearnKMeans
 
+from fairseq_resynth.encoders.content import ContentEncoder
 from fairseq_resynth.encoders.kmeans import (
     KMeans,
     load_kmeans,
@@ -133,3 +134,11 @@ def test_foreign_safetensors_are_refused(tmp_path):
         load_kmeans(tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match=r"found an array \(2,\), expected \(K, D\)"):
         KMeans(np.zeros(2), {})
+
+
+def test_files_of_the_torchaudio_encoder_name_its_replacement(tmp_path):
+    description = {"feature_type": "torchaudio", "layer": 6, "unit_hop": 320, "sample_rate": 16000}
+    KMeans(np.zeros((2, 3), np.float32), description).save(tmp_path / "km.safetensors")
+    for checkpoint in (None, tmp_path / "HUBERT_BASE"):
+        with pytest.raises(ValueError, match="--feature-type hf reads the same models"):
+            ContentEncoder.from_kmeans(tmp_path / "km.safetensors", checkpoint)
