@@ -84,6 +84,7 @@ def _stream(args: argparse.Namespace, codec) -> int:
 
 def _files(args: argparse.Namespace, codec) -> int:
     from fairseq_resynth.codec import folders
+    from fairseq_resynth.codec.format.archive import write_archive
 
     source, out = Path(args.input), Path(args.out)
     sources = folders.audio_sources(source, out, args.speaker, args.speaker_from_folder)
@@ -100,7 +101,7 @@ def _files(args: argparse.Namespace, codec) -> int:
     with tqdm(total=len(sources), desc="encode", unit="file", disable=len(sources) < 2) as bar:
         outcome, members = folders.encode_all(codec, sources, target, encode, bar.update)
     if archived and members:
-        outcome.bytes = folders.save_archive(codec, out, members)
+        outcome.bytes = write_archive(out, codec.identity, members)
     lines = [
         f"{outcome.written} encoded, {outcome.reused} reused, {outcome.bytes} bytes in {out}",
         *common.failure_lines(outcome.failed, "could not be encoded"),

@@ -1,4 +1,4 @@
-"""Encoding and decoding of whole folders: what is there is reused, what fails is named."""
+"""Encoding and decoding of whole folders: files of the same source are reused, failures are named."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from soundfile import SoundFileError
 
-from fairseq_resynth.codec.format.archive import Archive, write_archive
+from fairseq_resynth.codec.format.archive import Archive
 from fairseq_resynth.codec.format.bitstream import IDENTITY_BYTES
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.files import write_audio
@@ -19,7 +19,14 @@ SUFFIX, ARCHIVE_SUFFIX = ".rsyn", ".rsyna"
 
 @dataclass
 class Outcome:
-    """What a run did; `failed` maps names to reasons, `seconds` is of the audio, `bytes` of its files."""
+    """What a run did.
+
+    Attributes:
+        written, reused: Number of files.
+        seconds: Length of the audio that was written.
+        bytes: Size of the compressed files.
+        failed: Reasons by name.
+    """
 
     written: int = 0
     reused: int = 0
@@ -30,7 +37,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Source:
-    """One input: its name in the output folder without suffix, its path, and who speaks."""
+    """One input.
+
+    Attributes:
+        name: Its path within the output folder, without suffix.
+        path: The recording.
+        speaker: Who speaks, if the model knows the voice.
+    """
 
     name: str
     path: Path
@@ -41,14 +54,14 @@ def audio_sources(path: Path, out: Path, speaker: str | None, by_folder: bool) -
     """Lists the audio of a file or a folder.
 
     Args:
-        path: file or folder.
-        out: where the output goes, which may lie within the folder.
-        speaker: who speaks in all of it.
-        by_folder: the name of each file's folder is its speaker.
+        path: File or folder.
+        out: Where the output goes; within the folder, it is left out.
+        speaker: Who speaks in all of it.
+        by_folder: Takes the name of each file's folder as its speaker instead.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: two files that differ only in their suffix.
+        FileNotFoundError: If the path does not exist.
+        ValueError: If two files differ only in their suffix.
     """
     if path.is_file():
         name = path.resolve().parent.name if by_folder else speaker
@@ -71,17 +84,17 @@ def encode_all(
     encode: Callable[[Source], bytes],
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[Outcome, list[tuple[str, bytes]]]:
-    """Encodes every source; a failing one is named and the rest goes on.
+    """Encodes every source; one that fails is named and the rest goes on.
 
     Args:
-        codec: whose files are reused.
-        sources: what to encode.
-        target: the path of a name; None: write nothing.
-        encode: gives the bytes of a source.
-        progress: called after each.
+        codec: Its earlier files are reused.
+        sources: The recordings.
+        target: Gives the path for a name; None writes nothing.
+        encode: Gives the bytes of a source.
+        progress: Called after each.
 
     Returns:
-        What was done, and (name, file) of each when nothing is written.
+        What was done, and (name, bytes) of each file if nothing is written.
     """
     outcome, members = Outcome(), []
     for source in sources:
@@ -113,25 +126,19 @@ def _is_current(codec: SpeechCodec, path: Path, source: Path) -> bool:
         return stream.read(1 + IDENTITY_BYTES)[1:] == codec.identity[:IDENTITY_BYTES]
 
 
-def save_archive(codec: SpeechCodec, path: Path, members: list[tuple[str, bytes]]) -> int:
-    """Writes an archive and returns its bytes."""
-    write_archive(path, codec.identity, members)
-    return path.stat().st_size
-
-
 def coded_members(
     codec: SpeechCodec, path: Path, name: str | None
 ) -> Iterator[tuple[str, bytes, bool]]:
-    """Yields (name, bytes, whether with a checksum) of a file, an archive's members or a folder's files.
+    """Yields (name, bytes, whether they have a checksum) of a file, an archive or a folder.
 
     Args:
-        codec: that decodes them.
+        codec: The codec that is to decode them.
         path: `.rsyn` file, `.rsyna` archive, or a folder of `.rsyn` files.
-        name: of the one wanted member; None: all.
+        name: The only member wanted from an archive; None: all.
 
     Raises:
-        FileNotFoundError: nothing there, or no member of that name.
-        CodecError: a damaged archive.
+        FileNotFoundError: If there is no file, or no member of that name.
+        CodecError: If an archive is damaged.
     """
     if path.is_dir():
         files = sorted(path.rglob(f"*{SUFFIX}"))
@@ -162,20 +169,20 @@ def decode_all(
     sample_rate: int,
     progress: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    """Decodes every member into a wav; a failing one is named and the rest goes on.
+    """Decodes every member into a WAV file; one that fails is named and the rest goes on.
 
     Args:
-        members: see `coded_members`.
-        target: the wav of a name.
-        decode: gives (T,) float32 of bytes, with or without a checksum.
+        members: See `coded_members`.
+        target: Gives the path for a name.
+        decode: Gives (T,) float32 samples for bytes and whether they have a checksum.
         sample_rate: Hz.
-        progress: called after each.
+        progress: Called after each.
     """
     outcome = Outcome()
     for name, data, checksum in members:
         try:
             if ".." in Path(name).parts or Path(name).is_absolute():
-                raise ValueError("the name leaves the output folder")
+                raise ValueError("the name points outside the output folder")
             wav = decode(data, checksum)
             write_audio(target(name), wav, sample_rate)
             outcome.written += 1

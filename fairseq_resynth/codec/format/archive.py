@@ -1,4 +1,4 @@
-"""Many files as one archive, `.rsyna`: header and checksum once, each member found by its name."""
+"""Many files as one archive, `.rsyna`: one header and checksum, each member found by its name."""
 
 import hashlib
 import struct
@@ -16,25 +16,24 @@ LARGEST_INDEX = 1 << 26
 
 
 def write_archive(path: str | Path, identity: bytes, members: Iterable[tuple[str, bytes]]) -> int:
-    """Writes an archive atomically.
+    """Writes an archive atomically and returns its size in bytes.
 
-    Its one checksum is over all of it, so members carry none.
+    One checksum covers all of it, so members carry none.
 
     Args:
-        path: the archive.
+        path: The archive.
         identity: 16 bytes that name the model of every member.
-        members: (name, `.rsyn` file); from each, model name and checksum are left out.
-
-    Returns:
-        How many members it holds.
+        members: (name, `.rsyn` file); the model and the checksum of each file are left out.
 
     Raises:
-        ValueError: a name twice, or one with a line break or a tab in it.
+        ValueError: If a name is empty, comes twice, or contains a line break or a tab.
     """
     bodies, lines, names = [], [], set()
     for name, data in sorted(members):
         if name in names or any(mark in name for mark in "\t\n\r") or not name:
-            raise ValueError(f"the archive cannot hold the name {name!r} (again)")
+            raise ValueError(
+                f"the archive cannot hold the name {name!r}: expected names that differ, without tabs"
+            )
         names.add(name)
         bodies.append(data[:1] + data[1 + IDENTITY_BYTES : -CHECKSUM_BYTES])
         lines.append(f"{name}\t{len(bodies[-1])}")
@@ -45,7 +44,7 @@ def write_archive(path: str | Path, identity: bytes, members: Iterable[tuple[str
     with atomic_path(path) as temporary:
         head = _HEAD.pack(MAGIC, identity, _digest(identity, *sizes, rest), *sizes)
         temporary.write_bytes(head + rest)
-    return len(names)
+    return len(head) + len(rest)
 
 
 def _digest(identity: bytes, packed: int, unpacked: int, rest: bytes) -> bytes:
@@ -57,16 +56,16 @@ class Archive:
     """An archive, checked as a whole when it is opened.
 
     Args:
-        path: the archive.
-        identity: of the model; None: any, to list the names.
+        path: The archive.
+        identity: 16 bytes that name the model; None takes any, to list the names.
 
     Attributes:
-        identity: of the model that its members need.
-        names: of the members, in order.
+        identity: Names the model that the members need.
+        names: The members' names, sorted.
 
     Raises:
-        FileNotFoundError: no such file.
-        CodecError: foreign, damaged, or another model's.
+        FileNotFoundError: If the file does not exist.
+        CodecError: If it is damaged, or of another format or model.
     """
 
     def __init__(self, path: str | Path, identity: bytes | None = None):
@@ -92,11 +91,7 @@ class Archive:
         return ((name, self.read(name)) for name in self.names)
 
     def read(self, name: str) -> bytes:
-        """Returns a member as a `.rsyn` file without its checksum, for `read_bytes(…, checksum=False)`.
-
-        Raises:
-            KeyError: no such member.
-        """
+        """A member as a `.rsyn` file without checksum, for `read_bytes(…, checksum=False)`."""
         first, last = self._places[name]
         body = self._data[self._start + first : self._start + last]
         return body[:1] + self.identity[:IDENTITY_BYTES] + body[1:]
@@ -105,7 +100,7 @@ class Archive:
 def _read_index(path: Path, packed: bytes, size: int) -> dict[str, tuple[int, int]]:
     places, position = {}, 0
     try:
-        if size > LARGEST_INDEX:
+        if size > LARGEST_INDEX:  # a few bytes of zlib could claim gigabytes
             raise ValueError("the index is too large")
         index = zlib.decompressobj().decompress(packed, size + 1)
         for line in index.decode().split("\n") if index else []:

@@ -1,4 +1,4 @@
-"""The `.rsyn` file: header, speaker, coded streams, checksum. Specified byte by byte in `docs/codec.md`."""
+"""The `.rsyn` file: header, speaker, coded streams, checksum; `docs/codec.md` specifies every byte."""
 
 import hashlib
 import struct
@@ -10,8 +10,13 @@ from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.format.errors import CodecError
 from fairseq_resynth.codec.format.payload import PayloadReader, PayloadWriter
 
+VERSION_NIBBLE = 0xB0  # format 1; the low half holds the flags
+HAS_F0 = 1
+SPEAKER_SHIFT = 1
 NO_SPEAKER, SPEAKER_INDEX, SPEAKER_VECTOR = range(3)
 LARGEST_VECTOR = 1 << 12
+IDENTITY_BYTES = 2  # enough to name a foreign model in an error; the checksum covers all 16
+CHECKSUM_BYTES = 3
 
 Speaker = int | np.ndarray | None
 
@@ -25,19 +30,19 @@ def _varint(value: int) -> bytes:
 
 
 def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
-    """Returns the speaker's kind and bytes.
+    """The kind and the bytes of a speaker.
 
-    An index is a varint (7 bits a byte, low first); a vector a varint of its size, a little-endian half
-    float, its largest magnitude, and a signed byte a dimension, in 127ths of that.
+    An index is a varint (7 bits per byte, the low ones first). A vector is a varint of its size, its largest
+    magnitude as a little-endian half float, and a signed byte per dimension in 127ths of that.
 
     Raises:
-        ValueError: a negative index, or a vector that is empty, too long, not finite or beyond a half float.
+        ValueError: If an index is negative, or a vector is empty, too long or not finite.
     """
     if speaker is None:
         return NO_SPEAKER, b""
     if np.ndim(speaker) == 0:
         if not 0 <= int(speaker) < 1 << 28:
-            raise ValueError(f"the speaker is {speaker}, expected an index from 0")
+            raise ValueError(f"found the speaker {speaker}, expected an index from 0")
         return SPEAKER_INDEX, _varint(int(speaker))
     vector = np.asarray(speaker, dtype=np.float64)
     largest = float(np.abs(vector).max(initial=0.0))
@@ -47,16 +52,17 @@ def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
             f"(D,) finite, D up to {LARGEST_VECTOR}"
         )
     scale = struct.pack("<e", largest)
+    # Divided by the rounded scale, as it will be multiplied: what was decoded encodes to the same bytes.
     unit = struct.unpack("<e", scale)[0] or 1.0
     levels = np.clip(np.round(vector / unit * 127), -127, 127).astype(np.int8)
     return SPEAKER_VECTOR, _varint(len(vector)) + scale + levels.tobytes()
 
 
 def _read_varint(data: bytes) -> tuple[int, int] | None:
-    """Returns a varint and its length, or None when bytes are missing."""
+    """A varint and its length, or None when bytes are missing."""
     for index, byte in enumerate(data[:4]):
         if byte < 128:
-            if byte == 0 and index:
+            if byte == 0 and index:  # only the shortest form is valid: one value, one file
                 break
             value = sum((data[place] & 127) << (7 * place) for place in range(index + 1))
             return value, index + 1
@@ -70,7 +76,7 @@ def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
     """Inverse of `pack_speaker`: the speaker and the bytes it took, or None when more bytes are needed.
 
     Raises:
-        CodecError: invalid bytes.
+        CodecError: If the bytes are invalid.
     """
     if kind == NO_SPEAKER:
         return None, 0
@@ -90,22 +96,15 @@ def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
     return (levels.astype(np.float64) * (largest / 127)).astype(np.float32), stop
 
 
-VERSION_NIBBLE = 0xB0  # format 1; the low half holds the flags
-HAS_F0 = 1
-SPEAKER_SHIFT = 1
-IDENTITY_BYTES = 2
-CHECKSUM_BYTES = 3
-
-
 @dataclass(frozen=True)
 class SpeechCode:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         units: (U,) int64 content units.
         f0_codes: (F,) int64, or None when the file has no F0 stream.
-        speaker: row in the model's table, a (D,) float32 vector, or None. A vector comes back rounded to
-            8 bits. num_samples: length of the waveform; None when writing: units times their hop.
+        speaker: Row in the model's table, a (D,) float32 vector (stored with 8 bits per dimension), or None.
+        num_samples: Length of the waveform; None when writing: units times their hop.
     """
 
     units: np.ndarray
@@ -119,10 +118,10 @@ def _checksum(identity: bytes, header: bytes, streams: bytes) -> bytes:
 
 
 class FileWriter:
-    """Writes a file while its streams come; the bytes are those of writing it at once.
+    """Writes a file while its streams come, with the same bytes as if written at once.
 
     Attributes:
-        payload: the coded streams.
+        payload: The coded streams.
     """
 
     def __init__(self, model: EntropyModel, identity: bytes, has_f0: bool, speaker: Speaker = None):
@@ -134,12 +133,12 @@ class FileWriter:
         self._written = 0
 
     def push(self, units: np.ndarray = (), f0_codes: np.ndarray = ()) -> bytes:
-        """Takes more of the streams and returns the bytes that are ready to be sent."""
+        """Takes more of the streams; returns the bytes that can be sent."""
         self.payload.push(units, f0_codes)
         return self._fresh(self._header + self.payload.settled())
 
     def finish(self, num_samples: int | None = None) -> bytes:
-        """Ends the file and returns the bytes not yet returned."""
+        """Ends the file; returns the bytes not yet returned."""
         body = self.payload.finish(num_samples)
         streams = self.payload.coder.digest.digest()
         return self._fresh(self._header + body + _checksum(self._identity, self._header, streams))
@@ -154,15 +153,15 @@ class FileReader:
     """Reads a file while its bytes come.
 
     Args:
-        model: the context model.
+        model: The context model.
         identity: 16 bytes that name the bundle.
         checksum: False for a member of an archive, which is checked as a whole.
 
     Attributes:
-        speaker: known once `payload` is not None.
-        speaker_field: its bytes.
-        has_f0: the same.
-        payload: the coded streams; take units and F0 codes from its coder's queues.
+        payload: The coded streams, None until the header has come; take units and F0 codes from the queues
+            of its coder.
+        speaker, speaker_field, has_f0: The speaker, its bytes, and whether there is an F0 stream; known once
+            `payload` is not None.
     """
 
     def __init__(self, model: EntropyModel, identity: bytes, checksum: bool = True):
@@ -176,15 +175,15 @@ class FileReader:
         self._header = b""
 
     def feed(self, data: bytes, complete: bool = False) -> None:
-        """Takes more bytes; `complete` says that they were the last, and then everything is checked.
+        """Takes more bytes; `complete` tells that they were the last, and then everything is checked.
 
         Raises:
-            CodecError: foreign, damaged, truncated or extended bytes, or another model's.
+            CodecError: If the bytes are damaged, truncated, too many, or of another format or model.
         """
         self._held += data
         if self.payload is None and not self._read_header(complete):
             return
-        stop = max(len(self._held) - self._checksum_bytes, 0)
+        stop = max(len(self._held) - self._checksum_bytes, 0)  # the last 3 may be the checksum
         body, self._held = self._held[:stop], self._held[stop:]
         if complete and len(self._held) < self._checksum_bytes:
             raise CodecError("the file is truncated: its checksum is missing")
@@ -214,10 +213,10 @@ class FileReader:
 
 
 def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
-    """Refuses what is no `.rsyn` file, or needs another model.
+    """Checks the first bytes of a file, as far as they have come.
 
     Raises:
-        CodecError: what was found.
+        CodecError: If this is not a `.rsyn` file, or one that needs another model.
     """
     if complete and not data:
         raise CodecError("the file is empty")
@@ -234,15 +233,15 @@ def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
 
 
 def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes:
-    """Returns the file of one utterance.
+    """The file of one utterance.
 
     Args:
-        model: the context model.
-        identity: 16 bytes that name the bundle, or the context model where there is none.
-        code: what to write.
+        model: The context model.
+        identity: 16 bytes that name the bundle, or the context model where there is no bundle.
+        code: The content.
 
     Raises:
-        ValueError: negative values, or more than the format holds.
+        ValueError: If a value is negative or larger than the format holds.
     """
     writer = FileWriter(model, identity, code.f0_codes is not None, code.speaker)
     first = writer.push(code.units, () if code.f0_codes is None else code.f0_codes)
@@ -252,11 +251,7 @@ def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes
 def read_bytes(
     model: EntropyModel, identity: bytes, data: bytes, checksum: bool = True
 ) -> SpeechCode:
-    """Inverse of `write_bytes`; see `FileReader` for the arguments.
-
-    Raises:
-        CodecError: see `FileReader.feed`.
-    """
+    """Inverse of `write_bytes`; arguments and errors are those of `FileReader`."""
     reader = FileReader(model, identity, checksum)
     reader.feed(bytes(data), complete=True)
     coder = reader.payload.coder

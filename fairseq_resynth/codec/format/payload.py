@@ -1,8 +1,9 @@
-"""The coded streams of one file: in which order symbols come, the same for the encoder and the decoder.
+"""The coded streams of one file: the order of the symbols, the same for the encoder and the decoder.
 
-Frame by frame: a change bit (not for the first frame), after a change the unit; after the last unit of
-each span, its F0 code; then the end of the units, the remaining F0 codes, and the number of samples.
-`docs/codec.md` specifies it.
+Frame by frame: a change bit (not for the first frame), after a change the unit; after the last unit of each
+span, its F0 code; then the end of the units, the remaining F0 codes, and the number of samples. The streams
+are interleaved in the order of time, so that a file can be played while it arrives, and an F0 code comes
+after the units of its span, because they predict it. `docs/codec.md` specifies the format.
 """
 
 import hashlib
@@ -25,10 +26,13 @@ from fairseq_resynth.codec.format.range_coder import (
     uniform_frequencies,
 )
 
-END = -1  # what a writer gives instead of a unit or an F0 code when there are no more
-LIMIT = 1 << 21  # units of a file: 11 hours at 50 Hz
-LARGEST = (1 << 24) - 1  # units and F0 codes, 4096 of which a model can know
+END = -1  # what a writer pushes instead of a unit or an F0 code when there are no more
+LIMIT = (
+    1 << 21
+)  # units per file: 11 hours at 50 Hz; bounds the memory that a damaged file can claim
+LARGEST = (1 << 24) - 1  # of units and F0 codes; a model can know 4096, larger ones are escaped
 SAMPLES_MORE = 1024  # a content encoder's window leaves the end of the audio without a unit
+# The range coder adds 1 to each frequency, so they are 1 short of the probability.
 _ESCAPE = binary_frequencies(1 << (PROBABILITY_BITS - 12))
 _BYTE = uniform_frequencies(256)
 _REST = uniform_frequencies(SAMPLES_MORE)
@@ -36,7 +40,7 @@ _SAMPLES = np.array([1 / 8, 3 / 4, 1 / 8]) * (1 << PROBABILITY_BITS) - 1
 
 
 class Need(Enum):
-    """What `PayloadCoder.steps` waits for."""
+    """What `PayloadCoder.steps` is waiting for."""
 
     UNIT = "unit"
     F0 = "f0"
@@ -50,10 +54,15 @@ Steps = Generator[Need, int | None, int]
 class PayloadCoder:
     """Walks through the symbols of a file, encoding or decoding each.
 
+    One generator serves both directions, so that encoder and decoder cannot get out of step: which symbol
+    comes next and how likely each value is depends only on symbols before it.
+
     Attributes:
-        bits: code length by part: `units`, `runs`, `f0`, `end`, `samples`.
-        bits_by_unit: bits spent by the end of each unit's frame.
+        bits: Code length by part: `units`, `runs`, `f0`, `end`, `samples`.
+        bits_by_unit: Bits spent up to the end of each unit's frame.
         digest: BLAKE2b of everything coded, in order, as little-endian int64.
+        units, f0_codes: What was coded and has not been taken yet.
+        num_samples: Length of the waveform, once it was coded.
     """
 
     def __init__(self, model: EntropyModel, coder: ByteEncoder | ByteDecoder, has_f0: bool):
@@ -69,10 +78,10 @@ class PayloadCoder:
         self._unit_model = UnitModel(model)
         self._f0_model = F0Model(model) if has_f0 else None
         self._unit = END
-        self._span: list[int] = []  # known units of the F0 code's span
+        self._span: list[int] = []  # units of the current F0 code's span, A for unknown ones
 
     def steps(self) -> Steps:
-        """Yields what it needs: send a value to encode it, None to decode it or once bytes have come."""
+        """Yields what it needs: send a value to encode it, or None to decode it or when bytes have come."""
         span, count, unit_before = self._settings.units_per_f0_code, 0, self._unit_model.end
         f0_open = self._f0_model is not None
         while (yield from self._code_unit((yield Need.UNIT))) != END:
@@ -87,7 +96,7 @@ class PayloadCoder:
                     unit_before = unit
                 self._span.clear()
         if f0_open:
-            yield from self._code_tail(unit_before, count)
+            yield from self._code_tail(unit_before)
         yield from self._code_samples((yield Need.SAMPLES), count)
         return count
 
@@ -124,8 +133,12 @@ class PayloadCoder:
             model.saw(min(value, model.end))
         return self._seen(self.f0_codes, value)
 
-    def _code_tail(self, unit_before: int, count: int) -> Steps:
-        """Codes what F0 codes remain after the units, each behind a bit that says whether they end here."""
+    def _code_tail(self, unit_before: int) -> Steps:
+        """Codes the F0 codes that remain after the units, each after a bit whether they end here.
+
+        An utterance has as many codes as start within its units, so that this bit costs almost nothing; with
+        the end as a symbol of every code, each code of the file would pay for it.
+        """
         end, middle = self._unit_model.end, self._settings.units_per_f0_code // 2
         unit = self._span[middle] if len(self._span) > middle else end
         for extra in range(LIMIT):
@@ -140,7 +153,10 @@ class PayloadCoder:
         raise CodecError(f"the file claims more than {LIMIT} F0 codes after its units")
 
     def _value(self, part: str, frequencies: np.ndarray, end: int, value: int | None) -> Steps:
-        """Codes a unit or an F0 code; the symbol `end` ends, or escapes a value that the model lacks."""
+        """Codes a unit or an F0 code; the symbol `end` stands for the end and for unknown values.
+
+        The bit after it tells which; a value that the model does not know follows in 3 bytes.
+        """
         symbol = None if value is None else end if value == END else min(value, end)
         name = "end" if value == END else part
         symbol = yield from self._symbol(name, frequencies, symbol)
@@ -188,7 +204,7 @@ class PayloadWriter:
     """Encodes streams as they come.
 
     Attributes:
-        coder: see `PayloadCoder`.
+        coder: The `PayloadCoder`.
     """
 
     def __init__(self, model: EntropyModel, has_f0: bool):
@@ -203,7 +219,7 @@ class PayloadWriter:
         """Takes more of the streams.
 
         Raises:
-            ValueError: a value is negative or too large.
+            ValueError: If a value is negative or too large.
         """
         for need, values in ((Need.UNIT, units), (Need.F0, f0_codes)):
             values = np.asarray(values, dtype=np.int64).tolist()
@@ -217,7 +233,7 @@ class PayloadWriter:
         self._advance()
 
     def end_units(self) -> bytes:
-        """Ends the units and returns their bytes, as those of a stream that holds nothing else."""
+        """Ends the units and returns the bytes so far, to count what the units cost alone."""
         self._queues[Need.UNIT].append(END)
         self._advance()
         return self._encoder.finish()
@@ -226,7 +242,7 @@ class PayloadWriter:
         """Ends the streams and returns all bytes, the settled ones included.
 
         Args:
-            num_samples: of the waveform; None: units times their hop.
+            num_samples: Length of the waveform; None: units times their hop.
         """
         self._queues[Need.UNIT].append(END)
         self._queues[Need.F0].append(END)
@@ -235,7 +251,7 @@ class PayloadWriter:
         return self._encoder.finish()
 
     def settled(self) -> bytes:
-        """Returns the bytes so far that nothing later can change."""
+        """The bytes so far that nothing later can change."""
         return self._encoder.settled()
 
     def _advance(self) -> None:
@@ -252,8 +268,8 @@ class PayloadReader:
     """Decodes streams as their bytes come.
 
     Attributes:
-        coder: see `PayloadCoder`; take units and F0 codes from its queues.
-        finished: whether everything has been decoded and checked against the encoder's bytes.
+        coder: The `PayloadCoder`; take units and F0 codes from its queues.
+        finished: Whether everything has been decoded.
     """
 
     def __init__(self, model: EntropyModel, has_f0: bool):
@@ -264,10 +280,10 @@ class PayloadReader:
         self.finished = False
 
     def feed(self, data: bytes, complete: bool) -> None:
-        """Takes more bytes; `complete` says that they were the last.
+        """Takes more bytes; `complete` tells that they were the last.
 
         Raises:
-            CodecError: the bytes are damaged.
+            CodecError: If the bytes are damaged.
         """
         self._decoder.feed(data, complete)
         while not self.finished and self._decoder.ready():

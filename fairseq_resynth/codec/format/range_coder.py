@@ -1,14 +1,14 @@
-"""Range coding with constriction in whole bytes, and decoding of bytes that still arrive.
+"""Range coding with constriction in whole bytes, and decoding of bytes that are still arriving.
 
-constriction's Python interface takes probabilities as floating point numbers and turns them into fixed
-point with 24 bits. Frequencies that are integers in sum 2**24 - symbols pass through exactly: each
-symbol gets its frequency + 1, so no rounding decides a byte (a test compares every interval).
+constriction's Python interface takes probabilities as floating point numbers and turns them into fixed point
+with 24 bits. Frequencies that are integers with the sum 2**24 - symbols pass through exactly: each symbol
+gets its frequency + 1, so that no rounding decides a byte (a test compares every interval).
 """
 
 import constriction
 import numpy as np
 
-from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_BITS
+from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_ONE
 from fairseq_resynth.codec.format.errors import CodecError
 
 WORD_BYTES = 4
@@ -19,14 +19,14 @@ RangeEncoder = constriction.stream.queue.RangeEncoder
 
 
 def binary_frequencies(probability: int) -> np.ndarray:
-    """Returns (2,) float64 frequencies of no and yes, from the probability of yes in Q24."""
-    yes = min(max(probability - 1, 0), (1 << PROBABILITY_BITS) - 2)
-    return np.array([(1 << PROBABILITY_BITS) - 2 - yes, yes], dtype=np.float64)
+    """(2,) float64 frequencies of no and yes, from the probability of yes in Q24."""
+    yes = min(max(probability - 1, 0), PROBABILITY_ONE - 2)
+    return np.array([PROBABILITY_ONE - 2 - yes, yes], dtype=np.float64)
 
 
 def uniform_frequencies(size: int) -> np.ndarray:
-    """Returns (size,) float64 frequencies of equally likely symbols, as equal as integers allow."""
-    share, rest = divmod((1 << PROBABILITY_BITS) - size, size)
+    """(size,) float64 frequencies of equally likely symbols, as equal as integers allow."""
+    share, rest = divmod(PROBABILITY_ONE - size, size)
     return share + (np.arange(size) < rest).astype(np.float64)
 
 
@@ -35,21 +35,22 @@ class ByteEncoder:
 
     def __init__(self) -> None:
         self._encoder = RangeEncoder()
-        self.encode = self._encoder.encode
 
     def ready(self) -> bool:
         """Whether `code` can be called, as for the decoder: always."""
         return True
 
-    def code(self, frequencies: np.ndarray, symbol: int) -> int:
+    def code(self, frequencies: np.ndarray, symbol: int, model: Categorical | None = None) -> int:
         """Encodes one symbol and returns it.
 
         Args:
-            frequencies: (symbols,) float64 or int64 integers in sum 2**24 - symbols.
-            symbol: which came.
+            frequencies: (symbols,) float64 or int64, integers with the sum 2**24 - symbols.
+            symbol: Index of what occurred.
+            model: Made of the frequencies, if the caller has it already.
         """
         if len(frequencies) > 1:  # a single symbol needs no bits, and constriction refuses it
-            self.encode(symbol, Categorical(frequencies.astype(np.float64), lazy=True))
+            model = model or Categorical(frequencies.astype(np.float64), lazy=True)
+            self._encoder.encode(symbol, model)
         return symbol
 
     @property
@@ -63,14 +64,20 @@ class ByteEncoder:
         return self._encoder.pos()[1]
 
     def settled(self) -> bytes:
-        """Returns the bytes that no later symbol can change, from the first on; zeros at their end wait."""
+        """The bytes from the first on that no later symbol can change."""
         words, (lower, width) = self._encoder.pos()
-        if lower + width > 1 << STATE_BITS:  # a carry may still come
+        if lower + width > 1 << STATE_BITS:  # a carry may still run through all of them
             return b""
+        # Zeros at the end wait: if the file ended here, they would be left out.
         return self._encoder.get_compressed()[:words].astype(">u4").tobytes().rstrip(b"\0")
 
     def finish(self) -> bytes:
-        """Returns the shortest bytes that, followed by zeros, decode to the symbols; the last is not zero."""
+        """The shortest bytes that, followed by zeros, decode to the symbols.
+
+        constriction seals its output with whole words; any point of the final interval will do, and the one
+        with the most zeros at its end saves 3 bytes on average. The last byte is never zero, so that exactly
+        one file belongs to the symbols.
+        """
         words, (lower, width) = self._encoder.pos()
         sealed = self._encoder.get_compressed().astype(">u4").tobytes()
         size = words * WORD_BYTES + STATE_BITS // 8
@@ -85,7 +92,11 @@ class ByteEncoder:
 
 
 class ByteDecoder:
-    """Decodes symbols from bytes that may still arrive, and refuses any but the encoder's own."""
+    """Decodes symbols from bytes that may still be arriving.
+
+    It encodes again what it decodes: that tells how many bytes the next symbol needs, where to go on when
+    more have come, and at the end whether the bytes are exactly those that the encoder writes.
+    """
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -94,7 +105,7 @@ class ByteDecoder:
         self._complete = False
 
     def feed(self, data: bytes, complete: bool) -> None:
-        """Takes more bytes; `complete` says that they were the last."""
+        """Takes more bytes; `complete` tells that they were the last."""
         self._data += data
         self._complete = complete
         self._decoder = None
@@ -104,8 +115,7 @@ class ByteDecoder:
         return self._complete or len(self._data) >= (self._mirror.words + 2) * WORD_BYTES
 
     def _open(self) -> RangeDecoder:
-        first = self._mirror.words
-        data = bytes(self._data[first * WORD_BYTES :])
+        data = bytes(self._data[self._mirror.words * WORD_BYTES :])
         if self._complete:
             data += bytes(2 * WORD_BYTES)
         usable = len(data) // WORD_BYTES * WORD_BYTES
@@ -114,10 +124,10 @@ class ByteDecoder:
         return decoder
 
     def code(self, frequencies: np.ndarray, _: int | None = None) -> int:
-        """Decodes one symbol; call it when `ready`.
+        """Decodes one symbol, once the decoder is `ready`.
 
         Raises:
-            CodecError: the bytes end before the symbols do, or no encoder could have written them.
+            CodecError: If the bytes end before the symbols do, or no encoder could have written them.
         """
         if len(frequencies) == 1:
             return 0
@@ -128,7 +138,7 @@ class ByteDecoder:
             symbol = int(self._decoder.decode(model))
         except (AssertionError, ValueError) as error:
             raise CodecError("the file is damaged: its coded streams are invalid") from error
-        self._mirror.encode(symbol, model)
+        self._mirror.code(frequencies, symbol, model)
         if self._complete and self._mirror.words * WORD_BYTES > len(self._data) + WORD_BYTES:
             raise CodecError("the file is truncated: its coded streams end too early")
         return symbol
@@ -137,7 +147,7 @@ class ByteDecoder:
         """Checks that the bytes are what the encoder writes for the symbols.
 
         Raises:
-            CodecError: bytes are missing, changed or too many.
+            CodecError: If bytes are missing, changed or too many.
         """
         if self._mirror.finish() != bytes(self._data):
             raise CodecError("the file is damaged: bytes are missing, changed or too many")
