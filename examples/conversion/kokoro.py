@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from fairseq_resynth.data.manifest import SPLITS
 from fairseq_resynth.data.storage.files import atomic_path, write_text
 from fairseq_resynth.data.storage.workers import progress
-from fairseq_resynth.preparation.manifest import SPLITS
 
 RATE = 24000  # Hz, the rate of Kokoro
 STYLE_SHAPE = (510, 1, 256)  # one style for each number of phonemes

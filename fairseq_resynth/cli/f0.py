@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.shards import parse_shard
 from fairseq_resynth.preparation.f0 import F0Outcome, build_f0, write_speaker_statistics
-from fairseq_resynth.preparation.manifest import read_splits
 
 _SHOWN_SPEAKERS = 20
 
@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         split: build_f0(data, split, options, shard, args.workers, args.accept_unvoiced)
         for split in splits
     }
-    summary: dict[str, Any] = {"splits": {split: vars(done) for split, done in outcomes.items()}}
+    summary: dict[str, Any] = {
+        "splits": {split: done.to_dict() for split, done in outcomes.items()}
+    }
     lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
     if outcomes.get("train", F0Outcome()).joined:
         statistics = write_speaker_statistics(data, list(read_splits(data, None)))

@@ -13,9 +13,9 @@ import argparse
 from pathlib import Path
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.packed import verify_pack
 from fairseq_resynth.data.storage.shards import parse_shard
-from fairseq_resynth.preparation.manifest import read_splits
 from fairseq_resynth.preparation.pack import PackOutcome, pack_split
 
 _SAMPLES_A_MEGABYTE = 1 << 19
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         for split in splits
     }
     lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
-    common.report(args, {split: vars(outcome) for split, outcome in outcomes.items()}, lines)
+    common.report(args, {split: outcome.to_dict() for split, outcome in outcomes.items()}, lines)
     return 1 if any(outcome.failed for outcome in outcomes.values()) else 0
 
 
@@ -80,6 +80,6 @@ def _lines(split: str, outcome: PackOutcome) -> list[str]:
             "not complete: repair these files, or drop their rows from the manifest, and run again"
         )
     lines = [
-        f"{split}.pack: {outcome.shards} audio files, {outcome.reused} of them reused; {state}"
+        f"{split}.pack: {outcome.written} audio files written, {outcome.reused} reused; {state}"
     ]
     return lines + common.failure_lines(outcome.failed, f"rows of {split} failed")

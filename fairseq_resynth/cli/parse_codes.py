@@ -10,7 +10,7 @@ or dicts. The manifest is fairseq's: the root, then path<TAB>samples at 16 kHz.
 import argparse
 
 from fairseq_resynth.cli import common
-from fairseq_resynth.preparation.manifest import SPLITS
+from fairseq_resynth.data.manifest import SPLITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Quantizes every split, prints the summary; 1 if a row failed."""
     from tqdm import tqdm
 
-    from fairseq_resynth.preparation.manifest import read_splits
+    from fairseq_resynth.data.manifest import read_splits
     from fairseq_resynth.preparation.quantize import foreign_units, quantize_split
 
     device, shard = common.prepare_device(args), parse_shard(args.shard)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
                 common.batch_samples(args, device),
                 bar.update,
             )
-    summary = {split: vars(outcome) for split, outcome in outcomes.items()}
+    summary = {split: outcome.to_dict() for split, outcome in outcomes.items()}
     lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
     lines += [
         f"note: {name} was made by another encoder or k-means than units.json says; quantize its split too"

@@ -13,9 +13,9 @@ import argparse
 from pathlib import Path
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import parse_shard
-from fairseq_resynth.preparation.manifest import read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_json(parser)
 
 
-def _writer(args: argparse.Namespace, model: str | None):
+def _representation(args: argparse.Namespace, model: str | None) -> tuple:
     from fairseq_resynth.data.pitch.representations import describe, make_representation
-    from fairseq_resynth.preparation.f0_codes import F0CodeWriter, fit_quantiles
+    from fairseq_resynth.preparation.f0_codes import fit_quantiles
 
     if (args.f0_representation == "vqvae") != bool(model):
         raise ValueError(
@@ -61,17 +61,17 @@ def _writer(args: argparse.Namespace, model: str | None):
             raise ValueError(
                 f"--f0-code-hop {hop}: expected a multiple of {unit_hop}, the units' hop."
             )
-        return F0CodeWriter(args.data, *fit_quantiles(args.data, args.f0_bins, hop))
+        return fit_quantiles(args.data, args.f0_bins, hop)
     from fairseq_resynth.inference.bundle import load_f0_quantizer
 
     f0_vqvae = load_f0_quantizer(model)
     description = describe(f0_vqvae, model)
-    return F0CodeWriter(args.data, make_representation(description, f0_vqvae), description)
+    return make_representation(description, f0_vqvae), description
 
 
 def run(args: argparse.Namespace) -> int:
     """Quantizes every split and prints the summary."""
-    from fairseq_resynth.preparation.f0_codes import write_continuous
+    from fairseq_resynth.preparation.f0_codes import write_continuous, write_f0_codes
 
     if args.checkpoint and args.bundle:
         raise ValueError("--checkpoint and --bundle both name an F0 quantizer: give one.")
@@ -83,12 +83,16 @@ def run(args: argparse.Namespace) -> int:
             args, description, [f"f0_codes.json: continuous, {', '.join(splits)} as in f0/"]
         )
         return 0
-    writer = _writer(args, model)
-    outcomes = {split: writer.write(split, shard) for split in splits}
+    representation, description = _representation(args, model)
+    outcomes = {
+        split: write_f0_codes(args.data, split, representation, description, shard)
+        for split in splits
+    }
     lines = [
-        f"{split}.f0: {done['rows']} rows, {done['reused']} of them reused; "
-        + ("written" if done["joined"] else "waits for the other shards")
+        f"{split}.f0: {done.rows} rows, {done.reused} of them reused; "
+        + ("written" if done.joined else "waits for the other shards")
         for split, done in outcomes.items()
     ]
-    common.report(args, {"splits": outcomes, **writer.description}, lines)
+    summary = {split: done.to_dict() for split, done in outcomes.items()}
+    common.report(args, {"splits": summary, **description}, lines)
     return 0

@@ -10,11 +10,10 @@ or TorchScript encoder maps (1, T) samples at 16 kHz to (1, D); as onnx-fbank or
 
 import argparse
 import functools
-from pathlib import Path
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.storage.shards import parse_shard
-from fairseq_resynth.preparation.manifest import read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Computes every split's vectors; 1 if an utterance has none of its own."""
     from fairseq_resynth.encoders.speaker import describe_encoder, embed_file
-    from fairseq_resynth.preparation.speakers import build_speaker_vectors, write_speaker_means
+    from fairseq_resynth.preparation.speakers import build_speaker_vectors, update_speaker_means
 
     shard, splits = parse_shard(args.shard), list(read_splits(args.data, args.split))
     description = describe_encoder(args.encoder)
@@ -61,16 +60,11 @@ def run(args: argparse.Namespace) -> int:
             f"{split}.speaker_vectors.npy {state}"
         )
         lines += common.failure_lines(done.failed, f"files of {split} have no vector")
-    summary = {"splits": {split: vars(done) for split, done in outcomes.items()}, **description}
-    there = [split for split in read_splits(args.data, None) if _is_there(args.data, split)]
+    summary = {"splits": {split: done.to_dict() for split, done in outcomes.items()}, **description}
     if all(done.joined for done in outcomes.values()):
-        means = write_speaker_means(args.data, there, description)
+        means = update_speaker_means(args.data, description)
         lines.append(f"speaker_vectors.json: {len(means)} speakers, {args.encoder}")
         summary["speakers"] = sorted(means)
     common.report(args, summary, lines)
     failed = any(done.failed for done in outcomes.values())
     return 1 if failed and not args.accept_mean else 0
-
-
-def _is_there(data: str, split: str) -> bool:
-    return (Path(data) / f"{split}.speaker_vectors.npy").is_file()

@@ -134,15 +134,7 @@ def run(args: argparse.Namespace) -> int:
     settings = {
         "model": identity,
         "ema": args.ema,
-        "input": str(Path(args.input).resolve()),
-        "split": args.split,
-        "speaker": args.target,
-        "style": args.style,
-        "rate": args.rate if args.dur_prediction else None,
         "precision": args.precision,
-        "subtype": args.subtype,
-        "peak_normalize": args.peak_normalize,
-        "with_reference": args.with_reference,
     }
     with tqdm(total=len(jobs), desc="synthesize", unit="file") as bar:
         done = write_wavs(
@@ -155,10 +147,10 @@ def run(args: argparse.Namespace) -> int:
             args.with_reference,
             bar.update,
         )
-    factor = done.model_seconds / done.audio_seconds if done.audio_seconds else None
+    factor = done.model_seconds / done.seconds if done.seconds else None
     line = f"{done.written} files written to {args.outdir}, {done.reused} reused"
     if factor is not None:
-        line += f"; {done.audio_seconds:.1f} s of speech, real-time factor {factor:.3f}"
-    summary = {**vars(done), "outdir": args.outdir, "real_time_factor": factor}
+        line += f"; {done.seconds:.1f} s of speech, real-time factor {factor:.3f}"
+    summary = {**done.to_dict(), "outdir": args.outdir, "real_time_factor": factor}
     common.report(args, {**summary, "notes": notes}, [line, *notes])
     return 0

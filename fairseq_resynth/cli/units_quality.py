@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fairseq_resynth.cli import common
 from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.manifest import SPLITS, read_splits
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.units import read_integer_rows
 from fairseq_resynth.evaluation.unit_quality import (
@@ -17,7 +18,6 @@ from fairseq_resynth.evaluation.unit_quality import (
     read_alignment,
     unit_quality,
 )
-from fairseq_resynth.preparation.manifest import SPLITS, read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

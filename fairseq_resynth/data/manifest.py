@@ -9,6 +9,7 @@ from fairseq_resynth.data.audio.zip_archives import zip_range
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 
+SPLITS = ("train", "valid", "test")
 _TAB = ord("\t")
 
 
@@ -91,6 +92,28 @@ def read_manifest(path: str | Path) -> Manifest:
             "new folder on line 1, or run `resynth manifest` again."
         )
     return Manifest(path, root, paths, samples)
+
+
+def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Manifest]:
+    """Reads the manifests of a data folder.
+
+    Args:
+        data: the folder.
+        names: which splits; None: those of train, valid and test that exist.
+
+    Raises:
+        FileNotFoundError: The folder does not exist, has no manifest at all, or lacks one that was named.
+    """
+    data = Path(data)
+    if not data.is_dir():
+        raise FileNotFoundError(f"{data} is not a folder. Make it with `resynth manifest`.")
+    names = names or [name for name in SPLITS if (data / f"{name}.tsv").is_file()]
+    if not names:
+        raise FileNotFoundError(
+            f"{data} has none of {', '.join(f'{name}.tsv' for name in SPLITS)}. Make them with "
+            "`resynth manifest`."
+        )
+    return {name: read_manifest(data / f"{name}.tsv") for name in names}
 
 
 def _decode(block: bytes, path: Path) -> str:

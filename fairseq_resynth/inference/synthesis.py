@@ -1,4 +1,4 @@
-"""Synthesis of whole sets into files."""
+"""Synthesis of whole sets of utterances into files."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio, write_audio, write_audio_pieces
-from fairseq_resynth.data.storage.files import read_json, write_json
+from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.inference.chunks import decode_all, decode_in_chunks, is_long
 from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.inference.jobs import Job
@@ -18,20 +18,31 @@ WINDOW = 64  # utterances held in memory at a time
 
 
 @dataclass
-class Written:
+class SynthesisOutcome(Outcome):
     """What `write_wavs` did.
 
     Attributes:
-        written: files made.
-        reused: files that an earlier run with the same settings had made.
-        audio_seconds: of the files made.
-        model_seconds: that the generator took for them.
+        model_seconds: seconds that the generator took for the files that were written.
     """
 
-    written: int = 0
-    reused: int = 0
-    audio_seconds: float = 0.0
     model_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How files are written, and where they are recorded."""
+
+    outdir: Path
+    subtype: str
+    peak_normalize: bool
+    with_reference: bool
+    record: Record
+
+    def key(self, settings: dict, job: Job) -> str:
+        reference = job.reference if self.with_reference else None
+        return self.record.key(
+            settings, job.speech, reference, self.subtype, self.peak_normalize, self.with_reference
+        )
 
 
 def write_wavs(
@@ -43,51 +54,63 @@ def write_wavs(
     peak_normalize: bool = False,
     with_reference: bool = False,
     advance: Callable[[int], object] = lambda count: None,
-) -> Written:
-    """Synthesises every job into `outdir`/name.wav; the same settings again continue where it stopped.
+) -> SynthesisOutcome:
+    """Synthesizes every job into `outdir`/name.wav; what the same model made of the same job is reused.
 
     Args:
         decoder: the model.
         jobs: what to write.
-        outdir: made if it is not there.
-        settings: what the wavs depend on (model, precision); files made under others are made again.
+        outdir: the output folder, created if it does not exist.
+        settings: JSON types, what the files depend on in addition to jobs and options: model and precision.
         subtype: PCM_16 or FLOAT.
         peak_normalize: scales each file to a peak of 0.95; otherwise loudness is as the model gives it.
         with_reference: also writes the recording, as long as the synthesis, to name_reference.wav.
-        advance: told how many jobs are done.
+        advance: called with the number of jobs done since the last call.
 
     Raises:
-        ValueError: a recording lies where a file is to be written.
+        ValueError: A file to be written is a recording of the data.
     """
-    outdir, result = Path(outdir), Written()
+    outdir, result = Path(outdir), SynthesisOutcome()
     refuse_recordings(jobs, outdir)
-    todo = _still_to_do(jobs, outdir, settings)
-    result.reused = len(jobs) - len(todo)
-    advance(result.reused)
-    if not peak_normalize:  # which needs all of a file before it writes the first sample
-        long = [job for job in todo if is_long(decoder, job.speech)]
-        todo = [job for job in todo if not is_long(decoder, job.speech)]
-        for job in long:
-            _write_long(decoder, job, outdir, subtype, with_reference, result)
-            advance(1)
-    for window in _windows(todo):
-        started = time.perf_counter()
-        wavs = decode_all(decoder, [job.speech for job in window])
-        result.model_seconds += time.perf_counter() - started
-        for job, wav in zip(window, wavs, strict=True):
-            if peak_normalize:
-                wav = wav * (0.95 / max(float(np.abs(wav).max()), 1e-5))
-            write_audio(outdir / f"{job.name}.wav", wav, subtype=subtype)
-            if with_reference and job.reference:
-                _write_reference(outdir, job, len(wav), subtype)
-            result.audio_seconds += len(wav) / SAMPLE_RATE
-        result.written += len(window)
-        advance(len(window))
+    with Record(outdir) as record:
+        options = _Options(outdir, subtype, peak_normalize, with_reference, record)
+        todo = []
+        for job in jobs:
+            key = options.key(settings, job)
+            if record.find(f"{job.name}.wav", key) is None:
+                todo.append((job, key))
+        result.reused = len(jobs) - len(todo)
+        advance(result.reused)
+        if not peak_normalize:  # which needs all of a file before it writes the first sample
+            for job, key in todo:
+                if is_long(decoder, job.speech):
+                    _write_long(decoder, job, key, options, result)
+                    advance(1)
+            todo = [(job, key) for job, key in todo if not is_long(decoder, job.speech)]
+        for start in range(0, len(todo), WINDOW):
+            _write_window(decoder, todo[start : start + WINDOW], options, result)
+            advance(len(todo[start : start + WINDOW]))
     return result
 
 
+def _write_window(
+    decoder: UnitDecoder,
+    window: Sequence[tuple[Job, str]],
+    options: _Options,
+    result: SynthesisOutcome,
+) -> None:
+    started = time.perf_counter()
+    wavs = decode_all(decoder, [job.speech for job, _ in window])
+    result.model_seconds += time.perf_counter() - started
+    for (job, key), wav in zip(window, wavs, strict=True):
+        if options.peak_normalize:
+            wav = wav * (0.95 / max(float(np.abs(wav).max()), 1e-5))
+        write_audio(options.outdir / f"{job.name}.wav", wav, subtype=options.subtype)
+        _finish(job, key, len(wav), options, result)
+
+
 def refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
-    """Refuses to write over what is spoken again, with a ValueError that names the file."""
+    """Raises ValueError if a file to be written is one of the recordings."""
     recordings = {job.reference.resolve() for job in jobs if job.reference}
     for job in jobs:
         for out in (outdir / f"{job.name}.wav", outdir / f"{job.name}_reference.wav"):
@@ -95,50 +118,29 @@ def refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
                 raise ValueError(f"{out} is a recording of the data: give another --outdir.")
 
 
-def _still_to_do(jobs: Sequence[Job], outdir: Path, settings: dict) -> list[Job]:
-    """Returns the jobs whose file is not there, or is older than these settings are in force."""
-    record = outdir / "synthesis.json"
-    if not record.is_file() or read_json(record) != settings:
-        write_json(record, settings)
-        return list(jobs)
-    since = record.stat().st_mtime_ns
-    paths = {job.name: outdir / f"{job.name}.wav" for job in jobs}
-    made = {
-        name for name, path in paths.items() if path.is_file() and path.stat().st_mtime_ns >= since
-    }
-    return [job for job in jobs if job.name not in made]
-
-
 def _write_long(
-    decoder: UnitDecoder,
-    job: Job,
-    outdir: Path,
-    subtype: str,
-    with_reference: bool,
-    result: Written,
+    decoder: UnitDecoder, job: Job, key: str, options: _Options, result: SynthesisOutcome
 ) -> None:
-    """Writes a file while it is synthesised: an hour takes no more memory than a minute."""
+    """Writes a file while it is synthesized: an hour takes no more memory than a minute."""
     pieces = _timed(decode_in_chunks(decoder, job.speech), result)
-    length = write_audio_pieces(outdir / f"{job.name}.wav", pieces, subtype=subtype)
-    if with_reference and job.reference:
-        _write_reference(outdir, job, length, subtype)
-    result.audio_seconds += length / SAMPLE_RATE
+    length = write_audio_pieces(options.outdir / f"{job.name}.wav", pieces, subtype=options.subtype)
+    _finish(job, key, length, options, result)
+
+
+def _finish(job: Job, key: str, length: int, options: _Options, result: SynthesisOutcome) -> None:
+    """Writes the recording beside a file that has been synthesized, and records the file."""
+    if options.with_reference and job.reference:
+        wav = read_audio(job.reference, 0, min(length, job.speech.num_samples or length))
+        path = options.outdir / f"{job.name}_reference.wav"
+        write_audio(path, wav, subtype=options.subtype)
+    options.record.add(f"{job.name}.wav", key)
+    result.seconds += length / SAMPLE_RATE
     result.written += 1
 
 
-def _timed(pieces: Iterator[np.ndarray], result: Written) -> Iterator[np.ndarray]:
+def _timed(pieces: Iterator[np.ndarray], result: SynthesisOutcome) -> Iterator[np.ndarray]:
     started = time.perf_counter()
     for piece in pieces:
         result.model_seconds += time.perf_counter() - started
         yield piece
         started = time.perf_counter()
-
-
-def _windows(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
-    for start in range(0, len(jobs), WINDOW):
-        yield jobs[start : start + WINDOW]
-
-
-def _write_reference(outdir: Path, job: Job, length: int, subtype: str) -> None:
-    wav = read_audio(job.reference, 0, min(length, job.speech.num_samples or length))
-    write_audio(outdir / f"{job.name}_reference.wav", wav, subtype=subtype)

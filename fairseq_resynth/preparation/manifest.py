@@ -1,4 +1,4 @@
-"""The splits of a data folder, and splitting prepared audio: what `resynth manifest` does."""
+"""Splitting prepared audio into train, valid and test: what `resynth manifest` does."""
 
 import hashlib
 import os
@@ -8,35 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, audio_length
-from fairseq_resynth.data.manifest import Manifest, read_manifest, write_manifest
+from fairseq_resynth.data.manifest import SPLITS, write_manifest
 from fairseq_resynth.data.pitch.extraction import SHORTEST
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.data.storage.workers import progress
 from fairseq_resynth.preparation.published_splits import listed
-
-SPLITS = ("train", "valid", "test")
-
-
-def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Manifest]:
-    """Reads the manifests of a data directory.
-
-    Args:
-        data: the directory.
-        names: which splits; None: those of train, valid and test that are there.
-
-    Raises:
-        FileNotFoundError: no directory, no manifest at all, or not one that was named.
-    """
-    data = Path(data)
-    if not data.is_dir():
-        raise FileNotFoundError(f"{data} is not a folder. Make it with `resynth manifest`.")
-    names = names or [name for name in SPLITS if (data / f"{name}.tsv").is_file()]
-    if not names:
-        raise FileNotFoundError(
-            f"{data} has none of {', '.join(f'{name}.tsv' for name in SPLITS)}. Make them with "
-            "`resynth manifest`."
-        )
-    return {name: read_manifest(data / f"{name}.tsv") for name in names}
 
 
 def scan(root: str | Path) -> dict[str, int]:

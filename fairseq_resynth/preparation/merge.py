@@ -1,60 +1,64 @@
 """Joining what `--shard` left in a data folder: what `resynth merge` does."""
 
 from pathlib import Path
+from typing import Any
 
-from fairseq_resynth.data.manifest import Manifest, read_manifest
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.manifest import read_manifest
+from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import (
-    Shard,
     find_parts,
     join_parts,
     missing_parts,
-    part_path,
+    part_states,
     rows_hash,
 )
-from fairseq_resynth.preparation.f0 import join_f0, write_speaker_statistics
+from fairseq_resynth.preparation.f0 import write_speaker_statistics
+from fairseq_resynth.preparation.speakers import update_speaker_means
 
 
-def _refuse_stale(target: Path, count: int, manifest: Manifest) -> None:
-    for index in range(1, count + 1):
-        part = part_path(target, Shard(index, count))
-        state = part.with_name(part.name + ".json")
-        if state.is_file() and read_json(state)["key"]["rows"] != rows_hash(manifest):
+def _refuse_stale(states: dict[Path, dict[str, Any]], data: Path) -> None:
+    for part, state in states.items():
+        manifest = read_manifest(data / state["manifest"])
+        if state["key"]["rows"] != rows_hash(manifest):
             raise ValueError(
-                f"{part} was made from another {manifest.source.name} than the one there is now. "
-                f"Run shard {index}/{count} again, or delete it."
+                f"{part} was made from another {state['manifest']} than the present one. Run that shard "
+                "again, or delete the part."
             )
 
 
 def merge(data_dir: str | Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Joins all parts in a data folder and in its `f0/`; `speakers.json` follows from the F0 of train.
+    """Joins all parts in a data folder and in its `f0/`, and writes what follows from them.
+
+    `speakers.json` follows from the F0 of train, `speaker_vectors.json` from the vectors of all splits.
 
     Returns:
         (files that were joined, those that lack parts with the shards, I/N, that they lack).
 
     Raises:
-        NotADirectoryError: no such folder.
-        ValueError: parts of another manifest, or of runs with different options or N.
+        NotADirectoryError: The folder does not exist.
+        ValueError: Parts belong to another manifest, or to runs with different options or N.
     """
     data = Path(data_dir)
     if not data.is_dir():
         raise NotADirectoryError(f"{data} is not a folder")
     joined: list[str] = []
     waiting: dict[str, list[str]] = {}
+    encoder: dict[str, Any] = {}
     for target, count in {**find_parts(data), **find_parts(data / "f0")}.items():
-        manifest = read_manifest(data / f"{target.stem}.tsv")
-        _refuse_stale(target, count, manifest)
+        states = part_states(target, count)
+        _refuse_stale(states, data)
         name = target.relative_to(data).as_posix()
         if missing := missing_parts(target, count):
             waiting[name] = [f"{index}/{count}" for index in missing]
-        elif (
-            join_f0(target, manifest, count)
-            if target.suffix == ".npy"
-            else join_parts(target, count)
-        ):
+        elif join_parts(Record(data), name, count):
             joined.append(name)
+            if name.endswith(".speaker_vectors.npy"):
+                encoder = next(iter(states.values()))["settings"]
     if "f0/train.npy" in joined:
         others = [path.stem for path in data.glob("*.tsv")]
         write_speaker_statistics(data, others)
         joined.append("speakers.json")
+    if encoder:
+        update_speaker_means(data, encoder)
+        joined.append("speaker_vectors.json")
     return joined, waiting

@@ -1,10 +1,9 @@
-"""Writing `{split}.pack/`: what `resynth pack` does; see `data.pack` for what lies in it."""
+"""Writing `{split}.pack/`: what `resynth pack` does. `data.packed` describes the files in it."""
 
 import contextlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +12,34 @@ import numpy as np
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest, read_manifest
 from fairseq_resynth.data.packed import PACKED_STREAMS, pack_folder
-from fairseq_resynth.data.storage.files import (
-    array_header,
-    atomic_path,
-    file_hash,
-    read_json,
-    write_json,
-)
+from fairseq_resynth.data.storage.files import array_header, atomic_path, file_hash, write_json
+from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard, rows_hash
 from fairseq_resynth.data.storage.workers import parallel_map, progress
 from fairseq_resynth.data.units import read_integer_rows
 
-# What lies beside the recordings and is small: copied as it is.
+# Small files, which are copied as they are.
 _COPIED = ("speaker", "style", "speaker_vectors.npy", "speaker_vectors.json")
 _DESCRIPTIONS = ("units.json", "f0_codes.json", "speakers.json", "speaker_vectors.json")
 _MADE_BY = {"units": "resynth quantize", "f0": "resynth quantize-f0"}
 
 
 @dataclass
-class PackOutcome:
-    """What became of a split.
+class PackOutcome(Outcome):
+    """What a run did with a split's audio files, each of which holds the recordings of many rows.
 
     Attributes:
-        shards: audio shards of this share of the work.
-        reused: of them, shards that an earlier run had left.
-        failed: path and reason of each row that cannot be packed.
         joined: whether the split is complete, rather than waiting for other shares or for failed rows.
-        megabytes: of all its files, of 2**20 bytes.
+        megabytes: size of all its files, in units of 2**20 bytes.
     """
 
-    shards: int = 0
-    reused: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
     joined: bool = False
     megabytes: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """One audio shard: its file, the rows in it, and where they are read."""
+    """One audio file: its name in the packed split, and the recordings of its rows."""
 
     file: Path
     first: int
@@ -59,32 +47,39 @@ class _Plan:
     samples: Sequence[int]
 
     @property
-    def entry_path(self) -> Path:
-        """What the index will say of the shard, until the index is written and after."""
-        return self.file.with_suffix(".json")
-
-    @property
     def rows(self) -> list[int]:
         """First row and the one after the last."""
         return [self.first, self.first + len(self.paths)]
 
+    def key(self, record: Record) -> str:
+        """What makes the file. A recording that cannot be read is named when it is packed."""
+        contents = [_content(record, path) for path in self.paths]
+        return record.key(self.first, self.samples, contents)
 
-def _bounds(num_samples: np.ndarray, samples_a_shard: int) -> list[tuple[int, int]]:
-    """Returns (first, last + 1) rows of shards of at most so many samples, of one row at least."""
+
+def _content(record: Record, path: Path) -> str:
+    try:
+        return record.content(path)
+    except OSError as error:
+        return str(error)
+
+
+def _bounds(num_samples: np.ndarray, samples_per_file: int) -> list[tuple[int, int]]:
+    """(first, last + 1) rows of files of at most so many samples, but of at least one row."""
     ends, bounds, first = np.cumsum(num_samples), [], 0
     while first < len(ends):
         before = ends[first - 1] if first else 0
-        last = int(np.searchsorted(ends, before + samples_a_shard, side="right"))
+        last = int(np.searchsorted(ends, before + samples_per_file, side="right"))
         bounds.append((first, max(last, first + 1)))
         first = bounds[-1][1]
     return bounds
 
 
 def _samples_16_bit(path: Path, expected: int) -> np.ndarray:
-    """Returns (T,) int16 of which `read_audio` is the exact float32.
+    """(T,) int16, of which `read_audio` gives the exact float32.
 
     Raises:
-        FileNotFoundError, ValueError: unreadable, of another length, or not of 16 bits.
+        FileNotFoundError, ValueError: The file is unreadable, has another length, or more than 16 bits.
     """
     wav = read_audio(path)
     if len(wav) != expected:
@@ -94,14 +89,13 @@ def _samples_16_bit(path: Path, expected: int) -> np.ndarray:
     scaled = wav * np.float32(32768)
     samples = np.clip(np.rint(scaled), -32768, 32767).astype("<i2")
     if not np.array_equal(samples, scaled):
-        raise ValueError(f"{path}: found more than 16 bits a sample; run `resynth preprocess`")
+        raise ValueError(f"{path}: found more than 16 bits per sample; run `resynth preprocess`")
     return samples
 
 
-def _write_shard(plan: _Plan, key: dict[str, Any]) -> dict[str, str]:
-    """Writes one shard and what the index says of it; returns reasons of failed rows by path."""
-    failed: dict[str, str] = {}
-    plan.entry_path.unlink(missing_ok=True)
+def _write_shard(job: tuple[_Plan, str]) -> dict[str, str]:
+    """Writes one audio file, or nothing if rows fail; returns their reasons by path."""
+    plan, failed = job[0], {}
     with contextlib.suppress(_RowsFailedError), atomic_path(plan.file) as temporary:
         with temporary.open("wb") as stream:
             stream.write(array_header((sum(plan.samples),), "<i2"))
@@ -112,26 +106,15 @@ def _write_shard(plan: _Plan, key: dict[str, Any]) -> dict[str, str]:
                     failed[str(path)] = str(error)
         if failed:
             raise _RowsFailedError
-    if not failed:
-        write_json(plan.entry_path, {"key": key, "entry": {**_entry(plan.file), "rows": plan.rows}})
     return failed
 
 
 class _RowsFailedError(Exception):
-    """Leaves a shard unwritten."""
+    """Leaves an audio file unwritten."""
 
 
 def _entry(file: Path) -> dict[str, Any]:
     return {"file": file.name, "bytes": file.stat().st_size, "hash": file_hash(file)}
-
-
-def _finished_entry(plan: _Plan, key: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns what an earlier run wrote of a shard, if that is still it."""
-    if not (plan.file.is_file() and plan.entry_path.is_file()):
-        return None
-    found = read_json(plan.entry_path)
-    expected = {**found["entry"], "rows": plan.rows, "bytes": plan.file.stat().st_size}
-    return expected if found == {"key": key, "entry": expected} else None
 
 
 def pack_split(
@@ -140,23 +123,23 @@ def pack_split(
     outdir: str | Path,
     shard: Shard | None = None,
     workers: int = 1,
-    samples_a_shard: int = 1 << 29,
+    samples_per_file: int = 1 << 29,
 ) -> PackOutcome:
-    """Packs a split, or this share of its audio shards, and completes it if all are there.
+    """Packs a split, or this share of its audio files, and completes it once all audio files exist.
 
     Args:
         data: the data folder.
         split: `train`, `valid`, …
         outdir: the folder to write, another one.
         shard: which share.
-        workers: processes, each at work on one audio shard.
-        samples_a_shard: of an audio shard, two bytes each.
+        workers: processes, each of which writes one audio file at a time.
+        samples_per_file: samples in an audio file, two bytes each.
 
     Raises:
-        FileNotFoundError, ValueError: no usable manifest or streams.
+        FileNotFoundError, ValueError: The manifest or a stream is missing or malformed.
     """
     manifest = read_manifest(Path(data) / f"{split}.tsv")
-    folder, key = pack_folder(outdir, split), {"rows": rows_hash(manifest)}
+    folder = pack_folder(outdir, split)
     folder.mkdir(parents=True, exist_ok=True)
     plans = [
         _Plan(
@@ -165,20 +148,38 @@ def pack_split(
             [manifest.path(row) for row in range(first, last)],
             manifest.num_samples[first:last].tolist(),
         )
-        for number, (first, last) in enumerate(_bounds(manifest.num_samples, samples_a_shard))
+        for number, (first, last) in enumerate(_bounds(manifest.num_samples, samples_per_file))
     ]
-    share = [plans[number] for number in (shard or Shard()).rows(len(plans))]
-    todo = [plan for plan in share if _finished_entry(plan, key) is None]
-    outcome = PackOutcome(len(share), len(share) - len(todo))
-    results = parallel_map(partial(_write_shard, key=key), todo, workers)
-    for _, failed in progress(results, len(share), f"pack {split}", outcome.reused):
-        outcome.failed.update(failed)
-    entries = [_finished_entry(plan, key) for plan in plans]
-    if None not in entries:
-        _complete(Path(data), manifest, folder, {**key, "audio": entries})
+    share, outcome = (shard or Shard()).rows(len(plans)), PackOutcome()
+    with Record(folder) as record:
+        keyed = [(plans[number], plans[number].key(record)) for number in share]
+        todo = [(plan, key) for plan, key in keyed if record.find(plan.file.name, key) is None]
+        outcome.reused = len(share) - len(todo)
+        results = parallel_map(_write_shard, todo, workers)
+        for (plan, key), failed in progress(results, len(share), f"pack {split}", outcome.reused):
+            outcome.failed |= failed
+            if not failed:
+                entry = _entry(plan.file)
+                record.add(plan.file.name, key, entry["hash"], **entry, rows=plan.rows)
+                outcome.written += 1
+    entries = _finished(folder, plans)
+    if entries is not None:
+        made = {"rows": rows_hash(manifest), "audio": entries}
+        _complete(Path(data), manifest, folder, made)
         outcome.joined = True
-    outcome.megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+    outcome.megabytes = (
+        sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 2**20
+    )
     return outcome
+
+
+def _finished(folder: Path, plans: Sequence[_Plan]) -> list[dict[str, Any]] | None:
+    """What the index says of the audio files; None while one is missing."""
+    with Record(folder) as record:  # with what other processes have made meanwhile
+        if not all(record.knows(plan.file.name) for plan in plans):
+            return None
+        found = [record.find(plan.file.name, plan.key(record)) for plan in plans]
+    return None if None in found else found
 
 
 def _complete(data: Path, manifest: Manifest, folder: Path, made: dict[str, Any]) -> None:
@@ -190,9 +191,8 @@ def _complete(data: Path, manifest: Manifest, folder: Path, made: dict[str, Any]
         if source.is_file():
             streams |= _pack_integers(source, folder, name, len(manifest))
     kept = {entry["file"] for entry in (*made["audio"], *streams.values())}
-    kept |= {str(Path(entry["file"]).with_suffix(".json")) for entry in made["audio"]}
-    for file in folder.iterdir():  # of an earlier run with other rows or shards
-        if file.name not in kept and not file.name.startswith("."):
+    for file in folder.iterdir():  # of an earlier run with other rows or sizes
+        if file.name not in kept and file.is_file() and not file.name.startswith("."):
             file.unlink()
     _, _, body = manifest.source.read_bytes().partition(b"\n")
     root = str(manifest.root.resolve()).encode()

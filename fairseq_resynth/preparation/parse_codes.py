@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.manifest import SPLITS, Manifest
 from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
 from fairseq_resynth.data.unit_text import UnitRow, read_unit_file
 from fairseq_resynth.data.units import format_integers
-from fairseq_resynth.preparation.manifest import SPLITS, write_splits
+from fairseq_resynth.preparation.manifest import write_splits
 from fairseq_resynth.preparation.published_splits import listed
 
 HOPS = (160, 320, 640)

@@ -1,12 +1,13 @@
 """Any audio to 16 kHz mono files, folders kept: what `resynth preprocess` does."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import (
@@ -17,9 +18,9 @@ from fairseq_resynth.data.audio.files import (
     write_audio,
 )
 from fairseq_resynth.data.pitch.extraction import SHORTEST
-from fairseq_resynth.data.storage.files import read_json, write_json
+from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard
-from fairseq_resynth.data.storage.workers import parallel_map, progress
+from fairseq_resynth.data.storage.workers import parallel_map
 
 PAD_MULTIPLE = 1280  # samples: a whole number of F0 codes, and of unit frames at either hop
 TRIM_DB = 20  # below the loudest frame, as librosa.effects.trim counts
@@ -35,14 +36,14 @@ class PreprocessOptions:
 
 
 @dataclass
-class PreprocessSummary:
-    """What a run did; `failed` maps files to reasons, `clipped` names files that exceeded full scale."""
+class PreprocessOutcome(Outcome):
+    """What a run did.
 
-    written: int = 0
-    reused: int = 0
-    seconds: float = 0.0
+    Attributes:
+        clipped: sources that exceeded full scale and were clipped.
+    """
+
     clipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[Path]:
@@ -127,27 +128,22 @@ def _end_of_sound(wav: np.ndarray) -> int:
     return int(librosa.effects.trim(wav, top_db=TRIM_DB)[1][1])
 
 
-def _process(
-    relative: Path, source: Path, out: Path, options: PreprocessOptions, since: int
-) -> dict:
-    target = out / relative.with_suffix(f".{options.format}")
+@dataclass(frozen=True)
+class _Job:
+    source: Path
+    target: Path
+    name: str  # of the source
+    key: str
+
+
+def _process(job: _Job, options: PreprocessOptions) -> tuple[float, bool] | str:
+    """Writes a file; returns its seconds and whether it was clipped, or why it could not be made."""
     try:
-        made = target.stat().st_mtime_ns if target.is_file() else 0
-        if made >= max(since, (source / relative).stat().st_mtime_ns):
-            return {"reused": 1}
-        wav = prepare(*load_any_audio(source / relative), options)
-        write_audio(target, wav)
+        wav = prepare(*load_any_audio(job.source), options)
+        write_audio(job.target, wav)
     except (ValueError, OSError) as error:
-        return {"error": str(error)}
-    return {"written": 1, "seconds": len(wav) / SAMPLE_RATE, "clipped": bool(np.abs(wav).max() > 1)}
-
-
-def _options_since(out: Path, options: PreprocessOptions) -> int:
-    """Returns when these options were first used here: files older than that are made again."""
-    record, path = vars(options) | {"sample_rate": SAMPLE_RATE}, out / "preprocess.json"
-    if not path.is_file() or read_json(path) != record:
-        write_json(path, record)
-    return path.stat().st_mtime_ns
+        return str(error)
+    return len(wav) / SAMPLE_RATE, bool(np.abs(wav).max() > 1)
 
 
 def preprocess(
@@ -157,35 +153,45 @@ def preprocess(
     postfix: str | None = None,
     shard: Shard | None = None,
     workers: int = 1,
-) -> PreprocessSummary:
-    """Converts a folder; files that are up to date stay.
+) -> PreprocessOutcome:
+    """Converts a folder; files that these options made from the same sources are reused.
 
     Args:
         srcdir: folder of any audio.
-        outdir: gets the same folders, with one file a source.
+        outdir: gets the same folders, with one file per source.
         options: what to do to each.
         postfix: see `find_sources`.
         shard: every N-th file, beginning with the I-th.
         workers: processes.
 
     Raises:
-        NotADirectoryError, ValueError: see `find_sources`; or two sources that become the same file.
+        NotADirectoryError, ValueError: See `find_sources`; or two sources would become the same file.
     """
     source, out, shard = Path(srcdir), Path(outdir), shard or Shard()
     sources = find_sources(source, out, postfix)
     _require_one_source_each(sources, options.format)
     mine = sources[shard.index - 1 :: shard.count]
-    job = partial(
-        _process, source=source, out=out, options=options, since=_options_since(out, options)
-    )
-    summary = PreprocessSummary()
-    for path, result in progress(parallel_map(job, mine, workers), len(mine), "preprocess"):
-        summary.written += result.get("written", 0)
-        summary.reused += result.get("reused", 0)
-        summary.seconds += result.get("seconds", 0.0)
-        if result.get("clipped"):
-            summary.clipped.append(str(path))
-        if "error" in result:
-            summary.failed[str(path)] = result["error"]
-    summary.failed = dict(sorted(summary.failed.items()))
-    return summary
+    outcome = PreprocessOutcome()
+    with Record(out) as record, tqdm(total=len(mine), desc="preprocess", unit="file") as bar:
+
+        def jobs() -> Iterator[_Job]:
+            for path in mine:
+                target = path.with_suffix(f".{options.format}").as_posix()
+                key = record.key(options, SAMPLE_RATE, source / path)
+                if record.find(target, key) is None:
+                    yield _Job(source / path, out / target, path.as_posix(), key)
+                else:
+                    outcome.reused += 1
+                    bar.update()
+
+        for job, result in parallel_map(partial(_process, options=options), jobs(), workers):
+            if isinstance(result, str):
+                outcome.failed[job.name] = result
+            else:
+                record.add(job.target.relative_to(out).as_posix(), job.key)
+                outcome.written += 1
+                outcome.seconds += result[0]
+                outcome.clipped += [job.name] if result[1] else []
+            bar.update()
+    outcome.failed = dict(sorted(outcome.failed.items()))
+    return outcome

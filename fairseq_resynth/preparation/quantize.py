@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,15 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.storage.files import atomic_path, read_json
-from fairseq_resynth.data.storage.shards import (
-    Shard,
-    close_part,
-    join_parts,
-    open_part,
-    rows_hash,
-    whole_lines,
-)
+from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.resume import Record
+from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
 from fairseq_resynth.data.units import format_integers
 from fairseq_resynth.encoders.frames import plan_batches, read_speech
 
@@ -29,7 +22,7 @@ BLOCK_ROWS = 64
 
 
 class UnitEncoder(Protocol):
-    """What quantisation needs of `interop.content_encoder.ContentEncoder`."""
+    """What quantization needs of `encoders.content.ContentEncoder`."""
 
     description: dict[str, Any]
     min_samples: int
@@ -38,59 +31,32 @@ class UnitEncoder(Protocol):
         """Waveforms (T,) to units (U,)."""
 
 
-@dataclass
-class Outcome:
-    """What became of a split.
+class _Rows:
+    """Encodes rows of a manifest and collects the reasons of those that fail."""
 
-    Attributes:
-        rows: rows of this shard.
-        reused: of them, rows that an earlier run had left.
-        failed: path and reason of each failed row; with any, the split's file is not written.
-        joined: whether `{split}.units` is complete, rather than waiting for other shards.
-    """
+    def __init__(self, part: LinesPart, encoder: UnitEncoder, outcome: RowsOutcome):
+        self._part, self._encoder, self._outcome = part, encoder, outcome
 
-    rows: int = 0
-    reused: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    joined: bool = False
-
-
-def _keep_lines(part: Path, lines: int) -> None:
-    """Cuts a part after its first `lines` lines."""
-    with part.open("r+b") as stream:
-        for _ in range(lines):
-            stream.readline()
-        stream.truncate(stream.tell())
-
-
-def _encode_rows(
-    manifest: Manifest, rows: Sequence[int], encoder: UnitEncoder, batch_samples: int
-) -> tuple[dict[int, str], dict[str, str]]:
-    """Returns a line for each row, empty where it failed; and by path why it failed."""
-    lines, failed = dict.fromkeys(rows, ""), {}
-    for batch in plan_batches(manifest.num_samples, rows, batch_samples):
-        wavs = {}
-        for row in batch:
-            try:
-                wavs[row] = read_speech(manifest.path(row), encoder.min_samples)
-            except (FileNotFoundError, ValueError) as error:
-                failed[manifest.paths[row]] = str(error)
-        if wavs:
-            units = encoder.encode_batch(list(wavs.values()))
-            lines.update({row: format_integers(u) for row, u in zip(wavs, units, strict=True)})
-    return lines, failed
-
-
-def _empty_rows(part: Path, rows: Sequence[int]) -> list[int]:
-    with part.open("rb") as stream:
-        return [row for row, line in zip(rows, stream, strict=False) if not line.strip()]
-
-
-def _fill_rows(part: Path, rows: Sequence[int], lines: dict[int, str]) -> None:
-    """Replaces the lines of some rows."""
-    with atomic_path(part) as temporary, part.open() as old, temporary.open("w") as new:
-        for row, line in zip(rows, old, strict=True):
-            new.write(f"{lines[row]}\n" if row in lines else line)
+    def encode(
+        self, rows: Sequence[int], batch_samples: int
+    ) -> tuple[dict[int, str], dict[int, bytes]]:
+        """A line for each row, empty where it failed, and the stamps of the rows that did not fail."""
+        manifest = self._part.manifest
+        lines, stamps = dict.fromkeys(rows, ""), {}
+        for batch in plan_batches(manifest.num_samples, rows, batch_samples):
+            wavs = {}
+            for row in batch:
+                stamp = self._part.stamp(row)
+                try:
+                    wavs[row] = read_speech(manifest.path(row), self._encoder.min_samples)
+                    stamps[row] = stamp
+                except (FileNotFoundError, ValueError) as error:
+                    self._outcome.failed[manifest.paths[row]] = str(error)
+            if wavs:
+                units = self._encoder.encode_batch(list(wavs.values()))
+                lines |= {row: format_integers(u) for row, u in zip(wavs, units, strict=True)}
+                self._outcome.written += len(wavs)
+        return lines, stamps
 
 
 def _blocks(rows: range, done: int) -> Iterator[range]:
@@ -105,7 +71,7 @@ def quantize_split(
     shard: Shard,
     batch_samples: int,
     progress: Callable[[int], Any] = lambda rows: None,
-) -> Outcome:
+) -> RowsOutcome:
     """Writes `{split}.units`, or this shard's part of it, and `units.json` beside it.
 
     Args:
@@ -117,67 +83,39 @@ def quantize_split(
         progress: called with the number of rows done since the last call.
 
     Returns:
-        What became of it. Rows that failed stay empty in the part and are tried again by the next run.
+        What was done. Rows that failed stay empty in the part and are tried again by the next run.
     """
-    rows, digest = shard.rows(len(manifest)), rows_hash(manifest)
-    if _is_finished(target, encoder.description, digest):
+    described = {"units.json": encoder.description}
+    record = Record(target.parent)
+    part = LinesPart(record, target.name, manifest, shard, encoder.description, described)
+    rows, outcome = part.rows, part.finished()
+    if outcome is not None:
         progress(len(rows))
-        return Outcome(len(rows), len(rows), joined=True)
-    key = {"rows": digest, **encoder.description}
-    part = open_part(target, shard, key)
-    found = whole_lines(part)
-    done = len(rows) if found >= len(rows) else found // BLOCK_ROWS * BLOCK_ROWS
-    _keep_lines(part, done)
-    outcome = Outcome(rows=len(rows), reused=done)
-    if done:
-        logger.info("%s: %d of %d rows were there already", target.name, done, len(rows))
+        return outcome
+    outcome = RowsOutcome(rows=len(rows))
+    encoding = _Rows(part, encoder, outcome)
+    with part:
+        done = part.keep_lines(BLOCK_ROWS)
+        again = [row for row in rows[:done] if not part.is_done(row)]
+        outcome.reused = done - len(again)
+        if done:
+            logger.info("%s: %d of %d rows are reused", target.name, outcome.reused, len(rows))
+        if again:  # they failed before, or their recordings have changed
+            part.replace(*encoding.encode(again, 0))
         progress(done)
-        _retry(part, manifest, rows[:done], encoder, outcome)
-    for block in _blocks(rows, done):
-        lines, failed = _encode_rows(manifest, block, encoder, batch_samples)
-        with part.open("a") as stream:
-            stream.write("".join(f"{lines[row]}\n" for row in block))
-        outcome.failed.update(failed)
-        progress(len(block))
-    if not outcome.failed:
-        close_part(target, shard, key, {"units.json": _units_json(target, encoder, digest)})
-        outcome.joined = join_parts(target, shard.count, key)
+        for block in _blocks(rows, done):
+            lines, stamps = encoding.encode(block, batch_samples)
+            part.append(lines.values(), stamps)
+            progress(len(block))
+        outcome.joined = part.close(outcome.failed)
     return outcome
 
 
-def _finished_rows(target: Path, description: dict[str, Any]) -> dict[str, str]:
-    """Returns by split the hash of the rows that have units of this encoder."""
-    path = target.with_name("units.json")
-    found = read_json(path) if path.is_file() else {}
-    same = all(found.get(name) == value for name, value in description.items())
-    return found.get("rows", {}) if same else {}
-
-
-def _is_finished(target: Path, description: dict[str, Any], digest: str) -> bool:
-    return target.is_file() and _finished_rows(target, description).get(target.stem) == digest
-
-
-def _units_json(target: Path, encoder: UnitEncoder, digest: str) -> dict[str, Any]:
-    rows = _finished_rows(target, encoder.description)
-    return {**encoder.description, "rows": {**rows, target.stem: digest}}
-
-
 def foreign_units(data: Path) -> list[str]:
-    """Returns the `.units` files of a directory that `units.json` does not speak of."""
-    path = data / "units.json"
-    known = read_json(path).get("rows") if path.is_file() else None
-    if known is None:
+    """The `.units` files of a data folder that another encoder made than the one in `units.json`."""
+    path, record = data / "units.json", Record(data)
+    if not path.is_file():
         return []
-    return sorted(file.name for file in data.glob("*.units") if file.stem not in known)
-
-
-def _retry(
-    part: Path, manifest: Manifest, rows: range, encoder: UnitEncoder, outcome: Outcome
-) -> None:
-    empty = _empty_rows(part, rows)
-    if not empty:
-        return
-    lines, failed = _encode_rows(manifest, empty, encoder, 0)
-    _fill_rows(part, rows, lines)
-    outcome.reused -= len(empty)
-    outcome.failed.update(failed)
+    settings = record.key(read_json(path))
+    made = {file.name: record.facts(file.name) for file in sorted(data.glob("*.units"))}
+    return [name for name, facts in made.items() if facts and facts["settings"] != settings]

@@ -1,17 +1,13 @@
-"""Filling the speaker vectors of a data folder: what `resynth speakers` does.
-
-A part is its rows as raw float32, allocated at once and full of NaN. A row is done when it holds numbers, so
-an interrupted run continues.
-"""
+"""Speaker vectors of every utterance and the mean of each speaker: what `resynth speakers` does."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
+from fairseq_resynth.data.manifest import read_manifest, read_names
 from fairseq_resynth.data.speaker_vectors import (
     DESCRIPTION,
     format_vector,
@@ -19,26 +15,9 @@ from fairseq_resynth.data.speaker_vectors import (
     read_vectors,
     vectors_path,
 )
-from fairseq_resynth.data.storage.files import array_header, read_json, write_json
-from fairseq_resynth.data.storage.shards import Shard, close_part, join_parts, open_part, rows_hash
-from fairseq_resynth.data.storage.workers import parallel_map, progress
-
-
-@dataclass
-class VectorOutcome:
-    """What became of a split.
-
-    Attributes:
-        rows: rows of this shard.
-        reused: of them, rows that an earlier run had left.
-        failed: path and reason of each row without a vector of its own.
-        joined: whether `{split}.speaker_vectors.npy` is there.
-    """
-
-    rows: int = 0
-    reused: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    joined: bool = False
+from fairseq_resynth.data.storage.files import read_json, write_json
+from fairseq_resynth.data.storage.resume import Record
+from fairseq_resynth.data.storage.shards import ArrayPart, Item, RowsOutcome, Shard, rows_hash
 
 
 def build_speaker_vectors(
@@ -49,57 +28,40 @@ def build_speaker_vectors(
     shard: Shard | None = None,
     workers: int = 1,
     accept_mean: bool = False,
-) -> VectorOutcome:
+) -> RowsOutcome:
     """Fills the vectors of a split, or of this shard's rows.
 
     Args:
         data: the data folder.
         split: `train`, `valid`, …
         description: `encoder`, `encoder_hash` and `speaker_dim`.
-        embed: gives a file's vector, or the reason why there is none; can be pickled.
+        embed: gives a file's vector, or the reason why it has none; can be pickled.
         shard: which rows.
         workers: processes.
-        accept_mean: rows that fail stay NaN in the file, and take their speaker's mean.
+        accept_mean: rows that fail are NaN in the file, and readers give them the mean of their speaker.
 
     Raises:
-        FileNotFoundError, ValueError: no usable manifest.
+        FileNotFoundError, ValueError: The manifest is missing or malformed.
     """
-    shard = shard or Shard()
     manifest, target = read_manifest(Path(data) / f"{split}.tsv"), vectors_path(data, split)
-    key, rows = {"rows": rows_hash(manifest), **description}, shard.rows(len(manifest))
-    described = target.with_suffix(".json")
-    if target.is_file() and described.is_file() and read_json(described) == key:
-        return VectorOutcome(len(rows), len(rows), joined=True)
-    part = open_part(target, shard, key)
-    outcome = _fill(part, manifest, rows, description["speaker_dim"], embed, workers, split)
-    if not outcome.failed or accept_mean:
-        close_part(target, shard, key, {described.name: key})
-        header = array_header((len(manifest), description["speaker_dim"]), "<f4")
-        outcome.joined = join_parts(target, shard.count, key, header)
-    return outcome
-
-
-def _fill(
-    part: Path, manifest: Manifest, rows: range, dim: int, embed, workers: int, split: str
-) -> VectorOutcome:
-    outcome = VectorOutcome(len(rows))
-    if not rows:
+    dim, described = description["speaker_dim"], {"rows": rows_hash(manifest), **description}
+    part = ArrayPart(
+        np.full(len(manifest), dim), (len(manifest), dim), Record(data), target.name, manifest,
+        shard or Shard(), description, {f"{target.stem}.json": described},
+    )  # fmt: skip
+    if (outcome := part.finished()) is not None:
         return outcome
-    if part.stat().st_size != len(rows) * dim * 4:
-        np.full((len(rows), dim), np.nan, np.float32).tofile(part)
-    vectors = np.memmap(part, np.float32, "r+", shape=(len(rows), dim))
-    todo = [row for row in rows if np.isnan(vectors[row - rows.start]).any()]
-    outcome.reused = len(rows) - len(todo)
-    paths = {manifest.path(row): row for row in todo}
-    results = parallel_map(embed, paths, workers)
-    for path, found in progress(results, len(rows), f"speakers {split}", outcome.reused):
-        if isinstance(found, str):
-            outcome.failed[manifest.paths[paths[path]]] = found
-        else:
-            vectors[paths[path] - rows.start] = found
-    vectors.flush()
-    outcome.failed = dict(sorted(outcome.failed.items()))
+    substitute = np.nan if accept_mean else None
+    with part:
+        outcome = part.fill(
+            partial(_embed_row, embed=embed), workers, f"speakers {split}", substitute
+        )
+        outcome.joined = part.close(outcome.failed, accept_mean)
     return outcome
+
+
+def _embed_row(item: Item, embed: Callable[[Path], np.ndarray | str]) -> np.ndarray | str:
+    return embed(item.path)
 
 
 def _check_same_encoder(path: Path, description: dict[str, Any]) -> None:
@@ -115,18 +77,18 @@ def _check_same_encoder(path: Path, description: dict[str, Any]) -> None:
 def write_speaker_means(
     data: str | Path, splits: Iterable[str], description: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Writes `speaker_vectors.json`: each speaker's mean over train, or over the first split it is in.
+    """Writes `speaker_vectors.json`: each speaker's mean over train, or over the first split that has it.
 
     Args:
         data: the data folder.
-        splits: whose vectors are there.
+        splits: splits that have vectors.
         description: of the encoder.
 
     Returns:
         {name: (D,) float32 of length 1}.
 
     Raises:
-        ValueError: a speaker without any vector.
+        ValueError: A speaker has no vector at all.
     """
     data, means = Path(data), {}
     for split in sorted(splits, key=lambda split: (split != "train", split)):
@@ -143,3 +105,19 @@ def write_speaker_means(
     texts = {name: format_vector(vector) for name, vector in sorted(means.items())}
     write_json(data / DESCRIPTION, {**description, "means": texts})
     return means
+
+
+def update_speaker_means(data: str | Path, description: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Writes `speaker_vectors.json` from all splits that have vectors; see `write_speaker_means`."""
+    while True:
+        splits = _splits_with_vectors(Path(data))
+        means = write_speaker_means(data, splits, description)
+        # Another process may have finished a split meanwhile and written the file before this one did.
+        if splits == _splits_with_vectors(Path(data)):
+            return means
+
+
+def _splits_with_vectors(data: Path) -> list[str]:
+    return sorted(
+        path.stem for path in data.glob("*.tsv") if vectors_path(data, path.stem).is_file()
+    )

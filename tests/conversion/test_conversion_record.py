@@ -119,12 +119,31 @@ def test_synthesis_of_other_settings_is_made_again_even_after_an_interruption(tm
     assert "0 files written" in capsys.readouterr().out.splitlines()[-1]
     old = {name: (tmp_path / "out" / f"{name}.wav").read_bytes() for name in "ab"}
     assert main([*command, "boris", "-n", "1"]) == 0
-    assert json.loads((tmp_path / "out" / "synthesis.json").read_text())["speaker"] == "boris"
     assert main([*command, "boris"]) == 0
     assert "1 files written" in capsys.readouterr().out.splitlines()[-1]
     new = [soundfile.read(tmp_path / "out" / f"{name}.wav")[0] for name in "ab"]
     assert all(np.isfinite(wav).all() for wav in new)
     assert all((tmp_path / "out" / f"{name}.wav").read_bytes() != old[name] for name in "ab")
+
+
+def test_units_that_were_made_again_are_spoken_again(tmp_path, capsys):
+    bundle = save_tiny_bundle(tmp_path / "bundle", False, f0_channels=0, f0_codes={})
+    units, out = tmp_path / "units.txt", tmp_path / "out"
+    command = ["synthesize", "--path", bundle, "--input", units, "--outdir", out]
+    command = list(map(str, [*command, "--speaker", "anna", "--json"]))
+
+    def synthesize(text):
+        units.write_text(text)
+        assert main(command) == 0
+        done = json.loads(capsys.readouterr().out)
+        return done["written"], done["reused"]
+
+    assert synthesize("a|1 2 3\nb|4 5 6\n") == (2, 0)
+    old = {name: (out / f"{name}.wav").read_bytes() for name in "ab"}
+    assert synthesize("a|1 2 3\nb|6 5 4\n") == (1, 1)
+    assert (out / "a.wav").read_bytes() == old["a"]
+    assert (out / "b.wav").read_bytes() != old["b"]
+    assert synthesize("b|6 5 4\n") == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,15 @@ import soundfile
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import read_manifest, write_manifest
 from fairseq_resynth.data.pitch import extraction as f0_module
-from fairseq_resynth.data.pitch.extraction import F0Cache, F0Options, extract_f0, require_method
+from fairseq_resynth.data.pitch.extraction import (
+    F0Cache,
+    F0Options,
+    extract_f0,
+    num_frames,
+    require_method,
+)
 from fairseq_resynth.data.storage.shards import Shard
-from fairseq_resynth.preparation.f0 import build_f0, f0_key, write_speaker_statistics
+from fairseq_resynth.preparation.f0 import build_f0, write_speaker_statistics
 
 SPEECH = Path(__file__).resolve().parents[2] / "examples/asterisk/speech"
 METHODS = ["yaapt", "harvest", "dio"]
@@ -217,21 +223,28 @@ def test_other_options_make_the_cache_anew(tmp_path):
     assert json.loads((data / "f0/train.json").read_text())["f0_max"] == 200
 
 
-def test_an_interrupted_part_continues_with_the_same_bytes(tmp_path):
+def test_an_interrupted_part_continues_with_the_same_bytes(tmp_path, monkeypatch):
     data = write_speech_data(tmp_path)
     manifest, options = read_manifest(data / "train.tsv"), F0Options("dio")
     build_f0(data, "train", options)
     whole = (data / "f0/train.npy").read_bytes()
     description = (data / "f0/train.json").read_bytes()
-    # What a run leaves that was killed in the second row: its first frame is not written yet.
-    flat = np.load(data / "f0/train.npy")
-    flat[-(-int(manifest.num_samples[0]) // 80)] = np.nan
     (data / "f0/train.npy").unlink()
     (data / "f0/train.json").unlink()
-    part = data / "f0/train.npy.1-of-1"
-    part.write_bytes(flat.tobytes())
-    state = {"key": f0_key(manifest, options), "complete": False}
-    part.with_name(part.name + ".json").write_text(json.dumps(state))
+    first = int(num_frames(manifest.num_samples[0]))
+
+    def killed_in_the_second_row(path, *arguments):
+        if path == manifest.path(1):
+            part = data / "f0/train.npy.1-of-1"
+            flat = np.fromfile(part, np.float32)
+            flat[first : first + 9] = 123
+            part.write_bytes(flat.tobytes())
+            raise KeyboardInterrupt
+        return read_audio(path, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fairseq_resynth.preparation.f0.read_audio", killed_in_the_second_row)
+        build_f0(data, "train", options)
     outcome = build_f0(data, "train", options)
     assert (outcome.rows, outcome.reused, outcome.joined) == (2, 1, True)
     assert (data / "f0/train.npy").read_bytes() == whole

@@ -12,29 +12,44 @@ from small_corpus import write_data
 from fairseq_resynth.cli.main import VERBS
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
+from fairseq_resynth.data.storage import shards
+from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import (
+    LinesPart,
     Shard,
-    close_part,
     find_parts,
-    is_closed,
     join_parts,
     missing_parts,
-    open_part,
     parse_shard,
     part_path,
     rows_hash,
-    whole_lines,
 )
 from fairseq_resynth.preparation.f0 import build_f0
+from fairseq_resynth.preparation.merge import merge
 from fairseq_resynth.preparation.speakers import build_speaker_vectors
 
-KEY = {"rows": "abc", "kmeans": "1"}
+SETTINGS = {"kmeans": "1"}
 
 
-def write_part(target, index, count, text, key=KEY, beside=None):
-    part = open_part(target, Shard(index, count), key)
-    part.write_text(text)
-    close_part(target, Shard(index, count), key, beside)
+def make_part(folder, index, count, settings=SETTINGS, rows=6, name="train.units"):
+    names, split = [f"{row}.wav" for row in range(rows)], name.partition(".")[0]
+    manifest = Manifest(folder / f"{split}.tsv", folder, names, np.full(rows, 320))
+    return LinesPart(
+        Record(folder),
+        name,
+        manifest,
+        Shard(index, count),
+        settings,
+        {"units.json": settings},
+        False,
+    )
+
+
+def write_part(folder, index, count, *arguments, **more):
+    """Writes a part whose lines are the numbers of its rows; returns whether it was joined."""
+    with make_part(folder, index, count, *arguments, **more) as part:
+        part.append(map(str, part.rows))
+        return part.close({})
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
@@ -52,53 +67,64 @@ def test_a_shard_that_is_none_is_refused(text):
 
 def test_parts_join_in_order_whoever_finishes_last(tmp_path):
     target = tmp_path / "train.units"
-    for index in (3, 1):
-        write_part(target, index, 3, f"{index}\n", beside={"units.json": {"k": 5}})
-        assert not join_parts(target, 3, KEY)
-    assert missing_parts(target, 3, KEY) == [2]
-    write_part(target, 2, 3, "2\n")
-    assert join_parts(target, 3, KEY, header=b"head\n")
-    assert target.read_text() == "head\n1\n2\n3\n"
-    assert json.loads((tmp_path / "units.json").read_text()) == {"k": 5}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.units", "units.json"]
+    assert not write_part(tmp_path, 3, 3) and not write_part(tmp_path, 1, 3)
+    assert missing_parts(target, 3) == [2]
+    assert make_part(tmp_path, 2, 3).finished() is None
+    assert write_part(tmp_path, 2, 3)
+    assert target.read_text() == "0\n1\n2\n3\n4\n5\n"
+    assert json.loads((tmp_path / "units.json").read_text()) == SETTINGS
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".made_by", "train.units", "units.json"
+    ]  # fmt: skip
+    assert make_part(tmp_path, 2, 3).finished().reused == 2
+    assert make_part(tmp_path, 1, 1, {"kmeans": "2"}).finished() is None
 
 
 def test_a_part_of_other_rows_is_not_joined_and_is_emptied_when_opened(tmp_path):
     target = tmp_path / "train.units"
-    write_part(target, 1, 2, "old\n", {**KEY, "rows": "other"})
-    write_part(target, 2, 2, "new\n")
-    assert not join_parts(target, 2, KEY)
+    write_part(tmp_path, 1, 2, rows=5)
+    assert not write_part(tmp_path, 2, 2)
     with pytest.raises(ValueError, match=r"made differently \(rows\)"):
-        join_parts(target, 2)
-    assert open_part(target, Shard(1, 2), KEY).read_text() == ""
-    assert not is_closed(target, Shard(1, 2), KEY)
+        join_parts(Record(tmp_path), "train.units", 2)
+    with make_part(tmp_path, 1, 2) as part:
+        assert part.keep_lines() == 0
+    assert part.path.read_text() == ""
+    assert missing_parts(target, 2) == [1]
 
 
 def test_reopening_keeps_whole_lines_only(tmp_path):
-    part = open_part(tmp_path / "train.units", Shard(1, 2), KEY)
-    part.write_text("1 2\n3 4\n5 ")
-    assert whole_lines(open_part(tmp_path / "train.units", Shard(1, 2), KEY)) == 2
-    assert part.read_text() == "1 2\n3 4\n"
+    with make_part(tmp_path, 1, 2) as part:
+        part.path.write_text("1 2\n3 4\n5 ")
+    with make_part(tmp_path, 1, 2) as part:
+        assert part.keep_lines() == 2
+    assert part.path.read_text() == "1 2\n3 4\n"
+    with make_part(tmp_path, 1, 1) as part:
+        part.path.write_text("1\n2\n3\n4\n5\n")
+        assert part.keep_lines(block=2) == 4
 
 
-def test_descriptions_of_the_same_making_gather_their_splits(tmp_path):
-    for split in ("train", "valid"):
-        beside = {"units.json": {"k": 5, "rows": {split: split[0]}}}
-        write_part(tmp_path / f"{split}.units", 1, 1, "1\n", beside=beside)
-        assert join_parts(tmp_path / f"{split}.units", 1, KEY)
-    units = json.loads((tmp_path / "units.json").read_text())
-    assert units == {"k": 5, "rows": {"train": "t", "valid": "v"}}
-    write_part(
-        tmp_path / "test.units", 1, 1, "1\n", beside={"units.json": {"k": 6, "rows": {"test": "t"}}}
-    )
-    join_parts(tmp_path / "test.units", 1, KEY)
-    assert json.loads((tmp_path / "units.json").read_text()) == {"k": 6, "rows": {"test": "t"}}
+def test_two_jobs_that_finish_at_once_lose_no_entry(tmp_path, monkeypatch):
+    """Splits of one folder, made by two jobs, of which one finishes in the middle of the other's joining."""
+    write_json = shards.write_json
+
+    def interrupted(path, value):
+        monkeypatch.setattr(shards, "write_json", write_json)
+        if path.name == "units.json":
+            assert write_part(tmp_path, 1, 1, name="valid.units")
+        else:
+            monkeypatch.setattr(shards, "write_json", interrupted)
+        write_json(path, value)
+
+    monkeypatch.setattr(shards, "write_json", interrupted)
+    assert write_part(tmp_path, 1, 1)
+    for name in ("train.units", "valid.units"):
+        assert make_part(tmp_path, 1, 1, name=name).finished().reused == 6
 
 
 def test_finding_parts_refuses_two_ways_of_sharding(tmp_path):
-    write_part(tmp_path / "train.units", 1, 2, "1\n")
+    write_part(tmp_path, 1, 2)
     assert find_parts(tmp_path) == {tmp_path / "train.units": 2}
-    write_part(tmp_path / "train.units", 1, 3, "1\n")
+    write_part(tmp_path, 1, 3)
     with pytest.raises(ValueError, match="parts of 2 and of 3 shards"):
         find_parts(tmp_path)
 
@@ -171,3 +197,34 @@ def test_four_shards_leave_the_bytes_of_one_run(tmp_path, name):
     assert build(data, Shard(3, 4)).joined
     assert (target.read_bytes(), target.with_suffix(".json").read_bytes()) == expected
     assert not find_parts(target.parent)
+
+
+def test_parts_of_speaker_vectors_are_merged_with_their_means(tmp_path):
+    data = write_data(tmp_path / "data", {"train": [4800, 8000, 5600, 6400]})
+    assert build_vectors(data, Shard()).joined
+    whole = (data / "train.speaker_vectors.npy").read_bytes()
+    (data / "train.speaker_vectors.npy").unlink()
+    build_vectors(data, Shard(1, 2))
+    kept = {path.name: path.read_bytes() for path in data.glob("*.1-of-2*")}
+    for name in kept:
+        (data / name).unlink()
+    build_vectors(data, Shard(2, 2))  # as on another machine
+    for name, content in kept.items():
+        (data / name).write_bytes(content)
+    assert merge(data) == (["train.speaker_vectors.npy", "speaker_vectors.json"], {})
+    assert (data / "train.speaker_vectors.npy").read_bytes() == whole
+    means = json.loads((data / "speaker_vectors.json").read_text())["means"]
+    assert set(means) == {"anna", "boris"}
+
+
+@pytest.mark.parametrize("name", list(BUILDERS))
+def test_a_recording_of_the_same_length_but_other_content_is_read_again(tmp_path, name):
+    build, made = BUILDERS[name]
+    data = write_data(tmp_path / "data", {"train": [4800, 8000]})
+    build(data, Shard())
+    assert build(data, Shard()).reused == 2
+    before = (data / made).read_bytes()
+    tone = sum(np.sin(2 * np.pi * 210 * k * np.arange(8000) / 16000) / k for k in range(1, 15))
+    soundfile.write(data / "wav" / "train_1.wav", 0.1 * tone, 16000)
+    assert build(data, Shard()).reused == 0
+    assert (data / made).read_bytes() != before

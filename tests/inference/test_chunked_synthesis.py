@@ -96,7 +96,7 @@ def test_a_long_utterance_is_written_in_pieces(tmp_path, monkeypatch):
 
     monkeypatch.setattr(decoder, "decode", record)
     done = write_wavs(decoder, jobs, tmp_path, {}, subtype="FLOAT")
-    assert done.written == 2 and done.audio_seconds == pytest.approx(80.6)
+    assert done.written == 2 and done.seconds == pytest.approx(80.6)
     assert max(shape[1] for shape in longest) < 1600
     for job, wav in zip(jobs, expected, strict=True):
         written, rate = soundfile.read(tmp_path / f"{job.name}.wav", dtype="float32")

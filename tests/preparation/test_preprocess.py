@@ -92,7 +92,11 @@ def test_running_again_reuses_and_redoes_what_changed(source, tmp_path):
     preprocess(source, out, PreprocessOptions())
     assert preprocess(source, out, PreprocessOptions()).reused == 3
     newer = (out / "a/one_mic1.flac").stat().st_mtime + 10
-    os.utime(source / "a/one_mic1.wav", (newer, newer))
+    os.utime(source / "a/one_mic1.wav", (newer, newer))  # a copy of the same content
+    assert preprocess(source, out, PreprocessOptions()).reused == 3
+    older = (source / "a/one_mic1.wav").stat().st_mtime - 1000
+    soundfile.write(source / "a/one_mic1.wav", 0.5 * tone(0.5, 44100), 44100)
+    os.utime(source / "a/one_mic1.wav", (older, older))  # another content, older than the output
     summary = preprocess(source, out, PreprocessOptions())
     assert (summary.written, summary.reused) == (1, 2)
     summary = preprocess(source, out, PreprocessOptions(pad=True))

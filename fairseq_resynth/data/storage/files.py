@@ -5,11 +5,18 @@ import hashlib
 import io
 import json
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def unique_name() -> str:
+    """A name that no other process has, also where containers share a file system and process ids."""
+    return f"{socket.gethostname()[:16]}.{os.getpid()}.{secrets.token_hex(6)}"
 
 
 @contextlib.contextmanager
@@ -20,7 +27,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:100]}.{unique_name()}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -67,17 +74,20 @@ def array_header(shape: tuple[int, ...], kind: str) -> bytes:
     return header.getvalue()
 
 
-def file_hash(path: str | Path, length: int = 16) -> str:
-    """Returns the first `length` hexadecimal digits of the file's SHA-256.
+def file_hash(path: str | Path, start: int = 0, length: int | None = None) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a file, or of `length` bytes from `start`.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: The file does not exist.
     """
     digest = hashlib.sha256()
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
+        stream.seek(start)
+        left = path.stat().st_size if length is None else length
+        while block := stream.read(min(left, 1 << 20)):
             digest.update(block)
-    return digest.hexdigest()[:length]
+            left -= len(block)
+    return digest.hexdigest()[:16]

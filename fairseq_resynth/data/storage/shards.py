@@ -1,32 +1,30 @@
-"""One job over many machines: `--shard I/N` leaves parts, which the last shard to finish joins.
+"""Files with an item per manifest row, made by many processes: `--shard I/N` leaves parts to join.
 
-A part of `train.units` is `train.units.2-of-4`, with `train.units.2-of-4.json` beside it: the key (what it
-was made from: the manifest's rows and the options) and whether it is complete. A run of its own is shard 1/1
-and goes the same way, so that an interrupted run continues where it stopped and four shards give the bytes
-of one run:
-
-    shard, key = parse_shard("2/4"), {"rows": rows_hash(manifest), "kmeans": "1f0c…"}
-    part = open_part(path, shard, key)                # drops what was made from something else
-    done = whole_lines(part)                          # rows that an interrupted run left here
-    with part.open("a") as stream:
-        for row in shard.rows(len(manifest))[done:]:
-            stream.write(line_of(row) + "\\n")
-    close_part(path, shard, key, beside={"units.json": {…}})
-    joined = join_parts(path, shard.count, key)       # False while other shards are at work
+A part of `train.units` is `train.units.2-of-4`. Beside it, `….json` says what it is made from and whether it
+is complete, and `….rows` holds eight bytes per row: the hash of the recording that the row was made from, or
+zeros. A row counts as done while its recording still has that content, so an interrupted run continues where
+it stopped, and a recording that was replaced is read again. A run without `--shard` is shard 1/1, so four
+shards give the bytes of one run. The record of the data folder says what made the joined file.
 """
 
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.storage.files import atomic_path, read_json, write_json
+from fairseq_resynth.data.storage.files import array_header, atomic_path, read_json, write_json
+from fairseq_resynth.data.storage.resume import Outcome, Record
+from fairseq_resynth.data.storage.workers import parallel_map, progress
 
 _PART = re.compile(r"(?P<target>.+)\.(?P<index>\d+)-of-(?P<count>\d+)")
+_STAMP = 8  # bytes per row
+_NOT_DONE, _UNREADABLE = bytes(_STAMP), b"\xff" * _STAMP
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Shard:
     count: int = 1
 
     def rows(self, total: int) -> range:
-        """Returns the contiguous rows of this share; the shares of all indices cover 0 … total - 1 once."""
+        """The contiguous rows of this share; the shares of all indices cover 0 … total - 1 once."""
         return range((self.index - 1) * total // self.count, self.index * total // self.count)
 
     def __str__(self) -> str:
@@ -48,7 +46,7 @@ def parse_shard(text: str) -> Shard:
     """Parses `I/N`.
 
     Raises:
-        ValueError: not of that form, or I is not within 1 … N.
+        ValueError: The text has another form, or I is not within 1 … N.
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     if not match or not 1 <= int(match[1]) <= int(match[2]):
@@ -59,7 +57,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def rows_hash(manifest: Manifest) -> str:
-    """Returns 16 hexadecimal digits that change with any path, length or their order, not with the root."""
+    """16 hexadecimal digits that change with any path, length or their order, but not with the root."""
     digest = hashlib.sha256()
     for row, samples in enumerate(manifest.num_samples.tolist()):
         digest.update(b"%b\t%d\n" % (manifest.paths.raw(row), samples))
@@ -67,73 +65,289 @@ def rows_hash(manifest: Manifest) -> str:
 
 
 def part_path(path: str | Path, shard: Shard) -> Path:
-    """Returns where a share of `path` lies: `train.units.2-of-4`."""
+    """The path of a share of `path`: `train.units.2-of-4`."""
     path = Path(path)
     return path.with_name(f"{path.name}.{shard.index}-of-{shard.count}")
 
 
-def _state_path(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
+def _beside(part: Path, suffix: str) -> Path:
+    return part.with_name(part.name + suffix)
 
 
-def open_part(path: str | Path, shard: Shard, key: dict[str, Any]) -> Path:
-    """Returns the part's file, which exists; what was made with another key is emptied first."""
-    part = part_path(path, shard)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    state = _state_path(part)
-    if not (part.is_file() and state.is_file() and read_json(state)["key"] == key):
-        state.unlink(missing_ok=True)
-        part.write_bytes(b"")
-        write_json(state, {"key": key, "complete": False})
-    return part
+@dataclass
+class RowsOutcome(Outcome):
+    """What a run did with the rows of a split, or with those of its shard.
+
+    Attributes:
+        rows: rows of this shard.
+        joined: whether the split's file is complete. It may be waiting for other shards, or for failed rows.
+    """
+
+    rows: int = 0
+    joined: bool = False
 
 
-def whole_lines(part: Path) -> int:
-    """Cuts a last line without its end, which an interrupted run may leave, and counts the lines."""
-    count = end = 0
-    with part.open("r+b") as stream:
-        for line in stream:
-            if line.endswith(b"\n"):
-                count, end = count + 1, end + len(line)
-        stream.truncate(end)
-    return count
+@dataclass(frozen=True)
+class Item:
+    """A row to make: its recording, the samples that it should have, and its `Part.stamp`."""
+
+    row: int
+    path: Path
+    samples: int
+    stamp: bytes
 
 
-def close_part(
-    path: str | Path, shard: Shard, key: dict[str, Any], beside: dict[str, Any] | None = None
-) -> None:
-    """Marks a part as complete.
+class Part:
+    """A shard's rows of a file that has an item per manifest row.
+
+    Ask `finished` first. Then use the part as a context manager, which opens what an earlier run left.
 
     Args:
-        path: the file that the parts make together.
-        shard: which part.
-        key: as given to `open_part`.
-        beside: JSON files, by name, to write beside `path` when the parts are joined.
+        record: of the data folder.
+        name: of the whole file, relative to the data folder: `train.units`, `f0/train.npy`.
+        manifest: of the split.
+        shard: which rows.
+        settings: JSON types, what the rows are made from in addition to the recordings.
+        described: JSON files, by name, to write beside the whole file.
+        from_recordings: False if the settings already hold the contents of whatever the rows are made from.
+
+    Attributes:
+        rows: the rows of this shard.
+        path: the part's file.
     """
-    state = {"key": key, "complete": True, "beside": beside or {}}
-    write_json(_state_path(part_path(path, shard)), state)
+
+    shape: tuple[int, ...] | None = None  # of the whole array; None: lines of text
+
+    def __init__(
+        self,
+        record: Record,
+        name: str,
+        manifest: Manifest,
+        shard: Shard,
+        settings: Mapping[str, Any],
+        described: Mapping[str, Any],
+        from_recordings: bool = True,
+    ):
+        self.record, self.name, self.manifest, self.shard = record, name, manifest, shard
+        self.rows = shard.rows(len(manifest))
+        self.path = part_path(record.folder / name, shard)
+        self._state = {
+            "key": {"rows": rows_hash(manifest), **settings},
+            "settings": dict(settings),
+            "manifest": manifest.source.name,
+            "shape": self.shape,
+            "described": dict(described),
+            "failed": {},
+            "complete": False,
+        }
+        self._from_recordings = from_recordings
+
+    def finished(self) -> RowsOutcome | None:
+        """What the run that made the whole file did with these rows; None if it has to be made (again)."""
+        if not self.record.knows(self.name):
+            return None
+        rows = range(len(self.manifest)) if self._from_recordings else ()
+        stamps = b"".join(map(self.stamp, rows))
+        found = self.record.find(self.name, _whole_key(self.record, self._state["key"], stamps))
+        if found is None:
+            return None
+        mine = {self.manifest.paths[row] for row in self.rows} if found["failed"] else set()
+        failed = {path: reason for path, reason in found["failed"].items() if path in mine}
+        rows = len(self.rows)
+        return RowsOutcome(reused=rows - len(failed), failed=failed, rows=rows, joined=True)
+
+    def stamp(self, row: int) -> bytes:
+        """The hash of a row's recording as it is now. Take it before the recording is read."""
+        try:
+            return bytes.fromhex(self.record.content(self.manifest.path(row)))
+        except OSError:
+            return _UNREADABLE
+
+    def __enter__(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        state, stamps = _beside(self.path, ".json"), _beside(self.path, ".rows")
+        known = read_json(state) if state.is_file() and self.path.is_file() else {}
+        if any(known.get(name) != self._state[name] for name in ("key", "settings")):
+            for old in (state, stamps, self.path):
+                old.unlink(missing_ok=True)
+            write_json(state, self._state)
+        self.path.touch()
+        if self._from_recordings:
+            stamps.touch()
+            self._stamps = stamps.open("r+b")
+            self._stamps.truncate(_STAMP * len(self.rows))
+        self._stream = self.path.open("r+b")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.close()
+        if self._from_recordings:
+            self._stamps.close()
+        self.record.flush()
+
+    def is_done(self, row: int) -> bool:
+        """Whether a row was made from its recording as it is now."""
+        self._stamps.seek(_STAMP * (row - self.rows.start))
+        stamp = self._stamps.read(_STAMP)
+        return stamp != _NOT_DONE and stamp == self.stamp(row)
+
+    def _mark(self, row: int, stamp: bytes) -> None:
+        self._stamps.seek(_STAMP * (row - self.rows.start))
+        self._stamps.write(stamp)
+        self._stamps.flush()
+
+    def close(self, failed: Mapping[str, str], accept: bool = False) -> bool:
+        """Marks the part as complete if no row failed, and joins all parts if it was the last.
+
+        Args:
+            failed: rows that failed: path -> reason.
+            accept: whether the part is complete with something else in the place of these rows.
+
+        Returns:
+            Whether the whole file exists now.
+        """
+        if failed and not accept:
+            return False
+        self._stream.flush()
+        state = {**self._state, "failed": dict(failed), "complete": True}
+        write_json(_beside(self.path, ".json"), state)
+        return join_parts(self.record, self.name, self.shard.count, state["key"])
 
 
-def is_closed(path: str | Path, shard: Shard, key: dict[str, Any]) -> bool:
-    """Tells whether the part is complete and made with this key."""
-    part = part_path(path, shard)
-    state = _state_path(part)
-    if not (part.is_file() and state.is_file()):
-        return False
-    found = read_json(state)
-    return bool(found["complete"]) and found["key"] == key
+class LinesPart(Part):
+    """A part that is text, with one line per row."""
+
+    def keep_lines(self, block: int = 1) -> int:
+        """Cuts off what is not a whole block of lines, and counts the lines.
+
+        Args:
+            block: rows that are made together, counted from the first row of the part.
+        """
+        ends = [0]
+        self._stream.seek(0)
+        for line in self._stream:
+            if line.endswith(b"\n"):
+                ends.append(ends[-1] + len(line))
+        count = len(ends) - 1
+        if count < len(self.rows):
+            count -= count % block
+        self._stream.truncate(ends[min(count, len(self.rows))])
+        return min(count, len(self.rows))
+
+    def append(self, lines: Iterable[str], stamps: Mapping[int, bytes] | None = None) -> None:
+        """Writes the next lines; `stamps` are those of the rows that did not fail."""
+        # First the stamps: those of rows without a line are not looked at.
+        for row, stamp in (stamps or {}).items():
+            self._mark(row, stamp)
+        self._stream.seek(0, 2)
+        self._stream.write("".join(f"{line}\n" for line in lines).encode())
+        self._stream.flush()
+
+    def replace(self, lines: Mapping[int, str], stamps: Mapping[int, bytes]) -> None:
+        """Writes other lines for some rows; those without a stamp have failed."""
+        self._stream.seek(0)
+        new = [
+            f"{lines[row]}\n".encode() if row in lines else line
+            for row, line in zip(self.rows, self._stream, strict=False)
+        ]
+        for row in lines:
+            self._mark(row, _NOT_DONE)
+        with atomic_path(self.path) as temporary:
+            temporary.write_bytes(b"".join(new))
+        self._stream.close()
+        self._stream = self.path.open("r+b")
+        for row, stamp in stamps.items():
+            self._mark(row, stamp)
 
 
-def _states(path: Path, count: int) -> list[dict[str, Any] | None]:
+class ArrayPart(Part):
+    """A part that is raw float32, the values of one row after those of another.
+
+    Args:
+        lengths: (rows,) values of each row of the manifest.
+        shape: of the whole array.
+        *arguments: see `Part`.
+    """
+
+    def __init__(self, lengths: np.ndarray, shape: tuple[int, ...], *arguments: Any):
+        self.shape = shape
+        super().__init__(*arguments)
+        mine = lengths[self.rows.start : self.rows.stop]
+        self._starts = np.concatenate([[0], np.cumsum(mine)]).astype(np.int64)
+
+    def __enter__(self):
+        super().__enter__()
+        self._stream.truncate(int(self._starts[-1]) * 4)
+        return self
+
+    def fill(
+        self,
+        make: Callable[[Item], np.ndarray | str],
+        workers: int,
+        what: str,
+        substitute: float | None = None,
+        preload: Sequence[str] = (),
+    ) -> RowsOutcome:
+        """Makes the rows that are still missing.
+
+        Args:
+            make: gives the values of a row, or the reason why it has none; can be pickled.
+            workers: processes.
+            what: words before the progress bar.
+            substitute: value to fill the rows with that failed; None: the next run tries them again.
+            preload: see `workers.parallel_map`.
+        """
+        outcome, failed = RowsOutcome(rows=len(self.rows)), {}
+        todo = [row for row in self.rows if not self.is_done(row)]
+        outcome.reused = len(self.rows) - len(todo)
+        samples = self.manifest.num_samples
+        items = (
+            Item(row, self.manifest.path(row), int(samples[row]), self.stamp(row)) for row in todo
+        )
+        results = parallel_map(make, items, workers, preload)
+        for item, found in progress(results, len(self.rows), what, outcome.reused):
+            if isinstance(found, str):
+                failed[item.row] = found
+            else:
+                self._write(item.row, found, item.stamp)
+                outcome.written += 1
+        outcome.failed = {self.manifest.paths[row]: failed[row] for row in sorted(failed)}
+        if substitute is not None:
+            for row in failed:
+                self._write(row, substitute, self.stamp(row))
+        return outcome
+
+    def read(self, row: int) -> np.ndarray:
+        """The float32 values of a row."""
+        start, stop = self._starts[row - self.rows.start : row - self.rows.start + 2].tolist()
+        self._stream.seek(start * 4)
+        return np.frombuffer(self._stream.read((stop - start) * 4), np.float32)
+
+    def _write(self, row: int, values: np.ndarray | float, stamp: bytes) -> None:
+        # The stamp marks the row as done, so it comes last.
+        start, stop = self._starts[row - self.rows.start : row - self.rows.start + 2].tolist()
+        self._stream.seek(start * 4)
+        self._stream.write(np.broadcast_to(np.float32(values), stop - start).tobytes())
+        self._stream.flush()
+        self._mark(row, stamp)
+
+
+def _whole_key(record: Record, key: Mapping[str, Any], stamps: bytes) -> str:
+    return record.key(key, hashlib.sha256(stamps).hexdigest())
+
+
+def part_states(path: str | Path, count: int) -> dict[Path, dict[str, Any]]:
+    """What each part that exists says of itself: `key`, `settings`, `manifest`, `complete`, …"""
     parts = [part_path(path, Shard(index, count)) for index in range(1, count + 1)]
-    return [
-        read_json(_state_path(part)) if part.is_file() and _state_path(part).is_file() else None
+    return {
+        part: read_json(_beside(part, ".json"))
         for part in parts
-    ]
+        if part.is_file() and _beside(part, ".json").is_file()
+    }
 
 
-def missing_parts(path: str | Path, count: int, key: dict[str, Any] | None = None) -> list[int]:
-    """Returns the indices (from 1) of the parts that are not complete.
+def missing_parts(path: str | Path, count: int, key: Mapping[str, Any] | None = None) -> list[int]:
+    """The indices (from 1) of the parts that are not complete.
 
     Args:
         path: the file that the parts make together.
@@ -141,70 +355,63 @@ def missing_parts(path: str | Path, count: int, key: dict[str, Any] | None = Non
         key: what they must be made from, parts of an earlier run count as missing; None: all of the same.
 
     Raises:
-        ValueError: without `key`, complete parts that were made from different things.
+        ValueError: Without `key`, complete parts were made from different things.
     """
-    path = Path(path)
-    missing = []
-    for index, state in enumerate(_states(path, count), 1):
-        if state is None or not state["complete"]:
-            missing.append(index)
-        elif key is not None and state["key"] != key:
-            missing.append(index)
-    return missing if key is not None else _of_one_making(path, count, missing)
+    complete = {
+        part: state for part, state in part_states(path, count).items() if state["complete"]
+    }
+    if key is None and complete:
+        first = next(iter(complete))
+        key = complete[first]["key"]
+        for part, state in complete.items():
+            differing = [name for name, value in key.items() if state["key"].get(name) != value]
+            if differing:
+                raise ValueError(
+                    f"{part} and {first.name} were made differently ({', '.join(differing)}). Run one of the "
+                    "two shards again."
+                )
+    good = {part for part, state in complete.items() if state["key"] == key}
+    indices = range(1, count + 1)
+    return [index for index in indices if part_path(path, Shard(index, count)) not in good]
 
 
-def _of_one_making(path: Path, count: int, missing: list[int]) -> list[int]:
-    states = {i: state for i, state in enumerate(_states(path, count), 1) if i not in missing}
-    for index, state in states.items():
-        first = min(states)
-        differing = [k for k, value in states[first]["key"].items() if state["key"].get(k) != value]
-        if differing:
-            raise ValueError(
-                f"{part_path(path, Shard(index, count))} and part {first}-of-{count} were made differently "
-                f"({', '.join(differing)}). Run one of the two shards again."
-            )
-    return missing
-
-
-def join_parts(
-    path: str | Path, count: int, key: dict[str, Any] | None = None, header: bytes = b""
-) -> bool:
-    """Joins the parts into `path`, writes the files beside it and removes the parts, if all are complete.
+def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | None = None) -> bool:
+    """Joins the parts, writes the files beside the whole one and removes the parts, if all are complete.
 
     Args:
-        path: the file to write.
+        record: of the data folder.
+        name: of the whole file, relative to the data folder.
         count: how many parts there are.
         key: see `missing_parts`.
-        header: bytes to put in front.
 
     Returns:
         Whether it joined them: False while a part is missing, or when another process was joining them.
 
     Raises:
-        ValueError: parts made from different things.
+        ValueError: The parts were made from different things.
     """
-    path = Path(path)
+    path = record.folder / name
     if missing_parts(path, count, key):
         return False
     parts = [part_path(path, Shard(index, count)) for index in range(1, count + 1)]
     try:
-        beside = read_json(_state_path(parts[0])).get("beside", {})
-        _concatenate(path, parts, header)
+        states = [read_json(_beside(part, ".json")) for part in parts]
+        stamps = b"".join(
+            stamps.read_bytes() for part in parts if (stamps := _beside(part, ".rows")).is_file()
+        )
+        shape = states[0]["shape"]
+        _concatenate(path, parts, array_header(tuple(shape), "<f4") if shape else b"")
     except FileNotFoundError:  # two shards finished at once and the other one joined
         return False
-    for name, value in beside.items():
-        write_json(path.with_name(name), _with_other_rows(path.with_name(name), value))
-    remove_parts(parts)
+    for beside, value in states[0]["described"].items():
+        write_json(path.with_name(beside), value)
+    failed = {row: reason for state in states for row, reason in state["failed"].items()}
+    whole = _whole_key(record, states[0]["key"], stamps)
+    record.add(name, whole, settings=record.key(states[0]["settings"]), failed=failed)
+    for part in parts:
+        for file in (_beside(part, ".json"), _beside(part, ".rows"), part):
+            file.unlink(missing_ok=True)
     return True
-
-
-def _with_other_rows(path: Path, value: dict[str, Any]) -> dict[str, Any]:
-    """Keeps the splits that a description of the same making lists under `rows` already."""
-    before = read_json(path) if path.is_file() else {}
-    same = all(before.get(name) == value[name] for name in value if name != "rows")
-    if not same or not isinstance(value.get("rows"), dict):
-        return value
-    return {**value, "rows": {**before.get("rows", {}), **value["rows"]}}
 
 
 def _concatenate(path: Path, parts: Sequence[Path], header: bytes) -> None:
@@ -215,18 +422,11 @@ def _concatenate(path: Path, parts: Sequence[Path], header: bytes) -> None:
                 shutil.copyfileobj(stream, output, 1 << 20)
 
 
-def remove_parts(parts: Sequence[Path]) -> None:
-    """Removes parts and what lies beside them."""
-    for part in parts:
-        _state_path(part).unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-
-
 def find_parts(folder: str | Path) -> dict[Path, int]:
-    """Returns the files that parts in `folder` belong to, with the number of parts each needs.
+    """The files that parts in `folder` belong to, with the number of parts that each needs.
 
     Raises:
-        ValueError: parts of the same file were made with different N.
+        ValueError: Parts of the same file were made with different N.
     """
     found: dict[Path, int] = {}
     for file in sorted(Path(folder).glob("*-of-*")):

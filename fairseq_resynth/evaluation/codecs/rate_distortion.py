@@ -11,11 +11,10 @@ import numpy as np
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
-from fairseq_resynth.data.manifest import read_lines
+from fairseq_resynth.data.manifest import read_lines, read_splits
 from fairseq_resynth.evaluation.runs.baselines import Anchor, Coder, fit
 from fairseq_resynth.measures.figures import new_figure, save_figure
 from fairseq_resynth.measures.spectral import mel_cepstral_distortion, mel_l1_distance
-from fairseq_resynth.preparation.manifest import read_splits
 from fairseq_resynth.preparation.preprocess import find_sources
 
 Measure = Callable[[np.ndarray, np.ndarray], float]

@@ -1,0 +1,239 @@
+"""Resuming: a record of which settings and inputs made each file of a folder.
+
+Whatever writes many files keeps one, in the folder `.made_by` of its output:
+
+    with Record(outdir) as record:
+        for name, source in sources.items():
+            key = record.key(settings, source)  # a Path stands for the content of its file
+            if record.find(name, key) is None:
+                write_audio(outdir / name, speech_of(source))
+                record.add(name, key, seconds=1.5)
+
+A line of the record says that a key made a file with a certain content, which stays true whatever happens
+later. The lines therefore need no order and no lock, which many shared file systems lack: every process
+appends to a file of its own, and whoever reads takes the lines of all files together. A process that is
+killed loses what it had not finished. A file that something else has written since then has another content
+than its line says, so it is made again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairseq_resynth.data.audio.zip_archives import zip_range
+from fairseq_resynth.data.storage.files import atomic_path, file_hash, unique_name
+
+FOLDER = ".made_by"
+_SETTLED = 3600.0  # seconds after which no process appends to a file of the record any more
+_MANY_FILES = 32
+# Seconds within which a file may change again without a new time of modification: clocks of file systems
+# are coarse, some by two seconds.
+_CLOCK = 2.0
+
+
+@dataclass
+class Outcome:
+    """What a run did with the files, or with the rows, that it was given.
+
+    Attributes:
+        written: files that it made.
+        reused: files that an earlier run had made from the same settings and inputs.
+        failed: the name of each file that could not be made -> the reason.
+        seconds: seconds of audio in the files that it made.
+    """
+
+    written: int = 0
+    reused: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON types, failed files sorted by name."""
+        return {**vars(self), "failed": dict(sorted(self.failed.items()))}
+
+
+class Record:
+    """What made the files of a folder. Use it as a context manager, or call `flush` at the end.
+
+    Args:
+        folder: the output folder; `.made_by` appears in it with the first line.
+
+    Raises:
+        ValueError: a line is damaged; the message names it.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._own = self.folder / FOLDER / f"{unique_name()}.jsonl"
+        self._waiting: list[str] = []
+        self._made: dict[str, dict[str, dict[str, Any]]] = {}  # name -> key -> line
+        self._inputs: dict[str, list[Any]] = {}  # path -> [size, times, hash]
+        self._read()
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.flush()
+
+    def _read(self) -> None:
+        files = sorted(self._own.parent.glob("*.jsonl"))
+        for file in files:
+            try:
+                lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+            except FileNotFoundError:  # another process has just gathered it
+                return self._read()
+            for number, line in enumerate(lines[:-1], 1):  # a last line without its end was cut off
+                self._take(line, f"{file}:{number}")
+        settled = [file for file in files if time.time() - _modified(file) > _SETTLED]
+        if len(settled) > _MANY_FILES:
+            self._gather(settled)
+        return None
+
+    def _take(self, text: str, where: str) -> None:
+        try:
+            line = json.loads(text)
+            if "input" in line:
+                self._inputs[line["input"]] = line["is"]
+            else:
+                self._made.setdefault(line["made"], {})[line["by"]] = line
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{where}: damaged, found {text[:40]!r}. Delete the file; what it records is made again."
+            ) from error
+
+    def _gather(self, files: Iterable[Path]) -> None:
+        """Writes all lines into one file. Two processes that do so at once write the same lines."""
+        lines = [{"input": path, "is": known} for path, known in self._inputs.items()]
+        lines += [line for keys in self._made.values() for line in keys.values()]
+        with atomic_path(self._own.with_name(f"{unique_name()}.jsonl")) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for file in files:
+            file.unlink(missing_ok=True)
+
+    def content(self, path: str | Path) -> str:
+        """The hash of a file's content, or of a member of a ZIP archive, `archive.zip:offset:length`.
+
+        A file whose size and times are as they were when it was hashed is not read again.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+        """
+        name = os.path.abspath(path)
+        zipped = zip_range(name)
+        try:
+            status = os.stat(zipped[0] if zipped else name)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{path} does not exist") from None
+        # The time of change cannot be set by a program, as that of modification can.
+        times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        known = self._inputs.get(name)
+        if known and known[:-1] == times:
+            return known[-1]
+        found = file_hash(*zipped) if zipped else file_hash(name)
+        if time.time_ns() - max(times[1:]) > _CLOCK * 1e9:
+            self._inputs[name] = [*times, found]
+            self._waiting.append(json.dumps({"input": name, "is": self._inputs[name]}))
+        return found
+
+    def key(self, *parts: Any) -> str:
+        """The hash of settings and inputs: JSON types, data classes, arrays, and Paths of files.
+
+        A Path stands for the content of its file. Take the key before the inputs are read: should one of
+        them change afterwards, the file is made again the next time.
+
+        Raises:
+            FileNotFoundError: An input does not exist.
+        """
+        text = json.dumps(parts, sort_keys=True, default=self._plain)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def _plain(self, value: Any) -> Any:
+        if isinstance(value, Path):
+            return ["content", self.content(value)]
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return vars(value)
+        if isinstance(value, bytes):
+            return ["bytes", hashlib.sha256(value).hexdigest()]
+        array = np.ascontiguousarray(value)
+        if array.dtype.hasobject:
+            raise TypeError(f"a {type(value).__name__} cannot be a part of a key")
+        return [array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).hexdigest()]
+
+    def knows(self, name: str) -> bool:
+        """Whether the record has a line about a file, of whatever settings, and the file exists."""
+        return name in self._made and (self.folder / name).is_file()
+
+    def find(self, name: str, key: str) -> dict[str, Any] | None:
+        """The facts that were recorded with a file, or None if it is not what this key makes.
+
+        Args:
+            name: path relative to the folder.
+            key: see `key`.
+        """
+        line = self._made.get(name, {}).get(key)
+        return line["facts"] if line and self._is_whole(line) else None
+
+    def _is_whole(self, line: Mapping[str, Any]) -> bool:
+        path = self.folder / line["made"]
+        if not path.is_file():
+            return False
+        status = path.stat()
+        return line["is"][:-1] == [status.st_size, status.st_mtime_ns] or (
+            line["is"][-1] == self.content(path)
+        )
+
+    def facts(self, name: str) -> dict[str, Any] | None:
+        """The facts of a file as it is now, whatever settings made it; None if nothing is recorded."""
+        lines = self._made.get(name, {}).values()
+        return next((line["facts"] for line in reversed(lines) if self._is_whole(line)), None)
+
+    def add(self, name: str, key: str, content: str | None = None, **facts: Any) -> None:
+        """Records a file that has just been written. It is on disk before this returns.
+
+        Args:
+            name: path relative to the folder.
+            key: what made it, see `key`.
+            content: `file_hash` of the file, if it is known already.
+            facts: JSON types to keep with it.
+        """
+        status = (self.folder / name).stat()
+        found = [status.st_size, status.st_mtime_ns, content or file_hash(self.folder / name)]
+        self._add({"made": name, "by": key, "is": found, "facts": facts})
+
+    def values(self, key: str) -> dict[str, Any] | None:
+        """Values kept under a key with `keep`, or None."""
+        line = self._made.get("", {}).get(key)
+        return line["facts"] if line else None
+
+    def keep(self, key: str, **values: Any) -> None:
+        """Records values that belong to no file, such as measurements."""
+        self._add({"made": "", "by": key, "is": None, "facts": values})
+
+    def _add(self, line: dict[str, Any]) -> None:
+        self._made.setdefault(line["made"], {})[line["by"]] = line
+        self._waiting.append(json.dumps(line))
+        self.flush()
+
+    def flush(self) -> None:
+        """Appends the lines that are still in memory."""
+        if self._waiting:
+            self._own.parent.mkdir(parents=True, exist_ok=True)
+            with self._own.open("a", encoding="utf-8") as stream:
+                stream.write("\n".join(self._waiting) + "\n")
+            self._waiting.clear()
+
+
+def _modified(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
