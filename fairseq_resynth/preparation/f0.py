@@ -81,8 +81,8 @@ def build_f0(
         accept_unvoiced: rows that failed get F0 of 0; they are named all the same.
 
     Raises:
-        FileNotFoundError, ValueError: The manifest is missing or malformed, or a package that the method needs
-            is not installed.
+        FileNotFoundError, ValueError: The manifest is missing or malformed, or the method needs a package
+            that is not installed.
     """
     manifest = read_manifest(Path(data_dir) / f"{split}.tsv")
     lengths, key = num_frames(manifest.num_samples), f0_key(manifest, options)
