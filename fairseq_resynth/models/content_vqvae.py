@@ -6,7 +6,7 @@ from typing import Any, Dict
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import II
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.modules.architectures import build_vocoder
@@ -35,6 +35,11 @@ class ContentVqvaeModel(BaseFairseqModel):
         self.content_vqvae = content_vqvae
         self.generator = generator
         self._commitment = None
+
+    @property
+    def waveform_generator(self) -> nn.Module:
+        """The network that --compile compiles: frames to samples."""
+        return self.generator
 
     @classmethod
     def build_model(cls, cfg: ContentVqvaeConfig, task) -> "ContentVqvaeModel":

@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_resynth.modules.architectures import ARCHITECTURES, build_vocoder
 from fairseq_resynth.modules.duration_predictor import duration_loss, find_runs
@@ -46,6 +46,11 @@ class UnitVocoder(BaseFairseqModel):
     ) -> Tensor:
         """Generates (B, 1, T); see `UnitGenerator.forward`."""
         return self.unit_generator(units, f0_codes, speaker, f0, unit_lengths, style, source_f0)
+
+    @property
+    def waveform_generator(self) -> nn.Module:
+        """The network that --compile compiles: frames to samples."""
+        return self.unit_generator.generator
 
     @property
     def takes_source_f0(self) -> bool:

@@ -62,6 +62,11 @@ class ContentQuantizationTask(UnitResynthesisTask):
             split.startswith("train"),
         )
 
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """Trains on a batch; a dummy batch (`ignore_grad`) does not move the codebook either."""
+        model.content_vqvae.quantizer.counts_batches = not ignore_grad
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
     def build_generator(self, models, args, **kwargs):
         """Refused: `resynth export` makes a bundle, `resynth resynthesize` speaks with it."""
         raise ValueError(

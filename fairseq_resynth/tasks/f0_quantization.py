@@ -48,6 +48,11 @@ class F0QuantizationTask(FairseqTask):
             log_voicing=self.cfg.f0_input == "log_voicing",
         )
 
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """Trains on a batch; a dummy batch (`ignore_grad`) does not move the codebook either."""
+        model.f0_vqvae.quantizer.counts_batches = not ignore_grad
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
     def num_codes(self, model: Any) -> int:
         """Returns the size of the codebook of a model, wrapped for distributed training or not."""
         return model.f0_vqvae.num_codes

@@ -273,7 +273,7 @@ class UnitResynthesisTask(FairseqTask):
         self._validation_log.num_updates = update_num + 1
         self._criterion = criterion
         if self.cfg.compile:
-            compile_once(model.unit_generator.generator, criterion.discriminators)
+            compile_once(model.waveform_generator, criterion.discriminators)
         settings = (self.cfg.autocast, ignore_grad, self.cfg.gan_update)
         return gan_step(sample, model, criterion, optimizer, update_num, *settings)
 

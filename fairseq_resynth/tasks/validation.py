@@ -165,8 +165,9 @@ class ReferenceF0:
         self._split = split
         self._cache: Optional[F0Cache] = None
         self._tracks: Dict[int, np.ndarray] = {}
-        self._moves = dataset.segment_size > 0  # crops differ from one validation to the next
-        if not self._moves and (Path(data) / "f0" / f"{split}.npy").is_file():
+        self._crops = dataset.crops  # whether crops are drawn anew for each validation
+        # The F0 of the data directory is of whole utterances.
+        if not dataset.segment_size and (Path(data) / "f0" / f"{split}.npy").is_file():
             try:
                 self._cache = F0Cache(data, split, dataset.manifest)
             except (ValueError, FileNotFoundError) as error:
@@ -179,7 +180,7 @@ class ReferenceF0:
         """Returns (ceil(T / 80),) Hz of a row's (T,) samples, or less where the recording ends before."""
         if self._cache is not None:
             return self._cache.slice(row, 0, -(-len(real) // F0_HOP))
-        if self._moves:
+        if self._crops:
             return self.find(real, "recording", row)
         if row not in self._tracks:
             self._tracks[row] = self.find(real, "recording", row)

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.trainer import Trainer
 from small_corpus import ADAM, PLUGIN, TINY_CRITERION, TINY_MODEL, run, write_data
 
 from fairseq_resynth.cli.main import main
@@ -13,6 +16,7 @@ from fairseq_resynth.encoders.content import CHUNK, VqvaeUnits
 from fairseq_resynth.inference.content import load_content_vqvae
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
 from fairseq_resynth.resynthesizer import Resynthesizer
+from fairseq_resynth.tasks import unit_resynthesis, validation
 
 ARGUMENTS = [
     "--user-dir", str(PLUGIN), "--task", "content_quantization", *TINY_MODEL, *TINY_CRITERION,
@@ -116,3 +120,55 @@ def test_wrong_options(options, message, trained, data, capsys):
     options = [str(trained[0]) if option == "CKPT" else option for option in options]
     assert main(["quantize", str(data), "--feature-type", "vqvae", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def build_trainer(data, *extra):
+    parser = options.get_training_parser()
+    cfg = convert_namespace_to_omegaconf(
+        options.parse_args_and_arch(parser, [str(data), *ARGUMENTS, *extra])
+    )
+    task = tasks.setup_task(cfg.task)
+    trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+    trainer.lr_step(0)
+    return trainer
+
+
+def test_compile_compiles_the_decoder_and_the_discriminators(data, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(unit_resynthesis, "compile_once", lambda *nets: compiled.extend(nets))
+    monkeypatch.setattr(unit_resynthesis, "check_capabilities", lambda *_: None)
+    trainer = build_trainer(data, "--compile")
+    sample = next(trainer.get_train_iterator(1).next_epoch_itr(shuffle=False))
+    trainer.train_step([sample])
+    assert compiled == [trainer.model.generator, trainer.criterion.discriminators]
+
+
+def test_a_dummy_batch_does_not_move_the_codebook(data):
+    trainer = build_trainer(data)
+    sample = next(trainer.get_train_iterator(1).next_epoch_itr(shuffle=False))
+    quantizer = trainer.model.content_vqvae.quantizer
+    for ignore in (False, True):
+        before = quantizer.codebook.clone()
+        step = (sample, trainer.model, trainer.criterion, trainer.optimizer, 0, ignore)
+        trainer.task.train_step(*step)
+        assert torch.equal(before, quantizer.codebook) == ignore
+
+
+def test_f0_of_the_same_crops_is_extracted_once(data, monkeypatch):
+    """The crops of the valid split are the same at every validation."""
+    extracted = []
+
+    def extract(wav, **settings):
+        extracted.append(len(wav))
+        return np.zeros(-(-len(wav) // 80), dtype=np.float32)
+
+    monkeypatch.setattr(validation, "extract_f0", extract)
+    trainer = build_trainer(data)
+    trainer.task.load_dataset("valid")
+    dataset = trainer.task.dataset("valid")
+    sample = dataset.collater([dataset[0], dataset[1]])
+    for _ in range(3):
+        trainer.task.begin_valid_epoch(1, trainer.model)
+        trainer.task.valid_step(sample, trainer.model, trainer.criterion)
+    # two recordings, and what is generated for them at each of three validations
+    assert len(extracted) == 2 + 3 * 2

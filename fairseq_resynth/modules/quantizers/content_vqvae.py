@@ -30,19 +30,19 @@ class ContentVqvaeSizes(UnitHifiganSizes):
 
 
 class ContentVqvae(nn.Module):
-    """Encoder and codebook; the decoder is a unit vocoder that is trained with them.
+    """Encoder and codebook of content units; the decoder is a vocoder that is trained with them.
 
     Args:
-        num_codes: size of the codebook, the number of content units.
-        dim: of a code.
+        num_codes: number of codes in the codebook, which is the number of units.
+        dim: dimensions of a code.
         width: channels of the convolutions.
-        strides: of each stage; their product, 160, takes 16 kHz to 100 Hz.
-        decay: of the codebook's running means.
-        threshold: vectors a step below which a code restarts.
+        strides: stride of each stage; the default product of 160 takes 16 kHz to 100 Hz.
+        decay: decay of the codebook's running means.
+        threshold: uses per step below which a code restarts.
 
     Attributes:
-        num_codes: size of the codebook.
-        stride: samples a unit.
+        num_codes: number of codes in the codebook.
+        stride: samples per unit.
     """
 
     def __init__(
@@ -63,22 +63,22 @@ class ContentVqvae(nn.Module):
         self.quantizer = VectorQuantizer(num_codes, dim, decay, threshold)
 
     def sizes(self) -> dict[str, Any]:
-        """Returns the arguments it was built with."""
+        """The arguments that it was built with."""
         return dict(self._sizes)
 
     def forward(self, wav: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Encodes and quantises; in training mode also moves the codebook.
+        """Encodes and quantizes; in training mode also moves the codebook.
 
         Args:
             wav: (B, 1, T) samples, T a multiple of `stride`.
             mask: (B, T / stride) bool, codes that count; None: all.
 
         Returns:
-            (quantised (B, dim, T / stride), codes (B, T / stride) int64, commitment loss).
+            (quantized (B, dim, T / stride), codes (B, T / stride) int64, commitment loss).
         """
         self._check(wav)
         encoded = self.encoder(wav)
-        # Nearest codes and running means need float32 under autocast, too.
+        # Nearest codes and running means need float32 under autocast too.
         with torch.autocast(wav.device.type, enabled=False):
             return self.quantizer(encoded.float(), mask)
 

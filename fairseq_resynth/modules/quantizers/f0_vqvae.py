@@ -1,4 +1,4 @@
-"""The F0 quantiser: a VQ-VAE over the pitch track (Polyak et al., 2021, section 2.1)."""
+"""The F0 quantizer: a VQ-VAE on the F0 of an utterance (Polyak et al., 2021, section 2.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class F0VqvaeSizes:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv1(ReLU(conv3(ReLU(x)))), the first convolution dilated (Jukebox, Dhariwal et al., 2020)."""
+    """x + conv1(ReLU(conv3(ReLU(x)))), the inner convolution dilated (Jukebox, Dhariwal et al., 2020)."""
 
     def __init__(self, channels: int, dilation: int):
         super().__init__()
@@ -53,14 +53,14 @@ def _residual_blocks(channels: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Divides the rate stage by stage.
+    """Convolutions that divide the frame rate, stage by stage.
 
     Args:
         in_channels: channels of the input.
         dim: channels of the output.
-        width: channels in between.
-        num_downsamples: stride-2 stages; 4 take 200 Hz to 12.5 Hz.
-        strides: of each stage, instead of `num_downsamples` times 2.
+        width: channels between input and output.
+        num_downsamples: stages of stride 2; 4 take 200 Hz to 12.5 Hz.
+        strides: stride of each stage, instead of `num_downsamples` strides of 2.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.downsamples = nn.ModuleList()
         for stage, stride in enumerate(strides or (2,) * num_downsamples):
-            odd = stride % 2
+            odd = stride % 2  # an odd kernel centers the windows of an odd stride on its frames
             conv = nn.Conv1d(
                 width if stage else in_channels,
                 width,
@@ -93,7 +93,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Mirror of `Encoder`; its last upsampling widens to `dim` channels, as the original's does."""
+    """The inverse of `Encoder`; its last upsampling widens to `dim` channels, as the original's does."""
 
     def __init__(
         self, out_channels: int = 1, dim: int = 128, width: int = 32, num_upsamples: int = 4
@@ -116,19 +116,19 @@ class Decoder(nn.Module):
 
 
 class F0Vqvae(nn.Module):
-    """VQ-VAE over normalised F0.
+    """VQ-VAE on normalized F0.
 
     Args:
-        num_codes: size of the codebook.
-        dim: of a code.
+        num_codes: number of codes in the codebook.
+        dim: dimensions of a code.
         width: channels of the convolutions.
-        num_downsamples: stride-2 stages.
-        decay: of the codebook's running means.
-        threshold: vectors a step below which a code restarts.
+        num_downsamples: stages of stride 2.
+        decay: decay of the codebook's running means.
+        threshold: uses per step below which a code restarts.
         channels: 1 for the paper's z-score; 2 for log-F0 and voicing, whose reconstruction is a logit.
 
     Attributes:
-        stride: F0 frames a code, 2**num_downsamples.
+        stride: F0 frames per code, 2**num_downsamples.
     """
 
     def __init__(
@@ -150,26 +150,30 @@ class F0Vqvae(nn.Module):
         self.decoder = Decoder(channels, dim, width, num_downsamples)
 
     def forward(self, f0: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Encodes, quantises and decodes.
+        """Encodes, quantizes and decodes.
 
         Args:
-            f0: (B, channels, N) normalised F0, N a multiple of `stride`.
+            f0: (B, channels, N) normalized F0, N a multiple of `stride`.
             mask: (B, N / stride) bool, codes that count; None: all.
 
         Returns:
             (reconstruction (B, channels, N), codes (B, N / stride) int64, commitment loss).
         """
-        quantised, codes, commitment = self.quantizer(self.encoder(f0), mask)
-        return self.decoder(quantised), codes, commitment
+        quantized, codes, commitment = self.quantizer(self.encoder(f0), mask)
+        return self.decoder(quantized), codes, commitment
 
     def encode(self, f0: Tensor) -> Tensor:
-        """Maps (B, 1, N) normalised F0, N a multiple of `stride`, to codes (B, N / stride) int64."""
+        """Maps normalized F0 (B, channels, N) to codes (B, N / stride) int64.
+
+        Raises:
+            ValueError: if N is not a multiple of `stride`.
+        """
         if f0.size(2) % self.stride:
             raise ValueError(f"{f0.size(2)} F0 frames: expected a multiple of {self.stride}.")
         return self.quantizer.encode(self.encoder(f0))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Maps codes (B, F) to normalised F0 (B, 1, F * stride)."""
+        """Maps codes (B, F) to normalized F0 (B, channels, F * stride)."""
         return self.decoder(self.quantizer.decode(codes))
 
 
