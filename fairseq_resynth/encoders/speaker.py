@@ -1,4 +1,4 @@
-"""Speaker encoders: a voice to a vector of length 1."""
+"""Speaker encoders: a waveform to a vector of length 1 that identifies the voice."""
 
 import functools
 import warnings
@@ -12,7 +12,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.storage.files import file_hash
 
-# kind -> the package that it needs
+# kind of encoder: the package that it needs
 MODULES = {
     "resemblyzer": "resemblyzer",
     "xvector": "transformers",
@@ -21,20 +21,24 @@ MODULES = {
     "torchscript-fbank": "torch",
     "onnx-fbank": "onnxruntime",
 }
-MEL_BINS, FRAME = 80, 400  # a frame in samples
-SILENT = 1e-4  # largest sample
-MINIMUM_SECONDS = 0.4  # shorter speech gives no vector worth a score
+MEL_BINS, FRAME = 80, 400  # FRAME in samples
+SILENT = 1e-4  # peak of a waveform that counts as silence
+MINIMUM_SECONDS = 0.4  # of voice; vectors of less are not reliable
 
 
 class SpeakerEncoder(Protocol):
-    """Maps a voice to a vector."""
+    """Maps a waveform to a vector of the voice."""
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
-        """Returns (D,) float32 of length 1 from (T,) samples at 16 kHz."""
+        """Maps (T,) samples at 16 kHz to (D,) float32 of length 1.
+
+        Raises:
+            ValueError: the waveform is silent or too short.
+        """
 
 
 class Resemblyzer:
-    """Resemblyzer's d-vector, 256 numbers: GE2E (Wan et al., 2018), as the paper's kind of encoder."""
+    """Resemblyzer's d-vectors of 256 numbers, trained with GE2E (Wan et al., 2018) as the paper's encoder."""
 
     def __init__(self) -> None:
         with warnings.catch_warnings():
@@ -44,7 +48,7 @@ class Resemblyzer:
         self._encoder = VoiceEncoder("cpu", verbose=False)
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
-        """See `SpeakerEncoder`; long pauses are cut as its package does."""
+        """Maps (T,) samples to (256,); long pauses are removed as in the package's own examples."""
         from resemblyzer import preprocess_wav
 
         if not np.abs(wav).max() > SILENT:
@@ -58,7 +62,7 @@ class Resemblyzer:
 
 
 class HuggingFaceXVector:
-    """Any x-vector model of `transformers`, microsoft/wavlm-base-plus-sv for instance.
+    """Any x-vector model of transformers, for instance microsoft/wavlm-base-plus-sv.
 
     Args:
         model: a folder, or a name on the hub.
@@ -71,7 +75,7 @@ class HuggingFaceXVector:
         self._model = AutoModelForAudioXVector.from_pretrained(model).eval()
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
-        """See `SpeakerEncoder`."""
+        """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
         import torch
 
         inputs = self._extractor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt")
@@ -81,13 +85,10 @@ class HuggingFaceXVector:
 
 
 def filter_banks(wav: np.ndarray) -> np.ndarray:
-    """Returns (1, frames, 80) log-mel filter banks with their mean over time taken away.
+    """Log-mel filter banks (1, frames, 80) of (T,) samples at 16 kHz, with mean 0 over time.
 
-    Kaldi's, of 25 ms Hamming windows every 10 ms without dither, as WeSpeaker's encoders take them (Wang et
-    al., 2023).
-
-    Args:
-        wav: (T,) float32 at 16 kHz.
+    They are Kaldi's, of 25 ms Hamming windows every 10 ms without dither, as WeSpeaker's encoders need them
+    (Wang et al., 2023).
     """
     import torch
     from torchaudio.compliance.kaldi import fbank
@@ -104,49 +105,49 @@ def _samples(wav: np.ndarray) -> np.ndarray:
 
 
 class TorchScriptEncoder:
-    """Any encoder as TorchScript (ECAPA-TDNN for instance) that maps what it listens to to (1, D).
+    """An encoder in TorchScript, for instance ECAPA-TDNN, whose output is (1, D).
 
     Args:
-        path: of the file.
-        listen: (T,) samples at 16 kHz to the model's input: (1, T) samples or `filter_banks`.
+        path: the file.
+        prepare: maps (T,) samples at 16 kHz to the model's input: (1, T) samples, or `filter_banks`.
     """
 
-    def __init__(self, path: str, listen: Callable[[np.ndarray], np.ndarray] = _samples) -> None:
+    def __init__(self, path: str, prepare: Callable[[np.ndarray], np.ndarray] = _samples) -> None:
         import torch
 
-        self._listen = listen
+        self._prepare = prepare
         self._model = torch.jit.load(path, map_location="cpu").eval()
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
-        """See `SpeakerEncoder`."""
+        """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
         import torch
 
         with torch.inference_mode():
-            heard = torch.from_numpy(self._listen(_audible(wav)))
-            return _unit_vector(self._model(heard).numpy())
+            inputs = torch.from_numpy(self._prepare(_require_sound(wav)))
+            return _unit_vector(self._model(inputs).numpy())
 
 
 class OnnxEncoder:
-    """Any encoder as ONNX of one float32 input, whose first output is (1, D); see `TorchScriptEncoder`.
+    """An encoder in ONNX with one float32 input, whose first output is (1, D).
 
     Args:
-        path: of the file.
-        listen: (T,) samples at 16 kHz to the model's input.
+        path: the file.
+        prepare: maps (T,) samples at 16 kHz to the model's input: (1, T) samples, or `filter_banks`.
     """
 
-    def __init__(self, path: str, listen: Callable[[np.ndarray], np.ndarray] = _samples) -> None:
+    def __init__(self, path: str, prepare: Callable[[np.ndarray], np.ndarray] = _samples) -> None:
         import onnxruntime
 
-        self._listen = listen
+        self._prepare = prepare
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
-        """See `SpeakerEncoder`."""
+        """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
         name = self._session.get_inputs()[0].name
-        return _unit_vector(self._session.run(None, {name: self._listen(_audible(wav))})[0])
+        return _unit_vector(self._session.run(None, {name: self._prepare(_require_sound(wav))})[0])
 
 
-def _audible(wav: np.ndarray) -> np.ndarray:
+def _require_sound(wav: np.ndarray) -> np.ndarray:
     if not np.abs(wav).max(initial=0) > SILENT:
         raise ValueError("silence has no speaker")
     return np.ascontiguousarray(wav, dtype=np.float32)
@@ -154,7 +155,9 @@ def _audible(wav: np.ndarray) -> np.ndarray:
 
 def _unit_vector(output: np.ndarray) -> np.ndarray:
     vector = np.asarray(output, dtype=np.float32)
-    if vector.ndim == 3 and 1 in vector.shape[1:]:  # (1, 1, D) or (1, D, 1), as some are exported
+    if (
+        vector.ndim == 3 and 1 in vector.shape[1:]
+    ):  # some models are exported with (1, 1, D) or (1, D, 1)
         vector = vector.reshape(len(vector), -1)
     if vector.ndim != 2 or len(vector) != 1 or not np.isfinite(vector).all() or not vector.any():
         raise ValueError(
@@ -166,8 +169,11 @@ def _unit_vector(output: np.ndarray) -> np.ndarray:
 def parse_encoder(text: str) -> tuple[str, str]:
     """Splits `resemblyzer`, `xvector:NAME_OR_FOLDER`, `torchscript[-fbank]:FILE` or `onnx[-fbank]:FILE`.
 
+    Returns:
+        (kind, model); the model of `resemblyzer` is empty.
+
     Raises:
-        ValueError: an unknown kind, or a model where none belongs.
+        ValueError: the kind is unknown, or the model is missing or given where there is none.
     """
     kind, _, model = text.partition(":")
     if kind not in MODULES or bool(model) == (kind == "resemblyzer"):
@@ -181,11 +187,14 @@ def parse_encoder(text: str) -> tuple[str, str]:
 
 @functools.cache
 def load_encoder(text: str) -> SpeakerEncoder:
-    """Loads a speaker encoder once a process.
+    """Loads a speaker encoder, once per process.
+
+    Args:
+        text: as `parse_encoder` splits it.
 
     Raises:
-        FileNotFoundError: no such model file.
-        ValueError: see `parse_encoder`; or the model cannot be loaded.
+        FileNotFoundError: the model file does not exist.
+        ValueError: the text cannot be parsed, or the model cannot be loaded.
     """
     kind, model = parse_encoder(text)
     if kind.startswith(("torchscript", "onnx")) and not Path(model).is_file():
@@ -194,8 +203,8 @@ def load_encoder(text: str) -> SpeakerEncoder:
         "xvector": HuggingFaceXVector,
         "torchscript": TorchScriptEncoder,
         "onnx": OnnxEncoder,
-        "torchscript-fbank": functools.partial(TorchScriptEncoder, listen=filter_banks),
-        "onnx-fbank": functools.partial(OnnxEncoder, listen=filter_banks),
+        "torchscript-fbank": functools.partial(TorchScriptEncoder, prepare=filter_banks),
+        "onnx-fbank": functools.partial(OnnxEncoder, prepare=filter_banks),
     }
     try:
         return classes[kind](model) if model else Resemblyzer()
@@ -204,14 +213,17 @@ def load_encoder(text: str) -> SpeakerEncoder:
         raise ValueError(
             f"speaker encoder {text}: {error}. Run `pip install {package}`."
         ) from error
-    except Exception as error:  # onnxruntime's own classes share no base of theirs
+    except Exception as error:  # onnxruntime's classes of errors have no common base
         raise ValueError(f"speaker encoder {text}: cannot be loaded: {error}") from error
 
 
 def describe_encoder(text: str) -> dict[str, Any]:
-    """Returns what `speaker_vectors.json` says of an encoder: `encoder`, `encoder_hash` and `speaker_dim`.
+    """The description of an encoder in `speaker_vectors.json`: `encoder`, `encoder_hash` and `speaker_dim`.
 
-    Vectors of encoders whose `encoder_hash` differs must not be mixed.
+    Vectors of encoders with different `encoder_hash` must not be mixed.
+
+    Raises:
+        FileNotFoundError, ValueError: the model cannot be loaded, or does not accept its input.
     """
     kind, model = parse_encoder(text)
     encoder = load_encoder(text)
@@ -223,17 +235,17 @@ def describe_encoder(text: str) -> dict[str, Any]:
     digest = file_hash(model) if Path(model).is_file() else model
     try:
         return {"encoder": text, "encoder_hash": digest, "speaker_dim": len(encoder.embed(probe))}
-    except Exception as error:  # whatever the model's own code raises
-        heard = "filter banks (1, frames, 80)" if kind.endswith("fbank") else "samples (1, T)"
+    except Exception as error:  # the model's own code may raise anything
+        inputs = "filter banks (1, frames, 80)" if kind.endswith("fbank") else "samples (1, T)"
         reason = str(error).strip().split("\n")[-1][:200]
         raise ValueError(
-            f"speaker encoder {text}: it does not take {heard}: {reason}. Models on filter banks are named "
+            f"speaker encoder {text}: it does not take {inputs}: {reason}. For models on filter banks write "
             "torchscript-fbank:FILE or onnx-fbank:FILE."
         ) from error
 
 
 def embed_file(path: Path, encoder: str) -> np.ndarray | str:
-    """Returns the vector of a whole audio file, or the reason why there is none."""
+    """The vector (D,) of an audio file, or the reason why it has none as text."""
     try:
         return load_encoder(encoder).embed(resample(*load_any_audio(path)))
     except (ValueError, OSError, RuntimeError) as error:
