@@ -1,6 +1,6 @@
 """F0 in Hz at 200 Hz: extraction from a waveform, and the reader of the cache that `resynth f0` writes.
 
-Frame i of N = ceil(T / 80) is centred at sample 80 i; unvoiced frames are 0.
+Frame i of N = ceil(T / 80) is centered at sample 80 i. Unvoiced frames are 0.
 """
 
 import contextlib
@@ -18,19 +18,22 @@ from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import rows_hash
 
-SHORTEST = 320  # samples: one unit frame, and YAAPT's analysis frame
-SILENCE_PEAK = 1e-3  # -60 dB of full scale: below it no pitch is looked for
-_BLOCK, _CONTEXT = 30 * SAMPLE_RATE, SAMPLE_RATE  # samples; see _by_blocks
+SHORTEST = 320  # samples: one unit, and one analysis frame of YAAPT
+SILENCE_PEAK = 1e-3  # -60 dB of full scale; quieter waveforms are unvoiced
+_BLOCK, _CONTEXT = 30 * SAMPLE_RATE, SAMPLE_RATE  # samples, of `_by_blocks`
 
 
 @dataclass(frozen=True)
 class F0Options:
-    """How F0 is found.
+    """Settings of the extraction.
 
     Attributes:
         method: one of `METHODS`.
-        f0_min: Hz, lowest F0 looked for.
-        f0_max: Hz, highest.
+        f0_min: lowest F0 of the search, in Hz.
+        f0_max: highest F0 of the search, in Hz.
+
+    Raises:
+        ValueError: the method is unknown, or the range is empty or too wide.
     """
 
     method: str = "yaapt"
@@ -48,7 +51,7 @@ class F0Options:
 
 
 def num_frames(num_samples: int | np.ndarray) -> int | np.ndarray:
-    """Returns ceil(samples / 80)."""
+    """The number of F0 frames of a waveform, ceil(samples / 80)."""
     return -(-num_samples // F0_HOP)
 
 
@@ -58,7 +61,7 @@ def _yaapt(wav: np.ndarray, options: F0Options) -> np.ndarray:
 
     from fairseq_resynth.data.pitch.yaapt import yaapt_module
 
-    # Half a frame of zeros centres frame 0 at sample 0 and makes ceil(T / 80) frames of it.
+    # Half a frame of zeros on either side centers frame 0 at sample 0 and gives ceil(T / 80) frames.
     signal = basic_tools.SignalObj(np.pad(wav, 160), float(SAMPLE_RATE))
     pitch = yaapt_module().yaapt(
         signal,
@@ -92,9 +95,9 @@ def _dio(wav: np.ndarray, options: F0Options) -> np.ndarray:
 def _by_blocks(
     find: Callable[[np.ndarray, F0Options], np.ndarray], wav: np.ndarray, options: F0Options
 ) -> np.ndarray:
-    """Finds F0 of long recordings in blocks of 30 s with a second of context on both sides.
+    """Extracts F0 of recordings of over a minute in blocks of 30 s with a second of context on both sides.
 
-    YAAPT needs 16 MB a second of audio. Up to a minute, longer than utterances are, it sees all of it.
+    YAAPT needs 16 MB of memory per second of audio.
     """
     if len(wav) <= 2 * _BLOCK:
         return find(wav, options)
@@ -141,20 +144,20 @@ def require_method(method: str) -> None:
 def extract_f0(
     wav: np.ndarray, method: str = "yaapt", f0_min: float = 60.0, f0_max: float = 400.0
 ) -> np.ndarray:
-    """Finds the F0 of a waveform.
+    """Extracts the F0 of a waveform.
 
     Args:
-        wav: (T,) float at 16 kHz; its loudness does not matter.
-        method: `yaapt`, or `harvest` and `dio` of pyworld.
-        f0_min: Hz, lowest F0 looked for.
-        f0_max: Hz, highest.
+        wav: (T,) float at 16 kHz; the level has no influence.
+        method: `yaapt`, or `harvest` or `dio` of pyworld.
+        f0_min: lowest F0 of the search, in Hz.
+        f0_max: highest F0 of the search, in Hz.
 
     Returns:
         (ceil(T / 80),) float32 Hz, 0 where unvoiced; all 0 for silence (peak below -60 dB of full scale).
 
     Raises:
-        ValueError: under 320 samples, NaN in the input, the library of the method is missing, or the method
-            failed.
+        ValueError: the waveform has fewer than 320 samples or is not finite, the library of the method is
+            missing, or the method failed.
     """
     options = F0Options(method, f0_min, f0_max)
     require_method(method)
@@ -164,12 +167,12 @@ def extract_f0(
             f"too short for F0: found samples of shape {wav.shape}, expected ({SHORTEST},) or longer"
         )
     if not np.isfinite(wav).all():
-        raise ValueError("the waveform has NaN or infinity in it")
+        raise ValueError("the waveform has NaN or infinity in it, expected finite samples")
     peak = np.abs(wav).max()
     if peak < SILENCE_PEAK:
         return np.zeros(num_frames(len(wav)), dtype=np.float32)
-    # The original scales to this peak; YAAPT's close decisions turn with the last bits of its input.
-    f0 = _guarded(options, wav.astype(np.float64) * (0.95 / peak))
+    # The original scales to this peak, and YAAPT's close decisions depend on the last bits of its input.
+    f0 = _run_method(options, wav.astype(np.float64) * (0.95 / peak))
     wanted = num_frames(len(wav))
     if not wanted <= len(f0) <= wanted + 1:  # pyworld counts the frame at the very end too
         raise ValueError(
@@ -179,39 +182,41 @@ def extract_f0(
 
 
 def compile_method(options: F0Options) -> None:
-    """Runs a method on a second of a 100 Hz sawtooth: what numba compiles then, worker processes load."""
-    with contextlib.suppress(ValueError):  # files will say what is wrong
+    """Runs a method on a second of a 100 Hz sawtooth, so that worker processes load what numba compiled."""
+    with contextlib.suppress(ValueError):  # the first file reports the same error by name
         extract_f0(np.arange(SAMPLE_RATE) % 160 / 160 - 0.5, **asdict(options))
 
 
-def _guarded(options: F0Options, wav: np.ndarray) -> np.ndarray:
+def _run_method(options: F0Options, wav: np.ndarray) -> np.ndarray:
     find = METHODS[options.method]
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # medians over the few frames of a short file
+            warnings.simplefilter("ignore")  # of medians over the few frames of a short file
             f0 = _by_blocks(find, wav, options) if options.method == "yaapt" else find(wav, options)
-    except Exception as error:  # YAAPT fails in many ways; whichever it is, the file gets named
+    except Exception as error:  # the library raises many kinds of errors; the caller names the file
         raise ValueError(f"{options.method} failed: {type(error).__name__}: {error}") from error
     if not np.isfinite(f0).all() or f0.min(initial=0) < 0:
-        raise ValueError(f"{options.method} gave values that are no frequencies")
+        raise ValueError(
+            f"{options.method} gave negative or non-finite values, expected frequencies"
+        )
     return f0
 
 
 class F0Cache:
-    """F0 of a split's utterances, memory-mapped: `DATA/f0/{split}.npy`, flat, with `{split}.json`.
+    """F0 of all utterances of a split, memory-mapped: `DATA/f0/{split}.npy`, with `{split}.json`.
 
     Args:
-        data_dir: the data folder.
+        data_dir: the data directory.
         split: `train`, `valid`, …
-        manifest: the split's manifest, whose rows the cache must have been made from.
+        manifest: the manifest of the split.
 
     Attributes:
         lengths: (rows,) int64 frames.
-        description: what `resynth f0` recorded: method, range, hash of the rows.
+        description: method, range and hash of the rows, as `resynth f0` recorded them.
 
     Raises:
-        FileNotFoundError: there is no cache, or it is not finished.
-        ValueError: made from another manifest, or cut short.
+        FileNotFoundError: the cache does not exist or is not finished.
+        ValueError: the cache was made from other rows, or is truncated.
     """
 
     def __init__(self, data_dir: str | Path, split: str, manifest: Manifest):
@@ -233,7 +238,7 @@ class F0Cache:
             values = np.load(self._path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
             raise ValueError(
-                f"{self._path} is cut short or no array: {error}. {command}"
+                f"{self._path} is truncated or not an array: {error}. {command}"
             ) from error
         if values.shape != (frames,) or values.dtype != np.float32:
             raise ValueError(
@@ -245,11 +250,11 @@ class F0Cache:
         return len(self.lengths)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Returns a row's (N,) float32 Hz."""
+        """The F0 of a row, (N,) float32 Hz."""
         return self.slice(row, 0, int(self.lengths[row]))
 
     def slice(self, row: int, start: int, length: int) -> np.ndarray:
-        """Returns frames start … start + length of a row, as far as it goes: (length,) float32 Hz."""
+        """The frames of a row from `start` on, (length,) float32 Hz; fewer where the row ends."""
         if not -len(self) <= row < len(self):
             raise IndexError(row)
         end = int(self._ends[row])
@@ -257,7 +262,7 @@ class F0Cache:
         return np.array(self._values[first : min(first + length, end)])
 
     def __getstate__(self) -> dict[str, Any]:
-        # Pickling a memory map copies the array into every data loader worker.
+        # Pickling a memory map would copy the array into every data loader worker.
         return {**self.__dict__, "_values": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

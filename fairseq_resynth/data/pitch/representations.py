@@ -1,7 +1,7 @@
-"""How F0 in Hz becomes what a generator takes, and back: one interface, several representations.
+"""Representations of F0 for a generator: codes or channels of numbers, and back to Hz.
 
-Unlike a z-score of Hz with unvoiced frames at 0, where a voiced frame at the mean looks unvoiced, the
-representations of log-F0 keep the voicing apart.
+In the paper's representation, a z-score of Hz with unvoiced frames at 0, a voiced frame at the mean looks
+unvoiced. The representations of log-F0 keep the voicing separate.
 """
 
 import hashlib
@@ -16,19 +16,36 @@ from torch import Tensor, nn
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.pitch.statistics import STD_FLOOR, F0Entry, SpeakerStatistics
 
+VOICED = 0.15  # |z-score| of a voiced frame; the paper's quantizer decodes unvoiced frames to smaller ones
+LOG_STD_FLOOR = 0.01  # a sixth of a semitone
+REPRESENTATIONS = ("vqvae", "log_vqvae", "quantile", "continuous", "zscore")
+
 
 class F0Encoder(Protocol):
-    """What is needed of `modules.f0_vqvae.F0Vqvae`."""
+    """The interface of `modules.quantizers.f0_vqvae.F0Vqvae` that this module needs."""
 
     num_codes: int
     stride: int
 
     def encode(self, f0: Tensor) -> Tensor:
-        """(B, 1, N) normalised F0 to (B, N / stride) codes."""
+        """Maps (B, C, N) normalized F0 to (B, N / stride) codes."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Maps (B, F) codes to (B, C, F * stride)."""
+
+
+class F0Representation(Protocol):
+    """F0 of a voice with known statistics, as codes or as channels of numbers."""
+
+    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (N,) Hz, 0 = unvoiced, to (F,) int64 codes or (C, N) float32."""
+
+    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps codes or channels to (N,) float32 Hz, 0 = unvoiced."""
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Returns 16 hexadecimal digits of a module's weights, the same from a checkpoint and from a bundle."""
+    """16 hexadecimal digits of a module's weights, the same for a checkpoint and for a bundle."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -38,24 +55,23 @@ def weights_hash(module: nn.Module) -> str:
 
 @torch.inference_mode()
 def encode_f0(f0_vqvae: F0Encoder, f0: np.ndarray) -> np.ndarray:
-    """Quantises one utterance's pitch.
+    """Quantizes the normalized F0 of one utterance, (N,) or (C, N), to (ceil(N / stride),) int64.
 
-    Alone, not in a batch: beside a longer one, the convolutions would see more than zeros after its end.
-
-    Args:
-        f0_vqvae: the quantiser, in evaluation mode.
-        f0: (N,) or (C, N) float32, normalised by speaker.
-
-    Returns:
-        (ceil(N / stride),) int64; the last code's missing frames are unvoiced.
+    An utterance is encoded alone, since in a batch with a longer one the convolutions would see padding
+    after its end. The missing frames of the last code are unvoiced.
     """
     f0 = np.atleast_2d(np.asarray(f0, dtype=np.float32))
     padded = np.pad(f0, ((0, 0), (0, -f0.shape[1] % f0_vqvae.stride)))
     return f0_vqvae.encode(torch.from_numpy(padded)[None])[0].numpy()
 
 
+@torch.inference_mode()
+def _decode_f0(f0_vqvae: F0Encoder, codes: np.ndarray) -> np.ndarray:
+    return f0_vqvae.decode(torch.from_numpy(codes)[None])[0].numpy()
+
+
 def describe(f0_vqvae: F0Encoder, checkpoint: str | Path) -> dict[str, Any]:
-    """Returns what `f0_codes.json` says of the quantiser."""
+    """The description of an F0 VQ-VAE in `f0_codes.json`."""
     extra = {}
     if getattr(f0_vqvae, "channels", 1) == 2:
         extra = {"representation": "log_vqvae", "normalize": "speaker_log_zscore"}
@@ -69,79 +85,19 @@ def describe(f0_vqvae: F0Encoder, checkpoint: str | Path) -> dict[str, Any]:
     }
 
 
-VOICED = 0.15  # |z-score| below it is what the paper's quantiser makes of unvoiced frames
-LOG_STD_FLOOR = 0.01  # a sixth of a semitone
-REPRESENTATIONS = ("vqvae", "log_vqvae", "quantile", "continuous", "zscore")
-
-
-class F0Representation(Protocol):
-    """F0 of a voice with known statistics, as codes or as channels of numbers."""
-
-    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (N,) Hz, 0 = unvoiced, to (F,) int64 codes or (C, N) float32."""
-
-    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps codes or channels to (N,) float32 Hz, 0 = unvoiced."""
-
-
-class VqvaeF0:
-    """The paper's: codes of a VQ-VAE over F0 z-scored by speaker (Polyak et al., 2021, section 2.1).
-
-    Args:
-        f0_vqvae: the quantiser, in evaluation mode.
-    """
-
-    def __init__(self, f0_vqvae: F0Encoder):
-        self.f0_vqvae = f0_vqvae
-
-    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
-        return encode_f0(self.f0_vqvae, SpeakerStatistics({}, entry).normalize(f0, None))
-
-    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`; frames near the mean come back unvoiced, which is the paper's flaw."""
-        import torch
-
-        with torch.inference_mode():
-            normalized = self.f0_vqvae.decode(torch.from_numpy(values)[None])[0, 0].numpy()
-        voiced = np.where(np.abs(normalized) > VOICED, normalized, 0)
-        return SpeakerStatistics({}, entry).denormalize(voiced, None)
-
-
-class LogVqvaeF0:
-    """Codes of a VQ-VAE over interpolated log-F0 and voicing, trained with a loss on both.
-
-    Args:
-        f0_vqvae: the quantiser, trained with --f0-input log_voicing, in evaluation mode.
-    """
-
-    def __init__(self, f0_vqvae: F0Encoder):
-        self.f0_vqvae = f0_vqvae
-
-    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
-        return encode_f0(self.f0_vqvae, ContinuousF0().encode(f0, entry))
-
-    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
-        import torch
-
-        with torch.inference_mode():
-            level, logit = self.f0_vqvae.decode(torch.from_numpy(values)[None])[0].numpy()
-        return ContinuousF0().decode(np.stack([level, logit > 0]), entry)
-
-
 def _log_pair(entry: F0Entry) -> tuple[float, float]:
+    """Mean and standard deviation of log-F0."""
     if "log_f0_mean" in entry:
         return entry["log_f0_mean"], max(entry["log_f0_std"], LOG_STD_FLOOR)
-    # Statistics of an older speakers.json, or of the original: of a log-normal of that mean and deviation.
+    # Older statistics, and the original's, are of Hz alone: those of the log-normal distribution that has
+    # them.
     mean, std = entry["f0_mean"], max(entry["f0_std"], STD_FLOOR)
     variance = np.log1p((std / mean) ** 2)
     return float(np.log(mean) - variance / 2), max(float(np.sqrt(variance)), LOG_STD_FLOOR)
 
 
 def normalize_log(f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-    """Returns (N,) float32: log-F0 z-scored by the voice, straight lines across unvoiced frames."""
+    """Log-F0 z-scored by the statistics of a voice, (N,) float32, interpolated over unvoiced frames."""
     voiced = np.flatnonzero(f0 > 0)
     if not len(voiced):
         return np.zeros(len(f0), np.float32)
@@ -150,29 +106,115 @@ def normalize_log(f0: np.ndarray, entry: F0Entry) -> np.ndarray:
     return np.interp(np.arange(len(f0)), voiced, values).astype(np.float32)
 
 
-class QuantileF0:
-    """Quantile bins of log-F0 normalised by speaker, at the units' rate (pGSLM, Kharitonov et al., 2022).
+class ZscoreF0:
+    """F0 z-scored by speaker, unvoiced frames at 0: (1, N), as code HiFi-GANs take continuous F0."""
 
-    Code 0 is unvoiced; a code's frames are voiced if at least half of them are, at their median.
+    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (N,) Hz to (1, N) float32."""
+        return SpeakerStatistics({}, entry).normalize(f0, None)[None]
+
+    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (1, N) to (N,) Hz."""
+        return SpeakerStatistics({}, entry).denormalize(values[0], None)
+
+
+class ContinuousF0:
+    """Log-F0 z-scored by speaker, interpolated over unvoiced frames, and a voicing flag: (2, N) at 200 Hz."""
+
+    @staticmethod
+    def describe() -> dict[str, Any]:
+        """Its description in `f0_codes.json`."""
+        return {
+            "representation": "continuous",
+            "num_codes": 0,
+            "f0_channels": 2,
+            "normalize": "speaker_log_zscore",
+        }
+
+    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (N,) Hz to (2, N) float32."""
+        voicing = (np.asarray(f0) > 0).astype(np.float32)
+        return np.stack([normalize_log(np.asarray(f0), entry), voicing])
+
+    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (2, N) to (N,) Hz; frames with a voicing of 0.5 or more are voiced."""
+        mean, std = _log_pair(entry)
+        hertz = np.exp(values[0].astype(np.float64) * std + mean)
+        return np.where(values[1] >= 0.5, hertz, 0).astype(np.float32)
+
+
+class VqvaeF0:
+    """The paper's: codes of a VQ-VAE over F0 z-scored by speaker (Polyak et al., 2021, section 2.1).
+
+    Args:
+        f0_vqvae: the quantizer, in evaluation mode.
+    """
+
+    def __init__(self, f0_vqvae: F0Encoder):
+        self.f0_vqvae = f0_vqvae
+
+    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (N,) Hz to (F,) codes."""
+        return encode_f0(self.f0_vqvae, ZscoreF0().encode(f0, entry))
+
+    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (F,) codes to Hz; frames near the mean become unvoiced, a flaw of this representation."""
+        normalized = _decode_f0(self.f0_vqvae, values)
+        return ZscoreF0().decode(np.where(np.abs(normalized) > VOICED, normalized, 0), entry)
+
+
+class LogVqvaeF0:
+    """Codes of a VQ-VAE over `ContinuousF0`, trained with a loss on both channels.
+
+    Args:
+        f0_vqvae: the quantizer, trained with --f0-input log_voicing, in evaluation mode.
+    """
+
+    def __init__(self, f0_vqvae: F0Encoder):
+        self.f0_vqvae = f0_vqvae
+
+    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (N,) Hz to (F,) codes."""
+        return encode_f0(self.f0_vqvae, ContinuousF0().encode(f0, entry))
+
+    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
+        """Maps (F,) codes to Hz."""
+        level, logit = _decode_f0(self.f0_vqvae, values)
+        return ContinuousF0().decode(np.stack([level, logit > 0]), entry)
+
+
+class QuantileF0:
+    """Quantile bins of log-F0 normalized by speaker, at the rate of the units (pGSLM, Kharitonov et al.,
+    2022).
+
+    Code 0 is unvoiced. A code is voiced if at least half of its frames are, and stands for their median.
 
     Args:
         edges: (bins - 1,) ascending, between the bins.
-        centres: (bins,) the median of each.
-        hop: samples a code.
+        centers: (bins,) the median of each bin.
+        hop: samples per code.
+
+    Raises:
+        ValueError: the edges do not ascend, or are not one fewer than the centers.
     """
 
-    def __init__(self, edges: Iterable[float], centres: Iterable[float], hop: int):
-        self.edges, self.centres = np.array(list(edges)), np.array(list(centres))
+    def __init__(self, edges: Iterable[float], centers: Iterable[float], hop: int):
+        self.edges, self.centers = np.array(list(edges)), np.array(list(centers))
         self.hop = hop
-        if len(self.edges) + 1 != len(self.centres) or not (np.diff(self.edges) > 0).all():
-            raise ValueError("the F0 bins' edges must ascend, one fewer than there are centres")
+        if len(self.edges) + 1 != len(self.centers) or not (np.diff(self.edges) > 0).all():
+            raise ValueError("the F0 bins' edges must ascend, one fewer than there are centers")
 
     @classmethod
     def fit(cls, rows: Iterable[tuple[np.ndarray, F0Entry]], bins: int, hop: int) -> "QuantileF0":
-        """Fits bins of equal counts on ((N,) Hz, statistics) of utterances.
+        """Fits bins of equal counts.
+
+        Args:
+            rows: ((N,) Hz, statistics of the speaker) of each utterance.
+            bins: number of bins.
+            hop: samples per code.
 
         Raises:
-            ValueError: too few different values for so many bins.
+            ValueError: there are too few different values for so many bins.
         """
         values = np.concatenate([normalize_log(f0, entry)[f0 > 0] for f0, entry in rows])
         edges = np.quantile(values, np.arange(1, bins) / bins) if len(values) else np.zeros(bins)
@@ -182,88 +224,47 @@ class QuantileF0:
         return cls(edges, [float(np.median(values[which == bin_])) for bin_ in range(bins)], hop)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what `f0_codes.json` says of it."""
-        rounded = {
-            "edges": [round(float(value), 6) for value in self.edges],
-            "centres": [round(float(value), 6) for value in self.centres],
-        }
+        """Its description in `f0_codes.json`."""
         return {
             "representation": "quantile",
-            "num_codes": len(self.centres) + 1,
+            "num_codes": len(self.centers) + 1,
             "f0_code_hop": self.hop,
             "normalize": "speaker_log_zscore",
-            **rounded,
+            "edges": [round(float(value), 6) for value in self.edges],
+            # the spelling of existing files
+            "centres": [round(float(value), 6) for value in self.centers],
         }
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
+        """Maps (N,) Hz to (F,) codes."""
         frames = self.hop // F0_HOP
         padded = np.pad(np.asarray(f0, np.float32), (0, -len(f0) % frames)).reshape(-1, frames)
         voiced = (padded > 0).mean(1) >= 0.5
         medians = np.array([np.median(row[row > 0]) if row.any() else 0 for row in padded])
-        normalized = (np.log(np.where(medians > 0, medians, 1)) - _log_pair(entry)[0]) / _log_pair(
-            entry
-        )[1]
-        codes = 1 + np.searchsorted(self.edges, normalized)
-        return np.where(voiced, codes, 0).astype(np.int64)
+        mean, std = _log_pair(entry)
+        normalized = (np.log(np.where(medians > 0, medians, 1)) - mean) / std
+        return np.where(voiced, 1 + np.searchsorted(self.edges, normalized), 0).astype(np.int64)
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
+        """Maps (F,) codes to Hz, the median of each bin."""
         mean, std = _log_pair(entry)
-        hertz = np.exp(self.centres * std + mean)
+        hertz = np.exp(self.centers * std + mean)
         hertz = np.where(values > 0, hertz[np.maximum(values, 1) - 1], 0)
         return np.repeat(hertz, self.hop // F0_HOP).astype(np.float32)
-
-
-class ContinuousF0:
-    """Log-F0 z-scored by speaker, interpolated over unvoiced frames, and a voicing flag: (2, N) at 200 Hz."""
-
-    @staticmethod
-    def describe() -> dict[str, Any]:
-        """Returns what `f0_codes.json` says of it."""
-        return {
-            "representation": "continuous",
-            "num_codes": 0,
-            "f0_channels": 2,
-            "normalize": "speaker_log_zscore",
-        }
-
-    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
-        voicing = (np.asarray(f0) > 0).astype(np.float32)
-        return np.stack([normalize_log(np.asarray(f0), entry), voicing])
-
-    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
-        mean, std = _log_pair(entry)
-        hertz = np.exp(values[0].astype(np.float64) * std + mean)
-        return np.where(values[1] >= 0.5, hertz, 0).astype(np.float32)
-
-
-class ZscoreF0:
-    """F0 z-scored by speaker, unvoiced frames at 0: (1, N), as code HiFi-GANs on continuous F0 take it."""
-
-    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
-        return SpeakerStatistics({}, entry).normalize(f0, None)[None]
-
-    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """See `F0Representation`."""
-        return SpeakerStatistics({}, entry).denormalize(values[0], None)
 
 
 def make_representation(
     description: Mapping[str, Any], f0_vqvae: F0Encoder | None, f0_channels: int = 0
 ) -> F0Representation:
-    """Builds what `f0_codes.json` describes.
+    """Builds the representation that `f0_codes.json` describes.
 
     Args:
-        description: of the streams; without a `representation` the paper's.
-        f0_vqvae: its quantiser, where one is needed.
-        f0_channels: of the model; one, without a `representation`, is a z-score.
+        description: the content of `f0_codes.json`; without the key `representation` it is the paper's.
+        f0_vqvae: the quantizer, for the representations that have one.
+        f0_channels: channels of F0 of the model; without the key `representation`, one channel is a z-score.
 
     Raises:
-        ValueError: an unknown representation, or no quantiser.
+        ValueError: the representation is unknown, or its quantizer is missing.
     """
     kind = description.get("representation", "zscore" if f0_channels else "vqvae")
     if kind == "quantile":
@@ -277,5 +278,5 @@ def make_representation(
             f"F0 representation {kind!r} is unknown, expected {', '.join(REPRESENTATIONS)}."
         )
     if f0_vqvae is None:
-        raise ValueError("to encode pitch, give the checkpoint of the F0 quantiser (f0_path=…).")
+        raise ValueError("to encode pitch, give the checkpoint of the F0 quantizer (f0_path=…).")
     return LogVqvaeF0(f0_vqvae) if kind == "log_vqvae" else VqvaeF0(f0_vqvae)

@@ -1,4 +1,4 @@
-"""Speakers' F0 statistics, by name: `speakers.json`, and normalisation with them."""
+"""F0 statistics of speakers by name (`speakers.json`), and normalization with them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,18 +8,18 @@ import numpy as np
 
 from fairseq_resynth.data.storage.files import read_json, write_json
 
-# Hz. A deviation below it comes of a handful of frames and would blow up what is divided by it.
+# Hz. A smaller standard deviation comes from a handful of frames, and dividing by it gives huge values.
 STD_FLOOR = 1.0
 F0Entry = dict[str, float]
 
 
 class SpeakerStatistics:
-    """F0 mean and standard deviation over voiced frames, in Hz, of each speaker and of all together.
+    """F0 mean and standard deviation over voiced frames, of each speaker and of all speakers together.
 
     Args:
-        speakers: {name: {"f0_mean", "f0_std", "log_f0_mean", "log_f0_std", "num_voiced"}}, of the natural
-            logarithm of Hz the two in the middle, which older files lack.
-        overall: the same of all speakers together.
+        speakers: {name: {"f0_mean", "f0_std", "log_f0_mean", "log_f0_std", "num_voiced"}}; the first two in
+            Hz, the next two of the natural logarithm of Hz, which older files lack.
+        overall: the same for all speakers together.
     """
 
     def __init__(self, speakers: dict[str, dict[str, float]], overall: dict[str, float]):
@@ -28,10 +28,10 @@ class SpeakerStatistics:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SpeakerStatistics":
-        """Takes what `speakers.json` holds.
+        """Builds the statistics from the content of `speakers.json`.
 
         Raises:
-            ValueError: not of that form.
+            ValueError: a key is missing or not a number.
         """
         try:
             for entry in (*values["speakers"].values(), values["global"]):
@@ -44,7 +44,7 @@ class SpeakerStatistics:
         return cls(values["speakers"], values["global"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what `speakers.json` holds."""
+        """The content of `speakers.json`."""
         return {"speakers": self.speakers, "global": self.overall}
 
     @classmethod
@@ -52,8 +52,8 @@ class SpeakerStatistics:
         """Reads `speakers.json`.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: not of that form.
+            FileNotFoundError: the file does not exist.
+            ValueError: it is not JSON, or a key is missing or not a number.
         """
         path = Path(path)
         values = read_json(path, f"Make it with `resynth f0 {path.parent}`.")
@@ -68,9 +68,11 @@ class SpeakerStatistics:
 
     @classmethod
     def from_frames(cls, rows: Iterable[tuple[str, np.ndarray]]) -> "SpeakerStatistics":
-        """Counts over (name, (N,) F0 in Hz) of utterances, one at a time; unvoiced frames do not count.
+        """Computes the statistics over voiced frames.
 
-        A speaker without any voiced frame gets the global pair.
+        Args:
+            rows: (speaker, (N,) F0 in Hz, 0 = unvoiced) of each utterance. A speaker without a voiced frame
+                gets the statistics of all speakers.
 
         Raises:
             ValueError: no utterance has a voiced frame.
@@ -80,8 +82,8 @@ class SpeakerStatistics:
             voiced = np.asarray(f0, dtype=np.float64)
             voiced = voiced[voiced > 0]
             logs = np.log(voiced)
-            sums_of = (voiced, np.square(voiced), logs, np.square(logs))
-            moments = np.array([len(voiced), *[values.sum() for values in sums_of]])
+            powers = (voiced, np.square(voiced), logs, np.square(logs))
+            moments = np.array([len(voiced), *[values.sum() for values in powers]])
             sums[name] = sums.get(name, 0) + moments
         total = sum(sums.values(), np.zeros(5))
         if not total[0]:
@@ -96,10 +98,10 @@ class SpeakerStatistics:
         return cls(speakers, overall)
 
     def entry(self, name: str | None) -> F0Entry:
-        """Returns a speaker's statistics; None: those of all.
+        """The statistics of a speaker, or of all speakers for None.
 
         Raises:
-            ValueError: unknown speaker, with those there are.
+            ValueError: the speaker is unknown; the message lists the known ones.
         """
         if name is None:
             return self.overall
@@ -113,34 +115,35 @@ class SpeakerStatistics:
         return entry["f0_mean"], max(entry["f0_std"], STD_FLOOR)
 
     def normalize(self, f0: np.ndarray, name: str | None) -> np.ndarray:
-        """Subtracts the speaker's mean and divides by the deviation on voiced frames; unvoiced stay 0.
+        """The z-score of voiced frames by the statistics of a speaker; unvoiced frames stay 0.
 
         Args:
-            f0: (…) Hz, 0 = unvoiced.
-            name: the speaker; None: the global pair.
+            f0: Hz in any shape, 0 = unvoiced.
+            name: the speaker; None: the statistics of all speakers.
 
         Returns:
-            (…) float32.
+            float32 of the same shape.
 
         Raises:
-            ValueError: unknown speaker, with those there are.
+            ValueError: the speaker is unknown.
         """
         mean, std = self._pair(name)
         f0 = np.asarray(f0, dtype=np.float32)
         return np.where(f0 > 0, (f0 - np.float32(mean)) / np.float32(std), np.float32(0))
 
     def denormalize(self, f0: np.ndarray, name: str | None) -> np.ndarray:
-        """Inverse of `normalize`: 0 is unvoiced and stays 0; (…) float32 Hz, never below 1 where voiced."""
+        """Inverse of `normalize`: float32 Hz, at least 1 where voiced; 0 stays unvoiced."""
         mean, std = self._pair(name)
         f0 = np.asarray(f0, dtype=np.float32)
         hertz = np.maximum(f0 * np.float32(std) + np.float32(mean), np.float32(1))
         return np.where(f0 != 0, hertz, np.float32(0))
 
     def convert(self, f0: np.ndarray, source: str | None, target: str | None) -> np.ndarray:
-        """Moves F0 in Hz from one speaker's statistics to another's; unvoiced frames stay 0."""
+        """Maps F0 in Hz from the statistics of one speaker to those of another; unvoiced frames stay 0."""
         f0 = np.asarray(f0, dtype=np.float32)
         moved = self.denormalize(self.normalize(f0, source), target)
-        # A voiced frame at the very mean is 0 when normalised, as an unvoiced one is: it goes to the mean.
+        # A voiced frame at exactly the mean is 0 when normalized, like an unvoiced one; its target is the
+        # mean.
         at_mean = (f0 > 0) & (moved == 0)
         return np.where(at_mean, np.float32(self._pair(target)[0]), moved)
 

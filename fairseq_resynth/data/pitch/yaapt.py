@@ -1,10 +1,10 @@
-"""YAAPT with its loops compiled: the algorithm and the results of `amfm_decompy.pYAAPT` in less time.
+"""YAAPT with compiled loops: the algorithm and the results of `amfm_decompy.pYAAPT` in less time.
 
 Zahorian and Hu, "A spectral/temporal method for robust fundamental frequency tracking", JASA 123(6), 2008:
-spherical harmonics of the squared signal give a rough track (`data.yaapt_spectrum`), normalised
-cross-correlation (Talkin's RAPT) gives candidates near it, dynamic programming chooses among them. What
-loops over frames, candidates and lags is written here for numba; the rest is the library's, in a copy of its
-module that has these in their place. A version of the library that was not compared with them runs as it is.
+spectral harmonics correlation gives a rough track, normalized cross-correlation (as in Talkin's RAPT) gives
+candidates near it, and dynamic programming chooses among them. The loops over frames, candidates and lags are
+compiled by numba here and replace the library's functions in a copy of its module. A version of the library
+whose results were not compared with these loops runs unchanged.
 """
 
 import importlib.metadata
@@ -21,12 +21,11 @@ from scipy.signal import lfilter, medfilt
 from scipy.signal.windows import kaiser
 
 compiled = njit(cache=True, error_model="numpy")  # 0 / 0 is NaN, as in numpy
-_BLOCK = 128  # numpy adds so many in eight partial sums, and more as the sum of two halves
+_BLOCK = 128  # numpy adds up to 128 values in eight partial sums, and more of them as the sum of two halves
 
 
 @compiled
 def _block_sum(values: np.ndarray, start: int, count: int) -> float:
-    """Sums in eight parts."""
     a, b, c, d, e, f, g, h = (0.0,) * 8
     done = start + count - count % 8
     for i in range(start, done, 8):
@@ -43,9 +42,9 @@ def _half(count: int) -> int:
     return count // 2 - count // 2 % 8
 
 
-# One function a level: numba's cache cannot load a function that calls itself.
+# One function per level of halving, because numba cannot cache a function that calls itself.
 @compiled
-def _sum_of_two(values: np.ndarray, start: int, count: int) -> float:
+def _half_sum(values: np.ndarray, start: int, count: int) -> float:
     if count <= _BLOCK:
         return _block_sum(values, start, count)
     half = _half(count)
@@ -53,29 +52,28 @@ def _sum_of_two(values: np.ndarray, start: int, count: int) -> float:
 
 
 @compiled
-def _sum_of_four(values: np.ndarray, start: int, count: int) -> float:
-    if count <= _BLOCK:
-        return _block_sum(values, start, count)
-    half = _half(count)
-    return _sum_of_two(values, start, half) + _sum_of_two(values, start + half, count - half)
-
-
-@compiled
 def pairwise_sum(values: np.ndarray, start: int, count: int) -> float:
-    """Returns the sum of `count` values, up to 900, as `np.sum` of a contiguous row adds them."""
+    """The sum of `count` values, up to 512, in the order in which `np.sum` adds a contiguous row.
+
+    YAAPT chooses between candidates that often differ by rounding only, so another order of additions would
+    choose others. Frames have 400 samples.
+    """
     if count <= _BLOCK:
         return _block_sum(values, start, count)
     half = _half(count)
-    return _sum_of_four(values, start, half) + _sum_of_four(values, start + half, count - half)
+    return _half_sum(values, start, half) + _half_sum(values, start + half, count - half)
 
 
 _FRAMES_AT_ONCE = 64  # spectra in memory together, 64 kB each
-_TYPICAL = 150.0  # Hz, where hardly a frame is voiced
+_TYPICAL = 150.0  # Hz, the track of a recording with two voiced frames or fewer
 
 
 @compiled
 def _harmonics(magnitude: np.ndarray, width: int, low: int, high: int, count: int) -> np.ndarray:
-    """Sums over a window the product of `count` multiples of each frequency low … high, in bins."""
+    """The spectral harmonics correlation of each frequency from low to high, in bins.
+
+    It is the product of the magnitudes at `count` multiples of the frequency, summed over a window.
+    """
     found, row = np.zeros(high), np.empty(width)
     for number in range(high - low + 1):
         for column in range(width):
@@ -89,9 +87,9 @@ def _harmonics(magnitude: np.ndarray, width: int, low: int, high: int, count: in
 
 @compiled
 def _peaks(data, low, high, centre, most, least_ratio, threshold, bins, merits):
-    """Fills bins (0 = none) and merits of the highest peaks, the first in place of those that are missing.
+    """Fills `bins` (0 = none) and `merits` with the highest peaks; missing ones repeat the first.
 
-    No peak, a flat spectrum or `most` peaks and more: no bins, merits 1.
+    Without a peak, for a flat spectrum, or with `most` peaks or more, there are no bins and the merits are 1.
     """
     bins[:], merits[:] = 0, 1.0
     largest = data[low : high + 1].max()
@@ -110,7 +108,7 @@ def _peaks(data, low, high, centre, most, least_ratio, threshold, bins, merits):
                 return
             found[count] = n
             count += 1
-    for place in range(1, count):  # in falling order, the earlier of equals first
+    for place in range(1, count):  # sort in descending order; equal peaks stay in order
         n, before = found[place], place
         while before > 0 and data[found[before - 1]] < data[n]:
             found[before] = found[before - 1]
@@ -124,7 +122,7 @@ def _peaks(data, low, high, centre, most, least_ratio, threshold, bins, merits):
 
 
 class SpectralTrack:
-    """In place of `spec_track` of a copy of the library's module, which gives the dynamic programming.
+    """Replaces `spec_track` in a copy of the library's module, whose dynamic programming it uses.
 
     Args:
         module: the copy.
@@ -136,7 +134,7 @@ class SpectralTrack:
     def __call__(
         self, signal: Any, pitch: Any, parameters: dict[str, Any]
     ) -> tuple[np.ndarray, float]:
-        """Returns (frames,) Hz without gaps, and the deviation in Hz to look around it."""
+        """The rough track, (frames,) Hz without gaps, and the deviation in Hz to search around it."""
         hertz, merits = self._candidates(signal, pitch, parameters)
         voiced = hertz[0] > 0
         track = self._choose(hertz[:, voiced], merits[:, voiced], parameters)
@@ -170,7 +168,7 @@ class SpectralTrack:
         return medfilt(chosen, order)
 
     def _candidates(self, signal: Any, pitch: Any, parameters: dict[str, Any]):
-        """Returns Hz (0 = none) and merits, (candidates, frames) each, of the frames with energy."""
+        """Candidates in Hz (0 = none) and their merits, (candidates, frames) each."""
         size, bin_hertz = 2 * pitch.frame_size, signal.new_fs / pitch.nfft
         width = int(parameters["shc_window"] / bin_hertz)
         half = width // 2
@@ -192,7 +190,7 @@ class SpectralTrack:
 
 
 def _bounds(parameters: dict[str, Any], bin_hertz: float) -> tuple[int, ...]:
-    """Returns, in bins: first and last of the correlation, harmonics, first and last peak, half a peak."""
+    """First and last bin of the correlation, harmonics, first and last bin of peaks, half a peak's width."""
     low = int(np.ceil(parameters["f0_min"] / bin_hertz))
     high = int((parameters["f0_max"] + 2 * parameters["shc_pwidth"]) / bin_hertz)
     width = int(parameters["shc_pwidth"] / bin_hertz) | 1
@@ -206,7 +204,7 @@ def _bounds(parameters: dict[str, Any], bin_hertz: float) -> tuple[int, ...]:
 def _track(
     magnitude, width, low, high, count, first, last, centre, ratio, threshold, rows, bins, merits
 ):
-    """Fills bins and merits of some frames."""
+    """Fills `bins` and `merits` for the frames `rows`."""
     for i in range(len(rows)):
         data = _harmonics(magnitude[i], width, low, high, count)
         row = rows[i]
@@ -218,7 +216,7 @@ COMPARED_VERSIONS = ("1.0.12", "1.0.12.1", "1.0.12.2")
 
 @cache
 def yaapt_module(use_compiled: bool = True) -> types.ModuleType:
-    """Returns a copy of `amfm_decompy.pYAAPT`, with compiled parts if its version was compared with them."""
+    """A copy of `amfm_decompy.pYAAPT`, with the compiled loops if its version was compared with them."""
     spec = importlib.util.find_spec("amfm_decompy.pYAAPT")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -230,13 +228,13 @@ def yaapt_module(use_compiled: bool = True) -> types.ModuleType:
 
 
 def _keep_frames(pitch: Any, values: np.ndarray, size: int) -> None:
-    """Keeps F0 by frame, and leaves out the library's track by sample, which nobody asks for."""
+    """Replaces `PitchObj.set_values`, which would also interpolate a track per sample that is not needed."""
     pitch.samp_values = values
 
 
 @compiled
 def _last_smallest(values: np.ndarray) -> int:
-    """Returns the last of equal minima; a NaN counts as the smallest, as numpy's argmin has it."""
+    """The index of the minimum, the last of equal ones; NaN counts as the smallest, as in numpy's argmin."""
     best = len(values) - 1
     for i in range(len(values) - 2, -1, -1):
         if np.isnan(values[best]):
@@ -248,16 +246,13 @@ def _last_smallest(values: np.ndarray) -> int:
 
 @compiled
 def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames: int) -> np.ndarray:
-    """Dynamic programming over candidates.
+    """The candidates of the cheapest path, (frames,) int64, by dynamic programming.
 
     Args:
         local: (rows, frames) cost of each candidate.
-        transitions: (rows, rows, frames) cost of coming from the first to the second.
-        rows: candidates a frame.
-        frames: how many.
-
-    Returns:
-        (frames,) int64 candidates of the cheapest path.
+        transitions: (rows, rows, frames) cost of a transition from the first candidate to the second.
+        rows: candidates per frame.
+        frames: number of frames.
     """
     before = np.zeros((rows, frames), dtype=np.int64)
     path = np.zeros(frames, dtype=np.int64)
@@ -278,13 +273,13 @@ def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames:
 
 
 @compiled
-def _take_mean_off(frame: np.ndarray) -> None:
+def _subtract_mean(frame: np.ndarray) -> None:
     frame -= pairwise_sum(frame, 0, len(frame)) / len(frame)
 
 
 @compiled
-def _normalise(frame, low, products, power, phi, squares):
-    """Fills phi from lag `low` on: products over the root of the energies of both pieces."""
+def _normalize(frame, low, products, power, phi, squares):
+    """Fills `phi` from lag `low` on: products divided by the root of the energies of both pieces."""
     count = len(frame) - low - len(products)
     for i in range(low, len(frame)):
         squares[i] = frame[i] * frame[i]
@@ -295,7 +290,7 @@ def _normalise(frame, low, products, power, phi, squares):
 
 @compiled
 def _insert(lags: np.ndarray, merits: np.ndarray, filled: int, lag: int, merit: float) -> int:
-    """Keeps the best candidates in falling order of merit, the earlier of equals first."""
+    """Inserts a candidate in descending order of merit; equal ones stay in order. Returns the new count."""
     place = filled
     while place > 0 and merit > merits[place - 1]:
         place -= 1
@@ -309,7 +304,7 @@ def _insert(lags: np.ndarray, merits: np.ndarray, filled: int, lag: int, merit: 
 
 @compiled
 def _candidates(phi, low, high, centre, least, enough, lags, merits):
-    """Finds the peaks of a correlation; one above `enough` is alone. Unused candidates have lag 0."""
+    """Finds the peaks of a correlation; a peak above `enough` excludes all others. Unused ones have lag 0."""
     lags[:], merits[:] = 0, 0.0
     largest = phi.max() if not np.isnan(phi).any() else np.nan
     filled = best = 0
@@ -329,23 +324,24 @@ def _candidates(phi, low, high, centre, least, enough, lags, merits):
 def _track_frames(
     data: np.ndarray, jump: int, low: list[int], high: list[int], size: int, *settings
 ):
-    """Returns lags (candidates, frames) and merits of the candidates of every frame; changes `data`.
+    """Lags and merits of the candidates of every frame, (candidates, frames) each; changes `data`.
 
-    The products are numpy's, since ties between candidates are common and BLAS orders its sums by processor.
+    The products are computed by numpy as in the library: ties between candidates are common, and the order
+    in which BLAS adds depends on the processor.
     """
     *peak_settings, maximum = settings
     lags, merits = np.zeros((len(low), maximum), np.int64), np.zeros((len(low), maximum))
     phi, squares = np.zeros(size), np.zeros(size)
     for frame, (first, last) in enumerate(zip(low, high, strict=True)):
-        # frames overlap and each takes its mean off the signal itself, as in the library
+        # Frames overlap, and each subtracts its mean from the signal itself, as in the library.
         start, count = frame * jump, size - last
         piece = data[start : start + size]
-        _take_mean_off(piece)
+        _subtract_mean(piece)
         shifted = np.ndarray(
             (last - first, count), np.float64, data, 8 * (start + first), strides=(8, 8)
         )
         fixed = piece[:count]
-        _normalise(piece, first, shifted.dot(fixed), fixed.dot(fixed), phi, squares)
+        _normalize(piece, first, shifted.dot(fixed), fixed.dot(fixed), phi, squares)
         _candidates(phi, first, last, *peak_settings, lags[frame], merits[frame])
     return lags.T, merits.T
 
@@ -353,13 +349,13 @@ def _track_frames(
 def time_track(
     signal: Any, spec_pitch: np.ndarray, pitch_std: float, pitch: Any, parameters: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates by correlation, near a rough track; arguments are those of the library's `time_track`.
+    """Replaces the library's `time_track`: candidates by correlation, near a rough track.
 
     Returns:
         Hz and merits, (candidates, frames) each.
 
     Raises:
-        ValueError: the rough track leaves no lag to look at, or frames are too short for the longest.
+        ValueError: the analysis frame is shorter than the longest period.
     """
     size, jump = int(parameters["tda_frame_length"] * signal.fs / 1000), pitch.frame_jump
     frames = min(int((len(signal.data) - size + jump) / jump), len(spec_pitch))
@@ -368,7 +364,10 @@ def time_track(
     lowest = np.maximum(track - 2.0 * pitch_std, parameters["f0_min"])
     lags = np.trunc(signal.new_fs / highest) - half, np.trunc(signal.new_fs / lowest) + half
     if not (np.isfinite(lags).all() and (lags[0] < lags[1]).all() and (lags[1] < size).all()):
-        raise ValueError("no lags between the longest and the shortest period")
+        raise ValueError(
+            f"{size} samples per frame do not contain a period of {parameters['f0_min']:g} Hz; expected a "
+            "higher minimum F0"
+        )
     found, merits = _track_frames(
         np.array(signal.filtered, dtype=np.float64),
         jump,
