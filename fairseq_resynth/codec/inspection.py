@@ -1,4 +1,4 @@
-"""Where the bits of a file go, stream by stream and over time."""
+"""Where the bits of a file go, by stream and over time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,33 +29,21 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a file.
+    """The content of a file and its cost.
 
     Attributes:
-        summary: plain JSON types.
+        summary: Plain JSON types.
         times: (U,) float, start of each unit in seconds.
-        bits: (U,) float, bits spent by the end of each unit.
-        units: (U,) int64.
+        bits: (U,) float, bits spent up to the end of each unit.
     """
 
     summary: dict[str, Any]
     times: np.ndarray
     bits: np.ndarray
-    units: np.ndarray
 
 
 def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = True) -> Inspection:
-    """Decodes a file and counts.
-
-    Args:
-        model: the context model.
-        identity: 16 bytes that name the bundle.
-        data: the file.
-        checksum: False for a member of an archive.
-
-    Raises:
-        CodecError: as for decoding.
-    """
+    """Decodes the streams of a file and counts their bits; arguments and errors are `read_bytes`'s."""
     reader = FileReader(model, identity, checksum)
     reader.feed(data, complete=True)
     coder, settings = reader.payload.coder, model.settings
@@ -80,14 +68,14 @@ def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = 
         "total_bps": round(8 * len(data) / seconds, 2) if seconds else 0.0,
     }
     times = np.arange(len(units)) * settings.unit_hop / settings.sample_rate
-    return Inspection(summary, times, np.array(coder.bits_by_unit[: len(units)]), units)
+    return Inspection(summary, times, np.array(coder.bits_by_unit[: len(units)]))
 
 
 def header(data: bytes) -> dict[str, Any]:
-    """Returns what a file says without its model: plain JSON types.
+    """What a file tells without its model, as plain JSON types.
 
     Raises:
-        CodecError: not a `.rsyn` file.
+        CodecError: If it is not a `.rsyn` file, or truncated.
     """
     check_start(data, data[1 : 1 + IDENTITY_BYTES])
     read = unpack_speaker(data[0] >> SPEAKER_SHIFT & 3, data[1 + IDENTITY_BYTES :])
@@ -110,7 +98,7 @@ def _describe(speaker: int | np.ndarray | None) -> Any:
 
 
 def table(summary: dict[str, Any]) -> list[str]:
-    """Formats the summary as lines: what the file is, then bits by stream."""
+    """The summary as lines of text: what the file is, then its bits by stream."""
     lines = [
         f"{summary['bytes']} bytes, {summary['seconds']} s ({summary['num_units']} units in "
         f"{summary['num_runs']} runs, {summary['num_f0_codes'] or 'no'} F0 codes), "
@@ -126,16 +114,17 @@ def table(summary: dict[str, Any]) -> list[str]:
 
 
 def plot(inspection: Inspection, path: str) -> None:
-    """Draws bit/s over time and the shares of the streams into an image."""
+    """Draws the bit rate over time and the shares of the streams into an image file."""
     figure = new_figure(9, 5, layout="constrained")
     over_time, shares = figure.subplots(2, 1, height_ratios=(3, 1))
     spent = np.diff(inspection.bits, prepend=0.0)
-    window = np.ones(25) / 25
     step = inspection.times[1] if len(inspection.times) > 1 else 1.0
-    over_time.bar(inspection.times, spent, width=step, color="#9bbcd8", label="bits of a unit")
+    frames = max(1, round(0.5 / step))
+    window = np.ones(frames) / frames
+    over_time.bar(inspection.times, spent, width=step, color="#9bbcd8", label="bits per unit")
     over_time.set(xlabel="seconds", ylabel="bits", xlim=(0, max(len(spent) * step, step)))
     rate = over_time.twinx()
-    if len(spent) >= len(window):
+    if len(spent) >= frames:
         rate.plot(inspection.times, np.convolve(spent, window, "same") / step, color="#b0413e")
     rate.set_ylabel("bit/s over half a second", color="#b0413e")
     left = 0.0

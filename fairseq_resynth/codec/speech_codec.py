@@ -1,4 +1,4 @@
-"""Speech to a few hundred bytes and back: `codec.encode(wav) -> bytes`, `codec.decode(bytes) -> wav`."""
+"""The codec: speech to a few hundred bytes, `encode(wav) -> bytes`, and back, `decode(bytes) -> wav`."""
 
 import hashlib
 import itertools
@@ -24,7 +24,7 @@ from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.chunks import OFFLINE_UNITS, ChunkDecoder
 from fairseq_resynth.inference.hub import find_bundle
-from fairseq_resynth.inference.voices import Speaker
+from fairseq_resynth.inference.voices import Speaker, speaker_names
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 ENTROPY_FILE = "entropy.safetensors"
@@ -39,17 +39,17 @@ def _require_f0_codes(streams: StreamSpec) -> None:
 
 
 class SpeechCodec:
-    """A codec of speech: a bundle and its context model.
+    """A codec of speech, made of a bundle and its context model.
 
     Args:
-        resynthesizer: the bundle.
-        model: fitted on units of the same encoder.
+        resynthesizer: The bundle.
+        model: The context model, fitted on units of the same encoder.
 
     Attributes:
-        identity: 16 bytes; files name the bundle by the first two and their checksum depends on all.
+        identity: 16 bytes that name both; a file holds the first two, and its checksum depends on all.
 
     Raises:
-        ValueError: The bundle takes continuous F0, or other units or F0 codes than the model has.
+        ValueError: If the bundle takes continuous F0, or other units or F0 codes than the model knows.
     """
 
     def __init__(self, resynthesizer: Resynthesizer, model: EntropyModel):
@@ -73,17 +73,7 @@ class SpeechCodec:
         device: str | torch.device = "cpu",
         decode_only: bool = False,
     ) -> "SpeechCodec":
-        """Loads a bundle and its `entropy.safetensors`.
-
-        Args:
-            folder: folder of the bundle, `owner/name` on the Hugging Face hub, or an http(s) address.
-            content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
-            device: where to compute.
-            decode_only: without the content encoder, whose weights are not needed then.
-
-        Raises:
-            FileNotFoundError, ValueError: something is missing or does not fit.
-        """
+        """Loads a bundle that has an `entropy.safetensors`; arguments and errors are `Resynthesizer`'s."""
         folder = find_bundle(folder)
         path = folder / ENTROPY_FILE
         if not path.is_file():
@@ -103,17 +93,17 @@ class SpeechCodec:
         """Compresses speech.
 
         Args:
-            wav: (T,) float in [-1, 1], or a path to any audio file.
-            speaker: who speaks, a name of the model; None: decoding asks for a voice.
-            sample_rate: of `wav` in Hz; other rates than 16 000 are resampled.
+            wav: (T,) float in [-1, 1], or the path of an audio file.
+            speaker: Who speaks, a name that the model knows; None leaves the voice to the decoder.
+            sample_rate: Of `wav` in Hz; other rates than 16 000 are resampled.
 
         Raises:
-            ValueError: not mono, NaN, too short, an unknown speaker.
+            ValueError: If `wav` is not mono, contains NaN or is too short, or the speaker is unknown.
         """
         return self.pack(self.resynthesizer.encode(wav, speaker, sample_rate))
 
     def pack(self, speech: Utterance) -> bytes:
-        """Compresses the streams of an utterance; see `encode`."""
+        """Compresses the streams of an utterance, as `encode` does those of a recording."""
         code = SpeechCode(
             speech.units, speech.f0_codes, self._speaker_field(speech.speaker), speech.num_samples
         )
@@ -128,47 +118,39 @@ class SpeechCodec:
         checksum: bool = True,
         style: str | None = None,
     ) -> np.ndarray:
-        """Decompresses speech: (T,) float32 at 16 kHz, as long as the original over `rate`.
+        """Decompresses speech into (T,) float32 at 16 kHz, as long as the original divided by `rate`.
 
         Args:
-            data: of `encode`.
-            speaker: another voice, a name or index or (D,) vector; None: the file's.
-            pitch: `shift=+3st`, `scale=1.2` or `flatten`; None: unchanged.
-            rate: of speaking, 0.25 to 4.
+            data: Bytes from `encode`.
+            speaker: Another voice, as name, index or (D,) vector; None takes the file's.
+            pitch: `shift=+3st`, `scale=1.2` or `flatten`; None leaves it as it is.
+            rate: Rate of speaking, 0.25 to 4.
             checksum: False for a member of an archive.
-            style: for a model with several.
+            style: Name of the speaking style, for a model with several.
 
         Raises:
-            CodecError: damaged bytes, or another bundle's.
-            ValueError: the voice or a control is impossible for this bundle.
+            CodecError: If the bytes are damaged or another bundle's.
+            ValueError: If this bundle has no such voice or cannot change what is asked for.
         """
         code = read_bytes(self.model, self.identity, data, checksum)
         voice = self._voice(code.speaker, speaker)
         units, f0_codes = self._controlled(code, voice, pitch, rate)
-        wav = self.speak(units, f0_codes, voice, style)
-        return fit_length(wav, code.num_samples, rate)
-
-    def speak(
-        self,
-        units: np.ndarray,
-        f0_codes: np.ndarray | None,
-        speaker: Speaker | None,
-        style: str | None = None,
-    ) -> np.ndarray:
-        """Turns streams into (U * unit_hop,) float32 samples, in pieces of half a minute."""
-        chunks = ChunkDecoder(self.resynthesizer.decoder, speaker, OFFLINE_UNITS, style)
-        first = chunks.push(units.tolist(), () if f0_codes is None else f0_codes.tolist())
-        return np.concatenate([first, chunks.finish()])
+        # In pieces of half a minute, so that memory does not grow with the length of the speech.
+        chunks = ChunkDecoder(self.resynthesizer.decoder, voice, OFFLINE_UNITS, style)
+        pieces = list(chunks.pieces(units, () if f0_codes is None else f0_codes))
+        return fit_length(
+            np.concatenate([np.zeros(0, np.float32), *pieces]), code.num_samples, rate
+        )
 
     def encode_stream(
         self, audio: Iterable[np.ndarray], speaker: str | None = None, seconds: float = 1.0
     ) -> Iterator[bytes]:
-        """Compresses speech while it comes, see `BlockEncoder`; the bytes do not depend on its pieces.
+        """Compresses speech while it arrives, see `BlockEncoder`; how it is cut does not change the bytes.
 
         Args:
-            audio: pieces (n,) float32 at 16 kHz.
-            speaker: who speaks, or None.
-            seconds: of a block; the delay is a block and a second.
+            audio: Pieces of (n,) float32 samples at 16 kHz.
+            speaker: Who speaks, or None.
+            seconds: Length of a block; the delay is a block and a second.
         """
         field = self._speaker_field(speaker)
         blocks = BlockEncoder(self.resynthesizer, speaker, seconds)
@@ -184,7 +166,7 @@ class SpeechCodec:
     def encode_blocks(
         self, wav: np.ndarray | str | Path, speaker: str | None = None, seconds: float = 1.0
     ) -> bytes:
-        """Returns the bytes that `encode_stream` gives; `wav` as for `encode`, at 16 kHz if an array."""
+        """The bytes of `encode_stream` for a whole recording; an array must be at 16 kHz."""
         if isinstance(wav, str | Path):
             wav = resample(*load_any_audio(wav))
         return b"".join(self.encode_stream([wav], speaker, seconds))
@@ -196,22 +178,20 @@ class SpeechCodec:
         chunk_units: int = 50,
         style: str | None = None,
     ) -> Iterator[np.ndarray]:
-        """Decompresses speech while its bytes come: pieces (n,) float32 that in sum equal `decode`.
+        """Decompresses speech while its bytes arrive; yields (n,) float32 pieces of what `decode` gives.
 
         Args:
-            pieces: of the file.
-            speaker: another voice; None: the file's.
-            chunk_units: decoded at once; the delay is a chunk, the generator's context and 12 bytes.
-            style: for a model with several.
+            pieces: Bytes of the file.
+            speaker: Another voice; None takes the file's.
+            chunk_units: Units decoded at once; the delay is a chunk, the generator's context and 12 bytes.
+            style: Name of the speaking style, for a model with several.
 
         Raises:
-            CodecError: as `decode`, but the checksum can only be checked at the end.
+            CodecError: As `decode`, but only at the end if the checksum does not fit.
         """
         reader, chunks, count = FileReader(self.model, self.identity), None, 0
-        last = False
         for data in itertools.chain(pieces, [None]):
-            last = data is None
-            reader.feed(data or b"", complete=last)
+            reader.feed(data or b"", complete=data is None)
             if reader.payload is None:
                 continue
             if chunks is None:
@@ -239,7 +219,7 @@ class SpeechCodec:
             voice = int(voice)
         if voice is None and len(streams.speakers) > 1:
             raise ValueError(
-                f"the file names no speaker: give one with --speaker, of {', '.join(streams.speakers)}"
+                f"the file names no speaker: give one with --target, of {speaker_names(streams)}"
             )
         return voice if streams.speakers or streams.speaker_dim else None
 
@@ -248,14 +228,12 @@ class SpeechCodec:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         streams, codes = self.resynthesizer.streams, code.f0_codes
         if bool(streams.num_f0_codes) != (codes is not None):
-            raise CodecError(
-                f"the file has {'no' if codes is None else 'an'} F0 stream, the bundle "
-                f"{'one' if streams.num_f0_codes else 'none'}"
-            )
+            found, expected = ("without", "one") if codes is None else ("with", "none")
+            raise CodecError(f"the file is {found} an F0 stream, and the bundle expects {expected}")
         if pitch is not None:
-            pitches = self.resynthesizer.pitch
             if codes is None:
-                raise ValueError("--pitch needs a bundle with a pitch stream")
+                raise ValueError("--pitch needs a bundle with F0 codes, and this one has none")
+            pitches = self.resynthesizer.pitch
             entry = pitches.voice_entry(speaker)
             codes = change_pitch(codes, pitch, pitches.representation, entry)
         return change_rate(code.units, codes, rate, streams.unit_hop, streams.f0_code_hop)

@@ -1,4 +1,4 @@
-"""Encoding of speech block by block, so that it can be sent while it is spoken."""
+"""Speech as it is spoken: encoding block by block, and raw samples on pipes."""
 
 import struct
 from collections.abc import Iterator
@@ -12,35 +12,38 @@ from fairseq_resynth.data.pitch.extraction import SHORTEST, extract_f0, num_fram
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.resynthesizer import Resynthesizer
 
-CONTEXT_SECONDS = 1.0  # audio beside a block that its units and its pitch are found with
+CONTEXT_SECONDS = (
+    1.0  # audio on either side of a block, from which its units and its pitch follow too
+)
+PIECE_BYTES = 3200  # a tenth of a second
 
 
 class BlockEncoder:
     """Encodes audio in blocks of fixed length; how the audio arrives does not change the streams.
 
     Content encoders and pitch trackers look at the audio around a frame, some at all of it. Here each
-    block is encoded with a second of audio on both sides, and its pitch is normalised by the statistics
-    of the speaker, or of all speakers, since those of the utterance are not known before its end.
+    block is encoded with a second of audio on both sides, and its pitch is normalized by the statistics
+    of the speaker, or of all speakers, since those of the utterance are unknown before its end.
 
     Args:
-        resynthesizer: with an encoder.
-        speaker: name, or None.
-        seconds: length of a block; rounded to whole F0 codes.
+        resynthesizer: The bundle, with its content encoder.
+        speaker: Who speaks, or None.
+        seconds: Length of a block; rounded to whole F0 codes.
 
     Attributes:
-        num_samples: taken so far.
+        num_samples: Number of samples taken so far.
 
     Raises:
-        ValueError: the block is shorter than a tenth of a second, or the pitch's statistics are missing.
+        ValueError: If the block is shorter than 0.1 s, or the bundle has no content encoder or no statistics.
     """
 
     def __init__(self, resynthesizer: Resynthesizer, speaker: str | None, seconds: float):
         self._resynthesizer, self._speaker = resynthesizer, speaker
         streams = resynthesizer.streams
         if resynthesizer.encoder is None:
-            raise ValueError("the bundle has no k-means: it cannot encode speech")
+            raise ValueError("the bundle has no k-means, without which it cannot encode speech")
         if seconds < 0.1:
-            raise ValueError(f"a block of {seconds} s: expected 0.1 s or more")
+            raise ValueError(f"found a block of {seconds} s, expected 0.1 s or more")
         grid = np.lcm(streams.f0_code_hop, streams.unit_hop)
         self._block = max(1, round(seconds * streams.sample_rate / grid)) * grid
         self._context = round(CONTEXT_SECONDS * streams.sample_rate / grid) * grid
@@ -50,12 +53,12 @@ class BlockEncoder:
                 "blocks need the F0 statistics of the bundle's speakers, and it has none"
             )
         self._held = np.zeros(0, np.float32)
-        self._first = 0  # sample number of the first held one
-        self._start = 0  # of the block to come
+        self._first = 0  # number of the first held sample
+        self._start = 0  # number of the first sample of the next block
         self.num_samples = 0
 
     def push(self, wav: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Takes (n,) float32 at 16 kHz; yields units and F0 codes of each block that is complete."""
+        """Takes (n,) float32 at 16 kHz; yields the units and F0 codes of each block that is complete."""
         self._held = np.concatenate([self._held, wav.astype(np.float32)])
         self.num_samples += len(wav)
         while self.num_samples >= self._start + self._block + self._context:
@@ -65,14 +68,14 @@ class BlockEncoder:
         """Yields the remaining blocks.
 
         Raises:
-            ValueError: all the audio is too short for a unit.
+            ValueError: If all the audio is too short for one unit.
         """
         while self.num_samples > self._start + self._block:
             yield self._encode(last=False)
         yield self._encode(last=True)
 
     def _encode(self, last: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes the block at hand with what is beside it, and forgets what no later block needs."""
+        """Encodes the next block with its context, then drops what no later block needs."""
         streams = self._resynthesizer.streams
         begin = max(self._start - self._context, 0)
         piece = self._held[
@@ -83,6 +86,7 @@ class BlockEncoder:
         codes = self._f0_codes(piece)[before // streams.f0_code_hop :]
         if not last:
             units = units[: self._block // streams.unit_hop]
+        # As many codes as start within the units: the streams of all blocks then join without a gap.
         codes = codes[: -(-len(units) * streams.unit_hop // streams.f0_code_hop)]
         self._start += self._block
         keep = max(self._start - self._context, 0)
@@ -100,33 +104,31 @@ class BlockEncoder:
         return self._resynthesizer.pitch.representation.encode(f0, entry)
 
 
-PIECE_BYTES = 3200  # a tenth of a second
-
-
 def read_pcm(stream: BinaryIO) -> Iterator[np.ndarray]:
     """Yields (n,) float32 pieces of 16-bit little-endian mono audio at 16 kHz as it arrives.
 
     Args:
-        stream: raw samples, or a WAV file, whose header is read and checked.
+        stream: Raw samples, or a WAV file, whose header is checked.
 
     Raises:
-        ValueError: a WAV header of another format, or half a sample at the end.
+        ValueError: If a WAV header tells another format, or the input ends within a sample.
     """
-    head = stream.read(4)
-    rest = b"" if head != b"RIFF" else None
-    if rest is None:
+    held = stream.read(4)
+    if held == b"RIFF":
         _skip_wav_header(stream)
-        head = b""
-    held = head
-    read = getattr(stream, "read1", stream.read)
-    while data := read(PIECE_BYTES):
+        held = b""
+    read = getattr(
+        stream, "read1", stream.read
+    )  # what has arrived, instead of waiting for all of it
+    while True:
+        data = read(PIECE_BYTES)
         held += data
         whole = len(held) // 2 * 2
         yield np.frombuffer(held[:whole], dtype="<i2").astype(np.float32) / 32768
         held = held[whole:]
-    if len(held) > 1:
-        yield np.frombuffer(held[: len(held) // 2 * 2], dtype="<i2").astype(np.float32) / 32768
-    if len(held) % 2:
+        if not data:
+            break
+    if held:
         raise ValueError("the input ends within a sample: expected 16-bit mono audio at 16 kHz")
 
 
@@ -154,14 +156,15 @@ def _skip_wav_header(stream: BinaryIO) -> None:
 
 
 def to_pcm(wav: np.ndarray) -> bytes:
-    """Returns 16-bit little-endian samples of (n,) float, clipped to [-1, 1)."""
+    """The 16-bit little-endian samples of (n,) float, clipped to [-1, 1)."""
     return np.clip(np.round(wav * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
 def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:
-    """Cuts or pads with silence to the original's length over `rate`, by at most 1024 samples.
+    """Cuts or pads speech with silence to the length of the original divided by `rate`.
 
-    A content encoder leaves up to a frame of the end without a unit.
+    A content encoder leaves up to a frame of the end without a unit; a difference of more than 1024 samples
+    has another reason, and the speech is then returned as it is.
     """
     wanted = round(num_samples / rate)
     if abs(wanted - len(wav)) * min(rate, 1.0) > SAMPLES_MORE:

@@ -69,7 +69,7 @@ def test_decoding_needs_no_weights_of_the_content_encoder(
     status, _, errors = run(capsys, "encode", source, "-o", tmp_path / "0.rsyn", *options)
     assert (status, errors) == (
         2,
-        "resynth encode: error: the units are of hf, layer 4: give the encoder's weights, "
+        "resynth encode: error: the units are of hf, layer 4: give its weights, "
         "--content-checkpoint PATH or content_checkpoint=… in Python.\n",
     )
     without = SpeechCodec.from_pretrained(bundle, decode_only=True)

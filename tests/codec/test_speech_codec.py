@@ -59,7 +59,7 @@ def test_speech_at_another_rate_is_resampled_and_bad_speech_refused(codec, speec
 
 def test_voice_is_asked_for_when_the_file_names_none(codec, speech):
     data = codec.encode(speech)
-    with pytest.raises(ValueError, match="--speaker, of anna, boris"):
+    with pytest.raises(ValueError, match="--target, of anna, boris"):
         codec.decode(data)
     anna, boris = codec.decode(data, "anna"), codec.decode(data, "boris")
     assert np.abs(anna - boris).max() > 1e-4
