@@ -25,7 +25,8 @@ SMALL = (
 )
 SMALL_MODEL = (
     "dataset.batch_size=2 +criterion.discriminator_width=0.0625 +model.embedding_dim=8 "
-    "+model.upsample_initial_channel=32 +model.resblock_kernel_sizes=3 \"+model.resblock_dilation_sizes='1,3,5'\""
+    "+model.upsample_initial_channel=32 +model.resblock_kernel_sizes=3 "
+    "\"+model.resblock_dilation_sizes='1,3,5'\""
 )
 # Commands that do not run here, by how they begin, with the reason and where they are tested otherwise.
 NOT_RUN = {
