@@ -1,5 +1,5 @@
 # What the recipes and scripts/demo.sh share; they source this file. Settings, as environment variables:
-#   CONTENT         options of the content encoder  (--feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6)
+#   CONTENT         options of the content encoder  (--feature-type hubert --content-checkpoint hubert_base_ls960.pt --layer 6)
 #   WHISPER         folder or hub name of a Whisper model, whose fourth block then is the content encoder
 #   K               number of content units  (100)
 #   PITCH_OPTIONS   more options of `resynth f0`, for instance --accept-unvoiced
@@ -36,9 +36,9 @@ K=${K:-100}
 if [ -n "${CONTENT:-}" ]; then
   read -r -d '' -a content <<< "$CONTENT" || true
 elif [ -n "${WHISPER:-}" ]; then
-  content=(--feature-type hf --checkpoint-path "$WHISPER" --layer 4)
+  content=(--feature-type hf --content-checkpoint "$WHISPER" --layer 4)
 else
-  content=(--feature-type hubert --checkpoint-path hubert_base_ls960.pt --layer 6)
+  content=(--feature-type hubert --content-checkpoint hubert_base_ls960.pt --layer 6)
 fi
 F0_CONFIG=${F0_CONFIG:-paper_f0_vqvae}
 VOCODER_CONFIG=${VOCODER_CONFIG:-paper_unit_hifigan}
@@ -138,7 +138,7 @@ pitch() {
   # shellcheck disable=SC2086  # the options are words
   resynth f0 "$1" ${PITCH_OPTIONS:-}
   train "$F0_CONFIG" "$1" "$2/f0_checkpoints" F0_OVERRIDES
-  resynth quantize-f0 "$1" --path "$2/f0_checkpoints/checkpoint_best.pt"
+  resynth quantize-f0 "$1" --checkpoint "$2/f0_checkpoints/checkpoint_best.pt"
 }
 
 # vocoder DATA OUT [OVERRIDE …]: the unit vocoder.
@@ -155,5 +155,5 @@ bundle() {
 # publish DATA OUT: the bundle, and the test set resynthesized with it.
 publish() {
   bundle "$2"
-  resynth synthesize --path "$2/bundle" --input "$1" --outdir "$2/resynthesised" --device "$DEVICE"
+  resynth synthesize --bundle "$2/bundle" --input "$1" --outdir "$2/resynthesised" --device "$DEVICE"
 }

@@ -17,8 +17,8 @@ data=$out/data
 mkdir -p "$out"
 
 step "0 A voice that is already trained: held-out prompts, then each of them in the four other voices"
-resynth synthesize --path examples/asterisk/bundle --input examples/asterisk/held_out --outdir "$out/trained"
-resynth synthesize --path examples/asterisk/bundle --input examples/asterisk/held_out --outdir "$out/trained" --vc
+resynth synthesize --bundle examples/asterisk/bundle --input examples/asterisk/held_out --outdir "$out/trained"
+resynth synthesize --bundle examples/asterisk/bundle --input examples/asterisk/held_out --outdir "$out/trained" --vc
 echo "listen: $out/trained"
 step "1 Manifest: 112 recordings of five voices, some of them held out"
 resynth manifest examples/asterisk/speech --outdir "$data" --speaker-from parent \
@@ -33,7 +33,7 @@ vocoder "$data" "$out" "++task.autocast=$precision" \
   "optimization.stop_time_hours=$(python -c "print($minutes / 60)")"
 step "5 Synthesis: the held-out utterances, then each of them in the four other voices"
 publish "$data" "$out"
-resynth synthesize --path "$out/bundle" --input "$data" --outdir "$out/converted" --vc
+resynth synthesize --bundle "$out/bundle" --input "$data" --outdir "$out/converted" --vc
 step "6 Codec: a context model of the streams, and the bits that it needs for the held-out ones"
 resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.safetensors"
 resynth codec-bench "$data" --split test --model "$out/bundle/entropy.safetensors"

@@ -41,10 +41,12 @@ bundle=$out/bundle
 resynth fit-codec "$data" --split train --network 0 --out "$bundle/entropy.safetensors"
 encoder=()
 for index in "${!content[@]}"; do
-  [ "${content[index]}" != --checkpoint-path ] || encoder=(--content-checkpoint "${content[index + 1]}")
+  case ${content[index]} in --content-checkpoint | --checkpoint-path)
+    encoder=(--content-checkpoint "${content[index + 1]}") ;;
+  esac
 done
 resynth encode "$out/audio/test" --bundle "$bundle" "${encoder[@]}" --speaker-from-folder --out "$out/codes/test" --device "$DEVICE"
-resynth synthesize --path "$bundle" --input "$data" --outdir "$out/converted" --vc --random-speakers "${TARGETS:-2}" --device "$DEVICE"
+resynth synthesize --bundle "$bundle" --input "$data" --outdir "$out/converted" --vc --random-targets "${TARGETS:-2}" --device "$DEVICE"
 step "8 Words, pitch and voice, measured"
 measure=(--reference "$data" --transcripts "$speech/transcripts.tsv" --enrol "$out/audio/train" --bundle "$bundle" "${encoder[@]}"
   --metrics "${METRICS:-f0,mel,wer,speaker,dnsmos,units,rate}" --f0-method dio --recogniser "${RECOGNISER:-whisper:base}" --language en)

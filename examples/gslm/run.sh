@@ -37,10 +37,10 @@ fairseq-interactive "$lm/bin" --user-dir "$plugin" --task language_modeling --pa
   "${cpu[@]}" --sampling --sampling-topk 10 --temperature 0.7 --beam 1 --nbest 1 --max-len-b 60 --seed 1 \
   --input "$lm/prompts.txt" > "$lm/samples.txt" 2> "$lm/interactive.log" || fail "see $lm/interactive.log"
 voice=$(head -n 1 "$data/train.speaker")
-resynth synthesize --path "$out/bundle" --input "$lm/samples.txt" --dur-prediction --speaker "$voice" --outdir "$out/samples"
+resynth synthesize --bundle "$out/bundle" --input "$lm/samples.txt" --dur-prediction --target "$voice" --outdir "$out/samples"
 step "6 A recording through units and back, in one command"
-resynth resynthesize "$(sed -n '1p' "$data/test.tsv")/$(sed -n '2p' "$data/test.tsv" | cut -f1)" --path "$out/bundle" \
-  --speaker "$voice" --output "$out/resynthesised.wav"
+resynth resynthesize "$(sed -n '1p' "$data/test.tsv")/$(sed -n '2p' "$data/test.tsv" | cut -f1)" --bundle "$out/bundle" \
+  --speaker "$voice" --out "$out/resynthesised.wav"
 step "7 Byte-pair encoding: shorter sequences for the language model"
 resynth bpe train --units "$data/train.units" --num-units "$K" --vocab-size "${VOCAB:-500}" --model "$lm/bpe.model"
 for split in train valid test; do

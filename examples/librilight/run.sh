@@ -21,5 +21,5 @@ step "3 VQ-VAE: encoder, codebook and HiFi-GAN together"
 train paper_content_vqvae "$out/data" "$out/vqvae_checkpoints" VQVAE_OVERRIDES
 resynth export "$out/vqvae_checkpoints/checkpoint_last.pt" --outdir "$out/bundle"
 step "4 Its units, and the test set through them and back"
-resynth quantize "$out/data" --feature-type vqvae --checkpoint-path "$out/bundle" --device "$DEVICE"
-resynth synthesize --path "$out/bundle" --input "$out/data" --outdir "$out/resynthesised" --device "$DEVICE"
+resynth quantize "$out/data" --feature-type vqvae --content-checkpoint "$out/bundle" --device "$DEVICE"
+resynth synthesize --bundle "$out/bundle" --input "$out/data" --outdir "$out/resynthesised" --device "$DEVICE"

@@ -1,5 +1,7 @@
 """Which trainings the recipes and the demo start, with stand-ins for the programs that take time."""
 
+import argparse
+import importlib
 import os
 import subprocess
 
@@ -12,6 +14,8 @@ EXAMPLES = REPOSITORY / "examples"
 # Functions that bash takes from its environment in place of the programs.
 PROGRAMS = {
     "resynth": """
+        printf '%s\\0' "$@" >> "$CALLS.resynth"
+        printf '\\n' >> "$CALLS.resynth"
         local outdir; outdir=$(option --outdir "$@")
         case $1 in
         user-dir) echo /plugin ;;
@@ -56,6 +60,12 @@ RECIPES = {
 }
 
 
+def read_calls(path):
+    """The arguments of every call that a stand-in has written to a file."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.rstrip("\0").split("\0") for line in lines]
+
+
 @pytest.fixture
 def start(tmp_path):
     """Runs a script with the stand-ins; returns the process and the arguments of each training."""
@@ -76,8 +86,7 @@ def start(tmp_path):
             capture_output=True,
             text=True,
         )
-        lines = calls.read_text().splitlines() if calls.exists() else []
-        return done, [line.rstrip("\0").split("\0") for line in lines]
+        return done, read_calls(calls)
 
     return run
 
@@ -113,6 +122,12 @@ def test_every_training_is_a_configuration_with_paths_device_and_settings(name, 
     assert tuple(names) == RECIPES[name]
     if name == "demo":
         assert (cfg.task.autocast, cfg.optimization.stop_time_hours) == ("bfloat16", 0.5)
+    for verb, *arguments in read_calls(tmp_path / "calls.resynth"):
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"fairseq_resynth.cli.{verb.replace('-', '_')}").add_arguments(
+            parser
+        )
+        parser.parse_args(arguments)
     again, trainings = start(*recipe(name, tmp_path / "corpus", out), **settings)
     assert again.returncode == 0 and trainings == []
     assert again.stdout.count("whose training has finished") == len(names)
