@@ -1,15 +1,16 @@
 """Which training signals pay: one generator trained equally long with each, measured on held-out speech.
 
-    python benchmarks/training_signals.py DATA --outdir OUT [--minutes 5] [--variants paper,mrd]
+    python benchmarks/training_signals.py DATA --outdir OUT [--minutes 5] [--variants paper,mpd+mrd]
+        [--overrides model._name=unit_source_filter_small …]
 
-A small generator is first trained on the mel distance alone for --warm-up minutes, or comes from --start;
-every variant goes on from there for --minutes, by fairseq-train with --stop-time-hours. Time is the
-processor's, of one thread: on an idle core wall-clock, and fair on a busy one. Utterances of the test split,
-each from its own streams, are then measured with the package's evaluation. OUT/training_signals.md and .json
-hold means with 95 % bootstrap intervals over utterances; in bold is what differs from the first variant by
-more than chance over the same utterances. `paper-again` is `paper` from another seed: what differs there is
-chance of the training. The same command again goes on where it stopped; what is trained and measured is
-reused, and fewer --variants give the table of those.
+A small generator (configs/benchmark_training_signals.yaml, changed by --overrides) is first trained on the
+mel distance alone for --warm-up minutes, or read from --start; every variant continues from there for
+--minutes. Time is that of the processor with one thread: the wall-clock time of an idle core, and also fair
+on a busy one. Utterances of the test split, each from its own streams, are then measured with the package's
+evaluation. OUT/training_signals.md and .json contain means with 95 % bootstrap intervals over utterances;
+bold figures differ from the first variant by more than chance over the same utterances. `paper-again` is
+`paper` with another seed: its differences are chance. The same command continues an interrupted run and
+reuses what is trained and measured; with fewer --variants it writes the table of those.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import multiprocessing
 import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-import fairseq_resynth
 from fairseq_resynth.cli.main import main as command_line
 from fairseq_resynth.data.storage.files import write_json, write_text
 from fairseq_resynth.evaluation.report.tables import number
@@ -38,7 +38,7 @@ from fairseq_resynth.evaluation.runs.summary import without_nan
 from fairseq_resynth.inference.checkpoints import read_checkpoint
 from fairseq_resynth.measures.statistics import mean_interval
 
-SEED, OTHER_SEED = 1, 2
+CONFIGS = Path(__file__).parents[1] / "configs"
 METRICS = "mel,stft,f0,dnsmos,speaker"
 COLUMNS = (
     "mel_l1 spectral_convergence log_magnitude ffe vde log_f0_correlation dnsmos_ovrl "
@@ -46,77 +46,52 @@ COLUMNS = (
 ).split()
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What differs from the paper's training.
-
-    Attributes:
-        discriminators: families.
-        mel: `single` or `multi`.
-        segment: samples of a crop; with twice as many a batch has half as many crops.
-        adversarial: whether discriminators train at all.
-        seed: of crops and of new discriminators.
-    """
-
-    discriminators: str = "mpd,msd"
-    mel: str = "single"
-    segment: int = 8960
-    adversarial: bool = True
-    seed: int = SEED
-
-
+# What each variant changes, as Hydra overrides. Crops of twice the length come in batches of half as many.
+MEL_ALONE = ("criterion.discriminator_start=1000000000",)
 VARIANTS = {
-    "paper": Variant(),
-    "mel-alone": Variant(adversarial=False),
-    "mpd+mbstft": Variant("mpd,mbstft"),
-    "mpd+mrd": Variant("mpd,mrd"),
-    "multi-mel": Variant(mel="multi"),
-    "paper-again": Variant(seed=OTHER_SEED),
-    "mrd": Variant("mrd"),
-    "segment-17920": Variant(segment=17920),
+    "paper": (),
+    "mel-alone": MEL_ALONE,
+    "mpd+mbstft": ("criterion.discriminators='mpd,mbstft'",),
+    "mpd+mrd": ("criterion.discriminators='mpd,mrd'",),
+    "multi-mel": ("criterion.mel_loss=multi",),
+    "paper-again": ("common.seed=2",),
+    "mrd": ("criterion.discriminators=mrd",),
+    "segment-17920": ("task.segment_size=17920", "dataset.batch_size=2"),
 }
 
 
-def training_options(args: argparse.Namespace, variant: Variant, folder: Path) -> list[str]:
-    """Returns fairseq-train's arguments, without when to stop."""
-    plugin = Path(fairseq_resynth.__file__).parent
-    batch = args.batch_size * 8960 // variant.segment
-    words = (
-        f"{args.data} --user-dir {plugin} --task unit_resynthesis --arch {args.arch} --criterion hifigan "
-        f"--optimizer fused_adamw --adam-betas (0.8,0.99) --weight-decay 0.01 --lr {args.lr} "
-        f"--lr-scheduler fixed --cpu --num-workers 0 --batch-size {batch} --segment-size {variant.segment} "
-        f"--discriminators {variant.discriminators} --discriminator-width {args.discriminator_width} "
-        f"--mel-loss {variant.mel} --discriminator-start {0 if variant.adversarial else 10**9} "
-        f"--seed {variant.seed} --save-dir {folder} --disable-validation --no-epoch-checkpoints "
-        "--log-format simple --log-interval 50"
-    )
-    return words.split()
-
-
 def _train(words: list[str], log: str) -> None:
-    """Runs fairseq-train with its stop watch on processor time."""
-    import fairseq.trainer
-    from fairseq_cli.train import cli_main
-
-    import fairseq_resynth.tasks  # noqa: F401  registers the plugin
-
+    """Runs fairseq-hydra-train, whose time limit then counts processor time."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    import fairseq.trainer
+    from fairseq_cli.hydra_train import cli_main
+
+    import fairseq_resynth.tasks  # noqa: F401  registers the plugin
+
     fairseq.trainer.time = SimpleNamespace(time=time.process_time)
-    sys.argv = ["fairseq-train", *words]
+    sys.argv = ["fairseq-hydra-train", *words]
     cli_main()
 
 
 def train(
-    args: argparse.Namespace, name: str, variant: Variant, minutes: float, start: Path | None
+    args: argparse.Namespace,
+    name: str,
+    variant: Sequence[str],
+    minutes: float,
+    start: Path | None,
 ) -> Path:
     """Trains up to `minutes` in all, from a checkpoint or from nothing, and returns the last checkpoint."""
     folder = args.outdir / name
     checkpoint, record = folder / "checkpoint_last.pt", folder / "trained.json"
-    words = training_options(args, variant, folder) + ["--stop-time-hours", str(minutes / 60)]
+    words = ["--config-dir", str(CONFIGS), "--config-name", "benchmark_training_signals"]
+    words += [f"task.data='{args.data}'", f"checkpoint.save_dir='{folder}'"]
+    words += ["common.tensorboard_logdir=null", f"optimization.stop_time_hours={minutes / 60}"]
+    words += [*args.overrides, *variant]
     if start:
-        words += ["--restore-file", str(start), "--reset-optimizer", "--reset-dataloader"]
+        words += [f"checkpoint.restore_file='{start}'", "checkpoint.reset_optimizer=true"]
+        words += ["checkpoint.reset_dataloader=true"]
     if record.is_file() and json.loads(record.read_text())["options"] == words:
         print(f"{name}: trained already", flush=True)
         return checkpoint
@@ -128,18 +103,18 @@ def train(
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"{name}: fairseq-train failed, see {log}")
+        raise SystemExit(f"{name}: the training failed, see {log}")
     write_json(record, {"options": words, "num_updates": num_updates(checkpoint)})
     return checkpoint
 
 
 def num_updates(checkpoint: Path) -> int:
-    """Returns the updates of a checkpoint since its optimizer was made."""
+    """The updates of a checkpoint since its optimizer was created."""
     return int(read_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
 
 
 def seconds_trained(checkpoint: Path) -> float:
-    """Returns what a checkpoint says of its time of training."""
+    """The training time that a checkpoint records."""
     return read_checkpoint(checkpoint)["extra_state"].get("previous_training_time", 0.0)
 
 
@@ -160,21 +135,21 @@ def held_out(data: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def synthesise(name: str, checkpoint: Path, data: Path, folder: Path) -> Path:
-    """Writes the test utterances from their own units, unless they are there from this checkpoint."""
-    out, record = folder / "wav", folder / "synthesised.json"
+def synthesize(name: str, checkpoint: Path, data: Path, folder: Path) -> Path:
+    """Writes the test utterances from their own units, unless they exist from this checkpoint."""
+    out, record = folder / "wav", folder / "synthesized.json"
     stamp = {"checkpoint": checkpoint.stat().st_mtime, "rows": (data / "test.tsv").read_text()}
     if record.is_file() and json.loads(record.read_text()) == stamp:
         return out
     words = ["--checkpoint", str(checkpoint), "--input", str(data), "--outdir", str(out)]
     if command_line(["synthesize", *words]):
-        raise SystemExit(f"{name}: its speech could not be made")
+        raise SystemExit(f"{name}: its speech could not be synthesized")
     write_json(record, stamp)
     return out
 
 
 def measure(args: argparse.Namespace, folders: dict[str, Path], data: Path) -> Any:
-    """Measures every variant's speech against the recordings."""
+    """Measures the speech of every variant against the recordings."""
     systems = {name: read_folder(folder) for name, folder in folders.items()}
     request = Request(
         systems, read_collection(str(data), "test"), args.outdir / "evaluation", metrics=METRICS
@@ -183,7 +158,7 @@ def measure(args: argparse.Namespace, folders: dict[str, Path], data: Path) -> A
 
 
 def differences(evaluation: Any, first: str, name: str, column: Any) -> dict[str, float]:
-    """Returns the mean difference to the first variant over the same utterances, with its interval."""
+    """The mean difference to the first variant over the same utterances, with its interval."""
     values: dict[str, dict[str, float]] = {first: {}, name: {}}
     for row in evaluation.rows:
         if row["system"] in values and row.get(column.name) is not None:
@@ -193,7 +168,7 @@ def differences(evaluation: Any, first: str, name: str, column: Any) -> dict[str
 
 
 def table(evaluation: Any, updates: dict[str, int]) -> tuple[str, dict[str, Any]]:
-    """Returns a Markdown table, and the same figures by variant and column."""
+    """A Markdown table, and the same figures by variant and column."""
     columns = [column for column in evaluation.columns if column.name in COLUMNS]
     arrows = {"lower": "↓", "higher": "↑", "": ""}
     heads = [f"{column.label} {arrows[column.better]}".strip() for column in columns]
@@ -220,21 +195,30 @@ def table(evaluation: Any, updates: dict[str, int]) -> tuple[str, dict[str, Any]
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Returns the options; unknown variants are refused."""
+    """Reads the command line; an unknown variant is an error."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("data", type=Path, metavar="DATA", help="with units, and a test split")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of each variant (%(default)s)")
-    parser.add_argument("--warm-up", type=float, default=5.0, help="minutes (%(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=5.0, help="training of each variant (%(default)s)"
+    )
+    parser.add_argument(
+        "--warm-up", type=float, default=5.0, help="minutes before the variants (%(default)s)"
+    )
     parser.add_argument("--outdir", type=Path, required=True, metavar="OUT")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="%(default)s")
     parser.add_argument("--start", type=Path, metavar="CKPT", help="instead of the warm-up")
-    parser.add_argument("--arch", default="unit_vocos_small")
-    parser.add_argument("--batch-size", type=int, default=4, help="crops of 8960 samples")
-    parser.add_argument("--discriminator-width", type=float, default=0.125)
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--utterances", type=int, default=48, help="held out (%(default)s)")
+    parser.add_argument(
+        "--overrides",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of every training, for Hydra",
+    )
+    parser.add_argument(
+        "--utterances", type=int, default=48, help="number of held-out utterances (%(default)s)"
+    )
     args = parser.parse_args()
     args.variants = args.variants.split(",")
     unknown = [name for name in args.variants if name not in VARIANTS]
@@ -244,16 +228,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Trains and speaks, then measures all of it and writes the table."""
+    """Trains, synthesizes, measures, and writes the table."""
     args = parse_arguments()
-    start = args.start or train(args, "warm-up", Variant(adversarial=False), args.warm_up, None)
-    trained = seconds_trained(start) / 60  # which fairseq counts on from
+    start = args.start or train(args, "warm-up", MEL_ALONE, args.warm_up, None)
+    trained = seconds_trained(start) / 60  # from which fairseq continues to count
     data = held_out(args.data, args.outdir / "held_out", args.utterances)
     folders, updates = {}, {}
     for name in args.variants:
         checkpoint = train(args, name, VARIANTS[name], trained + args.minutes, start)
         updates[name] = num_updates(checkpoint)
-        folders[name] = synthesise(name, checkpoint, data, args.outdir / name)
+        folders[name] = synthesize(name, checkpoint, data, args.outdir / name)
     text, found = table(measure(args, folders, data), updates)
     settings = {key: str(value) for key, value in vars(args).items()}
     result = without_nan({"settings": settings, "variants": found})

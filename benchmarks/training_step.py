@@ -1,14 +1,14 @@
-"""Our GAN step against a plain loop on the same nets and batches: steps a second, and the losses of each.
+"""Our GAN step compared with a plain loop on the same networks and batches: seconds per step, and the losses.
 
     python benchmarks/training_step.py [--batch-size 2] [--steps 3] [--precision float32 bfloat16]
-        [--arms alternate simultaneous compiled] [--json]
+        [--arms alternate simultaneous compiled] [--overrides KEY=VALUE …] [--json]
 
-`plain` is the published order of steps with two torch AdamW, nothing frozen and every graph kept; an arm is
-fairseq-train's own step (its trainer, --optimizer adam, the discriminators inside the criterion) with
---gan-update alternate or simultaneous, or with --compile; further options go to all of them. Each has the
-paper's generator and discriminators, the same weights to start from and the same random batches, and they
-take turns, one step each, on one thread. Times are processor seconds, the median of the steps after the
-first; a ratio is the median over the steps, with the smallest and the largest.
+`plain` is the published order of steps with two torch AdamW, where nothing is frozen and every graph is kept.
+An arm is the step of a training by configs/paper_unit_hifigan.yaml (fairseq's trainer, the discriminators
+inside the criterion), with task.gan_update alternate or simultaneous, or with task.compile; --overrides apply
+to all arms. All have the paper's generator and discriminators, the same initial weights and the same random
+batches, and they take turns, one step each, on one thread. Times are processor seconds, the median of the
+steps after the first; a ratio is the median over the steps, with the smallest and the largest.
 """
 
 import argparse
@@ -28,9 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq import options, tasks
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq import tasks
+from fairseq.dataclass.initialize import add_defaults, hydra_init
 from fairseq.trainer import Trainer
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 from fairseq_resynth.modules import losses
@@ -38,15 +40,16 @@ from fairseq_resynth.modules import losses
 UNITS, CODES, SPEAKERS, SEGMENT = 100, 20, 10, 8960
 ARMS = {
     "alternate": [],
-    "simultaneous": ["--gan-update", "simultaneous"],
-    "compiled": ["--compile"],
-    "simultaneous_compiled": ["--gan-update", "simultaneous", "--compile"],
+    "simultaneous": ["++task.gan_update=simultaneous"],
+    "compiled": ["++task.compile=true"],
+    "simultaneous_compiled": ["++task.gan_update=simultaneous", "++task.compile=true"],
 }
 PLUGIN = Path(fairseq_resynth.tasks.__file__).parents[1]
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def write_description(folder: Path) -> None:
-    """Writes what the task reads to know its streams: a manifest of one row."""
+    """Writes a data directory with a manifest of one row, from which the task reads its streams."""
     files = {
         "train.tsv": f"{folder}\nnone.wav\t{SEGMENT}\n",
         "train.units": " ".join(["0"] * (SEGMENT // 320)) + "\n",
@@ -59,17 +62,15 @@ def write_description(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def build_trainer(folder: Path, precision: str, extra: list[str]) -> Trainer:
-    """Builds fairseq's trainer as fairseq-train does, with the paper's nets and settings."""
-    words = (
-        f"{folder} --user-dir {PLUGIN} --task unit_resynthesis --arch unit_hifigan --criterion hifigan "
-        "--optimizer adam --adam-betas (0.8,0.99) --weight-decay 0.01 --lr 2e-4 --lr-scheduler fixed "
-        f"--cpu --batch-size 2 --save-dir {folder} --autocast {precision}"
-    )
-    parser = options.get_training_parser()
-    cfg = convert_namespace_to_omegaconf(
-        options.parse_args_and_arch(parser, [*words.split(), *extra])
-    )
+def build_trainer(folder: Path, precision: str, overrides: list[str]) -> Trainer:
+    """The trainer of fairseq-hydra-train, with the paper's networks and settings."""
+    hydra_init("paper_unit_hifigan")
+    paths = [f"common.user_dir={PLUGIN}", f"task.data={folder}", f"checkpoint.save_dir={folder}"]
+    device = ["common.cpu=true", f"++task.autocast={precision}"]
+    with initialize_config_dir(str(CONFIGS)):
+        cfg = compose("paper_unit_hifigan", [*paths, *device, *overrides])
+    add_defaults(cfg)
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
     torch.manual_seed(0)
     task = tasks.setup_task(cfg.task)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
@@ -78,7 +79,7 @@ def build_trainer(folder: Path, precision: str, extra: list[str]) -> Trainer:
 
 
 def batch(size: int, seed: int) -> dict[str, Any]:
-    """Returns a batch of random streams and noise."""
+    """A batch of random streams and noise."""
     generator = torch.Generator().manual_seed(seed)
 
     def integers(limit: int, *shape: int) -> torch.Tensor:
@@ -94,7 +95,7 @@ def batch(size: int, seed: int) -> dict[str, Any]:
 
 
 def plain_step(model, discriminators, log_mel, precision: str) -> Callable[[dict[str, Any]], float]:
-    """Returns a step in the published order, which returns the generator's loss."""
+    """A step in the published order, which returns the loss of the generator."""
     settings = {"lr": 2e-4, "betas": (0.8, 0.99), "weight_decay": 0.01}
     step_g = torch.optim.AdamW(model.parameters(), **settings)
     step_d = torch.optim.AdamW(discriminators.parameters(), **settings)
@@ -127,13 +128,13 @@ def plain_step(model, discriminators, log_mel, precision: str) -> Callable[[dict
 
 
 def run_in_turns(
-    precision: str, size: int, steps: int, arms: list[str], extra: list[str]
+    precision: str, size: int, steps: int, arms: list[str], overrides: list[str]
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Steps the plain loop and every arm in turns; returns the seconds and the losses of each."""
+    """Steps the plain loop and every arm in turn; returns the seconds and the losses of each."""
     with tempfile.TemporaryDirectory() as folder:
         write_description(Path(folder))
         trainers = {
-            name: build_trainer(Path(folder), precision, [*ARMS[name], *extra]) for name in arms
+            name: build_trainer(Path(folder), precision, [*ARMS[name], *overrides]) for name in arms
         }
         first = trainers[arms[0]]
         nets = copy.deepcopy((first.model, first.criterion.discriminators))
@@ -152,10 +153,10 @@ def run_in_turns(
 
 
 def measure(
-    precision: str, size: int, steps: int, arms: list[str], extra: list[str]
+    precision: str, size: int, steps: int, arms: list[str], overrides: list[str]
 ) -> list[dict[str, Any]]:
-    """Returns a row an arm: its seconds, its ratio to the plain loop, the largest difference of the loss."""
-    times, found = run_in_turns(precision, size, steps, arms, extra)
+    """One row per arm: its seconds, its ratio to the plain loop, the largest difference of the loss."""
+    times, found = run_in_turns(precision, size, steps, arms, overrides)
     rows = []
     for name in arms:
         pairs = zip(times["plain"][1:], times[name][1:], strict=True)
@@ -166,8 +167,8 @@ def measure(
                 "precision": precision,
                 "batch_size": size,
                 "arm": name,
-                "plain_seconds_a_step": statistics.median(times["plain"][1:]),
-                "seconds_a_step": statistics.median(times[name][1:]),
+                "plain_seconds_per_step": statistics.median(times["plain"][1:]),
+                "seconds_per_step": statistics.median(times[name][1:]),
                 "first_step_seconds": times[name][0],
                 "arm / plain": statistics.median(ratios),
                 "smallest": ratios[0],
@@ -182,21 +183,22 @@ def measure(
 
 
 def main() -> None:
-    """Prints a line an arm and precision."""
+    """Prints one line per arm and precision."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=3, help="beside a first that warms up")
+    parser.add_argument("--steps", type=int, default=3, help="after a first one that warms up")
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["alternate", "simultaneous"])
     parser.add_argument("--json", action="store_true")
-    args, extra = parser.parse_known_args()
+    parser.add_argument("--overrides", nargs="+", default=[], help="for the training, as in Hydra")
+    args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     for precision in args.precision:
-        for row in measure(precision, args.batch_size, args.steps, args.arms, extra):
+        for row in measure(precision, args.batch_size, args.steps, args.arms, args.overrides):
             cells = [
                 f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                 for key, value in row.items()

@@ -1,5 +1,6 @@
 """The benchmarks start, and the quickest of them measures what it says."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from training_configs import composed
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -40,3 +42,16 @@ def test_synthesis_speed_counts_the_generator():
             == pytest.approx(row["floor"] * row["resynth / floor"])
         )
     assert rows[0]["gflop_a_second"] == pytest.approx(16.1, abs=0.1)
+
+
+def test_variants_of_training_signals_change_values_of_the_configuration():
+    spec = importlib.util.spec_from_file_location("signals", BENCHMARKS / "training_signals.py")
+    signals = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(signals)
+    paper = composed("benchmark_training_signals")
+    assert signals.VARIANTS["paper"] == ()
+    for name, overrides in signals.VARIANTS.items():
+        variant = composed("benchmark_training_signals", *overrides)
+        assert (variant == paper) == (name == "paper")
+        crops = variant.dataset.batch_size * variant.task.segment_size
+        assert crops == paper.dataset.batch_size * paper.task.segment_size

@@ -1,17 +1,13 @@
 """The files of configs/ compose, say what training does, and work from any folder."""
 
-import warnings
-
 import pytest
-from fairseq.dataclass.initialize import add_defaults, hydra_init
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
-from small_corpus import PLUGIN, REPOSITORY, run
+from small_corpus import run
+from training_configs import CONFIGS, composed
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 
-CONFIGS = REPOSITORY / "configs"
 PARTS = {"base", "paper_optimizer"}  # included by others, no trainings of their own
 TRAININGS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in PARTS)
 
@@ -33,16 +29,6 @@ def included(name: str) -> list[dict]:
     others = [entry for entry in content.pop("defaults", []) if entry != "_self_"]
     content.pop("hydra", None)
     return [content, *(part for other in others for part in included(other))]
-
-
-def composed(name: str, *overrides: str):
-    """What fairseq-hydra-train trains by, before it adds the defaults of the plugin."""
-    hydra_init(name)
-    try:
-        with warnings.catch_warnings(action="ignore"), initialize_config_dir(str(CONFIGS)):
-            return compose(name, [f"common.user_dir={PLUGIN}", *overrides])
-    finally:  # otherwise a file that includes this one would get fairseq's defaults a second time
-        del ConfigStore.instance().repo[f"{name}.yaml"]
 
 
 @pytest.mark.parametrize("name", TRAININGS)

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from hydra.errors import ConfigCompositionException
 from small_corpus import REPOSITORY
-from test_configs import composed
+from training_configs import composed
 
 EXAMPLES = REPOSITORY / "examples"
 # Functions that bash takes from its environment in place of the programs.

@@ -13,7 +13,7 @@ from fairseq.dataclass.configs import CommonConfig, DistributedTrainingConfig
 from fairseq.distributed.utils import infer_init_method
 from omegaconf import OmegaConf
 from small_corpus import REPOSITORY, write_data
-from test_configs import CONFIGS, composed
+from training_configs import CONFIGS, composed
 
 from fairseq_resynth.data.pitch.extraction import F0Options
 from fairseq_resynth.preparation.f0 import build_f0
