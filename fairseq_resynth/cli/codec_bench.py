@@ -69,13 +69,14 @@ def _rate_distortion(args: argparse.Namespace) -> int:
     from fairseq_resynth.codec.speech_codec import SpeechCodec
     from fairseq_resynth.data.storage.files import write_json, write_text
     from fairseq_resynth.evaluation.codecs import rate_distortion
-    from fairseq_resynth.evaluation.runs import baselines as anchors
+    from fairseq_resynth.evaluation.codecs.baselines import encodec_baselines, parse_baselines
 
-    utterances, speakers = rate_distortion.recordings(args.data, args.split)
+    utterances, speakers = rate_distortion.list_recordings(args.data, args.split)
     if args.n:
         utterances = utterances[:: -(-len(utterances) // args.n)]
-    text = anchors.DEFAULT if args.anchors is None else args.anchors
-    others = anchors.parse_anchors(text, args.encodec)
+    text = rate_distortion.DEFAULT if args.anchors is None else args.anchors
+    others = parse_baselines(text, "--anchors")
+    others += encodec_baselines(args.encodec) if args.encodec else []
     codecs = {
         Path(folder).name: SpeechCodec.from_pretrained(folder, args.content_checkpoint)
         for folder in args.bundle
@@ -84,9 +85,9 @@ def _rate_distortion(args: argparse.Namespace) -> int:
         raise ValueError("the bundles' folders must have different names: they label the points")
     total = len(utterances) * (len(codecs) + len(others))
     with tqdm(total=total, desc="codec-bench", unit="file", mininterval=0.5) as bar:
-        points = rate_distortion.run(utterances, codecs, others, speakers, bar.update)
+        points = rate_distortion.measure_codecs(utterances, codecs, others, speakers, bar.update)
     lines = rate_distortion.table(points)
-    summary = {"recordings": len(utterances), "points": [point.to_dict() for point in points]}
+    summary = {"recordings": len(utterances), "points": [vars(point) for point in points]}
     if args.outdir:
         out = Path(args.outdir)
         write_json(out / "rate_distortion.json", summary)

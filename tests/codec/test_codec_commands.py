@@ -341,16 +341,16 @@ def test_missing_programs_are_named_not_fatal(capsys, bundle_folder, recordings,
 
 def test_encodec_is_an_anchor_when_its_weights_are_given(tmp_path):
     transformers = pytest.importorskip("transformers")
-    from fairseq_resynth.evaluation.runs.baselines import parse_anchors
+    from fairseq_resynth.evaluation.codecs.baselines import encodec_baselines
 
     config = transformers.EncodecConfig(
         num_filters=4, hidden_size=16, codebook_dim=16, num_lstm_layers=1
     )
     transformers.EncodecModel(config).save_pretrained(tmp_path)
-    found = parse_anchors("", tmp_path)
+    found = encodec_baselines(tmp_path)
     assert [anchor.label for anchor in found] == ["encodec:1.5", "encodec:3", "encodec:6"]
     wav = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    decoded, size = found[0].code(wav)
+    decoded, size, _ = found[0].code(wav)
     assert decoded.shape == wav.shape and 8 * size == pytest.approx(1500, rel=0.02)
     with pytest.raises(FileNotFoundError, match="EnCodec"):
-        parse_anchors("", tmp_path / "none")
+        encodec_baselines(tmp_path / "none")

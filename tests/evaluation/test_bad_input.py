@@ -176,7 +176,7 @@ def test_audio_that_is_gone_is_told(folders, capsys):
     assert evaluate(folders, metrics="level,stft") == 0
     shutil.rmtree(folders / "made")
     assert main(["report", str(folders / "report"), "--outdir", str(folders / "c")]) == 1
-    assert "3 audio files are gone, so the page cannot play them" in capsys.readouterr().out
+    assert "3 audio files no longer exist, so the page cannot play them" in capsys.readouterr().out
 
 
 def test_trial_lists(folders, capsys):

@@ -16,8 +16,8 @@ from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.frames import LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans
+from fairseq_resynth.evaluation.codecs import baselines
 from fairseq_resynth.evaluation.metrics.units import Units
-from fairseq_resynth.evaluation.runs import baselines
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -56,7 +56,7 @@ def bundle(recordings, tmp_path_factory):
     generator = build_vocoder(model, streams).eval()
     save_bundle(folder, Bundle(generator, model, streams, None, None, kmeans))
     plain = Resynthesizer.from_pretrained(folder)
-    rows = [Utterance(path.stem, plain.encode(path).units, None) for path in paths]
+    rows = [Utterance(plain.encode(path).units, name=path.stem) for path in paths]
     settings = Settings(20, unit_hop=160, num_f0_codes=0)
     options = TrainingOptions(hidden_size=0)
     fit_entropy_model(rows, settings, options).save(folder / "entropy.safetensors")
@@ -133,10 +133,10 @@ def test_units_of_the_same_speech_agree(recordings, bundle, tmp_path):
 @pytest.mark.parametrize("name", ["griffinlim", "world", "opus", "codec2"])
 def test_baselines_keep_time_and_cost_bits(name, recordings):
     (choice,) = baselines.parse_baselines(name)
-    if choice.missing():
-        pytest.skip(choice.missing())
+    if choice.missing:
+        pytest.skip(choice.missing)
     wav, _ = soundfile.read(recordings / "english/one.flac", dtype="float32")
-    again, size, payload = choice.function()(wav)
+    again, size, payload = choice.code(wav)
     assert len(again) == len(wav)
     envelopes = [np.abs(w[: len(w) // 800 * 800].reshape(-1, 800)).mean(1) for w in (wav, again)]
     assert np.corrcoef(*envelopes)[0, 1] > 0.9  # at 50 ms: nothing is delayed or lost
@@ -148,9 +148,24 @@ def test_baselines_keep_time_and_cost_bits(name, recordings):
         assert bits == pytest.approx(expected, rel=0.2) and size >= payload
 
 
+def test_no_delay_is_left_at_any_rate_of_codec2(recordings):
+    """`codec-bench` left the 700 bit/s mode 13 ms late."""
+    wav, _ = soundfile.read(recordings / "english/one.flac", dtype="float32")
+
+    def envelope(samples):  # one value per ms
+        return np.convolve(np.abs(samples), np.ones(80) / 80, "same")[::16]
+
+    for baseline in baselines.parse_baselines("codec2:700,codec2:1300,codec2:3200"):
+        if baseline.missing:
+            pytest.skip(baseline.missing)
+        original, coded = envelope(wav)[60:-60], envelope(baseline.code(wav).wav)
+        match = [original @ coded[60 + lag : len(coded) - 60 + lag] for lag in range(-40, 41)]
+        assert abs(int(np.argmax(match)) - 40) <= 6, baseline.label
+
+
 def test_opus_rate_is_obeyed(recordings):
     wav, _ = soundfile.read(recordings / "english/one.flac", dtype="float32")
-    sizes = [baselines.opus(wav, kilobits)[2] for kilobits in (6, 24)]
+    sizes = [baselines.opus(wav, kilobits).packet_bytes for kilobits in (6, 24)]
     assert sizes[1] > 2.5 * sizes[0]
 
 

@@ -181,7 +181,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
     [
         ((), "loudness", "no metric is called loudness; expected names from f0, mel"),
         (("--baselines", "mp3"), "level", "no 'mp3', expected griffinlim"),
-        (("--baselines", "opus:4000"), "level", "expected a rate from 6 to 510"),
+        (("--baselines", "opus:4000"), "level", "expected a rate from 6 to 510 kbit/s"),
         (("--baselines", "codec2:2000"), "level", "expected one of 700, 1200"),
         (("--recogniser", "google"), "wer", "expected pocketsphinx, whisper:NAME"),
         (("--rank-by", "beauty"), "level,mel", "--rank-by 'beauty': expected one of"),

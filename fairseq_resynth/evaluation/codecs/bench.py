@@ -1,4 +1,4 @@
-"""Bits a second of streams, counted in whole bytes of real files, each utterance for itself."""
+"""Bit/s of streams, counted in whole bytes of real files with one utterance each."""
 
 import time
 from collections import Counter
@@ -13,16 +13,17 @@ from fairseq_resynth.codec.format.bitstream import FileWriter, read_bytes
 from fairseq_resynth.data.streams import Utterance
 
 LONG_SECONDS = 3.0
+PARTS = ("content", "f0", "overhead", "total")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one utterance costs.
+    """The size of one utterance.
 
     Attributes:
-        name: of the utterance.
-        seconds: units times their hop.
-        content_bytes: the stream of units with its end, alone.
+        name: name of the utterance.
+        seconds: number of units times their hop.
+        content_bytes: the stream of units with its end mark, alone.
         f0_bytes: what the F0 codes add.
         total_bytes: the whole file.
         bits: code length by part, before rounding to bytes.
@@ -37,28 +38,29 @@ class Cost:
 
     @property
     def overhead_bytes(self) -> int:
-        """Header, checksum, number of samples, end of the F0 codes."""
+        """Header, checksum, number of samples, end mark of the F0 codes."""
         return self.total_bytes - self.content_bytes - self.f0_bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types, with rates in bit/s."""
-        sizes = {
-            "content": self.content_bytes,
-            "f0": self.f0_bytes,
-            "overhead": self.overhead_bytes,
-            "total": self.total_bytes,
-        }
-        rates = {f"{name}_bps": _rate(size, self.seconds) for name, size in sizes.items()}
-        counts = {f"{name}_bytes": size for name, size in sizes.items()}
-        return {"name": self.name, "seconds": round(self.seconds, 4), **counts, **rates}
+        """Plain JSON types, with rates in bit/s."""
+        counts = {f"{part}_bytes": getattr(self, f"{part}_bytes") for part in PARTS}
+        return {
+            "name": self.name, "seconds": round(self.seconds, 4), **counts, **_rates([self])
+        }  # fmt: skip
 
 
-def _rate(size: int, seconds: float) -> float:
+def _rate(size: float, seconds: float) -> float:
     return round(8 * size / seconds, 3) if seconds else 0.0
 
 
+def _rates(costs: Sequence[Cost]) -> dict[str, float]:
+    seconds = sum(cost.seconds for cost in costs)
+    sizes = {part: sum(getattr(cost, f"{part}_bytes") for cost in costs) for part in PARTS}
+    return {f"{part}_bps": _rate(size, seconds) for part, size in sizes.items()}
+
+
 def measure(model: EntropyModel, utterance: Utterance) -> tuple[Cost, bytes]:
-    """Returns the cost of an utterance and its file, which names the context model instead of a bundle."""
+    """The cost of an utterance and its file, which names the context model instead of a bundle."""
     settings = model.settings
     writer = FileWriter(model, model.identity, has_f0=False)
     data = writer.push(utterance.units)
@@ -75,11 +77,12 @@ def measure(model: EntropyModel, utterance: Utterance) -> tuple[Cost, bytes]:
 
 @dataclass(frozen=True)
 class Bench:
-    """Costs of a set, and the speed of the entropy layer on one core.
+    """Costs of a set, and the speed of the entropy coder on one core.
 
     Attributes:
-        costs: an utterance each.
-        encode_seconds, decode_seconds: of all of them, of one core, compiling left out.
+        costs: one per utterance.
+        encode_seconds: CPU time for all utterances, without compilation.
+        decode_seconds: likewise.
     """
 
     costs: list[Cost]
@@ -87,28 +90,18 @@ class Bench:
     decode_seconds: float
 
     def summary(self) -> dict[str, Any]:
-        """Returns plain JSON types: rates over all utterances, and `total_bps` over those of 3 s and more."""
+        """Plain JSON types: rates over all utterances, and of those of 3 s and longer."""
         seconds = sum(cost.seconds for cost in self.costs)
-        whole = {
-            f"{name}_bps": _rate(
-                sum(getattr(cost, f"{name}_bytes") for cost in self.costs), seconds
-            )
-            for name in ("content", "f0", "overhead", "total")
-        }
         long = [cost for cost in self.costs if cost.seconds >= LONG_SECONDS]
-        long_bytes, long_seconds = (
-            sum(getattr(cost, name) for cost in long) for name in ("total_bytes", "seconds")
-        )
+        overhead = sum(cost.overhead_bytes for cost in self.costs) / max(len(self.costs), 1)
         parts = sum((cost.bits for cost in self.costs), Counter())
         return {
             "utterances": len(self.costs),
             "seconds": round(seconds, 2),
-            **whole,
-            "total_bps_from_3s": _rate(long_bytes, long_seconds),
-            "most_bps_from_3s": max((cost.to_dict()["total_bps"] for cost in long), default=0.0),
-            "overhead_bytes_mean": round(
-                sum(cost.overhead_bytes for cost in self.costs) / max(len(self.costs), 1), 3
-            ),
+            **_rates(self.costs),
+            "total_bps_from_3s": _rates(long)["total_bps"],
+            "most_bps_from_3s": max((_rates([cost])["total_bps"] for cost in long), default=0.0),
+            "overhead_bytes_mean": round(overhead, 3),
             "parts_bps": {name: _rate(bits / 8, seconds) for name, bits in sorted(parts.items())},
             "encode_times_real_time": round(seconds / max(self.encode_seconds, 1e-9), 1),
             "decode_times_real_time": round(seconds / max(self.decode_seconds, 1e-9), 1),
@@ -122,8 +115,8 @@ def run_bench(
 
     Args:
         model: the context model.
-        utterances: streams.
-        progress: called after each.
+        utterances: units and F0 codes.
+        progress: called after each utterance.
 
     Raises:
         AssertionError: a file does not decode to its streams.

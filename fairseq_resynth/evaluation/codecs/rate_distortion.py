@@ -1,4 +1,4 @@
-"""Rate against distortion, ours and other codecs' on the same utterances in one run."""
+"""Rate against distortion of bundles and other codecs, on the same utterances in one run."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,16 @@ from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.manifest import read_lines, read_splits
-from fairseq_resynth.evaluation.runs.baselines import Anchor, Coder, fit
-from fairseq_resynth.measures.figures import new_figure, save_figure
+from fairseq_resynth.evaluation.codecs.baselines import Baseline
+from fairseq_resynth.evaluation.metrics.metric import importable
+from fairseq_resynth.measures.figures import new_figure, save_figure, style_axes
 from fairseq_resynth.measures.spectral import mel_cepstral_distortion, mel_l1_distance
 from fairseq_resynth.preparation.preprocess import find_sources
 
+DEFAULT = "opus:6,opus:9,opus:12,codec2:700,codec2:1200,codec2:1600,codec2:2400,speex:4"
 Measure = Callable[[np.ndarray, np.ndarray], float]
+# maps an utterance's name and (T,) samples to the decoded samples and the bytes that they took
+Coder = Callable[[str, np.ndarray], tuple[np.ndarray, int]]
 
 
 @dataclass
@@ -26,8 +30,8 @@ class Point:
 
     Attributes:
         family: points of one family are joined in the plot.
-        label: of the system.
-        bps: bit/s over all utterances, whole files.
+        label: what the system is called.
+        bps: bit/s over all utterances; headers of bundles' files count, those of other codecs do not.
         distortions: name of the measure -> mean over the utterances.
         failed: name of the utterance -> reason.
         missing: what to install, when the system could not run at all.
@@ -40,22 +44,18 @@ class Point:
     failed: dict[str, str] = field(default_factory=dict)
     missing: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types."""
-        return dict(vars(self))
 
-
-def recordings(
+def list_recordings(
     paths: Sequence[str | Path], splits: Sequence[str] | None = None
 ) -> tuple[list[tuple[str, Path]], dict[str, str]]:
     """Lists the recordings of data directories, or of folders of audio.
 
     Args:
         paths: folders.
-        splits: of the data directories; None: all.
+        splits: splits of the data directories; None: all.
 
     Returns:
-        (name, path) of each, and who speaks in it where that is known.
+        (name, path) of each, and the speakers by name where they are known.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: no such folder, or no audio in it.
@@ -76,113 +76,94 @@ def recordings(
     return listed, speakers
 
 
-def measures() -> dict[str, Measure]:
-    """Returns the measures: mel L1 and mel cepstral distortion, STOI and PESQ where they are installed.
+def _measures() -> dict[str, Measure]:
+    """Mel L1 and mel-cepstral distortion, and STOI and PESQ if they are installed.
 
-    None of them is fair to a codec that does not keep the waveform; `resynth evaluate` has word error rates.
+    None of them is fair to a codec that does not keep the waveform; word error rates, which are,
+    come from `resynth evaluate`.
     """
     found: dict[str, Measure] = {"mel_l1": mel_l1_distance, "mcd": mel_cepstral_distortion}
-    try:
+    if importable("pystoi"):
         from pystoi import stoi
 
         found["stoi"] = lambda reference, other: float(stoi(reference, other, SAMPLE_RATE))
-    except ImportError:
-        pass
-    try:
+    if importable("pesq"):
         from pesq import pesq
 
         found["pesq"] = lambda reference, other: float(pesq(SAMPLE_RATE, reference, other, "wb"))
-    except ImportError:
-        pass
     return found
 
 
-def ours(codec: SpeechCodec, speakers: Mapping[str, str]) -> Callable[[str, np.ndarray], tuple]:
-    """Returns our coder: (name, (T,) float32) to the decoded (T,) and the bytes of its file.
-
-    Args:
-        codec: a bundle.
-        speakers: by name, who speaks.
-    """
+def _bundle_coder(codec: SpeechCodec, speakers: Mapping[str, str]) -> Coder:
     known = codec.resynthesizer.streams.speakers
 
     def code(name: str, wav: np.ndarray) -> tuple[np.ndarray, int]:
         speaker = speakers.get(name)
         speaker = speaker if speaker in known else None
         data = codec.encode(wav, speaker)
-        voice = known[0] if speaker is None and known else None
-        return fit(codec.decode(data, voice), len(wav)), len(data)
+        decoded = codec.decode(data, known[0] if speaker is None and known else None)
+        decoded = np.pad(decoded[: len(wav)], (0, max(0, len(wav) - len(decoded))))
+        return decoded.astype(np.float32), len(data)
 
     return code
 
 
-def run(
+def _baseline_coder(baseline: Baseline) -> Coder:
+    def code(name: str, wav: np.ndarray) -> tuple[np.ndarray, int]:
+        coded = baseline.code(wav)
+        return coded.wav, coded.packet_bytes
+
+    return code
+
+
+def measure_codecs(
     utterances: Sequence[tuple[str, Path]],
     codecs: Mapping[str, SpeechCodec],
-    anchors: Sequence[Anchor],
+    baselines: Sequence[Baseline],
     speakers: Mapping[str, str] | None = None,
     progress: Callable[[], Any] = lambda: None,
 ) -> list[Point]:
     """Codes every utterance with every system and measures it.
 
     Args:
-        utterances: (name, audio).
+        utterances: (name, audio file).
         codecs: label -> bundle.
-        anchors: other codecs.
+        baselines: other codecs.
         speakers: name -> speaker.
         progress: called after each utterance and system.
     """
-    systems: list[tuple[Point, Callable[[str, np.ndarray], tuple]]] = []
+    systems: list[tuple[Point, Coder]] = []
     for label, codec in codecs.items():
-        systems.append((Point("resynth", label), ours(codec, speakers or {})))
-    for anchor in anchors:
-        point = Point(anchor.family, anchor.label, missing=anchor.missing)
-        systems.append((point, _unnamed(anchor.code)))
-    found = measures()
+        systems.append((Point("resynth", label), _bundle_coder(codec, speakers or {})))
+    for baseline in baselines:
+        point = Point(baseline.family, baseline.label, missing=baseline.missing)
+        systems.append((point, _baseline_coder(baseline)))
+    measures = _measures()
     rows: dict[str, list[dict[str, float]]] = {point.label: [] for point, _ in systems}
     for name, path in utterances:
         wav = resample(*load_any_audio(path))
         for point, code in systems:
             if not point.missing:
-                _measure(point, code, name, wav, found, rows[point.label])
+                try:
+                    decoded, size = code(name, wav)
+                    values = {key: measure(wav, decoded) for key, measure in measures.items()}
+                    rows[point.label].append(
+                        {"bits": 8 * size, "seconds": len(wav) / SAMPLE_RATE} | values
+                    )
+                except Exception as error:  # whatever a codec or a measure raises
+                    point.failed[name] = f"{type(error).__name__}: {error}"
             progress()
     for point, _ in systems:
-        _summarise(point, rows[point.label], found)
+        if own := rows[point.label]:
+            point.bps = round(sum(r["bits"] for r in own) / sum(r["seconds"] for r in own), 1)
+            point.distortions = {
+                name: round(statistics.fmean(row[name] for row in own), 4) for name in measures
+            }
     return [point for point, _ in systems]
 
 
-def _unnamed(code: Coder) -> Callable[[str, np.ndarray], tuple]:
-    return lambda name, wav: code(wav)
-
-
-def _measure(
-    point: Point,
-    code: Callable[[str, np.ndarray], tuple],
-    name: str,
-    wav: np.ndarray,
-    found: Mapping[str, Measure],
-    rows: list[dict[str, float]],
-) -> None:
-    try:
-        decoded, size = code(name, wav)
-        values = {key: measure(wav, decoded) for key, measure in found.items()}
-    except Exception as error:  # whatever a codec or a measure fails with, the file gets named
-        point.failed[name] = f"{type(error).__name__}: {error}"
-        return
-    rows.append({"bits": 8 * size, "seconds": len(wav) / SAMPLE_RATE, **values})
-
-
-def _summarise(point: Point, rows: list[dict[str, float]], names: Mapping[str, Measure]) -> None:
-    if rows:
-        seconds = sum(row["seconds"] for row in rows)
-        point.bps = round(sum(row["bits"] for row in rows) / seconds, 1)
-        point.distortions = {
-            name: round(statistics.fmean(row[name] for row in rows), 4) for name in names
-        }
-
-
 def table(points: Sequence[Point]) -> list[str]:
-    """Formats the points as a Markdown table, with a line for each system that is missing."""
+    """The points as a Markdown table, with one line for each system or file that is missing."""
     names = next((list(point.distortions) for point in points if point.distortions), [])
     lines = [f"| system | bit/s | {' | '.join(names)} |", "|---|" + "---:|" * (len(names) + 1)]
     for point in sorted(points, key=lambda point: point.bps):
@@ -200,11 +181,11 @@ def plot(points: Sequence[Point], path: str | Path) -> None:
     drawn = [point for point in points if point.distortions]
     names = list(drawn[0].distortions) if drawn else []
     figure = new_figure(4.5 * max(len(names), 1), 4, layout="constrained")
-    for axis, name in zip(np.ravel(figure.subplots(1, max(len(names), 1))), names, strict=False):
+    for axes, name in zip(np.ravel(figure.subplots(1, max(len(names), 1))), names, strict=False):
         for family in dict.fromkeys(point.family for point in drawn):
             curve = sorted((p.bps, p.distortions[name]) for p in drawn if p.family == family)
-            axis.plot(*zip(*curve, strict=True), "o-", label=family)
-        axis.set(xscale="log", xlabel="bit/s", title=name)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+            axes.plot(*zip(*curve, strict=True), "o-", label=family)
+        style_axes(axes)
+        axes.set(xscale="log", xlabel="bit/s", title=name)
+        axes.legend(fontsize="small")
     save_figure(figure, path)

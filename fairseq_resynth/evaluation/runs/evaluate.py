@@ -1,13 +1,14 @@
-"""One evaluation from folders to report."""
+"""One evaluation, from folders of audio to the tables of figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fairseq_resynth.evaluation.codecs.baselines import parse_baselines
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 from fairseq_resynth.evaluation.metrics.metric import Metric
-from fairseq_resynth.evaluation.runs.baselines import make_baseline, parse_baselines
+from fairseq_resynth.evaluation.runs.baselines import make_baseline
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Cache, Job, measure
 from fairseq_resynth.evaluation.runs.pairing import (
     Collection,
@@ -27,12 +28,12 @@ class Request:
     Attributes:
         systems: label -> generated files.
         reference: what they are compared with.
-        outdir: for tables, the cache and baselines.
-        pattern: how generated files are called, see `pairing.check_pattern`.
+        outdir: folder for tables, the cache and the baselines' audio.
+        pattern: what generated files are called, see `pairing.check_pattern`.
         transcripts: name -> words.
         metrics: names separated by commas, or `all`.
-        settings: of the metrics.
-        baselines: names separated by commas.
+        settings: settings of all metrics together.
+        baselines: see `parse_baselines`.
         workers: processes.
     """
 
@@ -48,13 +49,13 @@ class Request:
 
 
 @dataclass
-class Outcome:
-    """What `evaluate` found.
+class Result:
+    """The result of `evaluate`.
 
     Attributes:
-        evaluation: written to `outdir`.
-        reused: values taken from an earlier run.
-        failures: of baselines; those of utterances are in the evaluation's rows.
+        evaluation: as written to `outdir`.
+        reused: number of values taken from an earlier run.
+        failures: failures of baselines; those of utterances are in the evaluation's rows.
         missing: metric or baseline -> what to install.
     """
 
@@ -64,64 +65,92 @@ class Outcome:
     missing: dict[str, str]
 
 
-def evaluate(request: Request) -> Outcome:
-    """Pairs, makes baselines, measures, summarises and writes the tables.
+def evaluate(request: Request) -> Result:
+    """Pairs files, makes baselines, measures, summarizes and writes the tables.
 
     Raises:
-        FileNotFoundError, ValueError: no pairs, an unknown metric or baseline.
+        FileNotFoundError, ValueError: nothing is paired, or a setting is invalid.
     """
     metrics = make_metrics(request.metrics, request.settings)
-    choices = parse_baselines(request.baselines)
-    _check_labels(request.systems, [choice.label for choice in choices])
+    baselines = parse_baselines(request.baselines)
+    _check_labels([*request.systems, *(baseline.system for baseline in baselines)])
     missing = {metric.name: metric.missing() for metric in metrics}
-    missing |= {choice.label: choice.missing() for choice in choices}
+    missing |= {baseline.system: baseline.missing for baseline in baselines}
     missing = {name: reason for name, reason in missing.items() if reason}
-    targets = _enrolled(request.settings.get("enrol"))
+    enrol = request.settings.get("enrol")
+    targets = sorted(set(read_folder(Path(enrol)).speakers.values())) if enrol else []
     pairings = {
         label: pair_files(files, request.reference, request.pattern, targets)
         for label, files in request.systems.items()
     }
-    _check_trials(request, pairings, targets)
-    missing |= _prepare([metric for metric in metrics if metric.name not in missing])
-    runnable = [metric for metric in metrics if metric.name not in missing]
-    failures: list[str] = []
     references = _references(pairings.values())
-    for choice in choices:
-        if choice.label not in missing:
-            folder = request.outdir / "baselines" / choice.label
-            made, failed = make_baseline(choice, references, folder, request.workers)
-            failures += failed
-            if made.files:
-                pairings[choice.label] = pair_files(made, request.reference)
-                pairings[choice.label].only_reference = []
-    evaluation, reused = _measure(request, pairings, references, runnable, missing)
-    return Outcome(evaluation, reused, failures, missing)
-
-
-def _check_labels(systems: Mapping[str, Collection], baselines: Sequence[str]) -> None:
-    if REFERENCE in systems:
-        raise ValueError(f"a system cannot be called {REFERENCE!r}; give it another with NAME=DIR")
-    labels = [*systems, *baselines]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise ValueError(
-            f"two systems or baselines are called {', '.join(twice)}; name folders with NAME=DIR and give "
-            "each of --baselines once"
-        )
-
-
-def _check_trials(
-    request: Request, pairings: Mapping[str, Pairing], targets: Sequence[str]
-) -> None:
-    path = request.settings.get("trials")
-    if path:
+    if path := request.settings.get("trials"):
         names = {pair.name for pairing in pairings.values() for pair in pairing.pairs}
         speakers = targets or set(request.reference.speakers.values())
         check_trials(read_trials(path), names, speakers)
+    missing |= _prepare([metric for metric in metrics if metric.name not in missing])
+    without_transcript = _check_transcripts(request.transcripts, references)
+    failures: list[str] = []
+    for baseline in baselines:
+        label = baseline.system
+        if label not in missing:
+            folder = request.outdir / "baselines" / label
+            made, failed = make_baseline(baseline, references, folder, request.workers)
+            failures += failed
+            if made.files:
+                pairings[label] = pair_files(made, request.reference)
+                pairings[label].only_reference = []
+    metrics = [metric for metric in metrics if metric.name not in missing]
+    with_reference = any(metric.measures_reference for metric in metrics)
+    jobs = _jobs(request, pairings, references if with_reference else {})
+    cache = Cache(request.outdir / "cache.jsonl")
+    rows, reused = measure(jobs, metrics, cache, request.workers)
+    evaluation = collect(
+        rows,
+        metrics,
+        missing=missing,
+        unpaired={
+            label: {
+                "only_generated": pairing.only_generated,
+                "only_reference": pairing.only_reference,
+            }
+            for label, pairing in pairings.items()
+        },
+        settings={
+            "pattern": request.pattern,
+            "metrics": request.metrics,
+            **request.settings,
+            "baselines": request.baselines,
+            "reference": str(request.reference.source),
+            "without_transcript": without_transcript,
+        },
+    )
+    write_evaluation(request.outdir, evaluation)
+    return Result(evaluation, reused, failures, missing)
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    if REFERENCE in labels:
+        raise ValueError(f"a system cannot be called {REFERENCE!r}; give it another with NAME=DIR")
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(
+            f"two systems or baselines are called {', '.join(twice)}; name folders with NAME=DIR and "
+            "give each of --baselines once"
+        )
+
+
+def _references(pairings: Iterable[Pairing]) -> dict[str, Path]:
+    pairs = [pair for pairing in pairings for pair in pairing.pairs]
+    return {pair.reference_name: pair.reference for pair in pairs}
 
 
 def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
-    """Loads what metrics need; returns why some cannot run. What the user has asked for must load."""
+    """Loads what metrics need; returns why some cannot run.
+
+    Raises:
+        ValueError, FileNotFoundError: what the user asked for by a setting cannot be loaded.
+    """
     missing = {}
     for metric in metrics:
         try:
@@ -133,19 +162,29 @@ def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
     return missing
 
 
-def _enrolled(folder: str | None) -> list[str]:
-    return sorted(set(read_folder(Path(folder)).speakers.values())) if folder else []
+def _check_transcripts(transcripts: Mapping[str, str], references: Mapping[str, Path]) -> list[str]:
+    """Returns the references without a transcript.
+
+    Raises:
+        ValueError: there are transcripts, but none for any reference.
+    """
+    if not transcripts:
+        return []
+    without = [name for name in references if transcript_of(transcripts, name) is None]
+    if len(without) == len(references):
+        raise ValueError(
+            f"no transcript is for one of the references: transcripts are called like "
+            f"{next(iter(transcripts))!r}, references like {next(iter(references))!r}"
+        )
+    return without
 
 
-def _references(pairings: Sequence[Pairing]) -> dict[str, Path]:
-    pairs = [pair for pairing in pairings for pair in pairing.pairs]
-    return {pair.reference_name: pair.reference for pair in pairs}
-
-
-def _jobs(request: Request, pairings: Mapping[str, Pairing]) -> list[Job]:
-    reference, jobs = request.reference, []
-    for name, path in _references(pairings.values()).items():
-        speaker = reference.speakers.get(name, "")
+def _jobs(
+    request: Request, pairings: Mapping[str, Pairing], references: Mapping[str, Path]
+) -> list[Job]:
+    jobs = []
+    for name, path in references.items():
+        speaker = request.reference.speakers.get(name, "")
         pair = Pair(name, path, name, path, speaker, speaker)
         jobs.append(Job(REFERENCE, pair, transcript_of(request.transcripts, name)))
     for label, pairing in pairings.items():
@@ -153,45 +192,3 @@ def _jobs(request: Request, pairings: Mapping[str, Pairing]) -> list[Job]:
             words = transcript_of(request.transcripts, pair.reference_name)
             jobs.append(Job(label, pair, words))
     return jobs
-
-
-def _measure(
-    request: Request,
-    pairings: Mapping[str, Pairing],
-    references: Mapping[str, Path],
-    metrics: list[Metric],
-    missing: dict[str, str],
-) -> tuple[Evaluation, int]:
-    jobs = _jobs(request, pairings)
-    without = _check_transcripts(request, references)
-    if not any(metric.measures_reference for metric in metrics):
-        jobs = [job for job in jobs if job.system != REFERENCE]
-    cache = Cache(request.outdir / "cache.jsonl")
-    rows, reused = measure(jobs, metrics, cache, request.workers)
-    unpaired = {
-        label: {
-            "only_generated": pairing.only_generated,
-            "only_reference": pairing.only_reference,
-        }
-        for label, pairing in pairings.items()
-    }
-    settings = {"pattern": request.pattern, "metrics": request.metrics, **request.settings}
-    settings |= {"baselines": request.baselines, "reference": str(request.reference.source)}
-    rest = {"missing": missing, "unpaired": unpaired, "settings": settings}
-    rest["settings"]["without_transcript"] = without
-    evaluation = collect(rows, metrics, **rest)
-    write_evaluation(request.outdir, evaluation)
-    return evaluation, reused
-
-
-def _check_transcripts(request: Request, references: Mapping[str, Path]) -> list[str]:
-    """Returns the references without a transcript; none at all is an error."""
-    if not request.transcripts:
-        return []
-    without = [name for name in references if transcript_of(request.transcripts, name) is None]
-    if len(without) == len(references):
-        raise ValueError(
-            f"no transcript is for one of the references: transcripts are called like "
-            f"{next(iter(request.transcripts))!r}, references like {next(iter(references))!r}"
-        )
-    return without
