@@ -55,3 +55,12 @@ def test_variants_of_training_signals_change_values_of_the_configuration():
         assert (variant == paper) == (name == "paper")
         crops = variant.dataset.batch_size * variant.task.segment_size
         assert crops == paper.dataset.batch_size * paper.task.segment_size
+
+
+def test_start_up_compares_two_checkouts():
+    here = str(BENCHMARKS.parent)
+    output = run("start_up.py", "--against", here, "--rounds", "1", "--json")
+    rows = {row["command"]: row for row in map(json.loads, output.splitlines())}
+    assert set(rows) == {"import torch", "resynth --help", "resynth synthesize"}
+    assert rows["resynth --help"]["seconds"] < rows["import torch"]["seconds"] / 2
+    assert all(0.2 < row["ratio"] < 5 for row in rows.values())

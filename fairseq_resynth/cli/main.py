@@ -1,6 +1,7 @@
 """`resynth VERB`: finds the verb's module, parses its arguments, turns mistakes into one sentence."""
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -173,8 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 finished with files named as failed, 2 a user's mistake, 130
         interrupted, 141 if the reader of the output has gone, as `head` does.
     """
+    if arguments is None:
+        # The objects of torch live until the end: searching them for garbage only slows the start down.
+        gc.set_threshold(100_000)
+        arguments = sys.argv[1:]
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        return _run(list(arguments))
     except BrokenPipeError:
         # Python flushes stdout again at its end, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchaudio.compliance.kaldi import fbank
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio
@@ -142,6 +141,8 @@ class LogMelEncoder(FrameEncoder):
 
     @staticmethod
     def _filter_banks(wav: Tensor) -> Tensor:
+        from torchaudio.compliance.kaldi import fbank
+
         return fbank(wav[None], num_mel_bins=80, frame_length=25.0, sample_frequency=SAMPLE_RATE)
 
 

@@ -4,12 +4,8 @@ import hashlib
 import os
 import re
 import shutil
-import tarfile
 import tempfile
-import zipfile
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
 from fairseq_resynth.data.storage.files import atomic_path, file_hash
 
@@ -109,6 +105,10 @@ def _fetch_url(url: str) -> Path:
 
 
 def _download(url: str, path: Path, optional: bool = False) -> None:
+    # Imported here because a bundle in a folder, the usual case, starts faster without them.
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
     if path.is_file():
         return
     try:
@@ -125,6 +125,9 @@ def _download(url: str, path: Path, optional: bool = False) -> None:
 
 def _unpack(archive: Path, folder: Path, name: str) -> Path:
     """Unpacks the bundle in an archive, at any depth, to `folder`."""
+    import tarfile
+    import zipfile
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     unpacked = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
