@@ -242,7 +242,11 @@ def test_commands_that_are_not_run_are_in_the_pages():
         assert any(command.startswith(start) for command in printed), f"remove {start!r}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, *sorted((REPOSITORY / "examples").glob("*/README.md"))],
+    ids=lambda page: "/".join(page.parts[-2:]),
+)
 def test_options_and_files_exist(page):
     """Verbs and options that a page names, also in its text, are those of the command line."""
     text = page.read_text()
