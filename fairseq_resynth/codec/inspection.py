@@ -46,7 +46,7 @@ def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = 
     """Decodes the streams of a file and counts their bits; arguments and errors are `read_bytes`'s."""
     reader = FileReader(model, identity, checksum)
     reader.feed(data, complete=True)
-    coder, settings = reader.payload.coder, model.settings
+    coder, settings = reader.coder, model.settings
     units = np.array(coder.units, dtype=np.int64)
     seconds = len(units) * settings.unit_hop / settings.sample_rate
     spent = {name: coder.bits[name] for name in PARTS}

@@ -192,20 +192,16 @@ class SpeechCodec:
         reader, chunks, count = FileReader(self.model, self.identity), None, 0
         for data in itertools.chain(pieces, [None]):
             reader.feed(data or b"", complete=data is None)
-            if reader.payload is None:
+            if reader.coder is None:
                 continue
             if chunks is None:
                 voice = self._voice(reader.speaker, speaker)
                 chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, style)
-            coder = reader.payload.coder
-            wav = chunks.push(list(coder.units), list(coder.f0_codes))
-            coder.units.clear()
-            coder.f0_codes.clear()
+            wav = chunks.push(*reader.take())
             count += len(wav)
             yield wav
         wav = chunks.finish()
-        samples = reader.payload.coder.num_samples
-        yield fit_length(wav, max(samples - count, 0), 1.0)
+        yield fit_length(wav, max(reader.coder.num_samples - count, 0), 1.0)
 
     def _speaker_field(self, speaker: str | np.ndarray | None) -> Speaker | None:
         if isinstance(speaker, str):

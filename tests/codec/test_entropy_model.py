@@ -20,8 +20,7 @@ from fairseq_resynth.codec.entropy.network_training import (
     to_integers,
     train_network,
 )
-from fairseq_resynth.codec.format.bitstream import SpeechCode, read_bytes, write_bytes
-from fairseq_resynth.codec.format.payload import PayloadWriter
+from fairseq_resynth.codec.format.bitstream import FileWriter, SpeechCode, read_bytes, write_bytes
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.data.units import collapse_runs
 
@@ -153,7 +152,7 @@ def test_models_of_next_to_nothing_work(units):
 def content_rate(model: EntropyModel, rows) -> float:
     total = seconds = 0
     for row in rows:
-        writer = PayloadWriter(model, has_f0=False)
+        writer = FileWriter(model, model.identity, has_f0=False)
         writer.push(row.units)
         total += len(writer.end_units())
         seconds += len(row.units) / 50

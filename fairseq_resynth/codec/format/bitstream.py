@@ -2,13 +2,15 @@
 
 import hashlib
 import struct
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.format.errors import CodecError
-from fairseq_resynth.codec.format.payload import PayloadReader, PayloadWriter
+from fairseq_resynth.codec.format.payload import END, LARGEST, Need, PayloadCoder, Steps
+from fairseq_resynth.codec.format.range_coder import ByteDecoder, ByteEncoder
 
 VERSION_NIBBLE = 0xB0  # format 1; the low half holds the flags
 HAS_F0 = 1
@@ -121,7 +123,7 @@ class FileWriter:
     """Writes a file while its streams come, with the same bytes as if written at once.
 
     Attributes:
-        payload: The coded streams.
+        coder: The `PayloadCoder`, which counts the bits.
     """
 
     def __init__(self, model: EntropyModel, identity: bytes, has_f0: bool, speaker: Speaker = None):
@@ -129,19 +131,60 @@ class FileWriter:
         first = VERSION_NIBBLE | kind << SPEAKER_SHIFT | HAS_F0 * has_f0
         self._identity = identity
         self._header = bytes([first]) + identity[:IDENTITY_BYTES] + field
-        self.payload = PayloadWriter(model, has_f0)
         self._written = 0
+        self._encoder = ByteEncoder()
+        self.coder = PayloadCoder(model, self._encoder, has_f0)
+        self._steps = self.coder.steps()
+        self._need: Need | None = next(self._steps)
+        self._queues: dict[Need, deque[int]] = {need: deque() for need in Need}
+        self._samples, self._unit_hop = 0, model.settings.unit_hop
 
     def push(self, units: np.ndarray = (), f0_codes: np.ndarray = ()) -> bytes:
-        """Takes more of the streams; returns the bytes that can be sent."""
-        self.payload.push(units, f0_codes)
-        return self._fresh(self._header + self.payload.settled())
+        """Takes more of the streams; returns the bytes that can be sent.
+
+        Raises:
+            ValueError: If a value is negative or too large.
+        """
+        for need, values in ((Need.UNIT, units), (Need.F0, f0_codes)):
+            values = np.asarray(values, dtype=np.int64).tolist()
+            if values and not (0 <= min(values) and max(values) <= LARGEST):
+                raise ValueError(
+                    f"{need.value}: expected integers from 0 to {LARGEST}, "
+                    f"found {min(values)} to {max(values)}"
+                )
+            self._queues[need].extend(values)
+            self._samples += (need is Need.UNIT) * len(values) * self._unit_hop
+        self._advance()
+        return self._fresh(self._header + self._encoder.settled())
+
+    def end_units(self) -> bytes:
+        """Ends the units and returns the coded streams so far, to count what the units cost alone."""
+        self._queues[Need.UNIT].append(END)
+        self._advance()
+        return self._encoder.finish()
 
     def finish(self, num_samples: int | None = None) -> bytes:
-        """Ends the file; returns the bytes not yet returned."""
-        body = self.payload.finish(num_samples)
-        streams = self.payload.coder.digest.digest()
-        return self._fresh(self._header + body + _checksum(self._identity, self._header, streams))
+        """Ends the file; returns the bytes not yet returned.
+
+        Args:
+            num_samples: Length of the waveform; None: units times their hop.
+        """
+        self._queues[Need.UNIT].append(END)
+        self._queues[Need.F0].append(END)
+        self._queues[Need.SAMPLES].append(self._samples if num_samples is None else num_samples)
+        self._advance()
+        streams = self.coder.digest.digest()
+        checksum = _checksum(self._identity, self._header, streams)
+        return self._fresh(self._header + self._encoder.finish() + checksum)
+
+    def _advance(self) -> None:
+        while self._need is not None and self._queues[self._need]:
+            try:
+                self._need = self._steps.send(self._queues[self._need].popleft())
+            except StopIteration:
+                self._need = None
+        self.coder.units.clear()
+        self.coder.f0_codes.clear()
 
     def _fresh(self, data: bytes) -> bytes:
         fresh = data[self._written :]
@@ -158,17 +201,18 @@ class FileReader:
         checksum: False for a member of an archive, which is checked as a whole.
 
     Attributes:
-        payload: The coded streams, None until the header has come; take units and F0 codes from the queues
-            of its coder.
+        coder: The `PayloadCoder`, None until the header has come.
         speaker, speaker_field, has_f0: The speaker, its bytes, and whether there is an F0 stream; known once
-            `payload` is not None.
+            `coder` is not None.
     """
 
     def __init__(self, model: EntropyModel, identity: bytes, checksum: bool = True):
         self.speaker: Speaker = None
         self.speaker_field = b""
         self.has_f0 = False
-        self.payload: PayloadReader | None = None
+        self.coder: PayloadCoder | None = None
+        self._decoder = ByteDecoder()
+        self._steps: Steps = iter(())
         self._model, self._identity = model, identity
         self._checksum_bytes = CHECKSUM_BYTES if checksum else 0
         self._held = b""
@@ -181,17 +225,29 @@ class FileReader:
             CodecError: If the bytes are damaged, truncated, too many, or of another format or model.
         """
         self._held += data
-        if self.payload is None and not self._read_header(complete):
+        if self.coder is None and not self._read_header(complete):
             return
         stop = max(len(self._held) - self._checksum_bytes, 0)  # the last 3 may be the checksum
         body, self._held = self._held[:stop], self._held[stop:]
         if complete and len(self._held) < self._checksum_bytes:
             raise CodecError("the file is truncated: its checksum is missing")
-        self.payload.feed(body, complete)
+        self._decoder.feed(body, complete)
+        while self.coder.num_samples is None and self._decoder.ready():
+            next(self._steps, None)
+        if complete:
+            self._decoder.finish()
         if complete and self._checksum_bytes:
-            streams = self.payload.coder.digest.digest()
+            streams = self.coder.digest.digest()
             if self._held != _checksum(self._identity, self._header, streams):
                 raise CodecError("the file is damaged: its checksum does not fit its content")
+
+    def take(self) -> tuple[np.ndarray, np.ndarray]:
+        """The (n,) units and (m,) F0 codes that were decoded since the last call, int64."""
+        streams = self.coder.units, self.coder.f0_codes
+        units, f0_codes = (np.array(stream, dtype=np.int64) for stream in streams)
+        for stream in streams:
+            stream.clear()
+        return units, f0_codes
 
     def _read_header(self, complete: bool) -> bool:
         data = self._held
@@ -205,7 +261,8 @@ class FileReader:
                 self._header = data[: 1 + IDENTITY_BYTES + size]
                 self.speaker_field = self._header[1 + IDENTITY_BYTES :]
                 self._held = data[len(self._header) :]
-                self.payload = PayloadReader(self._model, self.has_f0)
+                self.coder = PayloadCoder(self._model, self._decoder, self.has_f0)
+                self._steps = self.coder.steps()
                 return True
         if complete:
             raise CodecError("the file is truncated: its header is incomplete")
@@ -254,8 +311,7 @@ def read_bytes(
     """Inverse of `write_bytes`; arguments and errors are those of `FileReader`."""
     reader = FileReader(model, identity, checksum)
     reader.feed(bytes(data), complete=True)
-    coder = reader.payload.coder
-    f0_codes = np.array(coder.f0_codes, dtype=np.int64) if reader.has_f0 else None
+    units, f0_codes = reader.take()
     return SpeechCode(
-        np.array(coder.units, dtype=np.int64), f0_codes, reader.speaker, coder.num_samples
+        units, f0_codes if reader.has_f0 else None, reader.speaker, reader.coder.num_samples
     )

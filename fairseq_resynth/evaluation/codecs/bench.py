@@ -64,14 +64,14 @@ def measure(model: EntropyModel, utterance: Utterance) -> tuple[Cost, bytes]:
     settings = model.settings
     writer = FileWriter(model, model.identity, has_f0=False)
     data = writer.push(utterance.units)
-    content = len(writer.payload.end_units())
+    content = len(writer.end_units())
     data += writer.finish()
     size = len(data)
     if utterance.f0_codes is not None:
         writer = FileWriter(model, model.identity, has_f0=True)
         data = writer.push(utterance.units, utterance.f0_codes) + writer.finish()
     seconds = len(utterance.units) * settings.unit_hop / settings.sample_rate
-    bits = writer.payload.coder.bits
+    bits = writer.coder.bits
     return Cost(utterance.name, seconds, content, len(data) - size, len(data), bits), data
 
 
