@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
-    from fairseq_resynth.evaluation.listening.tests import (
+    from fairseq_resynth.evaluation.listening.page import (
         ANCHOR,
         REFERENCE,
-        TestOptions,
+        ListeningTest,
         make_test,
         names_left_out,
     )
@@ -59,7 +59,7 @@ def _make(args: argparse.Namespace) -> int:
     if args.reference:
         systems[REFERENCE] = read_collection(args.reference, args.split)
     common.make_outdir(args.outdir)
-    options = TestOptions(args.kind, args.number, args.seed, args.keep_level, args.title)
+    options = ListeningTest(args.kind, args.number, args.seed, args.keep_level, args.title)
     key = make_test(systems, args.outdir, options)
     page = Path(args.outdir) / "index.html"
     lines = [f"{len(key['trials'])} questions, {len(key['stimuli'])} recordings: {page}"]

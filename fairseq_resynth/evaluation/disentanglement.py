@@ -1,7 +1,7 @@
-"""Whether one thing changes and the rest stays: voice, melody, pitch and rhythm, each measured on the others.
+"""Disentanglement: whether a change of voice, pitch or rhythm leaves the other properties unchanged.
 
-After Tables 1 and 2 of Polyak et al. (2021): the speaker encoder judges the voice, the F0 tracker the pitch,
-and the units' own encoder, applied to what was generated, the content.
+After Tables 1 and 2 of Polyak et al. (2021): a speaker encoder measures the voice, an F0 tracker the
+pitch, and the content encoder, applied to the generated speech, the content.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,22 @@ from fairseq_resynth.resynthesizer import Resynthesizer
 
 SHIFT_TOLERANCE = 0.5  # semitones
 RATE_TOLERANCE = 0.01
-FLAT_RATIO = 0.5  # of the F0's deviation
-UNITS_TOLERANCE = 0.1  # of the units' agreement
-SIMILARITY_TOLERANCE = 0.1  # of the cosine with the own voice
+FLAT_RATIO = 0.5  # standard deviation of F0, flattened to plain
+UNITS_TOLERANCE = 0.1  # loss of the units' agreement
+SIMILARITY_TOLERANCE = 0.1  # loss of the cosine with the own voice
 
 
 @dataclass
 class Trials:
-    """What is gathered over utterances: cosines of conversions, and figures of each control."""
+    """What is collected over utterances.
+
+    Attributes:
+        targets: cosines of conversions with their target speaker.
+        others: cosines of conversions with all other speakers.
+        to_source: cosines of conversions with their source speaker.
+        nearer: whether each conversion is nearer to its target than to its source.
+        figures: name -> one value per utterance.
+    """
 
     targets: list[float] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
@@ -38,25 +46,25 @@ class Trials:
     figures: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, **values: float) -> None:
-        """Adds a figure of an utterance."""
+        """Adds figures of one utterance."""
         for name, value in values.items():
             self.figures.setdefault(name, []).append(float(value))
 
 
 def unit_agreement(units: np.ndarray, again: np.ndarray) -> float:
-    """Returns the share of frames, in [0, 1], whose unit comes back; a surplus of frames does not count."""
+    """The share of frames, in [0, 1], with the same unit, over the frames that both have."""
     frames = min(len(units), len(again))
     return float(np.mean(units[:frames] == again[:frames])) if frames else float("nan")
 
 
 def f0_deviation(f0: np.ndarray) -> float:
-    """Returns the standard deviation over voiced frames of (N,) Hz in semitones; NaN without any."""
+    """Standard deviation in semitones over the voiced frames of (N,) Hz; NaN without any."""
     voiced = f0[f0 > 0]
     return float(np.std(12 * np.log2(voiced))) if len(voiced) else float("nan")
 
 
 def f0_shift(f0: np.ndarray, shifted: np.ndarray) -> float:
-    """Returns the median step in semitones over frames voiced in both of (N,) Hz; NaN without any."""
+    """Median difference in semitones over frames voiced in both tracks; NaN without any."""
     frames = min(len(f0), len(shifted))
     one, other = f0[:frames], shifted[:frames]
     both = (one > 0) & (other > 0)
@@ -64,14 +72,14 @@ def f0_shift(f0: np.ndarray, shifted: np.ndarray) -> float:
 
 
 class DisentanglementTest:
-    """Measures one bundle.
+    """The measurement of one bundle, utterance by utterance.
 
     Args:
         system: the models.
-        means: {speaker: (D,) mean vector of real speech}, the enrolment.
+        means: speaker -> (D,) mean vector of real speech, which enrolls the speaker.
         embed: the speaker encoder, (T,) samples to (D,).
-        same: groups of names that are one person, between whom nothing is to be told apart.
-        content: whether what was generated is brought back to units and compared.
+        same: groups of names that are one person, between whom conversions are not measured.
+        content: whether generated speech is encoded into units again and compared.
     """
 
     def __init__(
@@ -90,7 +98,7 @@ class DisentanglementTest:
         self.trials = Trials()
 
     def add(self, wav: np.ndarray, source: str) -> None:
-        """Takes one real utterance, (T,) at 16 kHz, of a speaker of the model."""
+        """Measures one real utterance, (T,) at 16 kHz, of a speaker that the model knows."""
         for target in self.means:
             if self.person[target] != self.person[source]:
                 self._convert(wav, source, target)
@@ -117,15 +125,15 @@ class DisentanglementTest:
             }
             self.trials.add(**agreed)
 
-    def _say(self, wav: np.ndarray, source: str, **controls: Any) -> tuple:
+    def _speak(self, wav: np.ndarray, source: str, **controls: Any) -> tuple:
         done = convert(self.system, wav, source, source, Controls(**controls))
         return done, self.system.pitch.extract(done.wav)
 
     def _controls(self, wav: np.ndarray, source: str) -> None:
-        plain, plain_f0 = self._say(wav, source)
-        flat, flat_f0 = self._say(wav, source, pitch="flatten")
-        up, up_f0 = self._say(wav, source, pitch="shift=+3st")
-        slow, _ = self._say(wav, source, rate=0.8)
+        plain, plain_f0 = self._speak(wav, source)
+        flat, flat_f0 = self._speak(wav, source, pitch="flatten")
+        up, up_f0 = self._speak(wav, source, pitch="shift=+3st")
+        slow, _ = self._speak(wav, source, rate=0.8)
         own = self.means[source]
         self.trials.add(
             deviation=f0_deviation(plain_f0),
@@ -138,7 +146,7 @@ class DisentanglementTest:
         self._compare_units(units=plain, units_flat=flat, units_shifted=up)
 
     def result(self) -> dict[str, Any]:
-        """Returns `figures` by name, and `checks`: what must hold, and whether it does.
+        """`figures` by name, and `checks`: statement -> whether it holds.
 
         Raises:
             ValueError: nothing was measured.
@@ -165,18 +173,20 @@ def _checks(figures: Mapping[str, float]) -> dict[str, bool]:
     if "shift" not in figures:
         return checks
     voice = figures["similarity"] - SIMILARITY_TOLERANCE
-    checks[f"flatten leaves under {FLAT_RATIO:.0%} of the F0's deviation"] = (
+    checks[f"flatten leaves less than {FLAT_RATIO:.0%} of the F0's standard deviation"] = (
         figures["deviation_flat"] < FLAT_RATIO * figures["deviation"]
     )
-    checks[f"+3 semitones are 3 within {SHIFT_TOLERANCE}"] = (
+    checks[f"a shift of 3 semitones is 3 within {SHIFT_TOLERANCE}"] = (
         abs(figures["shift"] - 3) <= SHIFT_TOLERANCE
     )
-    checks["+3 semitones leave the voice"] = figures["similarity_shifted"] >= voice
+    checks["a shift of 3 semitones keeps the voice"] = figures["similarity_shifted"] >= voice
     if "units" in figures:
         units = figures["units"] - UNITS_TOLERANCE
-        checks["flatten leaves the units"] = figures["units_flat"] >= units
-        checks["+3 semitones leave the units"] = figures["units_shifted"] >= units
-    checks["rate 0.8 is 1.25 times as long"] = abs(figures["rate_length"] - 1.25) <= RATE_TOLERANCE
+        checks["flatten keeps the units"] = figures["units_flat"] >= units
+        checks["a shift of 3 semitones keeps the units"] = figures["units_shifted"] >= units
+    checks["rate 0.8 makes speech 1.25 times as long"] = (
+        abs(figures["rate_length"] - 1.25) <= RATE_TOLERANCE
+    )
     return checks
 
 
@@ -188,15 +198,15 @@ def measure_bundle(
     same: Sequence[Sequence[str]] = (),
     progress: Callable[[Any], Any] = iter,
 ) -> dict[str, Any]:
-    """Measures a bundle on a split's recordings, whose speakers the model knows.
+    """Measures a bundle on the recordings of a split, whose speakers the model must know.
 
     Args:
         system: the models.
         data: data directory with `speaker_vectors.json`.
-        split: whose recordings.
-        limit: only so many of them; 0: all.
+        split: the split.
+        limit: the number of recordings; 0: all.
         same: see `DisentanglementTest`.
-        progress: wraps what is gone through.
+        progress: wraps the iteration over recordings.
 
     Raises:
         FileNotFoundError, ValueError: no speaker vectors, or speakers that the model does not know.

@@ -1,7 +1,8 @@
-"""How much content units say about phones: against a phone alignment, to choose an encoder's layer and K.
+"""How much content units tell about phones, measured with a phone alignment.
 
-Formulas: Hsu et al., "HuBERT" (IEEE/ACM TASLP 2021), where the quality of cluster assignments is measured.
-Their joint distribution is over frames: p(phone y, unit z) = frames of phone y and unit z / all frames.
+It helps to choose an encoder's layer and the number of units K. Formulas: Hsu et al., "HuBERT" (IEEE/ACM
+TASLP 2021). The joint distribution is over frames: p(phone y, unit z) = frames of phone y and unit z / all
+frames.
 """
 
 import re
@@ -29,11 +30,12 @@ Alignment = dict[str, list[Phone]]
 
 
 def read_alignment(path: str | Path) -> Alignment:
-    """Reads a phone alignment: one .tsv or .ctm file, or a folder of them and of .TextGrid files.
+    """Reads a phone alignment: a .tsv, .ctm or .TextGrid file, or a folder of such files.
 
     `.tsv`: `name<TAB>start<TAB>end<TAB>phone` in seconds. `.ctm` (NIST): `name channel start duration phone`.
     `.TextGrid` (Praat's long text form, as the Montreal Forced Aligner writes it): the tier called phones, or
-    else the last interval tier; the name is the file's path below the folder. Empty labels are left out.
+    else the last interval tier; the name is the file's path relative to the folder. Empty labels
+    are left out.
 
     Raises:
         FileNotFoundError: no such file, or a folder without one.
@@ -42,18 +44,15 @@ def read_alignment(path: str | Path) -> Alignment:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(file for file in path.rglob("*") if file.suffix in _READERS)
-    )
+    files, root = [path], path.parent
+    if path.is_dir():
+        files, root = sorted(file for file in path.rglob("*") if file.suffix in _READERS), path
     if not files:
         raise FileNotFoundError(f"{path} has no .tsv, .ctm or .TextGrid file")
     alignment: Alignment = {}
     for file in files:
         if file.suffix not in _READERS:
-            raise ValueError(f"{file} is no alignment: expected .tsv, .ctm or .TextGrid")
-        root = path if path.is_dir() else path.parent
+            raise ValueError(f"{file} is not an alignment: expected .tsv, .ctm or .TextGrid")
         name = str(file.relative_to(root).with_suffix(""))
         for key, phone in _READERS[file.suffix](file, name):
             if phone.label:
@@ -67,7 +66,9 @@ def _phone(start: str, end: str, label: str, where: str) -> Phone:
     except ValueError as error:
         raise ValueError(f"{where}: expected times in seconds: {error}") from error
     if not 0 <= phone.start <= phone.end:
-        raise ValueError(f"{where}: the interval {phone.start} to {phone.end} does not run forward")
+        raise ValueError(
+            f"{where}: the interval {phone.start} to {phone.end} ends before its start"
+        )
     return phone
 
 
@@ -122,7 +123,7 @@ def joint_counts(
     """Counts frames by phone and unit.
 
     Args:
-        pairs: for each utterance its units (U,) and as many phones; frames of phone "" are not counted.
+        pairs: units (U,) and U phones of each utterance; frames of phone "" are not counted.
         num_units: K.
 
     Returns:
@@ -140,26 +141,28 @@ def joint_counts(
 
 
 def entropy(counts: np.ndarray) -> float:
-    """Returns the entropy in bits of a distribution given as counts."""
+    """The entropy, in bits, of a distribution given as counts."""
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
 
 
 def unit_quality(counts: np.ndarray) -> dict[str, float]:
-    """Computes the figures of a joint count.
+    """Measures of the relation between phones and units.
 
     Args:
         counts: (phones, K) frames.
 
     Returns:
-        pnmi: I(phone; unit) / H(phone), the share of the phone's uncertainty that the unit removes, 0 to 1.
-        phone_purity: share of frames whose phone is the commonest of their unit.
-        cluster_purity: share of frames whose unit is the commonest of their phone.
-        units_used: share of the K units that occur; unit_entropy_bits: of their distribution, at most log2 K.
-        phone_entropy_bits, frames.
+        pnmi: I(phone; unit) / H(phone), the share of the phone's entropy that the unit removes, 0 to 1.
+        phone_purity: share of frames whose phone is the most frequent one of their unit.
+        cluster_purity: share of frames whose unit is the most frequent one of their phone.
+        units_used: share of the K units that occur.
+        unit_entropy_bits: entropy of the units, at most log2 K.
+        phone_entropy_bits: entropy of the phones.
+        frames: number of frames.
 
     Raises:
-        ValueError: no frame, or a single phone.
+        ValueError: there are no frames, or there is only one phone.
     """
     frames = int(counts.sum())
     by_phone, by_unit = counts.sum(axis=1), counts.sum(axis=0)
@@ -181,11 +184,11 @@ def unit_quality(counts: np.ndarray) -> dict[str, float]:
 
 
 def frame_phones(phones: Sequence[Phone], frames: int, seconds_per_frame: float) -> list[str]:
-    """Returns the phone at the middle of each frame, "" where the alignment has none.
+    """The phone at the middle of each frame, "" where the alignment has none.
 
     Args:
-        phones: of one utterance, in order of time.
-        frames: U.
+        phones: the phones of one utterance, in order of time.
+        frames: number of frames U.
         seconds_per_frame: unit_hop / sample_rate.
     """
     starts = np.array([phone.start for phone in phones])
@@ -200,10 +203,10 @@ def frame_phones(phones: Sequence[Phone], frames: int, seconds_per_frame: float)
 def aligned_frames(
     manifest: Manifest, units: IntegerRows, alignment: Alignment, seconds_per_frame: float
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Yields the units and phones of every utterance that the alignment has, by relative path or by name.
+    """Yields units and phones of every utterance that the alignment has.
 
-    An alignment may name an utterance by its path without suffix, or by its last part alone where that is
-    unique.
+    An alignment may name an utterance by its relative path without suffix, or by the last part of that path
+    if it is unique.
     """
     names = [manifest.name(row) for row in range(len(manifest))]
     last = [name.rsplit("/", 1)[-1] for name in names]

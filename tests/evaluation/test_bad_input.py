@@ -120,10 +120,10 @@ def test_systems_of_different_utterances_are_told(folders, capsys):
     evaluate(folders, "--outdir", folders / "a", made=f"a={folders}/made")
     (folders / "made/bob/one.wav").unlink()
     evaluate(folders, "--outdir", folders / "b", made=f"b={folders}/made")
-    assert "do not compare" not in capsys.readouterr().out
+    assert "cannot be compared" not in capsys.readouterr().out
     both = [str(folders / "a"), str(folders / "b")]
     assert main(["report", *both, "--outdir", str(folders / "c"), "--audio", "none"]) == 0
-    note = "different utterances (a 3, b 2; 2 in common): their means do not compare"
+    note = "different utterances (a 3, b 2; 2 in common): their means cannot be compared"
     assert note in capsys.readouterr().out and note in (folders / "c/index.html").read_text()
 
 
@@ -254,4 +254,4 @@ def test_damaged_answers(folders, capsys, change, message):
     assert message in capsys.readouterr().err
     (folders / "test/key.json").write_text("{}")
     assert listening_test(folders, "--collect", folders / "good.json") == 2
-    assert "is no key of a listening test" in capsys.readouterr().err
+    assert "is not the key of a listening test" in capsys.readouterr().err

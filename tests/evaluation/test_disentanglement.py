@@ -114,8 +114,8 @@ def test_a_vocoder_deaf_to_the_speaker_or_the_pitch_fails_there(wav):
         "after conversion the target is nearer than the source"
     ]
     assert failed(measure(Vocoder("pitch"), wav)) == [
-        "flatten leaves under 50% of the F0's deviation",
-        "+3 semitones are 3 within 0.5",
+        "flatten leaves less than 50% of the F0's standard deviation",
+        "a shift of 3 semitones is 3 within 0.5",
     ]
 
 

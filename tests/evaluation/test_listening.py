@@ -254,7 +254,7 @@ def test_bad_requests(systems, capsys):
     folder, _ = make(systems, "mos")
     arguments = ["listening-test", "--systems", str(systems / "good"), "--outdir"]
     assert main([*arguments, str(folder)]) == 2
-    assert "holds a test already" in capsys.readouterr().err
+    assert "has a test already" in capsys.readouterr().err
     assert main([*arguments, str(systems / "new"), "--kind", "mushra"]) == 2
     assert "give --reference" in capsys.readouterr().err
     assert main([*arguments, str(systems / "new"), "--kind", "abx"]) == 2

@@ -70,11 +70,11 @@ def test_folder(tmp_path, wavs):
     assert list(found.files) == ["ann/one", "ann/two", "bob/one"]
     assert found.speakers["bob/one"] == "bob"
     (tmp_path / "notes.txt").write_text("no audio")
-    with pytest.raises(FileNotFoundError, match="holds no audio"):
+    with pytest.raises(FileNotFoundError, match="has no audio"):
         read_folder(tmp_path)
     for suffix in ("wav", "flac"):
         (tmp_path / f"same.{suffix}").write_bytes(b"x")
-    with pytest.raises(ValueError, match="one name"):
+    with pytest.raises(ValueError, match="the same name"):
         read_folder(tmp_path)
 
 

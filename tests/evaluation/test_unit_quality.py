@@ -122,11 +122,11 @@ def test_formats(tmp_path):
     [
         ("a.tsv", "u\t0\t1\ta\nu\t0\t1\n", "a.tsv:2: expected `name<TAB>start"),
         ("a.tsv", "u\t0\tx\ta\n", "a.tsv:1: expected times in seconds"),
-        ("a.tsv", "u\t2\t1\ta\n", "a.tsv:1: the interval 2.0 to 1.0 does not run forward"),
+        ("a.tsv", "u\t2\t1\ta\n", "a.tsv:1: the interval 2.0 to 1.0 ends before its start"),
         ("a.ctm", "u 1 0\n", "a.ctm:1: expected `name channel"),
         ("a.ctm", "u 1 0 -1 a\n", "a.ctm:1: the interval"),
         ("a.TextGrid", "short form", "a.TextGrid has no interval tier"),
-        ("a.txt", "", "a.txt is no alignment"),
+        ("a.txt", "", "a.txt is not an alignment"),
     ],
 )
 def test_malformed_alignments(name, text, message, tmp_path):

@@ -1,4 +1,4 @@
-"""Means and confidence intervals of what listeners answered."""
+"""Means and confidence intervals of listeners' answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,10 +8,11 @@ import numpy as np
 import scipy.stats
 
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.evaluation.listening.tests import REFERENCE
+from fairseq_resynth.evaluation.listening.page import REFERENCE
 
 RESAMPLES = 1000
-# ITU-R BS.1534-3, Section 4.1.2: drop who rates the hidden reference under 90 in over 15 % of items
+# ITU-R BS.1534-3, Section 4.1.2: listeners who rate the hidden reference below 90 in more than 15 %
+# of the items are dropped
 HIDDEN_REFERENCE_RATING, HIDDEN_REFERENCE_SHARE = 90, 0.15
 
 
@@ -19,12 +20,12 @@ def read_key(path: str | Path) -> dict[str, Any]:
     """Reads a test's `key.json`.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or it is no key.
+        FileNotFoundError, ValueError: no such file, or it is not a key.
     """
     key = read_json(path, "Give the folder of the test with --outdir.")
     kinds = {"test": str, "kind": str, "stimuli": dict, "trials": list}
     if not isinstance(key, dict) or any(not isinstance(key.get(k), t) for k, t in kinds.items()):
-        raise ValueError(f"{path} is no key of a listening test: it needs {', '.join(kinds)}")
+        raise ValueError(f"{path} is not the key of a listening test: expected {', '.join(kinds)}")
     return key
 
 
@@ -36,11 +37,12 @@ def read_results(paths: Sequence[str | Path], key: Mapping[str, Any]) -> list[di
         key: the test's `key.json`.
 
     Returns:
-        One dict a file: `listener` and `answers`, lists of (trial, stimulus, value).
+        One dictionary per file: `listener`, `session`, and `answers`, a list of dictionaries with
+        `trial`, `stimulus` and `value`.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, another test's results, an answer that the test
-            has no question for, or two files of one session.
+        FileNotFoundError, ValueError: no such file, results of another test, an answer to which the
+            test has no question, or two files of one session.
     """
     results, sessions = [], {}
     for path in map(Path, paths):
@@ -77,18 +79,19 @@ def _check_answers(path: Path, answers: Sequence[Any], key: Mapping[str, Any]) -
 
 
 def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> dict[str, Any]:
-    """Computes a test's outcome.
+    """The outcome of a test.
 
     Args:
-        results: of `read_results`.
+        results: from `read_results`.
         key: the test's `key.json`.
 
     Returns:
-        `kind`, `listeners`, `dropped` (listeners, MUSHRA's screening), and `systems`: for mos and
-        mushra label -> mean, low, high, count; for abx "A | B" -> correct, count, share, low, high, p.
+        `kind`, `listeners`, `dropped` (the listeners that MUSHRA's screening excludes), and
+        `systems`: for mos and mushra label -> mean, low, high, count; for abx "A | B" -> correct,
+        count, share, low, high, p.
 
     Raises:
-        ValueError: no answers.
+        ValueError: there are no answers, or all listeners were dropped.
     """
     dropped = _screened(results, key) if key["kind"] == "mushra" else []
     kept = [result for result in results if result["session"] not in dropped]
@@ -100,7 +103,8 @@ def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]
     if not answers and dropped:
         raise ValueError(
             f"no answers are left: all {len(dropped)} listeners were dropped, who rated the hidden "
-            f"reference under {HIDDEN_REFERENCE_RATING} in over {HIDDEN_REFERENCE_SHARE:.0%} of the items"
+            f"reference below {HIDDEN_REFERENCE_RATING} in more than {HIDDEN_REFERENCE_SHARE:.0%} of "
+            "the items"
         )
     if not answers:
         raise ValueError("there are no answers to collect")
@@ -144,17 +148,17 @@ def _ratings(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[
 def pigeonhole_interval(
     values: Sequence[float], listeners: Sequence[str], utterances: Sequence[str], seed: int = 0
 ) -> dict[str, float]:
-    """Mean rating with a 95 % interval that lets listeners and utterances vary.
+    """Mean rating with a 95 % interval over listeners and utterances.
 
-    Owen's pigeonhole bootstrap (Annals of Applied Statistics, 2007): both are drawn anew, a rating
-    counts as often as its listener times its utterance was drawn. An interval over ratings alone
-    would be too narrow, since ratings of one listener are alike.
+    Owen's pigeonhole bootstrap (Annals of Applied Statistics, 2007): both are resampled, and a
+    rating counts as often as its listener was drawn times as often as its utterance was. An interval
+    over ratings alone would be too narrow, since ratings of one listener are similar.
 
     Args:
         values: ratings.
-        listeners: who gave each.
-        utterances: what each was given to.
-        seed: of the draws.
+        listeners: the listener of each rating.
+        utterances: the utterance of each rating.
+        seed: random seed.
 
     Returns:
         `mean`, `low`, `high` and `count`.
@@ -175,7 +179,7 @@ def pigeonhole_interval(
 
 
 def _identified(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Share of X heard right, Wilson's interval, and the exact chance of guessing as well."""
+    """The share of correct answers with Wilson's interval, and the probability of guessing as well."""
 
     def pair_of(answer: dict) -> str:
         stimuli = key["trials"][answer["trial"]]["stimuli"]

@@ -9,14 +9,14 @@ from fairseq_resynth.evaluation.metrics.metric import Column
 
 
 def number(value: float | None, column: Column) -> str:
-    """Formats a figure as the report shows it; – where there is none."""
+    """A figure as the report shows it; – if it is undefined."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value * column.scale:.{column.digits}f}"
 
 
 def figure_cell(figure: Mapping[str, Any] | None, column: Column) -> str:
-    """Returns a cell with a mean, its interval, and how many utterances it is of."""
+    """A cell with a mean, its interval and the number of utterances."""
     if not figure:
         return '<td class="number">–</td>'
     interval = ""
@@ -29,13 +29,13 @@ def figure_cell(figure: Mapping[str, Any] | None, column: Column) -> str:
 
 
 def heading(column: Column) -> str:
-    """Returns a column's heading with an arrow to where better is."""
+    """The heading of a column with an arrow in the better direction."""
     arrow = {"lower": " ↓", "higher": " ↑", "": ""}[column.better]
     return f'<th scope="col" class="number">{html.escape(column.label)}{arrow}</th>'
 
 
 def paper_table(rows: Sequence[tuple]) -> str:
-    """Returns one of the paper's tables, see `evaluation.paper`."""
+    """One of the paper's tables as HTML."""
     labels = "".join(
         f'<th scope="col" class="number">{name.upper()}{"" if name == "mos" else " %"}</th>'
         for name in COLUMNS
@@ -56,7 +56,7 @@ def paper_table(rows: Sequence[tuple]) -> str:
 
 
 def group_table(groups: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """Returns figures by speaker or by pair; groups are `summary.figures` by name."""
+    """A table of figures by speaker or by pair of speakers."""
     columns = [c for c in columns if any(c.name in figures for figures in groups.values())]
     head = "".join(heading(column) for column in columns)
     body = "".join(
@@ -72,10 +72,10 @@ def group_table(groups: Mapping[str, Mapping[str, Any]], columns: Sequence[Colum
 COLUMNS = ("wer", "vde", "ffe", "eer", "mos")
 NOTE = (
     "The paper's own figures, in per cent, on its data and with its recogniser and speaker encoder: "
-    "they say where the published system stood, not what this evaluation would give it. In its "
-    "Table 2, VDE and FFE are of speech with the pitch flattened; higher is better there."
+    "this evaluation would give other values for the published system. In Table 2, VDE and FFE are of "
+    "speech with the pitch flattened; higher is better there."
 )
-# (row, WER, VDE, FFE, EER, MOS); None: not in the table
+# (system, WER, VDE, FFE, EER, MOS); None: not in the table
 RESYNTHESIS = (
     ("LJSpeech, recordings", 5.60, None, None, None, 4.33),
     ("LJSpeech, CPC", 8.51, 13.48, 15.19, None, 3.31),

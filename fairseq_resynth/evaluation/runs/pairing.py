@@ -1,4 +1,4 @@
-"""Which generated file belongs to which reference: by name, strictly, never by accident."""
+"""Pairs generated files with references, strictly by their names."""
 
 import re
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ class Pair:
     """A generated file and its reference.
 
     Attributes:
-        name: the generated file's relative name without suffix.
-        generated: the file.
-        reference_name: the reference's relative name without suffix.
-        reference: the file.
-        speaker: whose voice it should be, "" if unknown.
-        source_speaker: whose voice the reference is; differs in conversion.
-        given: figures known beforehand (bytes, seconds of work), as items of a dict.
+        name: relative name of the generated file, without suffix.
+        generated: the generated file.
+        reference_name: relative name of the reference, without suffix.
+        reference: the reference.
+        speaker: the speaker that the generated speech should sound like, "" if unknown.
+        source_speaker: the speaker of the reference; it differs in conversion.
+        given: figures known from generation (bytes, seconds of work), as the items of a dictionary.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Pair:
 
 @dataclass
 class Pairing:
-    """Pairs, and the names left over on either side."""
+    """Pairs, and the names without a partner on either side."""
 
     pairs: list[Pair] = field(default_factory=list)
     only_generated: list[str] = field(default_factory=list)
@@ -49,9 +49,9 @@ class Collection:
     Attributes:
         files: relative name without suffix -> file, sorted by name.
         speakers: name -> speaker, where known.
-        source: where they come from, for messages.
-        given: name -> figures known beforehand, from `given.json` in the folder.
-        voices: speakers that none of these files may have, but that speech can be converted to.
+        source: folder or manifest that they come from, for messages.
+        given: name -> figures known from generation, from `given.json` in the folder.
+        voices: further speakers that speech can be converted to.
     """
 
     files: dict[str, Path]
@@ -68,49 +68,44 @@ def read_folder(
 
     Args:
         folder: searched with its subfolders.
-        suffixes: of the files.
-        without: a subfolder to leave out, a report's with audio of its own.
+        suffixes: suffixes of audio files.
+        without: a subfolder to leave out, such as that of a report, which has its own audio.
 
     Raises:
         FileNotFoundError: no such folder, or no audio in it.
-        ValueError: two files with one name and different suffixes.
+        ValueError: two files whose names differ in their suffix only.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     files: dict[str, Path] = {}
-    hidden = _inside(folder, without) if without else None
+    hidden = None
+    if without and folder.resolve() in without.resolve().parents:
+        hidden = folder / without.resolve().relative_to(folder.resolve())
     for path in sorted(folder.rglob("*")):
-        # a link to nowhere is a file that cannot be read, to be named, and none that is not there
-        if path.suffix.lower() not in suffixes or not (path.is_file() or not path.exists()):
-            continue
-        if hidden in path.parents:
+        # a broken link counts as a file, so that it is reported as one that cannot be read
+        is_file = path.is_file() or not path.exists()
+        if path.suffix.lower() not in suffixes or not is_file or hidden in path.parents:
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:
-            raise ValueError(f"{path} and {files[name].name} have one name; remove either")
+            raise ValueError(
+                f"{path} and {files[name].name} have the same name; remove one of them"
+            )
         files[name] = path
     if not files:
-        raise FileNotFoundError(f"{folder} holds no audio ({' '.join(sorted(suffixes))})")
+        raise FileNotFoundError(f"{folder} has no audio ({' '.join(sorted(suffixes))})")
     speakers = {name: name.split("/")[0] for name in files if "/" in name}
     return Collection(files, speakers, folder, _read_given(folder / "given.json"))
 
 
-def _inside(folder: Path, other: Path) -> Path | None:
-    """Returns `other` as a path that begins with `folder`, or None if it is not in there."""
-    root, place = folder.resolve(), other.resolve()
-    return folder / place.relative_to(root) if root in place.parents else None
-
-
 def named_folder(text: str) -> tuple[str, Path]:
-    """Returns the label and the folder of `NAME=DIR` or `DIR`, whose own name is then the label.
+    """The label and the folder of `NAME=DIR`, or of `DIR`, whose own name is then the label.
 
     Raises:
         ValueError: NAME or DIR is empty.
     """
-    if Path(text).is_dir():  # its name may have an equals sign
-        return Path(text).resolve().name, Path(text)
     label, separator, place = text.partition("=")
-    if not separator:
+    if not separator or Path(text).is_dir():  # a folder's own name may have an equals sign
         return Path(text).resolve().name, Path(text)
     if not label or not place:
         raise ValueError(f"{text!r}: expected NAME=DIR or DIR")
@@ -118,7 +113,7 @@ def named_folder(text: str) -> tuple[str, Path]:
 
 
 def _read_given(path: Path) -> dict[str, dict[str, float]]:
-    """Reads {name: {figure: number}}; none without the file."""
+    """Reads {name: {figure: number}}; empty without the file."""
     given = read_json(path) if path.is_file() else {}
     figures = list(given.values()) if isinstance(given, dict) else [given]
     for figure in figures:
@@ -131,10 +126,10 @@ def _read_given(path: Path) -> dict[str, dict[str, float]]:
 
 
 def read_data(folder: Path, split: str) -> Collection:
-    """Collects the rows of a data directory's `{split}.tsv`, `{split}.speaker`, and the voices of all splits.
+    """Collects the recordings and speakers of a split of a data directory, and the voices of all splits.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_manifest`; or a repeated name.
+        FileNotFoundError, ValueError: a missing or malformed manifest, or a repeated name.
     """
     manifest = read_manifest(folder / f"{split}.tsv")
     names = [Path(manifest.name(row)).as_posix() for row in range(len(manifest))]
@@ -143,7 +138,7 @@ def read_data(folder: Path, split: str) -> Collection:
     files = {name: manifest.path(row) for row, name in enumerate(names)}
     speakers = {name: name.split("/")[0] for name in names if "/" in name}
     if (folder / f"{split}.speaker").is_file():
-        lines = read_lines(folder / f"{split}.speaker", len(names), "resynth speaker")
+        lines = read_lines(folder / f"{split}.speaker", len(names), "resynth manifest")
         speakers = dict(zip(names, (line.strip() for line in lines), strict=True))
     texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.speaker")]
     voices = frozenset(line.strip() for text in texts for line in text.splitlines())
@@ -153,7 +148,7 @@ def read_data(folder: Path, split: str) -> Collection:
 def read_collection(
     place: str | Path, split: str = "test", without: Path | None = None
 ) -> Collection:
-    """Reads a folder of audio (see `read_folder`), or a data directory if it holds `{split}.tsv`."""
+    """Reads a folder of audio, or a data directory if it has `{split}.tsv`."""
     place = Path(place)
     if (place / f"{split}.tsv").is_file():
         return read_data(place, split)
@@ -164,11 +159,11 @@ def read_collection(
 
 
 def check_pattern(pattern: str) -> None:
-    """Checks how generated files are said to be called.
+    """Checks the pattern of the generated files' names.
 
     Args:
-        pattern: `{name}` stands for the reference's relative name, `{target}` for the speaker
-            converted to, everything else for itself: {name}_gen, {name}_{target}, {target}/{name}.
+        pattern: `{name}` stands for the reference's relative name, `{target}` for the target speaker,
+            everything else for itself: {name}_gen, {name}_{target}, {target}/{name}.
 
     Raises:
         ValueError: not exactly one `{name}`, more than one `{target}`, or another field.
@@ -182,7 +177,7 @@ def check_pattern(pattern: str) -> None:
 
 
 def _readings(name: str, pattern: str, targets: Iterable[str]) -> list[tuple[str, str]]:
-    """All (reference name, target speaker) that a generated file's name can mean."""
+    """All pairs of reference name and target speaker that a generated file's name can mean."""
     found = []
     for target in targets if "{target}" in pattern else [""]:
         # resynth synthesize writes a speaker's slashes as underscores
@@ -199,19 +194,19 @@ def pair_files(
     pattern: str = "{name}",
     targets: Iterable[str] = (),
 ) -> Pairing:
-    """Pairs generated files with the references that their names say.
+    """Pairs generated files with the references that their names refer to.
 
     Args:
-        generated: what is judged.
-        reference: what it is compared with.
+        generated: the files that are measured.
+        reference: the files that they are compared with.
         pattern: see `check_pattern`.
         targets: speakers that `{target}` may be, besides those of the references.
 
     Returns:
-        The pairs; a name that can mean two things is left unpaired.
+        The pairs; an ambiguous name is left without a partner.
 
     Raises:
-        ValueError: nothing is paired, with a name of each side to compare.
+        ValueError: nothing is paired; the message has a name of each side.
     """
     check_pattern(pattern)
     result, used = Pairing(), set()
@@ -230,14 +225,10 @@ def pair_files(
         result.pairs.append(Pair(name, *files, target or source, source, given))
     result.only_reference = [name for name in reference.files if name not in used]
     if not result.pairs:
-        raise ValueError(_nothing_paired(generated, reference, pattern))
+        first, second = next(iter(generated.files)), next(iter(reference.files))
+        raise ValueError(
+            f"no file of {generated.source} belongs to one of {reference.source} by the pattern "
+            f"{pattern!r}: generated are called like {first!r}, references like {second!r}. Names are "
+            "relative to their folder; use --pattern, {name}_gen for instance, if something was added."
+        )
     return result
-
-
-def _nothing_paired(generated: Collection, reference: Collection, pattern: str) -> str:
-    first, second = next(iter(generated.files)), next(iter(reference.files))
-    return (
-        f"no file of {generated.source} belongs to one of {reference.source} by the pattern "
-        f"{pattern!r}: generated are called like {first!r}, references like {second!r}. Names are "
-        "relative to their folder; --pattern {name}_gen, say, allows for what was added to them."
-    )

@@ -14,7 +14,7 @@ from fairseq_resynth.evaluation.metrics.metric import Column, Metric
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
 from fairseq_resynth.evaluation.runs.summary import (
     scalar_rows,
-    summarise,
+    summarize,
     without_nan,
     write_tables,
 )
@@ -30,7 +30,7 @@ class Evaluation:
 
     Attributes:
         rows: see `runner.measure`, with columns and texts only.
-        summary: see `summary.summarise`.
+        summary: see `summary.summarize`.
         columns: of all metrics.
         metrics: name, version and what each predicts.
         missing: metric -> why it did not run and what to install.
@@ -61,7 +61,7 @@ class Evaluation:
 
 
 def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluation:
-    """Finishes the metrics, system by system, and summarises.
+    """Finishes the metrics, system by system, and summarizes.
 
     Args:
         rows: of `runner.measure`.
@@ -80,7 +80,7 @@ def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluati
         for metric in metrics
     ]
     columns = [column for metric in metrics for column in metric.columns]
-    summary = summarise(rows, metrics)
+    summary = summarize(rows, metrics)
     return Evaluation(
         scalar_rows(rows, metrics), summary, columns, described, details=details, **rest
     )

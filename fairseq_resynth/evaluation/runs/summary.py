@@ -1,4 +1,4 @@
-"""From rows to figures: per system, per speaker and per pair of speakers."""
+"""Summarizes rows into figures: per system, per speaker and per pair of speakers."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from fairseq_resynth.evaluation.metrics.metric import Column, Metric
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
 from fairseq_resynth.measures.statistics import bootstrap, mean_interval
 
-POOLED_RESAMPLES = 200  # an equal error rate sorts all trials anew each time
+POOLED_RESAMPLES = 200  # fewer than for means, since each equal error rate sorts all trials
 LEADING = (
     "system",
     "name",
@@ -31,7 +31,7 @@ Figures = dict[str, dict[str, float]]
 
 
 def columns_of(metrics: Sequence[Metric]) -> list[Column]:
-    """Returns the columns of all metrics in order."""
+    """The columns of all metrics in order."""
     return [column for metric in metrics for column in metric.columns]
 
 
@@ -43,23 +43,9 @@ def _column_figures(rows: Sequence[Row], column: Column) -> dict[str, float] | N
     return mean_interval([row[column.name] for row in rows], weights)
 
 
-def figures(rows: Sequence[Row], metrics: Sequence[Metric], with_pooled: bool = True) -> Figures:
-    """Returns mean, interval and counts of each column, and of figures of the whole set.
-
-    Args:
-        rows: of one system, `finish`ed.
-        metrics: that gave the rows.
-        with_pooled: also `Metric.pooled`, whose interval takes a while.
-    """
-    result: Figures = {}
-    for column in columns_of(metrics):
-        found = _column_figures(rows, column)
-        if found:
-            result[column.name] = found
-    if with_pooled:
-        for metric in metrics:
-            result |= _pooled_figures(rows, metric)
-    return result
+def _figures(rows: Sequence[Row], metrics: Sequence[Metric]) -> Figures:
+    found = {column.name: _column_figures(rows, column) for column in columns_of(metrics)}
+    return {name: figure for name, figure in found.items() if figure}
 
 
 def _pooled_figures(rows: Sequence[Row], metric: Metric) -> Figures:
@@ -84,32 +70,37 @@ def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[R
     return dict(sorted(groups.items()))
 
 
-def _pair_name(row: Row) -> str:
-    return f"{row['source_speaker'] or '?'} → {row['speaker']}"
+def summarize(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Mean, 95 % interval and counts of every column, by system.
 
+    Args:
+        rows: rows after `Metric.finish`; those with an error are left out and counted as `failed`.
+        metrics: the metrics that gave the rows.
 
-def summarise(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Returns, by system: `all`, `speakers` by target speaker, and `pairs` (source -> target) if
-    any.
-
-    Rows with an error are left out and counted as `failed`.
+    Returns:
+        system -> `utterances`, `failed`, `all` (with the figures of `Metric.pooled`), `speakers` by
+        target speaker, and `pairs` of source and target speaker.
     """
     summary: dict[str, Any] = {}
     for system, own in _grouped(rows, lambda row: row["system"]).items():
         good = [row for row in own if not row["error"]]
         entry: dict[str, Any] = {"utterances": len(good), "failed": len(own) - len(good)}
-        entry["all"] = figures(good, metrics)
+        entry["all"] = _figures(good, metrics)
+        for metric in metrics:
+            entry["all"] |= _pooled_figures(good, metric)
         speakers = _grouped([row for row in good if row["speaker"]], lambda row: row["speaker"])
-        entry["speakers"] = {who: figures(part, metrics, False) for who, part in speakers.items()}
+        entry["speakers"] = {who: _figures(part, metrics) for who, part in speakers.items()}
         converted = [row for row in good if row["speaker"] != row["source_speaker"]]
-        pairs = _grouped(converted, _pair_name)
-        entry["pairs"] = {names: figures(part, metrics, False) for names, part in pairs.items()}
+        pairs = _grouped(
+            converted, lambda row: f"{row['source_speaker'] or '?'} → {row['speaker']}"
+        )
+        entry["pairs"] = {names: _figures(part, metrics) for names, part in pairs.items()}
         summary[system] = entry
     return summary
 
 
 def comparison_note(rows: Sequence[Row]) -> str:
-    """Returns a warning where systems were measured on different utterances, else an empty string."""
+    """A warning if systems were measured on different utterances, else an empty string."""
     good = [row for row in rows if not row["error"] and row["system"] != REFERENCE]
     measured = {
         system: {row["reference_name"] for row in own}
@@ -121,12 +112,12 @@ def comparison_note(rows: Sequence[Row]) -> str:
     counts = ", ".join(f"{system} {len(names)}" for system, names in measured.items())
     return (
         f"The systems were measured on different utterances ({counts}; {len(common)} in common): their "
-        "means do not compare."
+        "means cannot be compared."
     )
 
 
 def notes_by_kind(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Returns names by "system: note", a note without its own per cents: clipped, silent, resampled …"""
+    """Names by "system: note", where notes that differ only in their per cent are one kind."""
     found: dict[str, list[str]] = {}
     for row in rows:
         for kind in dict.fromkeys(re.sub(r"^[\d.]+ % ", "", note) for note in row["notes"]):
@@ -135,7 +126,7 @@ def notes_by_kind(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def without_nan(value: Any) -> Any:
-    """Replaces NaN and infinity, which JSON has not, by None; NumPy numbers by Python's."""
+    """Replaces NaN and infinity, which JSON lacks, by None, and NumPy numbers by Python's."""
     if isinstance(value, dict):
         return {str(key): without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -146,7 +137,7 @@ def without_nan(value: Any) -> Any:
 
 
 def scalar_rows(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
-    """Returns rows with only names, columns, texts and what went wrong: no embeddings, no tracks."""
+    """Rows with names, columns, texts and errors only: no embeddings, no tracks."""
     names = [*LEADING, *(column.name for column in columns_of(metrics))]
     names += ["transcript", "heard", *TRAILING]
     return [{name: without_nan(row[name]) for name in names if name in row} for row in rows]
@@ -158,12 +149,16 @@ def write_tables(
     """Writes rows.json, rows.csv, summary.json and summary.csv.
 
     Args:
-        folder: where to.
-        plain: of `scalar_rows`.
-        columns: of the metrics; shares are written as shares, not as per cents.
-        summary: of `summarise`.
+        folder: where the files are written.
+        plain: rows from `scalar_rows`.
+        columns: columns of the metrics; shares are written as shares, not in per cent.
+        summary: from `summarize`.
     """
-    relative = [_relative(row, folder) for row in plain]
+    # paths relative to the folder, so that both can be moved together
+    relative = [
+        row | {key: os.path.relpath(row[key], folder) for key in ("generated", "reference")}
+        for row in plain
+    ]
     write_json(folder / "rows.json", relative)
     names = [*LEADING, *(column.name for column in columns), "transcript", "heard"]
     present = {name for row in plain for name in row}
@@ -173,21 +168,15 @@ def write_tables(
     lines = [
         {"system": system, "group": group, "figure": name, **values}
         for system, entry in summary.items()
-        for group, found in _groups_of(entry)
+        for group, found in [
+            ("all", entry["all"]),
+            *entry["speakers"].items(),
+            *entry["pairs"].items(),
+        ]
         for name, values in found.items()
     ]
     head = ["system", "group", "figure", "mean", "low", "high", "count", "undefined"]
     write_text(folder / "summary.csv", _csv(head, map(_flat, lines)))
-
-
-def _relative(row: Row, folder: Path) -> Row:
-    """Files as seen from the evaluation's folder: both can be moved together."""
-    files = {key: os.path.relpath(row[key], folder) for key in ("generated", "reference")}
-    return {**row, **files}
-
-
-def _groups_of(entry: dict[str, Any]) -> list[tuple[str, Figures]]:
-    return [("all", entry["all"]), *entry["speakers"].items(), *entry["pairs"].items()]
 
 
 def _flat(row: Row) -> Row:

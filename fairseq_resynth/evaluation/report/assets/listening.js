@@ -1,4 +1,4 @@
-// Runs one listener through a test: order drawn anew for each, answers kept over a reload.
+// Takes one listener through a test, in a random order; a reload of the page keeps the answers.
 {
   const test = JSON.parse(document.getElementById("test").textContent);
   const place = document.getElementById("trial");

@@ -1,4 +1,4 @@
-// One player at a time: comparing needs no hunting for the one that still plays.
+// One player at a time: starting one pauses the others.
 document.addEventListener("play", (event) => {
   for (const other of document.querySelectorAll("audio")) {
     if (other !== event.target) other.pause();

@@ -1,4 +1,4 @@
-// The table of all utterances: sorted by any column, filtered, drawn a hundred rows at a time.
+// The table of all utterances: sorted by any column, filtered, a hundred rows at a time.
 {
   const { columns, rows } = JSON.parse(document.getElementById("data").textContent);
   const heads = ["utterance", "system", "speaker", ...columns.map((column) => column.label), "notes"];
@@ -15,7 +15,7 @@
   function compare(first, second) {
     const [a, b] = [first[sorted.index], second[sorted.index]];
     const empty = (value) => value === null || value === "";
-    // What has no value stays at the end, whichever way the others are sorted.
+    // Rows without a value stay at the end in either direction.
     if (empty(a) || empty(b)) return empty(a) - empty(b);
     const order = typeof a === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
     return sorted.descending ? -order : order;

@@ -24,25 +24,25 @@ LEVEL_DB = -26.0  # of full scale, root mean square: the usual level of speech t
 ANCHOR_HZ = 3500  # low-pass of ITU-R BS.1534's low anchor
 INSTRUCTIONS = {
     "mos": "Rate how natural each recording sounds: 5 excellent, 4 good, 3 fair, 2 poor, 1 bad. "
-    "Keys: Space plays, 1 to 5 rate, Enter goes on.",
-    "mushra": "Compare each recording with the reference and rate how alike they are from 0 (bad) "
+    "Keys: Space plays, 1 to 5 rate, Enter continues.",
+    "mushra": "Compare each recording with the reference and rate how similar they are from 0 (bad) "
     "to 100 (the same). One of them is the reference itself: give that one 100. Keys: R plays the "
-    "reference, A, B, C … the recordings, Tab and arrows move the sliders, Enter goes on.",
+    "reference, A, B, C … the recordings, Tab and arrows move the sliders, Enter continues.",
     "abx": "X is the same recording as either A or B. Which one? Keys: A, B and X play, 1 says A, "
-    "2 says B, Enter goes on.",
+    "2 says B, Enter continues.",
 }
 
 
 @dataclass(frozen=True)
-class TestOptions:
-    """What a listening test is made of.
+class ListeningTest:
+    """Options of a listening test.
 
     Attributes:
         kind: mos, mushra or abx.
-        number: utterances drawn; 0: all that every system has.
-        seed: of the draw and of the files' order.
-        keep_level: leave loudness as it is; else all have -26 dB RMS.
-        title: over the page.
+        number: utterances drawn at random; 0: all that every system has.
+        seed: random seed for drawing utterances and numbering files.
+        keep_level: keep the loudness of each file instead of setting all to -26 dB RMS.
+        title: title of the page.
     """
 
     kind: str
@@ -56,47 +56,43 @@ def _common_names(systems: Mapping[str, Collection]) -> list[str]:
     names = set.intersection(*(set(files.files) for files in systems.values()))
     if not names:
         first = {label: next(iter(files.files)) for label, files in systems.items()}
-        raise ValueError(f"no utterance is in all of the systems, which hold for instance {first}")
+        raise ValueError(f"no utterance is in all of the systems, which have for instance {first}")
     return sorted(names)
 
 
 def names_left_out(systems: Mapping[str, Collection]) -> dict[str, list[str]]:
-    """Returns, by system, the utterances that some other system lacks and no question is of."""
+    """The utterances, by system, that another system lacks and the test therefore leaves out."""
     common = set(_common_names(systems))
     left = {label: sorted(set(files.files) - common) for label, files in systems.items()}
     return {label: names for label, names in left.items() if names}
 
 
-def _check(systems: Mapping[str, Collection], options: TestOptions) -> None:
+def make_test(
+    systems: Mapping[str, Collection], outdir: str | Path, options: ListeningTest
+) -> dict[str, Any]:
+    """Writes `index.html`, `audio/` with names that reveal nothing, and `key.json`.
+
+    Args:
+        systems: label -> files by name; `reference` has the recordings, if there are any.
+        outdir: a folder without a test in it.
+        options: kind and size of the test.
+
+    Returns:
+        The contents of `key.json`. Listeners must not see it: it says which file is which system.
+
+    Raises:
+        ValueError: too few systems, no common utterance, or an unreadable file.
+        FileExistsError: the folder has a test already, whose results would lose their key.
+    """
+    outdir = Path(outdir)
     if options.kind not in KINDS:
         raise ValueError(f"--kind {options.kind!r}: expected one of {', '.join(KINDS)}")
     if options.kind == "mushra" and REFERENCE not in systems:
         raise ValueError("--kind mushra compares with recordings: give --reference DIR")
     if options.kind == "abx" and len(systems) < 2:
         raise ValueError("--kind abx needs two systems, or one and --reference DIR")
-
-
-def make_test(
-    systems: Mapping[str, Collection], outdir: str | Path, options: TestOptions
-) -> dict[str, Any]:
-    """Writes `index.html`, `audio/` with names that tell nothing, and `key.json` for the collector.
-
-    Args:
-        systems: label -> files by name; `reference` holds the recordings, if there are any.
-        outdir: a folder without a test in it.
-        options: see `TestOptions`.
-
-    Returns:
-        The contents of `key.json`. Keep it from listeners: it says which file is which system.
-
-    Raises:
-        ValueError: too few systems, nothing in common, or an unreadable file.
-        FileExistsError: there is a test already, whose results would lose their key.
-    """
-    outdir = Path(outdir)
-    _check(systems, options)
     if (outdir / "key.json").exists():
-        raise FileExistsError(f"{outdir} holds a test already; give another --outdir")
+        raise FileExistsError(f"{outdir} has a test already; give another --outdir")
     generator = np.random.default_rng(options.seed)
     names = _common_names(systems)
     if options.number and options.number < len(names):
@@ -113,7 +109,7 @@ def _write_stimuli(
     systems: Mapping[str, Collection],
     names: Sequence[str],
     outdir: Path,
-    options: TestOptions,
+    options: ListeningTest,
     generator: np.random.Generator,
 ) -> dict[str, dict[str, str]]:
     labels = [*systems, *([ANCHOR] if options.kind == "mushra" else [])]
@@ -127,14 +123,14 @@ def _write_stimuli(
             filters = scipy.signal.butter(8, ANCHOR_HZ, fs=SAMPLE_RATE, output="sos")
             wav = scipy.signal.sosfiltfilt(filters, wav).astype(np.float32)
         if not options.keep_level:
-            wav = _levelled(wav)
+            wav = _set_level(wav)
         stimulus = f"{number:04d}"
         write_audio(outdir / "audio" / f"{stimulus}.wav", np.clip(wav, -1, 1))
         stimuli[stimulus] = {"system": label, "utterance": name}
     return dict(sorted(stimuli.items()))
 
 
-def _levelled(wav: np.ndarray) -> np.ndarray:
+def _set_level(wav: np.ndarray) -> np.ndarray:
     rms = np.sqrt(np.mean(wav.astype(float) ** 2))
     gain = 10 ** (LEVEL_DB / 20) / max(rms, 1e-5)
     return (wav * min(gain, 0.99 / max(float(np.abs(wav).max()), 1e-5))).astype(np.float32)
@@ -159,14 +155,14 @@ def _trials(
     return [{"stimuli": [found[name, a], found[name, b]]} for name in names for a, b in pairs]
 
 
-def _page(key: Mapping[str, Any], options: TestOptions) -> str:
+def _page(key: Mapping[str, Any], options: ListeningTest) -> str:
     shown = {name: key[name] for name in ("test", "kind", "trials")}
     instructions = html.escape(INSTRUCTIONS[options.kind])
     data = json.dumps(shown).replace("</", "<\\/")
     body = (
         f"<main><h1>{html.escape(options.title)}</h1>"
-        f'<p id="instructions">{instructions} Use headphones in a quiet room, and hear '
-        "each recording to its end.</p>"
+        f'<p id="instructions">{instructions} Use headphones in a quiet room, and listen '
+        "to each recording to its end.</p>"
         '<p><label>Your name or number <input id="listener" autocomplete="off"></label></p>'
         '<p id="progress" aria-live="polite"></p><div id="trial"></div>'
         '<p><button id="next" type="button" disabled>Next (Enter)</button></p>'
