@@ -1,4 +1,4 @@
-"""fairseq's audio manifest: line 1 the root, then `path<TAB>samples`; and the line files beside it."""
+"""The manifest of fairseq (line 1 the root, then `path<TAB>samples`), and files with one line per row of it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ class Manifest:
     """The rows of one `{split}.tsv`.
 
     Attributes:
-        source: the file it was read from.
+        source: the file that it was read from.
         root: folder that the paths are relative to.
-        paths: relative paths, as written.
-        num_samples: (rows,) int64, length of each file in samples at the file's rate.
+        paths: relative paths, as written in the file.
+        num_samples: (rows,) int64, length of each recording in samples.
     """
 
     def __init__(self, source: Path, root: Path, paths: Iterable[str], num_samples: Sequence[int]):
@@ -33,13 +33,13 @@ class Manifest:
         return len(self.num_samples)
 
     def path(self, row: int) -> Path:
-        """Returns where row's audio lies."""
+        """The path of a row's audio."""
         return self.root / self.paths[row]
 
     def name(self, row: int) -> str:
-        """Returns the relative path without its suffix: what a row is called in output files.
+        """The name of a row in output files: its relative path without the suffix.
 
-        A row of an archive, `a/b.zip:12:345`, is called `a/b_12`.
+        The name of a row of an archive, `a/b.zip:12:345`, is `a/b_12`.
         """
         if zipped := zip_range(self.paths[row]):
             return f"{zipped[0].with_suffix('')}_{zipped[1]}"
@@ -47,7 +47,7 @@ class Manifest:
 
 
 def _parse_rows(block: bytes, source: Path) -> tuple[StringArray, np.ndarray]:
-    """Parses the lines after the first; where one is malformed, says which."""
+    """Parses the lines after the first; raises ValueError with the number of a malformed line."""
     data = np.frombuffer(block, dtype=np.uint8)
     starts, ends = line_spans(block)
     starts, ends = starts[1:], ends[1:]
@@ -70,8 +70,8 @@ def read_manifest(path: str | Path) -> Manifest:
     """Reads `{split}.tsv`.
 
     Raises:
-        FileNotFoundError: no such file, or its root folder is not on this machine.
-        ValueError: a malformed or repeated row, with its line; no row at all; or not UTF-8.
+        FileNotFoundError: the file or its root folder does not exist.
+        ValueError: a row is malformed or repeated, there are no rows, or the file is not UTF-8.
     """
     path = Path(path)
     if not path.is_file():
@@ -85,11 +85,13 @@ def read_manifest(path: str | Path) -> Manifest:
     if repeat := paths.first_repeat():
         first, second = repeat
         raise ValueError(f"{path}:{second + 2}: {paths[second]} is already on line {first + 2}.")
-    packed = (path.with_suffix(".pack") / "index.json").is_file()  # which needs no files
+    packed = (
+        path.with_suffix(".pack") / "index.json"
+    ).is_file()  # a packed split needs no audio files
     if not root.is_dir() and not packed:
         raise FileNotFoundError(
-            f"{path}:1: the root {root} is not a folder on this machine. If the audio moved, put its "
-            "new folder on line 1, or run `resynth manifest` again."
+            f"{path}:1: the root {root} is not a folder on this machine. If the audio was moved, write its "
+            "new folder to line 1, or run `resynth manifest` again."
         )
     return Manifest(path, root, paths, samples)
 
@@ -117,7 +119,7 @@ def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Mani
 
 
 def _decode(block: bytes, path: Path) -> str:
-    """Returns the first line of ASCII, all of anything else, so that no row fails later."""
+    """Decodes the first line of an ASCII file, or all of any other file, so that no row fails later."""
     try:
         return (block[: block.index(b"\n")] if block.isascii() else block).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -125,22 +127,22 @@ def _decode(block: bytes, path: Path) -> str:
 
 
 def write_manifest(path: str | Path, root: str | Path, rows: Iterable[tuple[str, int]]) -> None:
-    """Writes `{split}.tsv` atomically; `rows` are (relative path, samples)."""
+    """Writes `{split}.tsv`; `rows` are (relative path, samples)."""
     body = "".join(f"{name}\t{samples}\n" for name, samples in rows)
     write_text(path, f"{root}\n{body}")
 
 
 def read_lines(path: str | Path, rows: int, made_by: str) -> list[str]:
-    """Reads a file that has one line a manifest row.
+    """Reads a file that has one line per manifest row.
 
     Args:
         path: the file.
-        rows: how many lines there must be.
+        rows: rows of the manifest.
         made_by: the command that makes the file, for the message.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: another number of lines.
+        FileNotFoundError: the file does not exist.
+        ValueError: the number of lines is not `rows`.
     """
     path = Path(path)
     if not path.is_file():
@@ -154,10 +156,5 @@ def read_lines(path: str | Path, rows: int, made_by: str) -> list[str]:
 
 
 def read_names(path: str | Path, rows: int) -> Names:
-    """Reads `{split}.speaker` or `{split}.style`: a name a row.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another number of lines.
-    """
+    """Reads `{split}.speaker` or `{split}.style`, one name per row; raises as `read_lines` does."""
     return Names(line.strip() for line in read_lines(path, rows, "resynth manifest"))

@@ -1,11 +1,11 @@
-"""Reading what `resynth pack` wrote: `{split}.pack/`, memory-mapped.
+"""Readers of a packed split, `{split}.pack/`, which `resynth pack` writes; all arrays are memory-mapped.
 
-    train.pack/index.json          what it was made from; each file's length and hash; written last
-    train.pack/audio-00000.npy     (samples,) int16 of consecutive rows, 1 GiB a shard as a rule
-    train.pack/units.npy           (units,) integers of all rows, units_lengths.npy how many each row has
-    train.pack/f0.npy              the same of the pitch codes
+    train.pack/index.json          source, and length and hash of each file; written last
+    train.pack/audio-00000.npy     (samples,) int16 of consecutive rows, about 1 GiB per shard
+    train.pack/units.npy           (units,) integers of all rows; units_lengths.npy has the number of each row
+    train.pack/f0.npy              the same for the pitch codes
 
-The manifest beside it says how long each row is, so a crop is found by arithmetic and reads its own bytes.
+The manifest has the length of each row, so the position of a crop is computed and only its bytes are read.
 """
 
 from collections import OrderedDict
@@ -20,26 +20,22 @@ from fairseq_resynth.data.storage.files import file_hash, read_json
 from fairseq_resynth.data.storage.shards import rows_hash
 
 PACKED_STREAMS = ("units", "f0")
-_OPEN_SHARDS = 200  # each keeps a file descriptor; systems allow a process 1024 as a rule
+_OPEN_SHARDS = 200  # each has a file descriptor, of which most systems allow 1024 per process
 
 
 def pack_folder(data: str | Path, split: str) -> Path:
-    """Returns where a packed split lies."""
+    """The folder of a packed split."""
     return Path(data) / f"{split}.pack"
 
 
 def has_stream(data: str | Path, split: str, name: str) -> bool:
-    """Tells whether a split has `{split}.{name}`, as text or packed."""
+    """Whether a split has `{split}.{name}`, as text or packed."""
     path = Path(data) / f"{split}.{name}"
     return path.is_file() or (pack_folder(data, split) / f"{name}.npy").is_file()
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Reads what a packed split says of itself.
-
-    Raises:
-        FileNotFoundError: packing was interrupted.
-    """
+    """Reads the index of a packed split; raises FileNotFoundError if packing was interrupted."""
     return read_json(
         folder / "index.json",
         f"Packing is not finished: run `resynth pack DATA --outdir {folder.parent}` again.",
@@ -47,16 +43,16 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def pack_command(folder: Path, index: dict[str, Any]) -> str:
-    """Returns the command that makes a packed split again."""
+    """The command that makes a packed split again, as a sentence."""
     return f"Run `resynth pack {index.get('source', 'DATA')} --outdir {folder.parent}`."
 
 
 def map_array(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> np.ndarray:
-    """Maps one file of a packed split, whose length in bytes must be what the index says.
+    """Maps one file of a packed split.
 
     Raises:
-        FileNotFoundError: it is missing.
-        ValueError: cut short, or longer.
+        FileNotFoundError: the file does not exist.
+        ValueError: its length in bytes is not the one in the index.
     """
     path = folder / entry["file"]
     if not path.is_file():
@@ -71,7 +67,7 @@ def map_array(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> np.
 
 
 class MappedArray:
-    """A memory-mapped flat array that pickles as its path; slices of it are arrays."""
+    """A memory-mapped flat array that is pickled as its path; slices of it are arrays."""
 
     def __init__(self, folder: Path, entry: dict[str, Any], index: dict[str, Any]):
         self._arguments = (folder, entry, index)
@@ -85,13 +81,14 @@ class MappedArray:
 
 
 def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
-    """Returns the packed integers of `{split}.units` or `{split}.f0`; None: not packed.
+    """The packed integers of `{split}.units` or `{split}.f0`, or None if they are not packed.
 
     Returns:
-        (values, lengths (rows,) int64, the largest).
+        (values, lengths (rows,) int64, the largest value).
 
     Raises:
-        FileNotFoundError, ValueError: see `map_array`; or there is text beside them, so that one is stale.
+        FileNotFoundError: a packed file does not exist.
+        ValueError: a packed file is truncated, or the text file exists too, so that one of both is outdated.
     """
     folder, name = pack_folder(path.parent, path.stem), path.suffix[1:]
     if not (folder / f"{name}.npy").is_file():
@@ -99,8 +96,8 @@ def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
     index = read_index(folder)
     if path.is_file():
         raise ValueError(
-            f"{path} lies beside the packed {folder / name}.npy, expected one of them. Delete the text, or "
-            f"make it in the folder that was packed. {pack_command(folder, index)}"
+            f"{path} and the packed {folder / name}.npy both exist, expected one of them. Delete the text "
+            f"file, or write it to the folder that was packed. {pack_command(folder, index)}"
         )
     values, lengths = (
         MappedArray(folder, index["streams"][key], index) for key in (name, f"{name}_lengths")
@@ -112,7 +109,7 @@ class AudioRows(Protocol):
     """The recordings of a split."""
 
     def read(self, row: int, start: int, num_samples: int) -> np.ndarray:
-        """Returns (num_samples,) float32 of a row, shorter where it ends."""
+        """(num_samples,) float32 of a row from sample `start` on; fewer where it ends."""
 
 
 class AudioFiles:
@@ -122,7 +119,7 @@ class AudioFiles:
         self.manifest = manifest
 
     def read(self, row: int, start: int, num_samples: int) -> np.ndarray:
-        """See `AudioRows.read`; raises what `read_audio` does."""
+        """(num_samples,) float32 of a row; raises as `read_audio` does."""
         return read_audio(self.manifest.path(row), start, num_samples)
 
 
@@ -131,11 +128,11 @@ class PackedAudio:
 
     Args:
         folder: `{split}.pack`.
-        manifest: of the split, whose rows must have been packed.
+        manifest: the manifest of the split.
 
     Raises:
-        FileNotFoundError: not finished, or a shard is missing.
-        ValueError: packed from other rows, or a shard is cut short.
+        FileNotFoundError: packing was interrupted, or a shard is missing.
+        ValueError: other rows were packed, or a shard is truncated.
     """
 
     def __init__(self, folder: Path, manifest: Manifest):
@@ -149,7 +146,7 @@ class PackedAudio:
         self._last_rows = np.array([shard["rows"][1] for shard in self._shards])
         self._starts = np.concatenate([[0], np.cumsum(manifest.num_samples)])
         self._open: OrderedDict[int, np.ndarray] = OrderedDict()
-        for number in range(len(self._shards)):  # what is missing is said now, not hours later
+        for number in range(len(self._shards)):  # report a missing shard now, not hours later
             self._map(number)
 
     def _map(self, number: int) -> np.ndarray:
@@ -160,7 +157,7 @@ class PackedAudio:
         return self._open[number]
 
     def read(self, row: int, start: int, num_samples: int) -> np.ndarray:
-        """See `AudioRows.read`; the same bits as of the file."""
+        """(num_samples,) float32 of a row, bit-identical to the file's."""
         number = int(np.searchsorted(self._last_rows, row, side="right"))
         shard = self._map(number)
         origin = self._starts[self._shards[number]["rows"][0]]
@@ -173,20 +170,17 @@ class PackedAudio:
 
 
 def open_audio(data: str | Path, split: str, manifest: Manifest) -> AudioRows:
-    """Returns a split's recordings, packed ones if it is packed.
-
-    Raises:
-        FileNotFoundError, ValueError: see `PackedAudio`.
-    """
+    """The recordings of a split; raises as `PackedAudio` does if it is packed."""
     folder = pack_folder(data, split)
     return PackedAudio(folder, manifest) if folder.is_dir() else AudioFiles(manifest)
 
 
 def verify_pack(data: str | Path, split: str) -> int:
-    """Hashes every file of a packed split; returns how many.
+    """Checks the hash of every file of a packed split, and returns the number of files.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing, of another length, or has another hash.
+        FileNotFoundError: a file does not exist.
+        ValueError: a file has another length or hash than in the index.
     """
     folder = pack_folder(data, split)
     index = read_index(folder)

@@ -13,20 +13,20 @@ DESCRIPTION = "speaker_vectors.json"
 
 
 def vectors_path(data: str | Path, split: str) -> Path:
-    """Returns where a split's vectors lie."""
+    """The path of a split's vectors."""
     return Path(data) / f"{split}.speaker_vectors.npy"
 
 
 def format_vector(vector: np.ndarray) -> str:
-    """Writes (D,) numbers as one string, so that a speaker is one line of JSON."""
+    """Formats (D,) numbers as one string, so that a speaker is one line of JSON."""
     return " ".join(f"{value:.6g}" for value in vector)
 
 
 def parse_vectors(means: Mapping[str, str], dim: int) -> dict[str, np.ndarray]:
-    """Inverse of `format_vector` for every speaker: {name: (D,) float32}.
+    """Parses strings of `format_vector`, {name: (D,) float32}.
 
     Raises:
-        ValueError: a speaker without `dim` finite numbers.
+        ValueError: a speaker does not have `dim` finite numbers.
     """
     vectors = {}
     for name, text in means.items():
@@ -41,25 +41,25 @@ def parse_vectors(means: Mapping[str, str], dim: int) -> dict[str, np.ndarray]:
 
 
 def mean_vector(vectors: Iterable[np.ndarray]) -> np.ndarray:
-    """Returns the mean of vectors, scaled to length 1: (D,) float32.
+    """The mean of vectors, scaled to length 1: (D,) float32.
 
     Raises:
-        ValueError: there are none, or they cancel out.
+        ValueError: there are no vectors, or their mean is 0.
     """
     vectors = list(vectors)
     mean = np.mean(vectors, axis=0) if vectors else np.zeros(1)
     length = float(np.linalg.norm(mean))
     if not length > 1e-6:
-        raise ValueError("no vectors to take the mean of, or they cancel out")
+        raise ValueError("there are no speaker vectors to take the mean of, or their mean is 0")
     return (mean / length).astype(np.float32)
 
 
 def read_vectors(data: str | Path, split: str, rows: int) -> np.ndarray:
-    """Reads a split's (rows, D) float32, memory-mapped; rows without a vector of their own are NaN.
+    """Maps the vectors of a split, (rows, D) float32; rows without a vector of their own are NaN.
 
     Raises:
-        FileNotFoundError: none there.
-        ValueError: another number of rows.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is truncated, or has another number of rows.
     """
     path = vectors_path(data, split)
     command = f"Make it with `resynth speakers {data}`."
@@ -68,7 +68,7 @@ def read_vectors(data: str | Path, split: str, rows: int) -> np.ndarray:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
-        raise ValueError(f"{path} is cut short or no array: {error}. {command}") from error
+        raise ValueError(f"{path} is truncated or not an array: {error}. {command}") from error
     if vectors.ndim != 2 or len(vectors) != rows:
         raise ValueError(f"{path} holds {vectors.shape}, its manifest {rows} rows. {command}")
     return vectors

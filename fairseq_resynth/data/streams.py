@@ -1,4 +1,4 @@
-"""What the streams of a data directory are: read beside the data, kept in every checkpoint and bundle."""
+"""Utterances as streams of integers, and `StreamSpec`: the description of the streams of a model."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.constants import F0_CODE_HOP, SAMPLE_RATE
 from fairseq_resynth.data.manifest import read_manifest, read_names
 from fairseq_resynth.data.packed import has_stream
 from fairseq_resynth.data.storage.files import read_json
@@ -20,6 +20,7 @@ MADE_BY = {
     "f0_codes.json": "quantize-f0",
     "speaker_vectors.json": "speakers",
 }
+UNIT_KEYS = ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop")
 F0_KEYS = ("vqvae_hash", "quantizer_hash", "num_codes")
 SPEAKER_INPUTS = ("table", "vector")
 
@@ -29,24 +30,24 @@ class StreamSpec:
     """The streams that a model is trained on.
 
     Attributes:
-        unit_hop: samples a unit.
+        unit_hop: samples per unit.
         num_units: units are 0 … num_units - 1.
-        f0_code_hop: samples a pitch code.
-        num_f0_codes: pitch codes are 0 … num_f0_codes - 1; 0: no pitch stream.
-        speakers: names, the index of each is its row in the table; empty: no speaker stream.
-        units: `units.json`: how the units were made.
-        f0_codes: `f0_codes.json`: how the pitch codes were made.
-        speaker_statistics: `speakers.json`: F0 mean and deviation by name.
+        f0_code_hop: samples per pitch code.
+        num_f0_codes: pitch codes are 0 … num_f0_codes - 1; 0: no pitch codes.
+        speakers: names; the position of each is its row in the table. Empty: no speaker stream.
+        units: content of `units.json`: how the units were made.
+        f0_codes: content of `f0_codes.json`: how the pitch stream was made.
+        speaker_statistics: content of `speakers.json`: F0 mean and standard deviation by name.
         sample_rate: Hz.
-        f0_channels: channels of continuous F0 at 200 Hz, instead of codes; 0: none.
-        speaker_dim: dimensions of speaker vectors, instead of a table of `speakers`; 0: a table.
-        styles: names of speaking styles, the index of each is its row; empty: none.
-        speaker_vectors: `speaker_vectors.json`: the encoder, and the mean vector of each of `speakers`.
+        f0_channels: channels of continuous F0 at 200 Hz, instead of pitch codes; 0: none.
+        speaker_dim: dimensions of speaker vectors, instead of a table of speakers; 0: a table.
+        styles: names of speaking styles; the position of each is its row in the table. Empty: none.
+        speaker_vectors: content of `speaker_vectors.json`: the encoder, and the mean vector of each speaker.
     """
 
     unit_hop: int
     num_units: int
-    f0_code_hop: int = 1280
+    f0_code_hop: int = F0_CODE_HOP
     num_f0_codes: int = 0
     speakers: tuple[str, ...] = ()
     units: dict[str, Any] = field(default_factory=dict)
@@ -59,24 +60,20 @@ class StreamSpec:
     speaker_vectors: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types."""
-        return {
-            **asdict(self),
-            "speakers": list(self.speakers),
-            "styles": list(self.styles),
-        }
+        """The description in JSON types."""
+        return {**asdict(self), "speakers": list(self.speakers), "styles": list(self.styles)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "StreamSpec":
-        """Inverse of `to_dict`."""
+        """Builds the description from the result of `to_dict`."""
         names = {key: tuple(values.get(key, ())) for key in ("speakers", "styles")}
         return cls(**{**values, **names})
 
     def speaker_index(self, name: str) -> int:
-        """Returns the row of a speaker.
+        """The row of a speaker in the table.
 
         Raises:
-            ValueError: not a speaker of the model; the message lists them.
+            ValueError: the model does not know the speaker; the message lists the known ones.
         """
         if name not in self.speakers:
             known = ", ".join(self.speakers[:20]) + (" …" if len(self.speakers) > 20 else "")
@@ -86,28 +83,27 @@ class StreamSpec:
         return self.speakers.index(name)
 
     def check_same_encoders(self, data: Path) -> None:
-        """Refuses a data directory whose units or pitch codes another encoder made.
+        """Checks that the same encoders made the streams of a data directory and of this description.
 
         Raises:
-            ValueError: what differs, both values, and the command to run.
+            ValueError: an encoder differs; the message has both values and the command to run.
         """
-        units = _optional_json(data / "units.json")
-        _compare(
-            data / "units.json",
-            self.units,
-            units,
-            ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop"),
-        )
-        codes = _optional_json(data / "f0_codes.json")
+        compared = {"units.json": (self.units, UNIT_KEYS)}
         if self.num_f0_codes:
-            _compare(data / "f0_codes.json", self.f0_codes, codes, F0_KEYS)
-        if self.f0_channels and codes:
-            _compare(data / "f0_codes.json", self.f0_codes, codes, ("representation",))
+            compared["f0_codes.json"] = (self.f0_codes, F0_KEYS)
+        if self.f0_channels:
+            compared["f0_codes.json"] = (self.f0_codes, ("representation",))
         if self.speaker_dim:
-            vectors = _optional_json(data / "speaker_vectors.json")
-            _compare(
-                data / "speaker_vectors.json", self.speaker_vectors, vectors, ("encoder_hash",)
-            )
+            compared["speaker_vectors.json"] = (self.speaker_vectors, ("encoder_hash",))
+        for name, (expected, keys) in compared.items():
+            found = _optional_json(data / name)
+            for key in keys:
+                if key in expected and key in found and expected[key] != found[key]:
+                    raise ValueError(
+                        f"{data / name}: {key} is {found[key]}, the model was trained with "
+                        f"{expected[key]}. Run `resynth {MADE_BY[name]} {data}` with the one that the model "
+                        "was trained with."
+                    )
 
 
 @dataclass(frozen=True)
@@ -131,16 +127,6 @@ class Utterance:
     f0: np.ndarray | None = None
     style: str | None = None
     name: str = ""
-
-
-def _compare(path: Path, expected: dict, found: dict, keys: tuple[str, ...]) -> None:
-    for key in keys:
-        if key in expected and key in found and expected[key] != found[key]:
-            verb = MADE_BY[path.name]
-            raise ValueError(
-                f"{path}: {key} is {found[key]}, the model was trained with {expected[key]}. Run "
-                f"`resynth {verb} {path.parent}` with the one that the model was trained with."
-            )
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
@@ -173,19 +159,19 @@ def read_streams(
     num_units: int = 0,
     speaker_input: str = "table",
 ) -> StreamSpec:
-    """Reads what a data directory holds.
+    """Reads the description of the streams of a data directory.
 
     Args:
         data: the directory.
         names: `auto` (every stream that has a file) or some of `units,f0,speaker,style`.
-        split: the split whose files and speakers count.
-        unit_hop: samples a unit, for units without `units.json`.
+        split: the split whose files and speakers are read.
+        unit_hop: samples per unit, for units without `units.json`.
         num_units: size of the table, for units without `units.json`.
         speaker_input: `table`, or `vector` for the vectors of `resynth speakers`.
 
     Raises:
-        FileNotFoundError: a file that is needed is missing, with the command that makes it.
-        ValueError: contradictory files or arguments.
+        FileNotFoundError: a file is missing; the message has the command that makes it.
+        ValueError: files or arguments contradict each other.
     """
     data = Path(data)
     if not data.is_dir():
@@ -200,7 +186,7 @@ def read_streams(
     return StreamSpec(
         unit_hop=hop,
         num_units=count,
-        f0_code_hop=codes.get("f0_code_hop", 1280),
+        f0_code_hop=codes.get("f0_code_hop", F0_CODE_HOP),
         num_f0_codes=codes.get("num_codes", 0),
         speakers=speakers,
         units=units,

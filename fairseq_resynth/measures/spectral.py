@@ -16,9 +16,7 @@ from fairseq_resynth.modules.losses import LogMelSpectrogram, mel_l1
 
 TOLERANCE_SECONDS = 0.2
 STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # n_fft, hop, window
-MAGNITUDE_FLOOR = (
-    1e-4  # -80 dB below a full-scale bin: anything lower is rounding noise, not speech
-)
+MAGNITUDE_FLOOR = 1e-4  # -80 dB of a full-scale bin; anything lower is rounding noise
 
 
 def align_waveforms(

@@ -195,7 +195,7 @@ def spoil_units(packed):
 
 def spoil_text(packed):
     (packed / "train.units").write_text("1 2\n" * 7)
-    return ValueError, r"train.units lies beside the packed .*units.npy, expected one of them"
+    return ValueError, r"train.units and the packed .*units.npy both exist, expected one of them"
 
 
 SPOILERS = [spoil_manifest, spoil_missing, spoil_short, spoil_units, spoil_text]

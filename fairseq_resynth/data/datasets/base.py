@@ -1,4 +1,4 @@
-"""What the two datasets share: sizes, order and batches as fairseq's iterators want them."""
+"""The base class of the datasets: sizes, order and batches for fairseq's iterators, and random crops."""
 
 import math
 
@@ -11,12 +11,12 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
     """Utterances, or a random crop of each.
 
     Args:
-        sizes: (rows,) frames of each item, units or F0 frames: what --max-tokens counts.
-        crops: whether items are random crops, drawn anew each epoch.
-        seed: of the crops and of the order.
+        sizes: (rows,) frames of each item (units or F0 frames), which --max-tokens counts.
+        crops: whether items are random crops, with other crops in each epoch.
+        seed: seed of the crops and of the order.
 
     Attributes:
-        epoch: what crops and order depend on, set by fairseq.
+        epoch: set by fairseq; crops and order depend on it.
     """
 
     def __init__(self, sizes: np.ndarray, crops: bool, seed: int):
@@ -29,19 +29,17 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
         return len(self.sizes)
 
     def num_tokens(self, index: int) -> int:
-        """Returns the frames of an item."""
+        """The frames of an item."""
         return int(self.sizes[index])
 
-    def size(self, index: int) -> int:
-        """Returns the frames of an item."""
-        return int(self.sizes[index])
+    size = num_tokens
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the frames of items."""
+        """The frames of several items."""
         return self.sizes[indices]
 
     def ordered_indices(self) -> np.ndarray:
-        """Returns a new order each epoch for crops, the order of length for whole utterances."""
+        """The order of the epoch: random for crops, by length for whole utterances."""
         if self.crops:
             return np.random.default_rng((self.seed, self.epoch)).permutation(len(self))
         return np.argsort(self.sizes, kind="stable")
@@ -53,9 +51,10 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[np.ndarray]:
-        """Divides items into batches; an item longer than `max_tokens` gets a batch of its own.
+        """Divides items into batches; an item longer than `max_tokens` is a batch by itself.
 
-        The multiple is not used: fairseq 0.12.3 loses the last items when it is above 1, its default is 8.
+        `required_batch_size_multiple` is ignored, because fairseq 0.12.3 loses the last items if it is
+        above 1, and its default is 8.
         """
         sizes = self.sizes[indices].astype(np.int64)
         if max_tokens is not None:
@@ -65,30 +64,27 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets what crops and order depend on."""
+        """Sets the epoch, which crops and order depend on."""
         self.epoch = epoch
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """False: batches are drawn anew, and data loader workers learn the epoch only when they start."""
+        """False: batches differ in each epoch, and workers see the epoch only when they start."""
         return False
 
 
 def crop_start(length: int, segment_size: int, step: int, seed: int, epoch: int, index: int) -> int:
-    """Draws where a crop starts.
+    """The random start of a crop in samples, a multiple of `step`.
 
-    The draw depends on nothing but its arguments, so it is the same whichever worker or rank makes it.
+    It depends only on the arguments, so it is the same in any worker or rank.
 
     Args:
         length: samples of the utterance.
-        segment_size: samples of the crop; an utterance no longer than that is taken whole.
+        segment_size: samples of the crop; an utterance that is not longer is not cropped.
         step: samples between possible starts, so that units and pitch codes begin with the crop.
-        seed: of the training.
-        epoch: of the training.
-        index: of the utterance.
-
-    Returns:
-        Start in samples, a multiple of `step`.
+        seed: seed of the training.
+        epoch: epoch of the training.
+        index: index of the utterance.
     """
     if length <= segment_size:
         return 0
@@ -97,12 +93,12 @@ def crop_start(length: int, segment_size: int, step: int, seed: int, epoch: int,
 
 
 def check_segment_size(segment_size: int, unit_hop: int, f0_code_hop: int) -> int:
-    """Returns the step between crops, the least common multiple of the hops, in samples.
+    """The step between starts of crops in samples, the least common multiple of the hops.
 
     Args:
         segment_size: samples of a crop.
-        unit_hop: samples a unit.
-        f0_code_hop: samples a pitch code; 0: no pitch stream.
+        unit_hop: samples per unit.
+        f0_code_hop: samples per pitch code; 0: no pitch stream.
 
     Raises:
         ValueError: the crop is not a whole number of steps.

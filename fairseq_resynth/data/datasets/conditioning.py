@@ -1,4 +1,4 @@
-"""Who speaks, row by row: rows of a table of speakers, or vectors."""
+"""Conditioning of each row: the speaker as a row of a table or as a vector, and continuous F0."""
 
 from pathlib import Path
 
@@ -17,8 +17,14 @@ from fairseq_resynth.data.streams import StreamSpec
 def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.ndarray:
     """Reads `{split}.speaker` or `{split}.style` as (rows,) int32 indices into the known names.
 
+    Args:
+        path: the file.
+        rows: rows of the manifest.
+        known: names that the model was trained on.
+        what: `speaker` or `style`, for messages.
+
     Raises:
-        ValueError: a name that was not trained on, with its line.
+        ValueError: a name was not trained on.
     """
     names, place = read_names(path, rows), {name: row for row, name in enumerate(known)}
     for name in set(names.table) - set(known):
@@ -30,16 +36,17 @@ def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.n
 
 
 class SpeakerTable:
-    """Rows of the table of speakers.
+    """The speaker of each row as an index into the table of speakers.
 
     Args:
         data: the data directory.
-        split: whose rows.
-        streams: with the names of the table.
-        rows: of the manifest.
+        split: `train`, `valid`, …
+        streams: the streams, with the names of the table.
+        rows: rows of the manifest.
 
     Raises:
-        FileNotFoundError, ValueError: no `{split}.speaker`, or a name that is not in the table.
+        FileNotFoundError: `{split}.speaker` does not exist.
+        ValueError: a name is not in the table.
     """
 
     def __init__(self, data: Path, split: str, streams: StreamSpec, rows: int):
@@ -47,30 +54,32 @@ class SpeakerTable:
         self.indices = known_rows(data / f"{split}.speaker", rows, self.names, "speaker")
 
     def tensor(self, row: int, epoch: int = 0) -> torch.Tensor:
-        """Returns () int64."""
+        """The index of the speaker, () int64; `epoch` is ignored."""
         return torch.tensor(int(self.indices[row]))
 
     def voice(self, row: int) -> str:
-        """Returns the speaker's name."""
+        """The name of the speaker."""
         return self.names[self.indices[row]]
 
 
 class SpeakerVectors:
-    """Vectors: in training, of the utterance or, drawn anew each epoch, the mean of its speaker.
+    """The speaker of each row as a vector.
 
-    A generator trained on both speaks with either. Outside of training a known speaker's rows have the mean,
-    and another's their own vector.
+    In training it is the vector of the utterance or, at random in each epoch, the mean of its speaker, so
+    that the generator learns to speak with either. Otherwise it is the mean for known speakers and the
+    utterance's own vector for others.
 
     Args:
         data: the data directory.
-        split: whose rows.
-        streams: with the means of the speakers.
-        rows: of the manifest.
-        mean_rate: how often the mean is drawn, 0 to 1; None: not training.
-        seed: of the draw.
+        split: `train`, `valid`, …
+        streams: the streams, with the means of the speakers.
+        rows: rows of the manifest.
+        mean_rate: probability of the mean, 0 to 1; None: not training.
+        seed: seed of the random choice.
 
     Raises:
-        FileNotFoundError, ValueError: no vectors, or of other dimensions.
+        FileNotFoundError: the split has no vectors.
+        ValueError: the vectors have other dimensions than the model.
     """
 
     def __init__(
@@ -94,38 +103,38 @@ class SpeakerVectors:
         self.mean_rate, self.seed = mean_rate, seed
 
     def tensor(self, row: int, epoch: int = 0) -> torch.Tensor:
-        """Returns (D,) float32; the draw depends on seed, epoch and row alone.
+        """The vector (D,) float32; the random choice depends only on seed, epoch and row.
 
         Raises:
-            ValueError: neither a vector nor a mean.
+            ValueError: the row has no vector, and its speaker no mean.
         """
         own, name = np.array(self.vectors[row]), self.names[row]
         if np.isnan(own).any() and name not in self.means:
             raise ValueError(f"row {row + 1}: no vector of its own, and {name!r} has no mean.")
         use_mean = name in self.means
         if self.mean_rate is not None and use_mean and not np.isnan(own).any():
-            # 1 keeps this draw apart from the crop's
+            # The 1 makes this choice independent of the crop's start.
             draw = np.random.default_rng((self.seed, epoch, row, 1)).random()
             use_mean = draw < self.mean_rate
         return torch.from_numpy(self.means[name].copy() if use_mean else own)
 
     def voice(self, row: int) -> str | np.ndarray:
-        """Returns a known speaker's name, else the utterance's vector."""
+        """The name of a known speaker, or the vector of the utterance."""
         name = self.names[row]
         return name if name in self.means else np.array(self.vectors[row])
 
 
 class F0Tracks:
-    """Rows of normalised F0 at 200 Hz, from the cache of `resynth f0`.
+    """Normalized F0 of each row at 200 Hz, from the cache of `resynth f0`.
 
     Args:
         data: the data directory.
-        split: whose rows.
-        streams: with the speakers' F0 statistics.
-        manifest: of the split.
+        split: `train`, `valid`, …
+        streams: the streams, with the F0 statistics of the speakers.
+        manifest: the manifest of the split.
 
     Raises:
-        FileNotFoundError, ValueError: no F0, or made from another manifest.
+        FileNotFoundError, ValueError: as for `F0Cache`.
     """
 
     def __init__(self, data: Path, split: str, streams: StreamSpec, manifest: Manifest):
@@ -135,36 +144,36 @@ class F0Tracks:
         self.representation = make_representation(streams.f0_codes, None, streams.f0_channels)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Returns (C, N) float32.
+        """The F0 of a row, (C, N) float32.
 
         Raises:
-            ValueError: a speaker without F0 statistics.
+            ValueError: the speaker has no F0 statistics.
         """
         entry = self.statistics.entry(self.names[row])
         return self.representation.encode(self.cache[row], entry)
 
     def crop(self, row: int, start: int, length: int) -> torch.Tensor:
-        """Returns the (C, ceil(length / 80)) frames of samples start … start + length, 0 behind the end."""
+        """The frames of `length` samples from `start` on, (C, ceil(length / 80)), padded with 0."""
         return _crop(self[row], start, length)
 
 
 class SourceF0:
-    """The F0 that a generator with pulses is trained on: without gaps, and the voicing.
+    """The F0 that a generator with a pulse source is trained on: interpolated, and the voicing.
 
     Args:
         data: the data directory.
-        split: whose rows.
-        manifest: of the split.
+        split: `train`, `valid`, …
+        manifest: the manifest of the split.
 
     Raises:
-        FileNotFoundError, ValueError: no F0, or made from another manifest.
+        FileNotFoundError, ValueError: as for `F0Cache`.
     """
 
     def __init__(self, data: Path, split: str, manifest: Manifest):
         self.cache = F0Cache(data, split, manifest)
 
     def crop(self, row: int, start: int, length: int) -> torch.Tensor:
-        """Returns (2, ceil(length / 80)) float32: F0 in Hz with straight lines across gaps, and voicing.
+        """F0 in Hz, interpolated over unvoiced frames, and voicing: (2, ceil(length / 80)) float32.
 
         A recording without a voiced frame has 0 Hz.
         """

@@ -16,19 +16,19 @@ from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 
 
 class F0Dataset(UtteranceDataset):
-    """One split's F0 at 200 Hz, z-scored by speaker on voiced frames (unvoiced stay 0).
+    """The F0 of one split at 200 Hz, z-scored by speaker; unvoiced frames are 0.
 
     Args:
         data: the data directory, with `f0/`, `speakers.json` and `{split}.speaker`.
         split: `train`, `valid`, …
-        stride: F0 frames a code.
+        stride: F0 frames per code.
         segment_size: samples of a random crop; 0: whole utterances.
-        seed: of the crops and of the order.
-        log_voicing: two channels, log-F0 interpolated over unvoiced frames and a voicing flag, instead.
+        seed: seed of the crops and of the order.
+        log_voicing: use two channels, log-F0 interpolated over unvoiced frames and a voicing flag.
 
     Raises:
-        FileNotFoundError: a file is missing, with the command that makes it.
-        ValueError: files that contradict each other.
+        FileNotFoundError: a file is missing; the message has the command that makes it.
+        ValueError: files contradict each other.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class F0Dataset(UtteranceDataset):
         if segment_size % frame_step:
             raise ValueError(
                 f"--segment-size is {segment_size} samples, expected a multiple of {frame_step} "
-                f"({stride} F0 frames a code)."
+                f"({stride} F0 frames per code)."
             )
         self.stride = stride
         self.representation = ContinuousF0() if log_voicing else ZscoreF0()
@@ -60,7 +60,7 @@ class F0Dataset(UtteranceDataset):
         super().__init__(sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns {"id", "f0": (n, C) float32 normalised, C 1 or 2}."""
+        """An item {"id", "f0": (n, C) float32 normalized, C 1 or 2}."""
         index = int(index)
         length, start = int(self.lengths[index]), 0
         if self.segment_frames:
@@ -68,7 +68,7 @@ class F0Dataset(UtteranceDataset):
                 length, self.segment_frames, self.stride, self.seed, self.epoch, index
             )
             length = min(length - start, self.segment_frames)
-        # of the whole row, since a crop's unvoiced ends are interpolated from what lies beside it
+        # The whole row is encoded, since the unvoiced ends of a crop are interpolated from frames outside it.
         values = self.representation.encode(
             self.cache[index], self.statistics.entry(self.speakers[index])
         )
@@ -78,8 +78,8 @@ class F0Dataset(UtteranceDataset):
         """Batches pitch tracks, padded with unvoiced frames to a whole number of codes.
 
         Returns:
-            {"id": (B,), "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool, codes that count},
-            "target": (B, C, N)}; empty for no items.
+            {"id": (B,), "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool, True for codes that
+            are not padding}, "target": (B, C, N)}; empty for no items.
         """
         if not items:
             return {}

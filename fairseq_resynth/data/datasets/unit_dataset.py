@@ -1,4 +1,4 @@
-"""Utterances as aligned units, pitch codes, speaker and waveform, for fairseq."""
+"""The dataset of unit vocoders: aligned units, pitch, speaker and waveform, for fairseq."""
 
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,21 @@ from fairseq_resynth.data.units import IntegerRows
 class UnitDataset(UnitSplit, UtteranceDataset):
     """One split of a data directory.
 
-    An utterance is as long as its units: what no unit covers at its end (less than 50 ms) is not used.
+    An utterance is as long as its units; samples after the last unit (less than 50 ms) are not used.
 
     Args:
         data: the data directory.
         split: `train`, `valid`, `test` or any other.
-        streams: what to read.
+        streams: the streams of the model.
         segment_size: samples of a random crop; 0: whole utterances, in order of length.
-        seed: of the crops and of the order.
-        load_wav: whether items carry the waveform; synthesis needs none.
-        speaker_mean_rate: how often a crop has its speaker's mean vector instead of its own, 0 to 1.
-        source_f0: whether items carry the recording's F0, for a generator that learns one of its own.
+        seed: seed of the crops and of the order.
+        load_wav: whether items have the waveform.
+        speaker_mean_rate: probability that a crop has its speaker's mean vector instead of its own, 0 to 1.
+        source_f0: whether items have the recording's F0, for a generator that learns to predict it.
 
     Raises:
-        FileNotFoundError: a file is missing, with the command that makes it.
-        ValueError: files that contradict each other, with file and line.
+        FileNotFoundError: a file is missing; the message has the command that makes it.
+        ValueError: files contradict each other.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         UtteranceDataset.__init__(self, sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns tensors: units (U,), f0_codes (F,) or f0 (C, N), source_f0 (2, N), speaker () or (D,),
+        """An item as tensors: units (U,), f0_codes (F,) or f0 (C, N), source_f0 (2, N), speaker () or (D,),
         style (), wav (T,)."""
         index = int(index)
         hop = self.streams.unit_hop
@@ -95,7 +95,7 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         return torch.from_numpy(rows.slice(index, start // hop, -(-length // hop)))
 
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        """Batches items, the shorter ones padded with zeros.
+        """Batches items, padded with zeros.
 
         Returns:
             {"id": (B,), "split": its name, "net_input": {"units": (B, U), "f0_codes": (B, F) or "f0":

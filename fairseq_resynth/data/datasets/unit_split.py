@@ -1,4 +1,4 @@
-"""The streams of one split of a data directory, row by row, checked against each other. No fairseq."""
+"""The streams of one split of a data directory, checked against each other, without fairseq."""
 
 from pathlib import Path
 
@@ -14,32 +14,32 @@ from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.units import read_integer_rows
 
-# Encoders leave out up to this much at the end of an utterance (a HuBERT frame spans 25 ms).
+# Encoders do not encode up to this many samples at the end of an utterance (a HuBERT frame spans 25 ms).
 MAX_UNCOVERED = 800  # samples, 50 ms
 
 
 class UnitSplit:
-    """The streams of a split's utterances that a model takes.
+    """The streams of a split that a model needs.
 
     Args:
         data: the data directory.
         split: `train`, `valid`, `test` or any other.
-        streams: what to read.
-        mean_rate: how often training draws the speaker's mean vector instead of the utterance's own, 0 to 1;
-            None: not in training.
-        seed: of that draw.
+        streams: the streams of the model.
+        mean_rate: probability of the speaker's mean vector instead of the utterance's own, 0 to 1; None: not
+            training.
+        seed: seed of that choice.
 
     Attributes:
         manifest: paths and lengths of the recordings.
         units: the content units of each row.
         f0_codes: the pitch codes of each row; None for a model without pitch codes.
-        f0: the normalised continuous F0 of each row; None for a model that takes none.
-        speakers: who speaks in each row; None for a model of one voice.
+        f0: the normalized continuous F0 of each row; None for a model without it.
+        speakers: the speaker of each row; None for a model of one voice.
         styles: (rows,) indices of the speaking styles; None for a model without styles.
 
     Raises:
-        FileNotFoundError: a file is missing, with the command that makes it.
-        ValueError: files that contradict each other, with file and line.
+        FileNotFoundError: a file is missing; the message has the command that makes it.
+        ValueError: files contradict each other.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Random crops of recordings alone, for the content VQ-VAE."""
+"""Random crops of recordings, for the content VQ-VAE."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from fairseq_resynth.data.packed import open_audio
 
 
 class WavDataset(UtteranceDataset):
-    """One split's recordings.
+    """The recordings of one split.
 
     Args:
         data: the data directory, with `{split}.tsv`.
         split: `train`, `valid`, …
-        stride: samples a unit.
+        stride: samples per unit.
         segment_size: samples of a crop, a multiple of `stride`.
-        seed: of the crops and of the order.
-        moving: whether every epoch draws its own crops; otherwise they are always the same.
+        seed: seed of the crops and of the order.
+        moving: whether each epoch has other crops.
 
     Raises:
-        FileNotFoundError: no manifest.
-        ValueError: a malformed manifest, or a crop that is not a whole number of units.
+        FileNotFoundError: the manifest does not exist.
+        ValueError: the manifest is malformed, or a crop is not a whole number of units.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class WavDataset(UtteranceDataset):
         super().__init__(sizes, moving, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns {"id", "wav": (T,) float32}."""
+        """An item {"id", "wav": (T,) float32}."""
         index = int(index)
         length = int(self.manifest.num_samples[index])
         epoch = self.epoch if self.moving else 0
