@@ -1,4 +1,4 @@
-"""The manifest of fairseq (line 1 the root, then `path<TAB>samples`), and files with one line per row of it."""
+"""The manifest of fairseq (a root, then `path<TAB>samples`), and files with one line per row of it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
