@@ -75,16 +75,18 @@ def test_any_streams_come_back_with_a_network_and_without_f0_in_the_model(units,
     assert_same(round_trip(tables_model(0), code), code)
 
 
-def test_an_hour_comes_back():
+@pytest.mark.parametrize("seconds", [600, pytest.param(3600, marks=pytest.mark.slow)])
+def test_long_speech_comes_back(seconds):
     rows = [with_f0(row, seed) for seed, row in enumerate(released("lj"))]
-    units = np.concatenate([row.units for row in rows] * 5)[: 3600 * 50]
-    f0_codes = np.concatenate([row.f0_codes for row in rows] * 5)[: 3600 * 50 // 4]
-    code = SpeechCode(units, f0_codes, 2, 3600 * 16000)
+    units = np.concatenate([row.units for row in rows] * 5)[: seconds * 50]
+    f0_codes = np.concatenate([row.f0_codes for row in rows] * 5)[: seconds * 50 // 4]
+    code = SpeechCode(units, f0_codes, 2, seconds * 16000)
     start = time.process_time()
     data = write_bytes(tables_model(), IDENTITY, code)
     assert_same(read_bytes(tables_model(), IDENTITY, data), code)
-    assert time.process_time() - start < 36  # 200 times faster than real time, both ways together
-    assert len(data) < 3600 * 300 / 8
+    # 100 times faster than real time, both directions together
+    assert time.process_time() - start < seconds / 100
+    assert len(data) < seconds * 300 / 8
 
 
 def test_header_and_checksum_take_6_bytes_and_the_rest_of_the_frame_2():
@@ -188,7 +190,8 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-def test_ten_thousand_mutations_are_refused_or_harmless():
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutations_are_refused_or_harmless(count):
     rng = np.random.default_rng(11)
     originals = []
     for index, row in enumerate(released("vctk")[60:70]):
@@ -197,7 +200,7 @@ def test_ten_thousand_mutations_are_refused_or_harmless():
         originals.append((code, write_bytes(tables_model(), IDENTITY, code)))
     slowest, refused = 0.0, 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for trial in range(10_000):
+    for trial in range(count):
         code, data = originals[trial % len(originals)]
         start = time.process_time()
         try:
@@ -206,7 +209,7 @@ def test_ten_thousand_mutations_are_refused_or_harmless():
             refused += 1
         slowest = max(slowest, time.process_time() - start)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # kB
-    assert refused > 9_900
+    assert refused > 0.99 * count
     assert slowest < 5 and grown < 200_000
 
 

@@ -1,5 +1,8 @@
 """Speech to bytes and back: what decodes is what the streams would have said."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +26,21 @@ from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
     return np.concatenate([load_any_audio(path)[0] for path in speech_files(3)])
+
+
+IMPORTS = """
+import sys
+from numba.core.dispatcher import Dispatcher
+import fairseq_resynth.codec.speech_codec
+modules = [module for name, module in sys.modules.items() if name.startswith("fairseq_resynth")]
+functions = [value for module in modules for value in vars(module).values()]
+print([f for f in functions if isinstance(f, Dispatcher) and f.signatures], "fairseq" in sys.modules)
+"""
+
+
+def test_import_compiles_nothing_and_loads_no_fairseq():
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True)
+    assert done.stdout.strip() == "[] False", done.stdout + done.stderr
 
 
 def test_decoded_waveform_is_that_of_the_uncompressed_streams(codec, speech):
