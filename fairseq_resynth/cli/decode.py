@@ -80,27 +80,21 @@ def _files(args: argparse.Namespace, codec) -> int:
 
     source, out = Path(args.input), Path(args.out)
     members = list(folders.coded_members(codec, source, args.name))
-    single = len(members) == 1 and out.suffix.lower() in (".wav", ".flac")
+    how = {"target": args.target, "pitch": args.pitch, "rate": args.rate, "style": args.style}
 
-    def target(name: str) -> Path:
-        return out if single else out / f"{name}.wav"
+    def decode(data: bytes, checksum: bool):
+        return codec.decode(data, args.target, args.pitch, args.rate, checksum, args.style)
 
-    with tqdm(total=len(members), desc="decode", unit="file", disable=len(members) < 2) as bar:
-        outcome = folders.decode_all(
-            members,
-            target,
-            lambda data, checksum: codec.decode(
-                data, args.target, args.pitch, args.rate, checksum, args.style
-            ),
-            codec.resynthesizer.streams.sample_rate,
-            bar.update,
-        )
+    if len(members) == 1 and out.suffix.lower() in (".wav", ".flac"):
+        outcome = folders.decode_file(codec, members[0], out, decode)
+    else:
+        with tqdm(total=len(members), desc="decode", unit="file", disable=len(members) < 2) as bar:
+            outcome = folders.decode_all(codec, members, out, decode, how, bar.update)
     if len(members) == 1 and outcome.failed:
         raise ValueError(f"{source}: {next(iter(outcome.failed.values()))}")
     lines = [
-        f"{outcome.written} decoded, {outcome.seconds:.1f} s, in {out}",
+        f"{outcome.written} decoded, {outcome.reused} reused, {outcome.seconds:.1f} s, in {out}",
         *common.failure_lines(outcome.failed, "could not be decoded"),
     ]
-    summary = {key: value for key, value in vars(outcome).items() if key != "reused"}
-    common.report(args, {"out": str(out), **summary}, lines)
+    common.report(args, {"out": str(out), **outcome.to_dict()}, lines)
     return 1 if outcome.failed else 0

@@ -85,6 +85,7 @@ def _stream(args: argparse.Namespace, codec) -> int:
 def _files(args: argparse.Namespace, codec) -> int:
     from fairseq_resynth.codec import folders
     from fairseq_resynth.codec.format.archive import write_archive
+    from fairseq_resynth.data.storage.files import atomic_path
 
     source, out = Path(args.input), Path(args.out)
     sources = folders.audio_sources(source, out, args.speaker, args.speaker_from_folder)
@@ -95,17 +96,21 @@ def _files(args: argparse.Namespace, codec) -> int:
         return codec.encode(item.path, item.speaker)
 
     archived = out.suffix == folders.ARCHIVE_SUFFIX
-    target = None if archived else lambda name: out / f"{name}{folders.SUFFIX}"
-    if source.is_file() and not archived and not out.is_dir():
-        target = lambda name: out  # noqa: E731
+    single = source.is_file() and not archived and not out.is_dir()
+    folder = None if archived or single else out
     with tqdm(total=len(sources), desc="encode", unit="file", disable=len(sources) < 2) as bar:
-        outcome, members = folders.encode_all(codec, sources, target, encode, bar.update)
+        outcome, members = folders.encode_all(
+            codec, sources, folder, encode, {"block": args.block}, bar.update
+        )
     if archived and members:
         outcome.bytes = write_archive(out, codec.identity, members)
+    elif single and members:
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(members[0][1])
     lines = [
         f"{outcome.written} encoded, {outcome.reused} reused, {outcome.bytes} bytes in {out}",
         *common.failure_lines(outcome.failed, "could not be encoded"),
     ]
-    summary = {key: value for key, value in vars(outcome).items() if key != "seconds"}
+    summary = {key: value for key, value in outcome.to_dict().items() if key != "seconds"}
     common.report(args, {"out": str(out), **summary}, lines)
     return 1 if outcome.failed else 0

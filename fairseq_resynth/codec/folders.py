@@ -1,38 +1,31 @@
 """Encoding and decoding of whole folders: files of the same source are reused, failures are named."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from soundfile import SoundFileError
 
 from fairseq_resynth.codec.format.archive import Archive
-from fairseq_resynth.codec.format.bitstream import IDENTITY_BYTES
 from fairseq_resynth.codec.speech_codec import SpeechCodec
+from fairseq_resynth.conversion.folders import find_inputs
 from fairseq_resynth.data.audio.files import write_audio
-from fairseq_resynth.data.storage.files import atomic_path
-from fairseq_resynth.preparation.preprocess import find_sources
+from fairseq_resynth.data.storage.resume import Outcome, Record
 
 SUFFIX, ARCHIVE_SUFFIX = ".rsyn", ".rsyna"
 
 
 @dataclass
-class Outcome:
+class CodecOutcome(Outcome):
     """What a run did.
 
     Attributes:
-        written, reused: Number of files.
-        seconds: Length of the audio that was written.
-        bytes: Size of the compressed files.
-        failed: Reasons by name.
+        bytes: Size of the compressed files, reused ones included.
     """
 
-    written: int = 0
-    reused: int = 0
-    seconds: float = 0.0
     bytes: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,67 +56,57 @@ def audio_sources(path: Path, out: Path, speaker: str | None, by_folder: bool) -
         FileNotFoundError: If the path does not exist.
         ValueError: If two files differ only in their suffix.
     """
-    if path.is_file():
-        name = path.resolve().parent.name if by_folder else speaker
-        return [Source(path.stem, path, name)]
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} does not exist")
-    sources = []
-    for file in find_sources(path, out):
-        name = (path / file).resolve().parent.name if by_folder else speaker
-        sources.append(Source(file.with_suffix("").as_posix(), path / file, name))
-    if len({source.name for source in sources}) != len(sources):
-        raise ValueError(f"{path} holds files that differ only in their suffix: rename them")
-    return sources
+    return [
+        Source(name, file, file.resolve().parent.name if by_folder else speaker)
+        for name, file in find_inputs(path, out).items()
+    ]
 
 
 def encode_all(
     codec: SpeechCodec,
-    sources: list[Source],
-    target: Callable[[str], Path] | None,
+    sources: Iterable[Source],
+    folder: Path | None,
     encode: Callable[[Source], bytes],
+    settings: Any = None,
     progress: Callable[[], object] = lambda: None,
-) -> tuple[Outcome, list[tuple[str, bytes]]]:
+) -> tuple[CodecOutcome, list[tuple[str, bytes]]]:
     """Encodes every source; one that fails is named and the rest goes on.
 
     Args:
-        codec: Its earlier files are reused.
+        codec: The codec.
         sources: The recordings.
-        target: Gives the path for a name; None writes nothing.
+        folder: Where the files go. Those of the same codec, settings and source are reused. None: write nothing.
         encode: Gives the bytes of a source.
+        settings: JSON types, what they depend on in addition to codec and source.
         progress: Called after each.
 
     Returns:
         What was done, and (name, bytes) of each file if nothing is written.
     """
-    outcome, members = Outcome(), []
+    outcome, members = CodecOutcome(), []
+    record = None if folder is None else Record(folder)
     for source in sources:
-        path = None if target is None else target(source.name)
+        file = f"{source.name}{SUFFIX}"
         try:
-            if path is not None and _is_current(codec, path, source.path):
-                outcome.reused += 1
-                outcome.bytes += path.stat().st_size
-                continue
-            data = encode(source)
-            if path is None:
-                members.append((source.name, data))
+            if record is None:
+                members.append((source.name, encode(source)))
+                outcome.bytes += len(members[-1][1])
             else:
-                with atomic_path(path) as temporary:
-                    temporary.write_bytes(data)
+                key = record.key(codec.identity, settings, source.speaker, source.path)
+                if record.find(file, key) is not None:
+                    outcome.reused += 1
+                    outcome.bytes += (record.folder / file).stat().st_size
+                    continue
+                with record.writing(file, key) as temporary:
+                    outcome.bytes += temporary.write_bytes(encode(source))
             outcome.written += 1
-            outcome.bytes += len(data)
         except (ValueError, OSError) as error:
             outcome.failed[str(source.path)] = str(error)
         finally:
             progress()
+    if record is not None:
+        record.flush()
     return outcome, members
-
-
-def _is_current(codec: SpeechCodec, path: Path, source: Path) -> bool:
-    if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
-        return False
-    with path.open("rb") as stream:
-        return stream.read(1 + IDENTITY_BYTES)[1:] == codec.identity[:IDENTITY_BYTES]
 
 
 def coded_members(
@@ -162,34 +145,60 @@ def coded_members(
         raise FileNotFoundError(f"{path} does not exist")
 
 
-def decode_all(
-    members: Iterable[tuple[str, bytes, bool]],
-    target: Callable[[str], Path],
+def decode_file(
+    codec: SpeechCodec,
+    member: tuple[str, bytes, bool],
+    path: Path,
     decode: Callable[[bytes, bool], np.ndarray],
-    sample_rate: int,
+) -> CodecOutcome:
+    """Decodes one member into the audio file `path`; see `decode_all`."""
+    name, data, checksum = member
+    outcome, sample_rate = CodecOutcome(bytes=len(data)), codec.resynthesizer.streams.sample_rate
+    try:
+        wav = decode(data, checksum)
+        write_audio(path, wav, sample_rate)
+        outcome.written, outcome.seconds = 1, len(wav) / sample_rate
+    except (ValueError, OSError, SoundFileError) as error:
+        outcome.failed[name] = str(error)
+    return outcome
+
+
+def decode_all(
+    codec: SpeechCodec,
+    members: Iterable[tuple[str, bytes, bool]],
+    folder: Path,
+    decode: Callable[[bytes, bool], np.ndarray],
+    settings: Any = None,
     progress: Callable[[], object] = lambda: None,
-) -> Outcome:
+) -> CodecOutcome:
     """Decodes every member into a WAV file; one that fails is named and the rest goes on.
 
     Args:
+        codec: The codec.
         members: See `coded_members`.
-        target: Gives the path for a name.
+        folder: Where the files go. Those of the same codec, settings and bytes are reused.
         decode: Gives (T,) float32 samples for bytes and whether they have a checksum.
-        sample_rate: Hz.
+        settings: JSON types, what they depend on in addition to codec and bytes.
         progress: Called after each.
     """
-    outcome = Outcome()
-    for name, data, checksum in members:
-        try:
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise ValueError("the name points outside the output folder")
-            wav = decode(data, checksum)
-            write_audio(target(name), wav, sample_rate)
-            outcome.written += 1
-            outcome.seconds += len(wav) / sample_rate
-            outcome.bytes += len(data)
-        except (ValueError, OSError, SoundFileError) as error:
-            outcome.failed[name] = str(error)
-        finally:
-            progress()
+    outcome, sample_rate = CodecOutcome(), codec.resynthesizer.streams.sample_rate
+    with Record(folder) as record:
+        for name, data, checksum in members:
+            try:
+                if ".." in Path(name).parts or Path(name).is_absolute():
+                    raise ValueError("the name points outside the output folder")
+                key = record.key(codec.identity, settings, data, checksum)
+                if record.find(f"{name}.wav", key) is not None:
+                    outcome.reused += 1
+                else:
+                    wav = decode(data, checksum)
+                    with record.writing(f"{name}.wav", key) as temporary:
+                        write_audio(temporary, wav, sample_rate)
+                    outcome.written += 1
+                    outcome.seconds += len(wav) / sample_rate
+                outcome.bytes += len(data)
+            except (ValueError, OSError, SoundFileError) as error:
+                outcome.failed[name] = str(error)
+            finally:
+                progress()
     return outcome

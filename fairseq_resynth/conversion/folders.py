@@ -1,35 +1,35 @@
-"""Conversion of whole folders: what is there is reused, what fails is named."""
+"""Conversion of whole folders: files that were made already are reused, those that fail are named."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from soundfile import SoundFileError
+
 from fairseq_resynth.conversion.convert import Controls, check_streams, choose_voice, convert
 from fairseq_resynth.data.audio.files import write_audio
-from fairseq_resynth.data.storage.files import file_hash
+from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.inference.system import SpeechSystem
 from fairseq_resynth.preparation.preprocess import find_sources
 
 
 @dataclass
-class ConversionOutcome:
-    """What a run did; `failed` and `notes` map files to reasons and to sentences."""
+class ConversionOutcome(Outcome):
+    """What a run did.
 
-    written: int = 0
-    reused: int = 0
-    seconds: float = 0.0
-    failed: dict[str, str] = field(default_factory=dict)
+    Attributes:
+        notes: sentences about files that were written, by path.
+    """
+
     notes: dict[str, list[str]] = field(default_factory=dict)
 
 
 def find_inputs(source: str | Path, outdir: str | Path) -> dict[str, Path]:
-    """Returns {name in the output folder: path} of a file or of the audio in a folder.
+    """{name in the output folder: path} of a file, or of the audio in a folder.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, or two files that differ only in their suffix.
+        FileNotFoundError, ValueError: There is no audio, or two files differ only in their suffix.
     """
     source = Path(source)
     if source.is_file():
@@ -50,13 +50,6 @@ def parse_target(text: str) -> str | list[str]:
     return parts if several else text
 
 
-def _hashed(option: str | None) -> str | None:
-    """A file's content stands for it in what a run depends on."""
-    name, _, path = (option or "").partition("=")
-    path = path or name
-    return f"{option} {file_hash(path)}" if Path(path).is_file() else option
-
-
 def convert_files(
     system: SpeechSystem,
     inputs: dict[str, Path],
@@ -67,151 +60,99 @@ def convert_files(
     advance: Callable[[], object] = lambda: None,
     overwrite: bool = False,
 ) -> ConversionOutcome:
-    """Converts every input into `outdir`/name.wav; the same settings again continue where it stopped.
+    """Converts every input into `outdir`/name.wav; files of the same settings and input are reused.
 
     Args:
         system: the models.
         inputs: see `find_inputs`.
-        outdir: made if it is not there.
+        outdir: the output folder, created if it does not exist.
         target: a speaker of the model or recordings of one person; None: the source.
         source: who speaks, if the model knows the voice.
         controls: what else changes.
         advance: called after each file.
-        overwrite: replaces files of other settings, or of something else, that are in the way.
+        overwrite: whether to replace files that other settings, or something else, have made.
 
     Raises:
-        ValueError: the target or a control is impossible, or a file is in the way.
+        ValueError: The target or a control is impossible, or a file must not be replaced.
     """
-    outdir, outcome = Path(outdir), ConversionOutcome()
+    outcome = ConversionOutcome()
     voice = choose_voice(system, target, source)
     check_streams(system, controls)
-    record = ConversionRecord(outdir, _settings(system, target, source, controls))
-    record.refuse(inputs, _read_beside(target, controls), overwrite)
-    for name, path in inputs.items():
-        if record.is_made(name, path):
-            outcome.reused += 1
-        else:
-            record.begin(name, path)
-            _convert_file(system, path, record.out(name), (voice, source, controls), outcome)
-        advance()
+    with Record(outdir) as record:
+        settings = record.key(system.bundle.identity, *_settings(target, source, controls))
+        refuse_conflicts(record, settings, inputs, _read_files(target, controls), overwrite)
+        for name, path in inputs.items():
+            try:
+                key = record.key(settings, path)
+                if record.find(f"{name}.wav", key) is not None:
+                    outcome.reused += 1
+                    continue
+                done = convert(system, system.waveform(path), voice, source, controls)
+                with record.writing(f"{name}.wav", key, _facts(settings, path)) as temporary:
+                    write_audio(temporary, done.wav)
+            except (ValueError, OSError, SoundFileError) as error:
+                outcome.failed[str(path)] = str(error)
+            else:
+                outcome.written += 1
+                outcome.seconds += len(done.wav) / system.streams.sample_rate
+                if done.notes:
+                    outcome.notes[str(path)] = list(done.notes)
+            finally:
+                advance()
     return outcome
 
 
-def _read_beside(target: str | list[str] | None, controls: Controls) -> list[Path]:
-    """Returns the files that are read beside the inputs."""
+def _facts(settings: str, source: Path) -> dict[str, str]:
+    return {"settings": settings, "from": str(source.resolve())}
+
+
+def _with_file(option: str | None) -> Any:
+    """An option, or the file that it names as NAME or as from=NAME."""
+    kind, _, name = (option or "").rpartition("=")
+    return [kind, Path(name)] if Path(name).is_file() else option
+
+
+def _settings(target: str | list[str] | None, source: str | None, controls: Controls) -> list[Any]:
     targets = [target] if isinstance(target, str) else target or []
-    named = [(text or "").removeprefix("from=") for text in (controls.pitch, controls.durations)]
-    return [path for path in map(Path, [*targets, *named]) if path.is_file()]
+    named = {name: _with_file(getattr(controls, name)) for name in ("pitch", "durations")}
+    return [[_with_file(one) for one in targets], source, asdict(controls) | named]
 
 
-def _settings(
-    system: SpeechSystem, target: str | list[str] | None, source: str | None, controls: Controls
-) -> dict[str, Any]:
-    targets = [target] if isinstance(target, str) else target or []
-    values = {**asdict(controls), "pitch": _hashed(controls.pitch)}
-    return {
-        "bundle": system.bundle.identity,
-        "target": [_hashed(one) for one in targets],
-        "source": source,
-        **values,
-        "durations": _hashed(controls.durations),
-    }
+def _read_files(target: str | list[str] | None, controls: Controls) -> list[Path]:
+    """The files that are read in addition to the inputs: references, melodies and rhythms."""
+    targets, _, options = _settings(target, None, controls)
+    named = [*targets, options["pitch"], options["durations"]]
+    return [option[1] for option in named if isinstance(option, list)]
 
 
-def _convert_file(
-    system: SpeechSystem, path: Path, out: Path, how: tuple, outcome: ConversionOutcome
+def refuse_conflicts(
+    record: Record,
+    settings: str,
+    inputs: Mapping[str, Path],
+    others: Iterable[Path],
+    overwrite: bool,
 ) -> None:
-    try:
-        done = convert(system, system.waveform(path), *how)
-    except (ValueError, OSError) as error:
-        outcome.failed[str(path)] = str(error)
-        return
-    write_audio(out, done.wav)
-    outcome.written += 1
-    outcome.seconds += len(done.wav) / system.streams.sample_rate
-    if done.notes:
-        outcome.notes[str(path)] = list(done.notes)
-
-
-RECORD = "conversion.jsonl"
-
-
-class ConversionRecord:
-    """A line a file in `conversion.jsonl`, added before the file is written; a name's last line counts.
+    """Protects files that are to be read, and files that something else has made.
 
     Args:
-        outdir: of the wavs.
-        settings: what they depend on beside their source, as JSON types.
+        record: of the output folder.
+        settings: the key of everything but the inputs.
+        inputs: name -> source of each file to be written.
+        others: files that are read in addition to the sources.
+        overwrite: whether files that something else has made may be replaced.
 
     Raises:
-        ValueError: a line that is no record, with its number.
+        ValueError: One of the files to be written is such a file.
     """
-
-    def __init__(self, outdir: Path, settings: Mapping[str, Any]):
-        self._path, self._outdir = outdir / RECORD, outdir
-        text = json.dumps(settings, sort_keys=True)
-        self._settings = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._made = dict(self._lines()) if self._path.is_file() else {}
-
-    def _lines(self) -> Iterable[tuple[str, dict[str, str]]]:
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                values = json.loads(line)
-                yield values["name"], values
-            except (ValueError, KeyError, TypeError) as error:
-                if number == len(lines):
-                    return  # an interrupted run cut it short
-                raise ValueError(f"{self._path}:{number}: no line of `resynth convert`") from error
-
-    def out(self, name: str) -> Path:
-        """Returns where the wav of that name goes."""
-        return self._outdir / f"{name}.wav"
-
-    def is_made(self, name: str, source: Path) -> bool:
-        """Tells whether the wav is there, of these settings and of this source as it is now."""
-        made = self._made.get(name, {})
-        if not self.out(name).is_file() or made.get("settings") != self._settings:
-            return False
-        return made.get("source") == file_hash(source)
-
-    def refuse(self, inputs: Mapping[str, Path], others: Iterable[Path], overwrite: bool) -> None:
-        """Refuses to write over what is to be read, and over what something else has made.
-
-        Args:
-            inputs: name -> source of each wav to come.
-            others: what is read beside them: references, melodies.
-            overwrite: allows the second.
-
-        Raises:
-            ValueError: the first such file.
-        """
-        read = {path.resolve() for path in [*inputs.values(), *others]}
-        for name, source in inputs.items():
-            out = self.out(name)
-            if out.resolve() in read:
-                raise ValueError(f"{out} is read by this conversion: give another --outdir")
-            if out.exists() and not overwrite and self._is_anothers(name, source):
-                raise ValueError(
-                    f"{out} is there, and not of these settings and this recording: give another --outdir, "
-                    "or --overwrite"
-                )
-
-    def _is_anothers(self, name: str, source: Path) -> bool:
-        made = self._made.get(name, {})
-        same = made.get("settings") == self._settings
-        return not (same and made.get("from") == str(source.resolve()))
-
-    def begin(self, name: str, source: Path) -> None:
-        """Removes what is there under that name, and says what comes."""
-        self.out(name).unlink(missing_ok=True)
-        line = {
-            "name": name,
-            "settings": self._settings,
-            "from": str(source.resolve()),
-            "source": file_hash(source),
-        }
-        self._made[name] = line
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    read = {path.resolve() for path in [*inputs.values(), *others]}
+    for name, source in inputs.items():
+        out = record.folder / f"{name}.wav"
+        if out.resolve() in read:
+            raise ValueError(f"{out} is read by this conversion: give another --outdir")
+        if overwrite or not out.exists():
+            continue
+        if _facts(settings, source) not in record.facts(f"{name}.wav"):
+            raise ValueError(
+                f"{out} exists, and this version has no record that it was made from {source} with these "
+                "settings: give another --outdir, or --overwrite"
+            )

@@ -105,8 +105,9 @@ def _write_window(
     for (job, key), wav in zip(window, wavs, strict=True):
         if options.peak_normalize:
             wav = wav * (0.95 / max(float(np.abs(wav).max()), 1e-5))
-        write_audio(options.outdir / f"{job.name}.wav", wav, subtype=options.subtype)
-        _finish(job, key, len(wav), options, result)
+        with options.record.writing(f"{job.name}.wav", key) as temporary:
+            write_audio(temporary, wav, subtype=options.subtype)
+        _finish(job, len(wav), options, result)
 
 
 def refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
@@ -123,17 +124,17 @@ def _write_long(
 ) -> None:
     """Writes a file while it is synthesized: an hour takes no more memory than a minute."""
     pieces = _timed(decode_in_chunks(decoder, job.speech), result)
-    length = write_audio_pieces(options.outdir / f"{job.name}.wav", pieces, subtype=options.subtype)
-    _finish(job, key, length, options, result)
+    with options.record.writing(f"{job.name}.wav", key) as temporary:
+        length = write_audio_pieces(temporary, pieces, subtype=options.subtype)
+    _finish(job, length, options, result)
 
 
-def _finish(job: Job, key: str, length: int, options: _Options, result: SynthesisOutcome) -> None:
-    """Writes the recording beside a file that has been synthesized, and records the file."""
+def _finish(job: Job, length: int, options: _Options, result: SynthesisOutcome) -> None:
+    """Writes the recording beside a file that has been synthesized, and counts the file."""
     if options.with_reference and job.reference:
         wav = read_audio(job.reference, 0, min(length, job.speech.num_samples or length))
         path = options.outdir / f"{job.name}_reference.wav"
         write_audio(path, wav, subtype=options.subtype)
-    options.record.add(f"{job.name}.wav", key)
     result.seconds += length / SAMPLE_RATE
     result.written += 1
 

@@ -159,8 +159,7 @@ def pack_split(
         for (plan, key), failed in progress(results, len(share), f"pack {split}", outcome.reused):
             outcome.failed |= failed
             if not failed:
-                entry = _entry(plan.file)
-                record.add(plan.file.name, key, entry["hash"], **entry, rows=plan.rows)
+                record.add(plan.file.name, key, {**_entry(plan.file), "rows": plan.rows})
                 outcome.written += 1
     entries = _finished(folder, plans)
     if entries is not None:

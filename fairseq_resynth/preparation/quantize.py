@@ -118,4 +118,8 @@ def foreign_units(data: Path) -> list[str]:
         return []
     settings = record.key(read_json(path))
     made = {file.name: record.facts(file.name) for file in sorted(data.glob("*.units"))}
-    return [name for name, facts in made.items() if facts and facts["settings"] != settings]
+    return [
+        name
+        for name, facts in made.items()
+        if facts and settings not in [one["settings"] for one in facts]
+    ]

@@ -107,6 +107,32 @@ def test_folder_is_reused_and_failures_are_named(capsys, bundle_folder, recordin
     assert status == 1 and json.loads(out)["written"] == 2
     assert json.loads(out)["failed"] == {"anna/0": "the file is empty"}
     assert (tmp_path / "wav" / "boris" / "2.wav").is_file()
+    again = json.loads(run(capsys, *command)[1])
+    assert (again["written"], again["reused"], again["bytes"]) == (
+        0, 2, json.loads(out)["bytes"]
+    )  # fmt: skip
+    again = json.loads(run(capsys, *command, "--rate", "2")[1])
+    assert (again["written"], again["reused"]) == (2, 0)
+
+
+def test_encoding_depends_on_speaker_blocks_and_content(
+    capsys, bundle_folder, recordings, tmp_path
+):
+    command = ["encode", recordings, "-o", tmp_path / "out", "--bundle", bundle_folder, "--json"]
+
+    def encode(*options):
+        done = json.loads(run(capsys, *command, *options)[1])
+        return done["written"], done["reused"]
+
+    assert encode("--speaker", "anna") == (3, 0)
+    assert encode("--speaker", "boris") == (3, 0)
+    assert encode("--speaker", "boris", "--block", "0.5") == (3, 0)
+    assert encode("--speaker", "boris", "--block", "0.5") == (0, 3)
+    path = recordings / "anna" / "0.flac"
+    wav, rate = soundfile.read(path)
+    soundfile.write(path, wav[::-1], rate)
+    os.utime(path, (0, 0))  # older than the output
+    assert encode("--speaker", "boris", "--block", "0.5") == (1, 2)
 
 
 def test_file_that_cannot_be_written_is_named_and_the_rest_goes_on(

@@ -1,4 +1,4 @@
-"""No conversion is taken for another's, none is written over unasked, and no recording ever."""
+"""No conversion is taken for another's, none is replaced without --overwrite, and no recording ever."""
 
 import json
 
@@ -8,7 +8,10 @@ import soundfile
 from tiny_voices import ENGLISH, save_tiny_bundle
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.conversion.folders import ConversionRecord
+from fairseq_resynth.conversion import folders
+from fairseq_resynth.conversion.convert import Controls
+from fairseq_resynth.conversion.folders import refuse_conflicts
+from fairseq_resynth.data.storage.resume import Record
 
 
 @pytest.fixture
@@ -19,65 +22,90 @@ def source(tmp_path):
     return path
 
 
-def make(outdir, settings, name, source):
-    record = ConversionRecord(outdir, settings)
-    record.begin(name, source)
-    record.out(name).write_bytes(b"spoken")
+def settings(record, **controls):
+    values = {"pitch": None, "durations": None} | controls
+    return record.key(folders._settings("boris", None, Controls(**values)))
+
+
+def make(outdir, made_by, name, source):
+    with Record(outdir) as record:
+        key, facts = record.key(made_by, source), folders._facts(made_by, source)
+        with record.writing(f"{name}.wav", key, facts) as temporary:
+            temporary.write_bytes(name.encode())
+
+
+def is_made(outdir, made_by, name, source):
+    record = Record(outdir)
+    return record.find(f"{name}.wav", record.key(made_by, source)) is not None
+
+
+def refuse(outdir, made_by, inputs, others=(), overwrite=False):
+    refuse_conflicts(Record(outdir), made_by, inputs, others, overwrite)
 
 
 def test_what_was_made_is_known_again(tmp_path, source):
-    out, boris, anna = tmp_path / "out", {"target": "boris"}, {"target": "anna"}
-    assert not ConversionRecord(out, boris).is_made("a", source)
-    make(out, boris, "a", source)
-    assert ConversionRecord(out, boris).is_made("a", source)
-    assert not ConversionRecord(out, anna).is_made("a", source)
-    make(out, anna, "b", source)  # another name in the same folder takes nothing away
-    assert ConversionRecord(out, boris).is_made("a", source)
-    assert not ConversionRecord(out, anna).is_made("a", source)
-    ConversionRecord(out, boris).refuse({"a": source}, [], False)
+    out = tmp_path / "out"
+    assert not is_made(out, "boris", "a", source)
+    make(out, "boris", "a", source)
+    assert is_made(out, "boris", "a", source)
+    assert not is_made(out, "anna", "a", source)
+    make(out, "anna", "b", source)  # another name in the same folder takes nothing away
+    assert is_made(out, "boris", "a", source)
+    assert not is_made(out, "anna", "a", source)
+    refuse(out, "boris", {"a": source})
     source.write_bytes(b"two")
-    assert not ConversionRecord(out, boris).is_made("a", source)
-    ConversionRecord(out, boris).refuse(
-        {"a": source}, [], False
-    )  # the same file, changed: made again
+    assert not is_made(out, "boris", "a", source)
+    refuse(out, "boris", {"a": source})  # the same file, changed: made again
 
 
-def test_an_interrupted_run_is_not_taken_for_done(tmp_path, source):
-    out, settings = tmp_path / "out", {"target": "boris"}
-    make(out, {"target": "anna"}, "a", source)
-    ConversionRecord(out, settings).begin("a", source)  # and stops before it has written
-    assert not (out / "a.wav").exists()
-    with (out / "conversion.jsonl").open("a") as stream:
-        stream.write('{"name": "b", "sett')
-    record = ConversionRecord(out, settings)
-    record.refuse({"a": source}, [], False)
-    assert not record.is_made("a", source)
-    lines = (out / "conversion.jsonl").read_text().splitlines()
-    (out / "conversion.jsonl").write_text("\n".join(["[]", *lines]))
-    with pytest.raises(ValueError, match="conversion.jsonl:1: no line of"):
-        ConversionRecord(out, settings)
+def test_settings_follow_the_contents_of_the_files_that_they_name(tmp_path, source):
+    record, melody = Record(tmp_path / "out"), tmp_path / "melody.wav"
+    melody.write_bytes(b"one")
+    before = settings(record, pitch=f"from={melody}")
+    moved = melody.rename(tmp_path / "moved.wav")
+    assert settings(record, pitch=f"from={moved}") == before
+    assert settings(record, durations=f"from={moved}") != before
+    assert settings(record, pitch="shift=+3st") not in (before, settings(record))
+    moved.write_bytes(b"two")
+    assert settings(record, pitch=f"from={moved}") != before
+
+
+def test_an_interrupted_run_is_not_taken_for_done(tmp_path, source, monkeypatch):
+    out = tmp_path / "out"
+    make(out, "anna", "a", source)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fairseq_resynth.data.storage.files.os.replace", interrupt)
+        make(out, "boris", "b", source)
+    assert not is_made(out, "boris", "b", source) and not (out / "b.wav").exists()
+    refuse(out, "boris", {"b": source})
+    assert is_made(out, "anna", "a", source)
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
 
 
 def test_files_in_the_way_are_named(tmp_path, source):
-    out, settings = tmp_path / "out", {"target": "boris"}
-    make(out, settings, "a", source)
+    out = tmp_path / "out"
+    make(out, "boris", "a", source)
     other = tmp_path / "other" / "a.wav"
     other.parent.mkdir()
     other.write_bytes(b"one")
-    refused = "a.wav is there, and not of these settings and this recording"
+    refused = (
+        "a.wav exists, and this version has no record that it was made from .* with these settings"
+    )
     with pytest.raises(ValueError, match=refused):
-        ConversionRecord(out, settings).refuse({"a": other}, [], False)
+        refuse(out, "boris", {"a": other})
     with pytest.raises(ValueError, match=refused):
-        ConversionRecord(out, {"target": "anna"}).refuse({"a": source}, [], False)
+        refuse(out, "anna", {"a": source})
     (out / "mine.wav").write_bytes(b"x")
-    with pytest.raises(ValueError, match="mine.wav is there"):
-        ConversionRecord(out, settings).refuse({"mine": source}, [], False)
-    record = ConversionRecord(out, settings)
-    record.refuse({"a": other, "mine": source}, [], overwrite=True)
+    with pytest.raises(ValueError, match="mine.wav exists"):
+        refuse(out, "boris", {"mine": source})
+    refuse(out, "boris", {"a": other, "mine": source}, overwrite=True)
     with pytest.raises(ValueError, match="a.wav is read by this conversion"):
-        ConversionRecord(source.parent, settings).refuse({"a": source}, [], overwrite=True)
+        refuse(source.parent, "boris", {"a": source}, overwrite=True)
     with pytest.raises(ValueError, match="mine.wav is read by this conversion"):
-        record.refuse({"mine": source}, [out / "mine.wav"], overwrite=True)
+        refuse(out, "boris", {"mine": source}, [out / "mine.wav"], overwrite=True)
 
 
 def test_recordings_survive_every_command(tmp_path, capsys):

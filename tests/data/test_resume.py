@@ -24,7 +24,7 @@ def write(path: Path, text: str, seconds: int = LONG_AGO) -> Path:
 def make(folder, name, key, text="made", **facts):
     (folder / name).write_text(text)
     with Record(folder) as record:
-        record.add(name, key, **facts)
+        record.add(name, key, facts)
 
 
 def test_a_file_is_reused_only_for_what_made_it(tmp_path):
@@ -39,8 +39,10 @@ def test_a_file_is_reused_only_for_what_made_it(tmp_path):
     assert Record(tmp_path).find("a.wav", "2") is None
     (tmp_path / "a.wav").unlink()
     assert Record(tmp_path).find("a.wav", "2") is None
-    make(tmp_path, "a.wav", "1")  # as at first: all lines stay true
-    assert Record(tmp_path).find("a.wav", "1") == {}
+    make(tmp_path, "a.wav", "1", seconds=1.5)  # as at first: all lines stay true
+    assert Record(tmp_path).find("a.wav", "1") == {"seconds": 1.5}
+    make(tmp_path, "a.wav", "1", "made again, with other rounding", seconds=1.6)
+    assert Record(tmp_path).find("a.wav", "1") == {"seconds": 1.6}
 
 
 def test_a_copied_folder_is_still_known(tmp_path):
@@ -130,6 +132,26 @@ def test_a_killed_writer_loses_at_most_its_last_line(tmp_path):
         Record(tmp_path)
 
 
+def test_a_file_is_never_without_its_line(tmp_path, monkeypatch):
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    facts = {}
+    with Record(tmp_path) as record:
+        with record.writing("a.wav", "1", facts) as temporary:
+            temporary.write_text("made")
+            facts["seconds"] = 1.5
+        with pytest.raises(RuntimeError), record.writing("b.wav", "1"):
+            raise RuntimeError
+        monkeypatch.setattr(files.os, "replace", killed)  # between the line and the new name
+        with pytest.raises(KeyboardInterrupt), record.writing("a.wav", "2") as temporary:
+            temporary.write_text("made otherwise")
+    record = Record(tmp_path)
+    assert record.find("a.wav", "1") == {"seconds": 1.5}
+    assert record.facts("a.wav") == [{"seconds": 1.5}]
+    assert record.find("a.wav", "2") is None and record.facts("b.wav") == []
+
+
 def test_many_old_files_of_a_record_become_one(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "_MANY_FILES", 3)
     for number in range(6):
@@ -144,7 +166,7 @@ def test_many_old_files_of_a_record_become_one(tmp_path, monkeypatch):
 
 def test_values_without_a_file(tmp_path):
     with Record(tmp_path) as record:
-        record.keep("1", stoi=0.9, notes=["short"])
+        record.keep("1", {"stoi": 0.9, "notes": ["short"]})
     assert Record(tmp_path).values("1") == {"stoi": 0.9, "notes": ["short"]}
     assert Record(tmp_path).values("2") is None
 

@@ -6,8 +6,8 @@ Whatever writes many files keeps one, in the folder `.made_by` of its output:
         for name, source in sources.items():
             key = record.key(settings, source)  # a Path stands for the content of its file
             if record.find(name, key) is None:
-                write_audio(outdir / name, speech_of(source))
-                record.add(name, key, seconds=1.5)
+                with record.writing(name, key) as temporary:
+                    write_audio(temporary, speech_of(source))
 
 A line of the record says that a key made a file with a certain content, which stays true whatever happens
 later. The lines therefore need no order and no lock, which many shared file systems lack: every process
@@ -21,7 +21,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ class Record:
         self.folder = Path(folder)
         self._own = self.folder / FOLDER / f"{unique_name()}.jsonl"
         self._waiting: list[str] = []
-        self._made: dict[str, dict[str, dict[str, Any]]] = {}  # name -> key -> line
+        # Name -> key -> lines: of several contents, since not all computation is the same bit for bit.
+        self._made: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self._inputs: dict[str, list[Any]] = {}  # path -> [size, times, hash]
         self._read()
 
@@ -104,7 +106,7 @@ class Record:
             if "input" in line:
                 self._inputs[line["input"]] = line["is"]
             else:
-                self._made.setdefault(line["made"], {})[line["by"]] = line
+                self._made.setdefault(line["made"], {}).setdefault(line["by"], []).append(line)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{where}: damaged, found {text[:40]!r}. Delete the file; what it records is made again."
@@ -113,7 +115,7 @@ class Record:
     def _gather(self, files: Iterable[Path]) -> None:
         """Writes all lines into one file. Two processes that do so at once write the same lines."""
         lines = [{"input": path, "is": known} for path, known in self._inputs.items()]
-        lines += [line for keys in self._made.values() for line in keys.values()]
+        lines += [line for keys in self._made.values() for made in keys.values() for line in made]
         with atomic_path(self._own.with_name(f"{unique_name()}.jsonl")) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         for file in files:
@@ -179,8 +181,8 @@ class Record:
             name: path relative to the folder.
             key: see `key`.
         """
-        line = self._made.get(name, {}).get(key)
-        return line["facts"] if line and self._is_whole(line) else None
+        lines = self._made.get(name, {}).get(key, [])
+        return next((line["facts"] for line in lines if self._is_whole(line)), None)
 
     def _is_whole(self, line: Mapping[str, Any]) -> bool:
         path = self.folder / line["made"]
@@ -191,35 +193,47 @@ class Record:
             line["is"][-1] == self.content(path)
         )
 
-    def facts(self, name: str) -> dict[str, Any] | None:
-        """The facts of a file as it is now, whatever settings made it; None if nothing is recorded."""
-        lines = self._made.get(name, {}).values()
-        return next((line["facts"] for line in reversed(lines) if self._is_whole(line)), None)
+    def facts(self, name: str) -> list[dict[str, Any]]:
+        """The facts that were recorded with the present content of a file, by whatever key."""
+        lines = [line for made in self._made.get(name, {}).values() for line in made]
+        return [line["facts"] for line in lines if self._is_whole(line)]
 
-    def add(self, name: str, key: str, content: str | None = None, **facts: Any) -> None:
-        """Records a file that has just been written. It is on disk before this returns.
+    @contextmanager
+    def writing(
+        self, name: str, key: str, facts: Mapping[str, Any] | None = None
+    ) -> Iterator[Path]:
+        """Yields a temporary path to write a file to, which is recorded and renamed when the block succeeds.
 
         Args:
             name: path relative to the folder.
-            key: what made it, see `key`.
-            content: `file_hash` of the file, if it is known already.
-            facts: JSON types to keep with it.
+            key: what makes the file, see `key`.
+            facts: JSON types to keep with it; they may be added while the file is written.
         """
-        status = (self.folder / name).stat()
-        found = [status.st_size, status.st_mtime_ns, content or file_hash(self.folder / name)]
-        self._add({"made": name, "by": key, "is": found, "facts": facts})
+        with atomic_path(self.folder / name) as temporary:
+            yield temporary
+            # The line comes first: a file is never without it, wherever the process is killed.
+            self._add_file(name, key, temporary, facts or {})
+
+    def add(self, name: str, key: str, facts: Mapping[str, Any] | None = None) -> None:
+        """Records a file that has just been written, by another process perhaps; see `writing`."""
+        self._add_file(name, key, self.folder / name, facts or {})
+
+    def _add_file(self, name: str, key: str, path: Path, facts: Mapping[str, Any]) -> None:
+        status = path.stat()
+        content = [status.st_size, status.st_mtime_ns, file_hash(path)]
+        self._add({"made": name, "by": key, "is": content, "facts": dict(facts)})
 
     def values(self, key: str) -> dict[str, Any] | None:
         """Values kept under a key with `keep`, or None."""
-        line = self._made.get("", {}).get(key)
-        return line["facts"] if line else None
+        lines = self._made.get("", {}).get(key)
+        return lines[0]["facts"] if lines else None
 
-    def keep(self, key: str, **values: Any) -> None:
+    def keep(self, key: str, values: Mapping[str, Any]) -> None:
         """Records values that belong to no file, such as measurements."""
-        self._add({"made": "", "by": key, "is": None, "facts": values})
+        self._add({"made": "", "by": key, "is": None, "facts": dict(values)})
 
     def _add(self, line: dict[str, Any]) -> None:
-        self._made.setdefault(line["made"], {})[line["by"]] = line
+        self._made.setdefault(line["made"], {}).setdefault(line["by"], []).append(line)
         self._waiting.append(json.dumps(line))
         self.flush()
 

@@ -407,7 +407,7 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
         write_json(path.with_name(beside), value)
     failed = {row: reason for state in states for row, reason in state["failed"].items()}
     whole = _whole_key(record, states[0]["key"], stamps)
-    record.add(name, whole, settings=record.key(states[0]["settings"]), failed=failed)
+    record.add(name, whole, {"settings": record.key(states[0]["settings"]), "failed": failed})
     for part in parts:
         for file in (_beside(part, ".json"), _beside(part, ".rows"), part):
             file.unlink(missing_ok=True)
