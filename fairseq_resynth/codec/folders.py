@@ -75,7 +75,7 @@ def encode_all(
     Args:
         codec: The codec.
         sources: The recordings.
-        folder: Where the files go. Those of the same codec, settings and source are reused. None: write nothing.
+        folder: Where the files go. Those of the same codec, settings and source are reused. None: nowhere.
         encode: Gives the bytes of a source.
         settings: JSON types, what they depend on in addition to codec and source.
         progress: Called after each.

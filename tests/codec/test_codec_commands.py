@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def test_folder_is_reused_and_failures_are_named(capsys, bundle_folder, recordin
 def test_encoding_depends_on_speaker_blocks_and_content(
     capsys, bundle_folder, recordings, tmp_path
 ):
-    command = ["encode", recordings, "-o", tmp_path / "out", "--bundle", bundle_folder, "--json"]
+    source = shutil.copytree(recordings, tmp_path / "in")
+    command = ["encode", source, "-o", tmp_path / "out", "--bundle", bundle_folder, "--json"]
 
     def encode(*options):
         done = json.loads(run(capsys, *command, *options)[1])
@@ -128,7 +130,7 @@ def test_encoding_depends_on_speaker_blocks_and_content(
     assert encode("--speaker", "boris") == (3, 0)
     assert encode("--speaker", "boris", "--block", "0.5") == (3, 0)
     assert encode("--speaker", "boris", "--block", "0.5") == (0, 3)
-    path = recordings / "anna" / "0.flac"
+    path = source / "anna" / "0.flac"
     wav, rate = soundfile.read(path)
     soundfile.write(path, wav[::-1], rate)
     os.utime(path, (0, 0))  # older than the output

@@ -138,10 +138,7 @@ def test_one_command_converts_a_folder_and_continues(folder, tmp_path, capsys):
     assert "0 converted, 1 reused" in capsys.readouterr().out
     other = [*command, f"{RUSSIAN}", "--pitch", "flatten", "--rate", "2"]
     assert main(other) == 2
-    assert (
-        "deep/a.wav exists, and this version has no record that it was made from"
-        in capsys.readouterr().err
-    )
+    assert "deep/a.wav exists, and this version has no record that it" in capsys.readouterr().err
     assert (tmp_path / "out" / "deep" / "a.wav").read_bytes() == first
     assert main([*other, "--overwrite"]) == 1
     assert "voiced frames" in capsys.readouterr().out
