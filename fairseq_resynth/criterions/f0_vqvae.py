@@ -1,7 +1,7 @@
-"""Loss of the F0 VQ-VAE: squared error of the normalised F0 and the commitment."""
+"""Loss of the F0 VQ-VAE: squared error of the normalized F0, and the commitment."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
 import torch
@@ -11,21 +11,21 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
+from fairseq_resynth.modules.options import option
+
 
 @dataclass
 class F0VqvaeCriterionConfig(FairseqDataclass):
     """Weights of the loss."""
 
-    commitment_weight: float = field(
-        default=0.02, metadata={"help": "weight of the encoder's distance to its codes"}
-    )
+    commitment_weight: float = option(0.02, "weight of the encoder's distance to its codes")
 
 
 @register_criterion("f0_vqvae", dataclass=F0VqvaeCriterionConfig)
 class F0VqvaeCriterion(FairseqCriterion):
     """Mean squared error + commitment_weight * commitment (Polyak et al., 2021, section 2.1).
 
-    On log-F0 and voicing the error is of voiced frames, and the voicing's cross-entropy is added.
+    With log-F0 and voicing, the error counts voiced frames only and the voicing's cross-entropy is added.
     """
 
     def __init__(self, task, commitment_weight: float):
@@ -33,7 +33,7 @@ class F0VqvaeCriterion(FairseqCriterion):
         self.commitment_weight = commitment_weight
 
     def forward(self, model, sample, reduce: bool = True):
-        """Returns (loss, sample size 1, logged terms); frames behind a row's end count nowhere."""
+        """(loss, sample size 1, logged terms); frames after a row's end do not count."""
         f0 = sample["target"]
         mask = sample["net_input"]["mask"]
         reconstruction, codes, commitment = model(**sample["net_input"])
@@ -70,18 +70,18 @@ class F0VqvaeCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """True: every term is a sum or a count."""
+        """True, since every term is a sum or a count."""
         return True
 
 
 def _errors(reconstruction: Tensor, f0: Tensor, frames: Tensor) -> Tuple[Tensor, Tensor]:
-    """Returns the squared error of F0 and the cross-entropy of the voicing, 0 for a model without it."""
+    """The squared error of F0 and the cross-entropy of the voicing, 0 for a model without voicing."""
     error = ((reconstruction[:, 0] - f0[:, 0]) ** 2)[frames]
     if f0.size(1) == 1:
         return error.mean(), error.new_zeros(())
     voicing = f0[:, 1][frames]
     cross_entropy = F.binary_cross_entropy_with_logits(reconstruction[:, 1][frames], voicing)
-    # what is interpolated between voiced frames need not be kept
+    # F0 of unvoiced frames is interpolated, so it need not be reconstructed
     return (error * voicing).sum() / voicing.sum().clamp(min=1), cross_entropy
 
 

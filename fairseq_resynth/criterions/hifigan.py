@@ -1,6 +1,6 @@
 """HiFi-GAN's losses; the discriminators are this criterion's parameters."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
@@ -13,68 +13,52 @@ from torch.nn.utils import parametrize
 
 from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators.base import detach, split_batch
-from fairseq_resynth.modules.discriminators.families import build_discriminators, parse_names
+from fairseq_resynth.modules.discriminators.families import (
+    HIFIGAN,
+    build_discriminators,
+    parse_names,
+)
+from fairseq_resynth.modules.options import option
 
 
 @dataclass
 class HifiganCriterionConfig(FairseqDataclass):
-    """Weights of the terms; the defaults are the paper's."""
+    """Weights and kinds of the losses; the defaults are the paper's."""
 
-    mel_weight: float = field(default=45.0, metadata={"help": "weight of the mel L1 distance"})
-    feature_matching_weight: float = field(
-        default=2.0, metadata={"help": "weight of the feature matching loss"}
+    mel_weight: float = option(45.0, "weight of the mel L1 distance")
+    feature_matching_weight: float = option(2.0, "weight of the feature matching loss")
+    adversarial_weight: float = option(1.0, "weight of the generator's adversarial loss")
+    discriminators: str = option(
+        HIFIGAN,
+        "families of discriminators, with commas: mpd (periods) and msd (scales) of the paper, mrd "
+        "(magnitudes at three resolutions, UnivNet), msstft (complex spectra at five windows, EnCodec), "
+        "mbstft (complex spectra in five bands, DAC)",
     )
-    adversarial_weight: float = field(
-        default=1.0, metadata={"help": "weight of the generator's adversarial loss"}
+    discriminator_width: float = option(
+        1.0, "factor on the discriminators' channels; 1 is the paper's 70.7 M parameters"
     )
-    discriminators: str = field(
-        default="mpd,msd",
-        metadata={
-            "help": "families of discriminators, with commas: mpd (periods) and msd (scales) of the paper, "
-            "mrd (magnitudes at three resolutions, UnivNet), msstft (complex spectra at five windows, "
-            "EnCodec), mbstft (complex spectra in five bands, DAC)"
-        },
+    mel_loss: str = option(
+        "single",
+        "mel distance to train on: single, the paper's 80 bands, or multi, the mean over seven windows of "
+        "32 to 2048 samples with 5 to 320 bands; validation always uses single",
     )
-    discriminator_width: float = field(
-        default=1.0,
-        metadata={
-            "help": "factor on the discriminators' channels; 1 is the paper's 70.7 M parameters"
-        },
+    adversarial_loss: str = option("least-squares", "least-squares, the paper's, or hinge")
+    clip_norm_d: float = option(
+        0.0, "norm at which the discriminators' gradients are clipped; 0: no clipping"
     )
-    mel_loss: str = field(
-        default="single",
-        metadata={
-            "help": "mel distance to train on: single, the paper's 80 bands, or multi, the mean over seven "
-            "windows of 32 to 2048 samples with 5 to 320 bands; validation is always single"
-        },
+    duration_weight: float = option(
+        1.0, "weight of the duration predictor's loss, with --duration-predictor"
     )
-    adversarial_loss: str = field(
-        default="least-squares",
-        metadata={"help": "least-squares, the paper's, or hinge"},
+    discriminator_start: int = option(
+        0,
+        "number of first updates in which the generator trains on the mel distance alone, without "
+        "discriminators; 0: none, as in the paper",
     )
-    clip_norm_d: float = field(
-        default=0.0,
-        metadata={"help": "gradient norm to clip the discriminators at; 0: not clipped"},
-    )
-    duration_weight: float = field(
-        default=1.0,
-        metadata={"help": "weight of the duration predictor's loss, with --duration-predictor"},
-    )
-    discriminator_start: int = field(
-        default=0,
-        metadata={
-            "help": "updates that the generator first trains on the mel distance alone, without the "
-            "discriminators; 0, the paper: none"
-        },
-    )
-    commitment_weight: float = field(
-        default=0.02, metadata={"help": "weight of a content VQ-VAE's commitment loss"}
-    )
-    pitch_weight: float = field(
-        default=1.0,
-        metadata={
-            "help": "weight of unit_source_filter's F0: semitones off and bits of voicing, summed"
-        },
+    commitment_weight: float = option(0.02, "weight of a content VQ-VAE's commitment loss")
+    pitch_weight: float = option(
+        1.0,
+        "weight of unit_source_filter's F0 loss: the distance in semitones plus the voicing's cross-entropy "
+        "in bits",
     )
     sample_rate: int = II("task.sample_rate")
     reset_optimizer: bool = II("checkpoint.reset_optimizer")
@@ -84,73 +68,62 @@ FeatureMaps = List[List[Tensor]]
 LOGGED = ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d", "duration", "commitment", "pitch")
 
 
-def _choice(option: str, value: str, choices: Dict[str, Any]) -> Any:
+def _choice(name: str, value: str, choices: Dict[str, Any]) -> Any:
     if value not in choices:
-        raise ValueError(f"--{option} is {value!r}, expected {' or '.join(choices)}.")
+        raise ValueError(f"--{name} is {value!r}, expected {' or '.join(choices)}.")
     return choices[value]
 
 
 @register_criterion("hifigan", dataclass=HifiganCriterionConfig)
 class HifiganCriterion(FairseqCriterion):
-    """Owns the discriminators, weighs the losses and logs them; the task alternates the steps.
+    """Owns the discriminators, weights the losses and logs them; the task alternates the steps.
 
     Called as a criterion (in validation) it is the mel L1 distance alone, so that --best-checkpoint-metric
-    compares epochs; an adversarial loss does not.
+    loss compares epochs, which an adversarial loss does not.
     """
 
-    def __init__(
-        self,
-        task,
-        mel_weight: float,
-        feature_matching_weight: float,
-        adversarial_weight: float,
-        discriminators: str,
-        discriminator_width: float,
-        mel_loss: str,
-        adversarial_loss: str,
-        clip_norm_d: float,
-        duration_weight: float,
-        commitment_weight: float,
-        discriminator_start: int,
-        pitch_weight: float,
-        sample_rate: int,
-        reset_optimizer: bool = False,
-    ):
+    def __init__(self, task, cfg: HifiganCriterionConfig):
         super().__init__(task)
-        self.mel_weight = mel_weight
-        self.feature_matching_weight = feature_matching_weight
-        self.adversarial_weight = adversarial_weight
-        self.clip_norm_d = clip_norm_d
-        self.discriminator_start = discriminator_start
+        self.cfg = cfg
+        self.clip_norm_d = cfg.clip_norm_d
+        self.discriminator_start = cfg.discriminator_start
         self.auxiliary_weights = {
-            "duration": duration_weight,
-            "commitment": commitment_weight,
-            "pitch": pitch_weight,
+            "duration": cfg.duration_weight,
+            "commitment": cfg.commitment_weight,
+            "pitch": cfg.pitch_weight,
         }
-        self.reset_optimizer = reset_optimizer
-        self.log_mel = losses.LogMelSpectrogram(sample_rate)  # of the validation
-        scales = _choice("mel-loss", mel_loss, losses.MEL_SCALES)
-        self.mel_distance = losses.MelLoss(sample_rate, scales)
+        self.log_mel = losses.LogMelSpectrogram(cfg.sample_rate)  # of the validation
+        scales = _choice("mel-loss", cfg.mel_loss, losses.MEL_SCALES)
+        self.mel_distance = losses.MelLoss(cfg.sample_rate, scales)
         self.adversarial_losses = _choice(
-            "adversarial-loss", adversarial_loss, losses.ADVERSARIAL_LOSSES
+            "adversarial-loss", cfg.adversarial_loss, losses.ADVERSARIAL_LOSSES
         )
-        self.discriminator_names = parse_names(discriminators)
-        self.discriminators = build_discriminators(discriminators, discriminator_width)
+        self.discriminator_names = parse_names(cfg.discriminators)
+        self.discriminators = build_discriminators(cfg.discriminators, cfg.discriminator_width)
+
+    @classmethod
+    def build_criterion(cls, cfg: HifiganCriterionConfig, task) -> "HifiganCriterion":
+        """Builds the criterion.
+
+        Raises:
+            ValueError: if an option has an unknown value.
+        """
+        return cls(task, cfg)
 
     def get_extra_state(self) -> Dict[str, Any]:
-        """What the tables' rows mean, so that training never resumes on other speakers or units."""
+        """What the rows of the tables mean, so that training never resumes on other speakers or units."""
         return {**self.task.streams.to_dict(), "discriminators": self.discriminator_names}
 
     def load_state_dict(
         self, state_dict: Dict[str, Any], strict: bool = True, assign: bool = False
     ):
-        """Takes a checkpoint's discriminators; with --reset-optimizer, families that it lacks start anew.
+        """Takes a checkpoint's discriminators; with --reset-optimizer it may lack families.
 
         Raises:
-            ValueError: it is of other streams, or of other discriminators.
+            ValueError: if it has other streams, or other discriminators without --reset-optimizer.
         """
         saved = dict(state_dict.get("_extra_state", {}))
-        names = saved.pop("discriminators", ["mpd", "msd"])  # earlier checkpoints do not say
+        names = saved.pop("discriminators", ["mpd", "msd"])  # checkpoints from before the option
         self.task.check_streams(saved)
         if names != self.discriminator_names:
             self._check_other_discriminators(names)
@@ -159,69 +132,69 @@ class HifiganCriterion(FairseqCriterion):
         return super().load_state_dict(state_dict, strict, assign)
 
     def set_extra_state(self, state: Dict[str, Any]) -> None:
-        """Nothing to take: `load_state_dict` has checked it."""
+        """Takes nothing, since `load_state_dict` has checked it."""
 
     def _check_other_discriminators(self, names: List[str]) -> None:
-        if not self.reset_optimizer:
+        if not self.cfg.reset_optimizer:
             here = ",".join(self.discriminator_names)
             raise ValueError(
                 f"the checkpoint was trained with --discriminators {','.join(names)}, now they are {here}. "
-                "Add --reset-optimizer to start the new ones anew, or use another --save-dir."
+                "Add --reset-optimizer to start the new ones from random weights, or use another --save-dir."
             )
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Returns the discriminators' loss on (B, 1, T) real and detached generated speech."""
+        """The discriminators' loss on (B, 1, T) real and detached generated speech."""
         both = torch.cat([real, fake])
         (real_scores, _), (fake_scores, _) = split_batch(*self.discriminators(both))
         return self.adversarial_losses[0](real_scores, fake_scores)
 
     def mel_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
-        """Returns (weighted mel distance, {mel}) on (B, 1, T): the loss before `discriminator_start`."""
+        """(weighted mel distance, {mel}) on (B, 1, T): the loss before `discriminator_start`."""
         mel = self.mel_distance(real, fake)
-        return self.mel_weight * mel, {"mel": mel}
+        return self.cfg.mel_weight * mel, {"mel": mel}
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
-        """Returns (weighted sum, {mel, adv_g, fm}) on (B, 1, T); the discriminators must be frozen."""
+        """(weighted sum, {mel, adv_g, fm}) on (B, 1, T); the discriminators must be frozen."""
         with torch.no_grad():
             _, real_maps = self.discriminators(real)
         fake_scores, fake_maps = self.discriminators(fake)
         mel_loss, terms = self.mel_loss(real, fake)
-        judged_loss, judged_terms = self._judged_loss(real_maps, fake_scores, fake_maps)
-        return mel_loss + judged_loss, terms | judged_terms
+        loss, adversarial_terms = self._adversarial_loss(real_maps, fake_scores, fake_maps)
+        return mel_loss + loss, terms | adversarial_terms
 
     def shared_losses(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Tensor, Dict[str, Tensor]]:
-        """Judges real and generated speech once for both networks.
+        """The losses of both networks from one pass of the discriminators.
 
         Args:
             real: (B, 1, T).
             fake: (B, 1, T), generated; the discriminators must not be frozen.
 
         Returns:
-            (discriminators' loss, generator's weighted loss without the mel distance, {adv_g, fm}): the first
-            is meant for the discriminators' parameters only, the second for `fake` only.
+            (discriminators' loss, generator's weighted loss without the mel distance, {adv_g, fm}): only the
+            gradient of the first for the discriminators' parameters is meant, and of the second for `fake`.
         """
-        with parametrize.cached():  # the norms' weights are the same for both
+        with parametrize.cached():  # the normalized weights are the same in both passes
             real_scores, real_maps = self.discriminators(real)
             fake_scores, fake_maps = self.discriminators(fake)
         loss_d = self.adversarial_losses[0](real_scores, fake_scores)
-        return loss_d, *self._judged_loss(real_maps, fake_scores, fake_maps)
+        return loss_d, *self._adversarial_loss(real_maps, fake_scores, fake_maps)
 
-    def _judged_loss(
+    def _adversarial_loss(
         self, real_maps: FeatureMaps, fake_scores: List[Tensor], fake_maps: FeatureMaps
     ) -> Tuple[Tensor, Dict[str, Tensor]]:
         terms = {
             "adv_g": self.adversarial_losses[1](fake_scores),
             "fm": losses.feature_matching_loss(detach(real_maps), fake_maps),
         }
-        weighted_adversarial = self.adversarial_weight * terms["adv_g"]
-        return weighted_adversarial + self.feature_matching_weight * terms["fm"], terms
+        weighted_adversarial = self.cfg.adversarial_weight * terms["adv_g"]
+        return weighted_adversarial + self.cfg.feature_matching_weight * terms["fm"], terms
 
     def auxiliary_loss(self, losses_by_name: Dict[str, Tensor]) -> Any:
-        """Returns the weighted sum of what a model's `auxiliary_losses` are, 0 for none."""
+        """The weighted sum of a model's `auxiliary_losses`, 0 if it has none."""
         return sum(self.auxiliary_weights[name] * loss for name, loss in losses_by_name.items())
 
     def forward(self, model, sample, reduce: bool = True):
-        """Returns (mel L1 summed over utterances, number of utterances, logged terms)."""
+        """(mel L1 summed over utterances, number of utterances, logged terms)."""
         fake = model(**sample["net_input"]).float()
         real = sample["target"]
         num_frames = self._num_frames(sample, real)
@@ -239,7 +212,7 @@ class HifiganCriterion(FairseqCriterion):
 
     @staticmethod
     def logged(sample: Dict[str, Any], terms: Dict[str, Any], weight: int) -> Dict[str, Any]:
-        """Returns fairseq's logging output: each term times `weight`, to be averaged over sample_size."""
+        """fairseq's logging output: each term times `weight`, to be averaged over sample_size."""
         output = {name: value * weight for name, value in terms.items()}
         output["sample_size"] = weight
         output["nsentences"] = sample["target"].size(0)
@@ -248,7 +221,7 @@ class HifiganCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
-        """Logs every term's mean."""
+        """Logs the mean of every term."""
         size = sum(log.get("sample_size", 0) for log in logging_outputs)
         for name in LOGGED:
             if any(name in log for log in logging_outputs):
@@ -257,5 +230,5 @@ class HifiganCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """True: every term is a sum."""
+        """True, since every term is a sum."""
         return True

@@ -1,4 +1,4 @@
-"""How long each unit lasts, for sequences whose repeats were collapsed."""
+"""Predicts how long each unit lasts, for sequences whose repeats were collapsed."""
 
 import torch
 import torch.nn.functional as F
@@ -8,21 +8,21 @@ Runs = tuple[Tensor, Tensor, Tensor]
 
 
 class DurationPredictor(nn.Module):
-    """FastSpeech 2's variance predictor (Ren et al., 2021, section 2.2) over the units' embeddings.
+    """FastSpeech 2's variance predictor (Ren et al., 2021, section 2.2) on the embeddings of units.
 
-    Predicts log(count + 1). Layers are named as in fairseq's, whose weights load as they are. A voice, where
-    there is one, is added to every unit's embedding, as in multi-speaker FastSpeech 2; its layer starts at 0,
-    so that a predictor trained without one stays what it was.
+    Predicts log(count + 1). The layers have the names of fairseq's predictor, whose weights load unchanged.
+    The embedded speaker is added to every unit's embedding, as in multi-speaker FastSpeech 2. Its layer
+    starts at 0, so that a predictor trained without speakers still predicts the same.
 
     Args:
-        in_channels: of a unit's embedding.
-        hidden_channels: of both convolutions.
-        kernel_size: odd.
-        dropout: after each convolution's layer norm, in training.
-        speaker_channels: of a voice's embedding, 0: durations do not depend on the voice.
+        in_channels: channels of a unit's embedding.
+        hidden_channels: channels of both convolutions.
+        kernel_size: odd kernel size of both convolutions, in units.
+        dropout: dropout after the layer norm of each convolution.
+        speaker_channels: channels of a speaker's embedding; 0: durations do not depend on the speaker.
 
     Raises:
-        ValueError: an even kernel size.
+        ValueError: if the kernel size is even.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class DurationPredictor(nn.Module):
     ):
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(f"the duration predictor's kernel is {kernel_size}, expected it odd.")
+            raise ValueError(
+                f"the duration predictor's kernel is {kernel_size}, expected an odd number."
+            )
         padding = kernel_size // 2
 
         def conv(channels: int) -> nn.Sequential:
@@ -60,8 +62,8 @@ class DurationPredictor(nn.Module):
 
         Args:
             x: (B, C, U) embeddings of collapsed units.
-            lengths: (B,) units of each row; what lies behind does not change them. None: no padding.
-            speaker: (B, S) embedded voices, for a predictor with `speaker_channels`.
+            lengths: (B,) units of each row, which do not depend on what follows them. None: no padding.
+            speaker: (B, S) embedded speakers, for a predictor with `speaker_channels`.
 
         Returns:
             (B, U).
@@ -78,17 +80,17 @@ class DurationPredictor(nn.Module):
 
 
 def expand_counts(log_counts: Tensor, rate: float = 1.0) -> Tensor:
-    """Turns predictions into whole numbers of frames.
+    """Converts predictions to whole numbers of frames.
 
     Args:
         log_counts: (…) log(count + 1).
-        rate: of speaking; 2 halves every duration.
+        rate: speaking rate; 2 halves every duration.
 
     Returns:
         (…) int64, at least 1.
 
     Raises:
-        ValueError: a rate that is not positive.
+        ValueError: if the rate is not positive.
     """
     if not 0 < rate < float("inf"):
         raise ValueError(f"the speaking rate is {rate}, expected a positive factor.")
@@ -96,14 +98,14 @@ def expand_counts(log_counts: Tensor, rate: float = 1.0) -> Tensor:
 
 
 def find_runs(units: Tensor, lengths: Tensor | None = None) -> Runs:
-    """Collapses repeats.
+    """Collapses repeated units.
 
     Args:
         units: (B, U) int64.
         lengths: (B,) units of each row; None: no padding.
 
     Returns:
-        (collapsed (B, R), how often each was repeated (B, R), runs of each row (B,)), int64, padded with 0.
+        (collapsed units (B, R), their counts (B, R), number of runs of each row (B,)), int64, padded with 0.
     """
     sizes = [units.size(1)] * len(units) if lengths is None else lengths.tolist()
     found = [
@@ -120,7 +122,7 @@ def find_runs(units: Tensor, lengths: Tensor | None = None) -> Runs:
 def duration_loss(log_counts: Tensor, counts: Tensor, num_runs: Tensor) -> Tensor:
     """Mean squared error of log(count + 1) over the runs that a crop did not cut.
 
-    A row's first and last run go on outside its crop, so their counts say nothing and are left out.
+    The first and the last run of a row may continue outside its crop, so they are left out.
 
     Args:
         log_counts: (B, R) predictions.
@@ -128,7 +130,7 @@ def duration_loss(log_counts: Tensor, counts: Tensor, num_runs: Tensor) -> Tenso
         num_runs: (B,) int64.
 
     Returns:
-        (); 0 when no row has three runs.
+        A scalar; 0 if no row has three runs.
     """
     index = torch.arange(counts.size(1), device=counts.device)
     inner = (index > 0) & (index < num_runs[:, None] - 1)

@@ -1,4 +1,4 @@
-"""Losses of HiFi-GAN as pure functions, and the log-mel spectrogram they compare."""
+"""The losses of HiFi-GAN as pure functions, and the log-mel spectrograms that they compare."""
 
 import librosa
 import torch
@@ -10,8 +10,8 @@ def discriminator_loss(real_scores: list[Tensor], fake_scores: list[Tensor]) -> 
     """Least-squares loss of the discriminators, summed over them (HiFi-GAN, equation 1).
 
     Args:
-        real_scores: scores (B, n) of each sub-discriminator on real speech, wanted near 1.
-        fake_scores: the same on generated speech, wanted near 0.
+        real_scores: scores (B, n) of each discriminator on real speech, with target 1.
+        fake_scores: the same on generated speech, with target 0.
 
     Returns:
         A scalar, at least 0.
@@ -23,12 +23,12 @@ def discriminator_loss(real_scores: list[Tensor], fake_scores: list[Tensor]) -> 
 
 
 def generator_loss(fake_scores: list[Tensor]) -> Tensor:
-    """Least-squares adversarial loss of the generator, summed (HiFi-GAN, equation 2)."""
+    """Least-squares adversarial loss of the generator, summed over discriminators (HiFi-GAN, equation 2)."""
     return sum(((1 - fake.float()) ** 2).mean() for fake in fake_scores)
 
 
 def hinge_discriminator_loss(real_scores: list[Tensor], fake_scores: list[Tensor]) -> Tensor:
-    """Hinge loss of the discriminators, summed over them: real speech is wanted over 1, generated under -1.
+    """Hinge loss of the discriminators, summed over them: targets over 1 for real speech, under -1 otherwise.
 
     SoundStream (Zeghidour et al., 2021, arXiv 2107.03312, equation 1), which takes the mean over them.
     """
@@ -39,11 +39,11 @@ def hinge_discriminator_loss(real_scores: list[Tensor], fake_scores: list[Tensor
 
 
 def hinge_generator_loss(fake_scores: list[Tensor]) -> Tensor:
-    """Hinge loss of the generator, summed: scores over 1 gain nothing (SoundStream, equation 2)."""
+    """Hinge loss of the generator, summed; 0 for scores over 1 (SoundStream, equation 2)."""
     return sum(F.relu(1 - fake.float()).mean() for fake in fake_scores)
 
 
-# name: (of the discriminators, of the generator)
+# name: (loss of the discriminators, loss of the generator)
 ADVERSARIAL_LOSSES = {
     "least-squares": (discriminator_loss, generator_loss),
     "hinge": (hinge_discriminator_loss, hinge_generator_loss),
@@ -60,13 +60,13 @@ def feature_matching_loss(real_maps: list[list[Tensor]], fake_maps: list[list[Te
 
 
 class LogMelSpectrogram(nn.Module):
-    """HiFi-GAN's log-mel spectrogram: reflection padded, magnitude, natural log clamped at 1e-5.
+    """HiFi-GAN's log-mel spectrogram: reflection padded, natural logarithm of magnitudes of at least 1e-5.
 
     Args:
         sample_rate: Hz.
-        num_mels: bands, from 0 Hz to half the sample rate (librosa's Slaney filters).
+        num_mels: number of bands, from 0 Hz to half the sample rate (librosa's Slaney filters).
         n_fft: samples of a window.
-        hop: samples between frames.
+        hop: samples per frame.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LogMelSpectrogram(nn.Module):
         filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=num_mels, fmin=0)
         self.n_fft = n_fft
         self.hop = hop
-        # Not saved: both follow from the arguments.
+        # Not saved, since both follow from the arguments.
         self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
@@ -103,9 +103,9 @@ def mel_l1(real: Tensor, fake: Tensor, num_frames: Tensor | None = None) -> Tens
     """Mean absolute difference of two log-mel spectrograms (B, num_mels, M).
 
     Args:
-        real: of the recording.
-        fake: of the generated speech.
-        num_frames: (B,) frames that count in each row; None: all.
+        real: spectrogram of the recording.
+        fake: spectrogram of the generated speech.
+        num_frames: (B,) number of frames that count in each row; None: all.
 
     Returns:
         A scalar, in nepers.
@@ -117,7 +117,7 @@ def mel_l1(real: Tensor, fake: Tensor, num_frames: Tensor | None = None) -> Tens
     return (difference * mask[:, None]).sum() / (mask.sum() * real.size(1)).clamp(min=1)
 
 
-# Of each `--mel-loss`: (samples of a window, bands, hop); `multi` is DAC's (Kumar et al., 2023).
+# (samples of a window, bands, hop) of each scale of `--mel-loss`; `multi` is DAC's (Kumar et al., 2023).
 MEL_SCALES = {
     "single": ((1024, 80, 256),),
     "multi": tuple((32 << scale, 5 << scale, 8 << scale) for scale in range(7)),
@@ -125,14 +125,15 @@ MEL_SCALES = {
 
 
 class MelLoss(nn.Module):
-    """Mean absolute difference of log-mel spectrograms, averaged over scales of equal weight.
+    """Mean absolute difference of log-mel spectrograms, averaged over scales with equal weights.
 
     DAC sums its seven scales in log10 at a weight of 15. The mean in natural logarithms is that sum times
-    0.329, so the paper's weight of 45 is DAC's within 1.3 %. Floors and padding are `LogMelSpectrogram`'s.
+    0.329, so the paper's weight of 45 is DAC's within 1.3 %. Floor and padding are those of
+    `LogMelSpectrogram`.
 
     Args:
         sample_rate: Hz.
-        scales: as in `MEL_SCALES`.
+        scales: a value of `MEL_SCALES`.
     """
 
     def __init__(self, sample_rate: int, scales: tuple[tuple[int, int, int], ...]):
@@ -141,6 +142,6 @@ class MelLoss(nn.Module):
         self.log_mels = nn.ModuleList(log_mels)
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Returns the mean over scales, in nepers, of (B, 1, T) recordings and generated speech."""
+        """The mean over scales, in nepers, for recordings and generated speech (B, 1, T)."""
         differences = [mel_l1(log_mel(real), log_mel(fake)) for log_mel in self.log_mels]
         return sum(differences) / len(differences)

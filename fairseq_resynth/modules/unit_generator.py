@@ -1,4 +1,4 @@
-"""Embeds the conditioning streams, aligns them to frames and hands them to a waveform generator."""
+"""Embeds the conditioning streams, aligns them with frames and passes them to a waveform generator."""
 
 import torch
 from torch import Tensor, nn
@@ -10,24 +10,24 @@ from fairseq_resynth.modules.generators.pulses import SourceClock
 class UnitGenerator(nn.Module):
     """Content units, pitch and speaker to a waveform (Polyak et al., 2021, section 2.2).
 
-    A frame's channels are [units | pitch | speaker | style]; each stream is held for as many frames as its
-    hop spans. A stream is there when its size is not 0.
+    The channels of a frame are [units | pitch | speaker | style]; each value of a stream is repeated for as
+    many frames as its hop spans. The model has a stream if its size is not 0.
 
     Args:
         generator: maps (B, C, L) frames to (B, 1, L * generator.hop) samples, C = `frame_channels(…)`.
         num_units: size of the unit table.
-        unit_hop: samples a unit.
-        num_f0_codes: size of the table of pitch codes, 0 for none.
-        f0_code_hop: samples a pitch code.
+        unit_hop: samples per unit.
+        num_f0_codes: size of the table of pitch codes; 0 for none.
+        f0_code_hop: samples per pitch code.
         f0_channels: channels of continuous F0 at 200 Hz, instead of codes; 0 for none.
-        num_speakers: size of the speaker table, 0 for none.
+        num_speakers: size of the speaker table; 0 for none.
         speaker_dim: dimensions of a speaker vector, instead of the table; 0 for none.
         embedding_dim: channels of each embedded stream.
-        num_styles: size of the table of styles (Nguyen et al., 2023, Expresso), 0 for none.
-        duration_predictor: maps embedded collapsed units to log(count + 1); None: there is none.
+        num_styles: size of the table of styles (Nguyen et al., 2023, Expresso); 0 for none.
+        duration_predictor: maps embedded collapsed units to log(count + 1); None for none.
 
     Raises:
-        ValueError: two forms of one stream, or hops that the generator's hop does not divide.
+        ValueError: if a stream has two forms, or the generator's hop does not divide a hop.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class UnitGenerator(nn.Module):
         embedding_dim: int = 128,
         num_styles: int = 0,
     ) -> int:
-        """Returns the channels of a frame for these streams."""
+        """The channels of a frame with these streams."""
         embedded = 1 + bool(num_f0_codes) + bool(num_speakers or speaker_dim) + bool(num_styles)
         return embedded * embedding_dim + f0_channels
 
@@ -94,16 +94,16 @@ class UnitGenerator(nn.Module):
             units: (B, U) int64.
             f0_codes: (B, F) int64 with F >= U * unit_hop / f0_code_hop.
             speaker: (B,) int64, or (B, D) float for a model on speaker vectors.
-            f0: (B, C, N) float, normalised, for a model on continuous F0.
+            f0: (B, C, N) float, normalized, for a model on continuous F0.
             unit_lengths: (B,) units of each row in a padded batch; None: no padding.
             style: (B,) int64, for a model with styles.
-            source_f0, clock: see `SourceFilterGenerator.forward`; for a generator with a pitch of its own.
+            source_f0, clock: as for `SourceFilterGenerator.forward`; only for that generator.
 
         Returns:
-            (B, 1, U * unit_hop) samples in [-1, 1], 0 behind a row's end.
+            (B, 1, U * unit_hop) samples in [-1, 1], 0 after a row's end.
 
         Raises:
-            ValueError: a stream that the model has is missing or too short, or one it has not is given.
+            ValueError: if a stream of the model is missing or too short, or the model does not have it.
         """
         frames, lengths = self.frames(units, f0_codes, speaker, f0, unit_lengths, style)
         source = {"source_f0": source_f0, "clock": clock}
@@ -119,7 +119,7 @@ class UnitGenerator(nn.Module):
         unit_lengths: Tensor | None = None,
         style: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Embeds and aligns the streams; see `forward`.
+        """Embeds and aligns the streams, which are those of `forward`.
 
         Returns:
             ((B, C, L) frames, (B,) frames of each row or None).
@@ -128,8 +128,8 @@ class UnitGenerator(nn.Module):
         streams = [units_embedded.repeat_interleave(self.unit_repeats, dim=2)]
         frames = streams[0].size(2)
         streams += self._pitch(f0_codes, f0, frames)
-        streams += _held("speaker", speaker, self.speaker_embedding, frames)
-        streams += _held("style", style, self.style_embedding, frames)
+        streams += _repeated("speaker", speaker, self.speaker_embedding, frames)
+        streams += _repeated("style", style, self.style_embedding, frames)
         lengths = None if unit_lengths is None else unit_lengths * self.unit_repeats
         return torch.cat(streams, dim=1), lengths
 
@@ -144,27 +144,27 @@ class UnitGenerator(nn.Module):
         if pitch.size(2) < frames:
             raise ValueError(
                 f"the pitch stream covers {pitch.size(2)} of {frames} frames: "
-                f"expected at least {-(-frames // self.f0_repeats)} values a row."
+                f"expected at least {-(-frames // self.f0_repeats)} values per row."
             )
         return [pitch[:, :, :frames]]
 
     @property
     def durations_need_speaker(self) -> bool:
-        """Whether there is a duration predictor that depends on the voice."""
+        """Whether the model has a duration predictor that depends on the speaker."""
         return self.duration_predictor is not None and self.duration_predictor.speaker is not None
 
     def log_durations(
         self, units: Tensor, unit_lengths: Tensor | None = None, speaker: Tensor | None = None
     ) -> Tensor:
-        """Predicts log(count + 1) of each of (B, U) collapsed units: (B, U).
+        """Predicts log(count + 1), (B, U), of collapsed units.
 
         Args:
             units: (B, U) int64.
             unit_lengths: (B,) units of each row; None: no padding.
-            speaker: as for `forward`; needed if `durations_need_speaker`, ignored else.
+            speaker: as for `forward`; needed if `durations_need_speaker`, otherwise ignored.
 
         Raises:
-            ValueError: the model has no duration predictor, or no speaker is given and it needs one.
+            ValueError: if the model has no duration predictor, or needs a speaker and none is given.
         """
         if self.duration_predictor is None:
             raise ValueError(
@@ -175,12 +175,12 @@ class UnitGenerator(nn.Module):
         if not self.durations_need_speaker:
             return self.duration_predictor(embedded, unit_lengths)
         _check_given("speaker", speaker, True)
-        # detached: durations follow the voices, and do not move them
+        # Detached, so that the durations do not change how the voices sound.
         voice = self.speaker_embedding(speaker).detach()
         return self.duration_predictor(embedded, unit_lengths, voice)
 
 
-def _held(
+def _repeated(
     name: str, value: Tensor | None, embedding: nn.Module | None, frames: int
 ) -> list[Tensor]:
     _check_given(name, value, embedding is not None)

@@ -1,6 +1,6 @@
 """Training the VQ-VAE of content units."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Dict
 
@@ -8,20 +8,17 @@ from fairseq.tasks import register_task
 
 from fairseq_resynth.data.datasets.wav_dataset import WavDataset
 from fairseq_resynth.data.streams import StreamSpec
-from fairseq_resynth.modules.options import parse_integers
+from fairseq_resynth.modules.options import option, parse_integers
 from fairseq_resynth.tasks.unit_resynthesis import UnitResynthesisConfig, UnitResynthesisTask
 
 
 @dataclass
 class ContentQuantizationConfig(UnitResynthesisConfig):
-    """Data and step of the training; the defaults are the paper's."""
+    """Data and training step; the defaults are the paper's."""
 
-    num_codes: int = field(
-        default=256, metadata={"help": "size of the codebook: the number of units"}
-    )
-    encoder_strides: str = field(
-        default="2,2,2,2,2,5",
-        metadata={"help": "of the encoder's stages; the product is the samples of a unit"},
+    num_codes: int = option(256, "number of codes in the codebook, which is the number of units")
+    encoder_strides: str = option(
+        "2,2,2,2,2,5", "strides of the encoder's stages; the product is the samples per unit"
     )
 
 
@@ -31,15 +28,15 @@ class ContentQuantizationTask(UnitResynthesisTask):
 
     @property
     def streams(self) -> StreamSpec:
-        """The units that the model makes."""
+        """The units that the model makes, as the options describe them."""
         stride = prod(parse_integers(self.cfg.encoder_strides, "encoder-strides"))
         return StreamSpec(stride, self.cfg.num_codes)
 
     def check_streams(self, state: Dict[str, Any]) -> None:
-        """Refuses a checkpoint of another codebook.
+        """Checks that a checkpoint has a codebook of the size that the options ask for.
 
         Raises:
-            ValueError: what differs.
+            ValueError: if it does not.
         """
         saved = StreamSpec.from_dict(state)
         if (saved.unit_hop, saved.num_units) != (self.streams.unit_hop, self.streams.num_units):
@@ -49,10 +46,10 @@ class ContentQuantizationTask(UnitResynthesisTask):
             )
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """There is nothing to take: the options say what the units are."""
+        """Takes nothing from a checkpoint, since the options say what the units are."""
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs) -> None:
-        """Loads a split: random crops for training, the same crops always otherwise."""
+        """Loads a split: random crops for training, otherwise crops that are always the same."""
         self.datasets[split] = WavDataset(
             self.cfg.data,
             split,
@@ -68,7 +65,8 @@ class ContentQuantizationTask(UnitResynthesisTask):
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def build_generator(self, models, args, **kwargs):
-        """Refused: `resynth export` makes a bundle, `resynth resynthesize` speaks with it."""
+        """Raises ValueError: fairseq-generate cannot synthesize with a content VQ-VAE."""
         raise ValueError(
-            "a content VQ-VAE is not for fairseq-generate: `resynth export`, then `resynth resynthesize`."
+            "fairseq-generate cannot synthesize with a content VQ-VAE: make a bundle with "
+            "`resynth export`, then run `resynth resynthesize`."
         )

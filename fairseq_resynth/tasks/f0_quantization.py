@@ -1,26 +1,23 @@
 """Training the F0 VQ-VAE."""
 
-from dataclasses import dataclass, field
-from typing import Any, Dict
+from dataclasses import dataclass
+from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
 from fairseq_resynth.data.datasets.f0_dataset import F0Dataset
+from fairseq_resynth.modules.options import option
 
 
 @dataclass
 class F0QuantizationConfig(FairseqDataclass):
     """Data of the training; the defaults are the paper's."""
 
-    data: str = field(
-        default="",
-        metadata={"help": "directory with {train,valid}.tsv, .speaker, f0/ and speakers.json"},
-    )
-    segment_size: int = field(
-        default=16640,
-        metadata={"help": "samples of a random crop (1.04 s), a multiple of the codes' hop (1280)"},
+    data: str = option("", "directory with {train,valid}.tsv, .speaker, f0/ and speakers.json")
+    segment_size: int = option(
+        16640, "samples of a random crop (1.04 s), a multiple of the codes' hop (1280)"
     )
     seed: int = II("common.seed")
     num_downsamples: int = II("model.num_downsamples")
@@ -29,7 +26,9 @@ class F0QuantizationConfig(FairseqDataclass):
 
 @register_task("f0_quantization", dataclass=F0QuantizationConfig)
 class F0QuantizationTask(FairseqTask):
-    """Normalised F0 in, codes and F0 out."""
+    """Normalized F0 in, codes and F0 out."""
+
+    target_dictionary = None  # fairseq's criterions ask for one, and there is no text
 
     @classmethod
     def setup_task(cls, cfg: F0QuantizationConfig, **kwargs) -> "F0QuantizationTask":
@@ -54,26 +53,5 @@ class F0QuantizationTask(FairseqTask):
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def num_codes(self, model: Any) -> int:
-        """Returns the size of the codebook of a model, wrapped for distributed training or not."""
+        """The size of the codebook of a model, with or without its DistributedDataParallel wrapper."""
         return model.f0_vqvae.num_codes
-
-    def state_dict(self) -> Dict[str, Any]:
-        """A checkpoint keeps nothing of the task."""
-        return {}
-
-    def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """There is nothing to take from a checkpoint."""
-
-    def max_positions(self) -> None:
-        """Utterances of any length."""
-        return None
-
-    @property
-    def source_dictionary(self) -> None:
-        """There is no text."""
-        return None
-
-    @property
-    def target_dictionary(self) -> None:
-        """There is no text."""
-        return None

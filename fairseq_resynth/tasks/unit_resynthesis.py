@@ -1,6 +1,6 @@
 """Training a unit vocoder, and synthesis by fairseq-generate."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -10,32 +10,35 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
+from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.streams import StreamSpec, read_streams
 from fairseq_resynth.modules.discriminators.base import freeze
-from fairseq_resynth.tasks.capabilities import check_capabilities, training_device
+from fairseq_resynth.modules.options import option
 from fairseq_resynth.tasks.gan_step import (
     autocast,
+    check_compiler,
+    check_precision,
+    check_settings,
     compile_once,
     gan_step,
-    refuse_settings,
     uncompiled,
 )
-from fairseq_resynth.tasks.validation import ValidationLog, log_measures, refuse_best_metric
+from fairseq_resynth.tasks.validation import ValidationLog, check_best_metric, log_measures
 
 
 class WavWriter:
-    """Generates batches and writes one wav a row, under the row's own path.
+    """Synthesizes batches for fairseq-generate and writes one wav per row, under the row's own path.
 
     Args:
-        folder: where to write.
-        manifest: of the split.
+        folder: folder to write to.
+        manifest: manifest of the split.
         subtype: `PCM_16` or `FLOAT`.
     """
 
-    # fairseq-generate asks for this of its sequence generators
+    # fairseq-generate asks every sequence generator for this
     symbols_to_strip_from_output: set[int] = set()
 
     def __init__(self, folder: str | Path, manifest: Manifest, subtype: str):
@@ -44,19 +47,25 @@ class WavWriter:
         self.subtype = subtype
 
     def generate(self, models: list, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
-        """Synthesises and writes a batch.
+        """Synthesizes and writes a batch.
 
         Returns:
-            One empty hypothesis a row: fairseq-generate prints text, and there is none.
+            One empty hypothesis per row, since fairseq-generate prints text and there is none.
 
         Raises:
-            ValueError: more than one model.
+            ValueError: if there is more than one model.
         """
         if len(models) != 1:
             raise ValueError(f"--path names {len(models)} models: waveforms cannot be averaged.")
         wavs = models[0](**sample["net_input"])[:, 0].float().cpu()
         lengths = sample["net_input"].get("unit_lengths")
         units = sample["net_input"]["units"].size(1)
+        hypothesis = {
+            "tokens": torch.zeros(0, dtype=torch.int64),
+            "score": 0.0,
+            "alignment": None,
+            "positional_scores": torch.zeros(0),
+        }
         hypotheses = []
         for row, index in enumerate(sample["id"].tolist()):
             samples = wavs.size(1)
@@ -64,97 +73,62 @@ class WavWriter:
                 samples = samples // units * int(lengths[row])
             path = self.folder / f"{self.manifest.name(index)}.wav"
             write_audio(path, wavs[row, :samples].numpy(), subtype=self.subtype)
-            hypotheses.append([_empty_hypothesis()])
+            hypotheses.append([dict(hypothesis)])
         return hypotheses
-
-
-def _empty_hypothesis() -> dict[str, Any]:
-    return {
-        "tokens": torch.zeros(0, dtype=torch.int64),
-        "score": 0.0,
-        "alignment": None,
-        "positional_scores": torch.zeros(0),
-    }
 
 
 @dataclass
 class UnitResynthesisConfig(FairseqDataclass):
-    """Data and step of the training; the defaults are the paper's."""
+    """Data and training step; the defaults are the paper's."""
 
-    data: str = field(
-        default="",
-        metadata={
-            "help": "directory with {train,valid,test}.tsv, .units and, if wanted, .f0, .speaker"
-        },
+    data: str = option(
+        "", "directory with {train,valid,test}.tsv, .units and optionally .f0, .speaker, .style"
     )
-    streams: str = field(
-        default="auto",
-        metadata={
-            "help": "streams to train on, some of units,f0,speaker,style; auto: every one that DATA has"
-        },
+    streams: str = option(
+        "auto",
+        "streams to train on, some of units,f0,speaker,style; auto: every stream that DATA has",
     )
-    segment_size: int = field(
-        default=8960,
-        metadata={"help": "samples of a random crop, a multiple of the streams' hops (1280)"},
+    segment_size: int = option(
+        8960, "samples of a random crop, a multiple of the streams' hops (1280)"
     )
-    unit_hop: int = field(
-        default=0,
-        metadata={"help": "samples a unit, for units made elsewhere; 0: as units.json says"},
+    unit_hop: int = option(
+        0, "samples per unit, for units made elsewhere; 0: the value in units.json"
     )
-    num_units: int = field(
-        default=0,
-        metadata={
-            "help": "size of the unit table, for units made elsewhere; 0: as units.json says"
-        },
+    num_units: int = option(
+        0, "size of the unit table, for units made elsewhere; 0: the value in units.json"
     )
-    speaker_input: str = field(
-        default="table",
-        metadata={
-            "help": "table: a row for each speaker; vector: the vectors of `resynth speakers`, which "
-            "voices that were never trained on have too"
-        },
+    speaker_input: str = option(
+        "table",
+        "table: one row per speaker; vector: the vectors of `resynth speakers`, which exist for "
+        "speakers outside the training data too",
     )
-    speaker_mean_rate: float = field(
-        default=0.5,
-        metadata={
-            "help": "with vectors, how often a crop has its speaker's mean instead of its utterance's "
-            "own, so that both work (0 to 1)"
-        },
+    speaker_mean_rate: float = option(
+        0.5,
+        "with --speaker-input vector, the probability (0 to 1) that a crop gets the mean vector of its "
+        "speaker instead of the vector of its utterance, so that both work",
     )
-    sample_rate: int = field(default=16000, metadata={"help": "Hz; 16000 is the only rate so far"})
-    autocast: str = field(
-        default="float32",
-        metadata={
-            "help": "precision of the forward passes: float32 or bfloat16 (weights stay float32)"
-        },
+    sample_rate: int = option(SAMPLE_RATE, "Hz; 16000 is the only rate so far")
+    autocast: str = option(
+        "float32", "precision of the forward passes: float32 or bfloat16 (weights stay float32)"
     )
-    gan_update: str = field(
-        default="alternate",
-        metadata={
-            "help": "alternate: the discriminators step, then judge again for the generator, as published; "
-            "simultaneous: one pass of theirs serves both steps"
-        },
+    gan_update: str = option(
+        "alternate",
+        "alternate: the discriminators step, then score the generated speech again for the generator, as "
+        "published; simultaneous: one pass of the discriminators serves both steps",
     )
-    compile: bool = field(
-        default=False,
-        metadata={
-            "help": "train the networks compiled (torch.compile, one size of crop and batch): equal but for "
-            "rounding, and worth its minutes of compiling in a long training"
-        },
+    compile: bool = option(
+        False,
+        "train the networks compiled by torch.compile (for one size of crop and batch): equal except for "
+        "rounding; the minutes of compiling pay in a long training",
     )
-    eval_audio: int = field(
-        default=5,
-        metadata={
-            "help": "utterances of the valid split, spread evenly, whose F0 errors and mel L1 are measured "
-            "at each validation (vde, gpe, ffe, log_f0_rmse, log_f0_correlation, mel_l1, for "
-            "--best-checkpoint-metric too) and which TensorBoard shows; 0: none"
-        },
+    eval_audio: int = option(
+        5,
+        "number of utterances of the valid split, spread evenly, whose F0 errors and mel L1 are measured "
+        "at each validation (vde, gpe, ffe, log_f0_rmse, log_f0_correlation, mel_l1, for "
+        "--best-checkpoint-metric too) and which TensorBoard shows; 0: none",
     )
-    wav_format: str = field(
-        default="PCM_16",
-        metadata={
-            "help": "sample format of the wavs that fairseq-generate writes: PCM_16 or FLOAT"
-        },
+    wav_format: str = option(
+        "PCM_16", "sample format of the wavs that fairseq-generate writes: PCM_16 or FLOAT"
     )
     seed: int = II("common.seed")
     cpu: bool = II("common.cpu")
@@ -172,14 +146,16 @@ class UnitResynthesisConfig(FairseqDataclass):
     zero_sharding: str = II("distributed_training.zero_sharding")
 
 
-COMPARED = (
-    "unit_hop num_units num_f0_codes f0_channels speakers speaker_dim styles".split()
-)  # what the sizes of the tables depend on
+# what the sizes of the tables depend on
+COMPARED = "unit_hop num_units num_f0_codes f0_channels speakers speaker_dim styles".split()
 
 
 @register_task("unit_resynthesis", dataclass=UnitResynthesisConfig)
 class UnitResynthesisTask(FairseqTask):
     """Units, pitch codes and speaker in, speech out."""
+
+    source_dictionary = None  # fairseq-generate asks for both, and there is no text
+    target_dictionary = Dictionary()
 
     def __init__(self, cfg: UnitResynthesisConfig):
         super().__init__(cfg)
@@ -193,26 +169,30 @@ class UnitResynthesisTask(FairseqTask):
         """Checks the settings and builds the task.
 
         Raises:
-            ValueError: settings that a GAN cannot be trained with here.
+            ValueError: if a GAN cannot be trained with these settings on this machine.
         """
-        if cfg.sample_rate != 16000:
-            raise ValueError(f"--sample-rate is {cfg.sample_rate}, expected 16000 Hz.")
+        if cfg.sample_rate != SAMPLE_RATE:
+            raise ValueError(f"--sample-rate is {cfg.sample_rate}, expected {SAMPLE_RATE} Hz.")
         if not 0 <= cfg.speaker_mean_rate <= 1:
             raise ValueError(f"--speaker-mean-rate is {cfg.speaker_mean_rate}, expected 0 to 1.")
         autocast(torch.device("cpu"), cfg.autocast)
-        if not kwargs.get("from_checkpoint"):
-            refuse_settings(
+        if not kwargs.get("from_checkpoint"):  # loading a checkpoint trains nothing
+            check_settings(
                 {key: getattr(cfg, key) for key in UnitResynthesisConfig.__annotations__}
             )
-            refuse_best_metric(
+            check_best_metric(
                 cfg.best_checkpoint_metric, cfg.maximize_best_checkpoint_metric, cfg.eval_audio
             )
-            check_capabilities(training_device(cfg.cpu), cfg.autocast, cfg.compile)
+            # where fairseq's trainer will put the networks
+            device = "cuda" if torch.cuda.is_available() and not cfg.cpu else "cpu"
+            check_precision(torch.device(device), cfg.autocast)
+            if cfg.compile:
+                check_compiler(torch.device(device))
         return cls(cfg)
 
     @property
     def streams(self) -> StreamSpec:
-        """The streams of the checkpoint that was loaded, else of the data directory."""
+        """The streams of the checkpoint that was loaded, otherwise of the data directory."""
         if self._streams is None:
             self._streams = read_streams(
                 self.cfg.data,
@@ -224,10 +204,10 @@ class UnitResynthesisTask(FairseqTask):
         return self._streams
 
     def check_streams(self, state: Dict[str, Any]) -> None:
-        """Refuses a checkpoint whose tables mean other units, pitch codes or speakers.
+        """Checks that the tables of a checkpoint mean the units, pitch codes and speakers of the data.
 
         Raises:
-            ValueError: the first thing that differs.
+            ValueError: if they do not; the message names the first difference.
         """
         saved, here = StreamSpec.from_dict(state), self.streams
         saved.check_same_encoders(Path(self.cfg.data))
@@ -239,7 +219,7 @@ class UnitResynthesisTask(FairseqTask):
                 )
 
     def state_dict(self) -> Dict[str, Any]:
-        """Returns what a checkpoint keeps of the task: its streams."""
+        """What a checkpoint stores of the task: its streams."""
         return {"streams": self.streams.to_dict()}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
@@ -247,21 +227,22 @@ class UnitResynthesisTask(FairseqTask):
         self._streams = StreamSpec.from_dict(state["streams"])
 
     def build_model(self, cfg, from_checkpoint=False):
-        """Builds the model, whose kind says what its training needs."""
+        """Builds the model and asks whether it trains on the F0 of recordings."""
         model = super().build_model(cfg, from_checkpoint)
         self._source_f0 = getattr(model, "takes_source_f0", False)
         return model
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs) -> None:
         """Loads a split: crops for training, whole utterances otherwise."""
-        training = split.startswith("train") and "task_cfg" not in kwargs
+        generating = "task_cfg" in kwargs  # only fairseq-generate gives it
+        training = split.startswith("train") and not generating
         self.datasets[split] = UnitDataset(
             self.cfg.data,
             split,
             self.streams,
             self.cfg.segment_size if training else 0,
             self.cfg.seed,
-            load_wav="task_cfg" not in kwargs,  # only fairseq-generate gives it
+            load_wav=not generating,
             speaker_mean_rate=self.cfg.speaker_mean_rate,
             source_f0=training and self._source_f0,
         )
@@ -278,7 +259,10 @@ class UnitResynthesisTask(FairseqTask):
         return gan_step(sample, model, criterion, optimizer, update_num, *settings)
 
     def optimizer_step(self, optimizer, model, update_num) -> None:
-        """Steps the generator, then gives the discriminators their gradients back."""
+        """Steps the generator, then unfreezes the discriminators, which `gan_step` froze.
+
+        They must not stay frozen: the trainer leaves frozen parameters out of an optimizer that it builds.
+        """
         optimizer.step()
         freeze(self._criterion.discriminators, False)
 
@@ -299,31 +283,21 @@ class UnitResynthesisTask(FairseqTask):
         log_measures(logging_outputs)
 
     def begin_valid_epoch(self, epoch, model) -> None:
-        """Starts a new set of shown utterances."""
+        """Starts a validation."""
         self._validation_log.begin()
 
-    def max_positions(self) -> None:
-        """Utterances of any length."""
-        return None
-
-    @property
-    def source_dictionary(self) -> None:
-        """There is no text."""
-        return None
-
-    @property
-    def target_dictionary(self) -> Dictionary:
-        """An empty dictionary, which fairseq-generate asks for."""
-        return Dictionary()
-
     def build_generator(self, models, args, **kwargs) -> WavWriter:
-        """Returns what fairseq-generate calls for each batch."""
+        """Builds what fairseq-generate calls for each batch.
+
+        Raises:
+            ValueError: if there is no --results-path.
+        """
         if not self.cfg.results_path:
             raise ValueError("--results-path is missing: the folder to write the wavs to.")
         split = next(iter(self.datasets))
         return WavWriter(self.cfg.results_path, self.datasets[split].manifest, self.cfg.wav_format)
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
-        """Synthesises a batch and writes its wavs."""
+        """Synthesizes a batch and writes its wavs."""
         with torch.no_grad():
             return generator.generate(models, sample)

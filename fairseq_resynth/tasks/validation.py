@@ -1,5 +1,6 @@
 """Fixed utterances at each validation: F0 errors as metrics, audio and pictures in TensorBoard."""
 
+import io
 import logging
 import math
 from pathlib import Path
@@ -8,23 +9,85 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 import numpy as np
 import torch
 from fairseq.logging import metrics
+from PIL import Image
 
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
-from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
+from fairseq_resynth.data.datasets.base import UtteranceDataset
 from fairseq_resynth.data.pitch.extraction import F0Cache, extract_f0
-from fairseq_resynth.measures.pictures import spectrogram
+from fairseq_resynth.measures.f0_errors import f0_errors
+from fairseq_resynth.measures.pictures import spectrogram_png
+from fairseq_resynth.measures.spectral import mel_l1_distance
+
+logger = logging.getLogger(__name__)
+
+# Metric: (the weight of an utterance in the mean, the value if no utterance defines it: worse than any)
+MEASURES = {
+    "vde": ("frames", math.inf),
+    "gpe": ("frames_both_voiced", math.inf),
+    "ffe": ("frames", math.inf),
+    "log_f0_rmse": ("frames_both_voiced", math.inf),
+    "log_f0_correlation": ("utterances", -math.inf),
+    "mel_l1": ("seconds", math.inf),
+}
+
+
+class ReferenceF0:
+    """F0 of recordings: from `DATA/f0/` if `resynth f0` has filled it, otherwise extracted once.
+
+    Args:
+        dataset: the split.
+        data: the data directory.
+
+    Attributes:
+        options: how F0 is extracted from recordings and therefore also from generated speech.
+    """
+
+    def __init__(self, dataset: UtteranceDataset, data: str):
+        self.options: Dict[str, Any] = {}
+        self._split = dataset.split
+        self._cache: Optional[F0Cache] = None
+        self._tracks: Dict[int, np.ndarray] = {}
+        self._random_crops = dataset.crops
+        # The F0 of the data directory is of whole utterances.
+        if not dataset.segment_size and (Path(data) / "f0" / f"{self._split}.npy").is_file():
+            try:
+                self._cache = F0Cache(data, self._split, dataset.manifest)
+            except (ValueError, FileNotFoundError) as error:
+                logger.warning("F0 of the recordings is extracted again: %s", error)
+            else:
+                names = ("method", "f0_min", "f0_max")
+                self.options = {name: self._cache.description[name] for name in names}
+
+    def track(self, row: int, real: np.ndarray) -> np.ndarray:
+        """The F0 of a row's samples (T,): (ceil(T / 80),) Hz, or fewer frames if the cache has fewer."""
+        if self._cache is not None:
+            return self._cache.slice(row, 0, -(-len(real) // F0_HOP))
+        if self._random_crops:  # another part of the recording at each validation
+            return self.extract(real, "recording", row)
+        if row not in self._tracks:
+            self._tracks[row] = self.extract(real, "recording", row)
+        return self._tracks[row]
+
+    def extract(self, wav: np.ndarray, kind: str, row: int) -> np.ndarray:
+        """Extracts the F0 of samples (T,); if that fails, logs a warning and returns unvoiced frames."""
+        try:
+            return extract_f0(wav, **self.options)
+        except ValueError as error:
+            where = f"{self._split}, row {row + 1}, {kind}"
+            logger.warning("%s: no F0, counted as unvoiced: %s", where, error)
+            return np.zeros(-(-len(wav) // F0_HOP), dtype=np.float32)
 
 
 class ValidationLog:
     """Measures some utterances of each validation and writes them to TensorBoard.
 
     Args:
-        data: the data directory, whose F0 cache is used.
+        data: the data directory, whose F0 is used.
         folder: fairseq's --tensorboard-logdir; None: nothing is written.
-        num_utterances: how many of each valid split, spread evenly over it.
+        num_utterances: number of utterances of each valid split, spread evenly over it.
 
     Attributes:
-        num_updates: step that the next validation is shown at.
+        num_updates: the step at which TensorBoard shows the next validation.
     """
 
     def __init__(self, data: str, folder: Optional[str], num_utterances: int):
@@ -33,7 +96,7 @@ class ValidationLog:
         self.num_utterances = num_utterances
         self.num_updates = 0
         self._writer = None
-        self._references: Dict[str, ReferenceF0] = {}
+        self._references: Dict[str, ReferenceF0] = {}  # kept over all validations
         self._done: Set[Tuple[str, int]] = set()
         self._recordings: Set[Tuple[str, int]] = set()
 
@@ -42,12 +105,14 @@ class ValidationLog:
         self._done = set()
 
     @torch.no_grad()
-    def evaluate(self, sample: Dict[str, Any], dataset: UnitDataset, model) -> Dict[str, float]:
-        """Measures and shows those utterances of a batch that are among the fixed ones.
+    def evaluate(
+        self, sample: Dict[str, Any], dataset: UtteranceDataset, model
+    ) -> Dict[str, float]:
+        """Measures and shows those utterances of a batch that belong to the fixed ones.
 
         Args:
             sample: the batch.
-            dataset: the split that it is of.
+            dataset: the split of the batch.
             model: with or without its DistributedDataParallel wrapper.
 
         Returns:
@@ -55,15 +120,16 @@ class ValidationLog:
         """
         sums, split = nothing_measured(), dataset.split
         if split not in self._references:
-            self._references[split] = ReferenceF0(dataset, self.data, split)
+            self._references[split] = ReferenceF0(dataset, self.data)
         reference = self._references[split]
-        wanted = measured_rows(len(dataset), self.num_utterances)
+        measured = measured_rows(len(dataset), self.num_utterances)
         for place, row in enumerate(sample["id"].tolist()):
-            if row not in wanted or (split, row) in self._done:
+            # A row can come twice: fairseq validates dummy batches, which repeat the first one.
+            if row not in measured or (split, row) in self._done:
                 continue
             self._done.add((split, row))
             real, fake = generate_row(sample, place, model)
-            tracks = reference.track(row, real), reference.find(fake, "generated", row)
+            tracks = reference.track(row, real), reference.extract(fake, "generated", row)
             for name, value in measure(real, fake, *tracks).items():
                 sums[name] += value
             if self.folder:
@@ -77,14 +143,15 @@ class ValidationLog:
         tracks: Tuple[np.ndarray, np.ndarray],
     ) -> None:
         kinds = ["real", "generated"]
-        if key in self._recordings:  # once: a recording does not change
+        if key in self._recordings:  # once, since a recording does not change
             kinds, wavs, tracks = kinds[1:], wavs[1:], tracks[1:]
         self._recordings.add(key)
         writer = self._open()
         for kind, wav, f0 in zip(kinds, wavs, tracks, strict=True):
             tag = f"{key[0]}_{key[1]}/{kind}"
             writer.add_audio(tag, wav, self.num_updates, SAMPLE_RATE)
-            picture = spectrogram(wav, f0)
+            png = io.BytesIO(spectrogram_png(wav, f0=f0))
+            picture = np.asarray(Image.open(png).convert("RGB"))
             writer.add_image(f"{tag}_spectrogram_f0", picture, self.num_updates, dataformats="HWC")
         writer.flush()
 
@@ -92,7 +159,7 @@ class ValidationLog:
         if self._writer is None:
             from tensorboardX import SummaryWriter
 
-            # TensorBoard follows one file a folder, and processes have utterances of their own.
+            # TensorBoard follows one file per folder, and each process has utterances of its own.
             distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
             rank = torch.distributed.get_rank() if distributed else 0
             suffix = f"_rank{rank}" if rank else ""
@@ -100,21 +167,8 @@ class ValidationLog:
         return self._writer
 
 
-logger = logging.getLogger(__name__)
-
-# Metric: (what an utterance counts for in the mean, the value when no utterance defines it: worse than any)
-MEASURES = {
-    "vde": ("frames", math.inf),
-    "gpe": ("frames_both_voiced", math.inf),
-    "ffe": ("frames", math.inf),
-    "log_f0_rmse": ("frames_both_voiced", math.inf),
-    "log_f0_correlation": ("utterances", -math.inf),
-    "mel_l1": ("seconds", math.inf),
-}
-
-
-def refuse_best_metric(best_metric: str, maximize: bool, num_utterances: int) -> None:
-    """Refuses settings under which the best checkpoint would be none or the worst.
+def check_best_metric(best_metric: str, maximize: bool, num_utterances: int) -> None:
+    """Checks that the best checkpoint can be chosen, and that it will not be the worst one.
 
     Args:
         best_metric: --best-checkpoint-metric.
@@ -122,7 +176,7 @@ def refuse_best_metric(best_metric: str, maximize: bool, num_utterances: int) ->
         num_utterances: --eval-audio.
 
     Raises:
-        ValueError: a negative number, a metric that is not measured, or the wrong direction.
+        ValueError: if the number is negative, the metric not measured or the direction wrong.
     """
     if num_utterances < 0:
         raise ValueError(f"--eval-audio is {num_utterances}, expected 0 or more utterances.")
@@ -144,63 +198,13 @@ def refuse_best_metric(best_metric: str, maximize: bool, num_utterances: int) ->
 
 
 def measured_rows(rows: int, number: int) -> Set[int]:
-    """Returns `number` rows spread evenly over a split of `rows`, or all of it where it has fewer."""
+    """`number` rows spread evenly over a split of `rows`, or all rows if it has fewer."""
     return set(np.linspace(0, rows - 1, min(rows, number)).round().astype(int).tolist())
 
 
-class ReferenceF0:
-    """F0 of recordings: out of `DATA/f0/` where `resynth f0` has filled it, else found once.
-
-    Args:
-        dataset: the split, of whole utterances.
-        data: the data directory.
-        split: its name.
-
-    Attributes:
-        options: how F0 is found, of the recordings and so of what is generated.
-    """
-
-    def __init__(self, dataset: UnitDataset, data: str, split: str):
-        self.options: Dict[str, Any] = {}
-        self._split = split
-        self._cache: Optional[F0Cache] = None
-        self._tracks: Dict[int, np.ndarray] = {}
-        self._crops = dataset.crops  # whether crops are drawn anew for each validation
-        # The F0 of the data directory is of whole utterances.
-        if not dataset.segment_size and (Path(data) / "f0" / f"{split}.npy").is_file():
-            try:
-                self._cache = F0Cache(data, split, dataset.manifest)
-            except (ValueError, FileNotFoundError) as error:
-                logger.warning("F0 of the recordings is found anew: %s", error)
-            else:
-                names = ("method", "f0_min", "f0_max")
-                self.options = {name: self._cache.description[name] for name in names}
-
-    def track(self, row: int, real: np.ndarray) -> np.ndarray:
-        """Returns (ceil(T / 80),) Hz of a row's (T,) samples, or less where the recording ends before."""
-        if self._cache is not None:
-            return self._cache.slice(row, 0, -(-len(real) // F0_HOP))
-        if self._crops:
-            return self.find(real, "recording", row)
-        if row not in self._tracks:
-            self._tracks[row] = self.find(real, "recording", row)
-        return self._tracks[row]
-
-    def find(self, wav: np.ndarray, kind: str, row: int) -> np.ndarray:
-        """Finds F0 of (T,) samples as `options` say; where that fails, warns, and all is unvoiced."""
-        try:
-            return extract_f0(wav, **self.options)
-        except ValueError as error:
-            what = f"{self._split}, row {row + 1}, {kind}"
-            logger.warning("%s: no F0, counted as unvoiced: %s", what, error)
-            return np.zeros(-(-len(wav) // F0_HOP), dtype=np.float32)
-
-
 def generate_row(sample: Dict[str, Any], row: int, model) -> Tuple[np.ndarray, np.ndarray]:
-    """Returns a batch's row without padding: recording and generated speech, both (T,).
-
-    The model is called outside its DistributedDataParallel wrapper: processes have different numbers of rows.
-    """
+    """The recording and the generated speech of a batch's row without padding, both (T,)."""
+    # Outside its DistributedDataParallel wrapper, since processes have different numbers of rows.
     while hasattr(model, "module"):
         model = model.module
     inputs = {name: value[row : row + 1] for name, value in sample["net_input"].items()}
@@ -217,10 +221,7 @@ def generate_row(sample: Dict[str, Any], row: int, model) -> Tuple[np.ndarray, n
 def measure(
     real: np.ndarray, fake: np.ndarray, real_f0: np.ndarray, fake_f0: np.ndarray
 ) -> Dict[str, float]:
-    """Returns {sum_x, weight_x} of every metric x of `MEASURES`; waveforms (T,), tracks (N,) in Hz."""
-    from fairseq_resynth.measures.f0_errors import f0_errors
-    from fairseq_resynth.measures.spectral import mel_l1_distance
-
+    """{sum_x, weight_x} of every metric x of `MEASURES`; waveforms (T,), tracks (N,) in Hz."""
     values = f0_errors(real_f0, fake_f0)
     values["mel_l1"] = mel_l1_distance(real, fake)
     values["seconds"] = len(real) / SAMPLE_RATE
@@ -233,7 +234,7 @@ def measure(
 
 
 def nothing_measured() -> Dict[str, float]:
-    """Returns the sums of no utterance: fairseq needs every batch to have the same keys."""
+    """The sums of no utterance, since fairseq needs the same keys from every batch."""
     return {f"{kind}_{name}": 0.0 for name in MEASURES for kind in ("sum", "weight")}
 
 

@@ -64,7 +64,7 @@ def test_counts_round_and_scale():
 
 
 def test_even_kernel_is_refused():
-    with pytest.raises(ValueError, match="expected it odd"):
+    with pytest.raises(ValueError, match="expected an odd number"):
         DurationPredictor(kernel_size=4)
 
 

@@ -5,7 +5,7 @@ import torch
 from test_gan_step import batches, build_trainer
 
 from fairseq_resynth.modules.generators.inference import slow_bfloat16
-from fairseq_resynth.tasks import capabilities
+from fairseq_resynth.tasks.gan_step import check_compiler, check_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -43,13 +43,13 @@ def test_a_gpu_without_bfloat16_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old Card")
     with pytest.raises(ValueError, match="Old Card cannot compute it. Use --autocast float32"):
-        capabilities.check_precision(CUDA, "bfloat16")
-    capabilities.check_precision(CUDA, "float32")
+        check_precision(CUDA, "bfloat16")
+    check_precision(CUDA, "float32")
 
 
 def test_a_missing_compiler_is_said_before_training(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
-    with pytest.raises(ValueError, match="no-such-compiler' is not there.* Leave --compile out"):
+    with pytest.raises(ValueError, match="no-such-compiler' does not exist.* Leave --compile out"):
         build_trainer(tiny_data, tmp_path, "--compile")
 
 
@@ -59,7 +59,7 @@ def test_a_torch_that_cannot_compile_is_said_before_training(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
     with pytest.raises(ValueError, match="fails on cpu: Triton is missing. Leave --compile out"):
-        capabilities.check_compiler(CPU)
+        check_compiler(CPU)
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def build_trainer(data, *extra):
 def test_compile_compiles_the_decoder_and_the_discriminators(data, monkeypatch):
     compiled = []
     monkeypatch.setattr(unit_resynthesis, "compile_once", lambda *nets: compiled.extend(nets))
-    monkeypatch.setattr(unit_resynthesis, "check_capabilities", lambda *_: None)
+    monkeypatch.setattr(unit_resynthesis, "check_compiler", lambda *_: None)
     trainer = build_trainer(data, "--compile")
     sample = next(trainer.get_train_iterator(1).next_epoch_itr(shuffle=False))
     trainer.train_step([sample])

@@ -15,10 +15,10 @@ from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.streams import read_streams
 from fairseq_resynth.tasks.validation import (
     ValidationLog,
+    check_best_metric,
     log_measures,
     measured_rows,
     nothing_measured,
-    refuse_best_metric,
 )
 
 
@@ -43,11 +43,11 @@ def test_rows_are_fixed_and_spread():
     ],
 )
 def test_settings_that_would_keep_the_wrong_checkpoint(metric, maximize, number, message):
-    refuse_best_metric("ffe", False, 5)
-    refuse_best_metric("log_f0_correlation", True, 5)
-    refuse_best_metric("loss", False, 0)
+    check_best_metric("ffe", False, 5)
+    check_best_metric("log_f0_correlation", True, 5)
+    check_best_metric("loss", False, 0)
     with pytest.raises(ValueError, match=message):
-        refuse_best_metric(metric, maximize, number)
+        check_best_metric(metric, maximize, number)
 
 
 class Speaks(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""HiFi-GAN V1's generator (Kong et al., 2020, arXiv 2010.05646) over frames of any conditioning."""
+"""The generator of HiFi-GAN (Kong et al., 2020, arXiv 2010.05646) on frames of any conditioning."""
 
 import math
 from collections.abc import Sequence
@@ -59,10 +59,10 @@ class ResBlock(nn.Module):
         channels: channels in and out.
         kernel_size: odd kernel size of all six convolutions.
         dilations: dilation of each first convolution; the second of each pair has none.
-        activation: before each convolution, see `modules.activations`.
+        activation: activation before each convolution, one of `ACTIVATIONS`.
 
     Attributes:
-        reach: positions on either side that an output looks at.
+        reach: positions on either side of an output on which it depends.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ResBlock(nn.Module):
         self.dilated = nn.ModuleList([conv(dilation) for dilation in dilations])
         self.plain = nn.ModuleList([conv(1) for _ in dilations])
         self.reach = sum(map(_reach, [*self.dilated, *self.plain]))
-        # In place where nothing else needs the tensor: those of the late stages are larger than the cache.
+        # In place where nothing else needs the tensor: those of the late stages do not fit into the cache.
         activations = [
             make_activation(activation, channels, LEAKY_RELU_SLOPE, in_place=index % 2 == 1)
             for index in range(2 * len(dilations))
@@ -90,7 +90,7 @@ class ResBlock(nn.Module):
         self.activations = nn.ModuleList(activations)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what lies behind each row's end."""
+        """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what follows each row's end."""
         for index, (dilated, plain) in enumerate(zip(self.dilated, self.plain, strict=True)):
             before, between = self.activations[2 * index], self.activations[2 * index + 1]
             residual = _masked(dilated(before(x)), mask)
@@ -99,34 +99,34 @@ class ResBlock(nn.Module):
 
 
 class ResBlocks(nn.ModuleList):
-    """A stage's residual blocks, side by side."""
+    """The parallel residual blocks of a stage."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Maps (B, C, L) to the mean (B, C, L) of the blocks; `mask` as `ResBlock.forward`."""
+        """Maps (B, C, L) to the mean (B, C, L) of the blocks; `mask` as for `ResBlock.forward`."""
         return sum(block(x, mask) for block in self) / len(self)
 
 
 class HifiganGenerator(nn.Module):
     """Upsamples frames to samples.
 
-    Weights keep torch's default initialisation: the published code draws N(0, 0.01) into tensors that its
-    weight norm recomputes at once, so its models trained from the default too.
+    Weights keep torch's default initialization. The published code initializes tensors that its weight norm
+    overwrites at once, so its models were trained from the default too.
 
     Args:
         in_channels: channels of a frame.
         upsample_rates: factor of each stage; their product is `hop`.
-        upsample_kernel_sizes: kernel of each stage's transposed convolution, rate + an even number.
-        upsample_initial_channel: channels before the first stage, halved by each.
-        resblock_kernel_sizes: one residual block a kernel size, averaged, after each stage.
+        upsample_kernel_sizes: kernel of each stage's transposed convolution, the rate plus an even number.
+        upsample_initial_channel: channels before the first stage; each stage halves them.
+        resblock_kernel_sizes: kernel sizes of the residual blocks after each stage, which are averaged.
         resblock_dilation_sizes: dilations of each of these blocks.
         activation: `leaky-relu`, as published, or `snake`.
 
     Attributes:
-        hop: samples a frame.
-        context_frames: frames on either side of a sample that it looks at, at most.
+        hop: samples per frame.
+        context_frames: upper bound of the frames on either side of a sample on which it depends.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ValueError: if the sizes do not fit together.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class HifiganGenerator(nn.Module):
         if len(resblock_kernel_sizes) != len(resblock_dilation_sizes):
             raise ValueError(
                 f"{len(resblock_kernel_sizes)} resblock kernel sizes, "
-                f"{len(resblock_dilation_sizes)} lists of dilations: expected as many."
+                f"{len(resblock_dilation_sizes)} lists of dilations: expected equal numbers."
             )
         self.hop = math.prod(upsample_rates)
         self.upsample_rates = tuple(upsample_rates)
@@ -205,8 +205,8 @@ class HifiganGenerator(nn.Module):
         )
 
     def _context_frames(self) -> int:
-        """Counts from the kernels: half the kernel times the dilation for each convolution, and what a
-        transposed convolution spreads. 22 frames for HiFi-GAN V1, which by its weights looks at 20.
+        """Counted from the kernels: half the kernel times the dilation for each convolution, plus the spread
+        of the transposed convolutions. 22 frames for HiFi-GAN V1, whose output really depends on 20.
         """
         reach = _reach(self.conv_post)
         for upsample, blocks in zip(self.upsamples[::-1], self.resblocks[::-1], strict=True):
@@ -218,9 +218,9 @@ class HifiganGenerator(nn.Module):
         """Generates samples.
 
         Args:
-            x: (B, C, L) frames; (B, C, 1, L) when `InferenceGenerator` has laid the channels last.
-            lengths: (B,) frames of each row; behind them the output is 0 and does not change what lies
-                before, so that a padded batch gives each row what it gives alone. None: no padding.
+            x: (B, C, L) frames; (B, C, 1, L) inside `InferenceGenerator` with channels last.
+            lengths: (B,) frames of each row. The output after them is 0, and a row of a padded batch is
+                what it is alone. None: no padding.
 
         Returns:
             (B, 1, L * hop) samples in [-1, 1].
@@ -254,7 +254,9 @@ def _reach(layer: nn.Conv1d) -> int:
 
 def _check_sizes(rates: Sequence[int], kernels: Sequence[int], channels: int) -> None:
     if len(rates) != len(kernels):
-        raise ValueError(f"{len(rates)} upsample rates, {len(kernels)} kernels: expected as many.")
+        raise ValueError(
+            f"{len(rates)} upsample rates, {len(kernels)} kernels: expected equal numbers."
+        )
     for rate, kernel in zip(rates, kernels, strict=True):
         if kernel < rate or (kernel - rate) % 2:
             raise ValueError(
@@ -271,14 +273,14 @@ ACTIVATIONS = ("leaky-relu", "snake")
 
 
 class Snake(nn.Module):
-    """x + sin(alpha x)^2 / alpha, alpha learned for each channel: it repeats itself, as voiced speech does.
+    """x + sin(alpha x)^2 / alpha with an alpha learned per channel: periodic, as voiced speech is.
 
-    Ziyin et al., 2020, arXiv 2006.08195, equation 3; in a vocoder BigVGAN (Lee et al., 2022, arXiv
+    Ziyin et al., 2020, arXiv 2006.08195, equation 3; used in a vocoder by BigVGAN (Lee et al., 2022, arXiv
     2206.04658), whose filters against aliasing are left out. alpha starts at 1 and stays positive, since its
     logarithm is learned.
 
     Args:
-        channels: of the input.
+        channels: channels of the input.
     """
 
     def __init__(self, channels: int):
@@ -286,7 +288,7 @@ class Snake(nn.Module):
         self.log_alpha = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, ...) to the same shape and precision; the sine of 16-bit values is taken in float32."""
+        """Maps (B, C, ...) to the same shape and precision; computes the sine of 16-bit values in float32."""
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         alpha = self.log_alpha.to(wide.dtype).exp().view(-1, *[1] * (x.ndim - 2))
         return (wide + (alpha * wide).sin().square() / alpha).to(x.dtype)
@@ -296,13 +298,13 @@ def make_activation(name: str, channels: int, slope: float, in_place: bool = Fal
     """Builds an activation.
 
     Args:
-        name: of `ACTIVATIONS`.
-        channels: of its input.
-        slope: of the leaky ReLU below 0.
+        name: one of `ACTIVATIONS`.
+        channels: channels of its input.
+        slope: slope of the leaky ReLU below 0.
         in_place: whether a leaky ReLU may overwrite its input.
 
     Raises:
-        ValueError: another name.
+        ValueError: if the name is unknown.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"--activation is {name!r}, expected {' or '.join(ACTIVATIONS)}.")

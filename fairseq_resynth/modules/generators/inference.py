@@ -1,4 +1,4 @@
-"""Waveform generators in the memory layout and precision that they run fastest in."""
+"""Waveform generators in the memory layout and precision in which they run fastest."""
 
 import copy
 import itertools
@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, ResBlocks
 
-TILED_CHANNELS = 32  # wider stages gain nothing: their convolutions compute more than they read
-TILE_VALUES = 2**18  # of a tensor: 1 MB in float32
+TILED_CHANNELS = (
+    32  # wider stages gain nothing, since their convolutions compute more than they read
+)
+TILE_VALUES = 2**18  # values of a tensor: 1 MB in float32
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class ChannelsLastConv(nn.Module):
-    """A one-dimensional convolution over (B, C, 1, L) whose channels lie side by side in memory.
+    """A one-dimensional convolution on (B, C, 1, L) with the channels next to each other in memory.
 
-    oneDNN's kernels read that layout as it is: the (B, C, L) of `Conv1d` is reordered before and after each
+    oneDNN's kernels read that layout directly. The (B, C, L) of `Conv1d` is reordered before and after each
     layer, which took a quarter of V1's time in float32 and nearly half in bfloat16.
 
     Args:
@@ -41,13 +43,13 @@ class ChannelsLastConv(nn.Module):
 
 
 class TiledResBlocks(nn.Module):
-    """A stage's residual blocks on one span of time after the other, each small enough for the cache.
+    """The residual blocks of a stage on one span of time after the other, each small enough for the cache.
 
-    A span is computed with the positions around it that its outputs look at, so that only rounding differs.
+    A span is computed with the positions around it on which its outputs depend, so only rounding differs.
 
     Args:
-        blocks: of a stage; in place of `blocks(x, mask)`.
-        positions: of a span, without those around it.
+        blocks: the blocks; this replaces `blocks(x, mask)`.
+        positions: positions of a span, without those around it.
     """
 
     def __init__(self, blocks: ResBlocks, positions: int):
@@ -62,7 +64,9 @@ class TiledResBlocks(nn.Module):
             return self.blocks(x, mask)
         mean = torch.zeros_like(x)
         edges = [length * span // spans for span in range(spans + 1)]
-        for row in range(x.size(0)):  # a row's span lies in one piece in memory, a batch's does not
+        for row in range(
+            x.size(0)
+        ):  # a span of one row is contiguous in memory, a span of a batch is not
             row_mask = None if mask is None else mask[row : row + 1]
             for start, stop in itertools.pairwise(edges):
                 span = slice(start, stop)
@@ -82,14 +86,16 @@ class InferenceGenerator(nn.Module):
 
     Args:
         generator: maps (B, C, L) frames to (B, 1, L * hop) samples; weight norm folded away.
-        precision: `float32` leaves the weights as they are; `bfloat16` halves them and their time on a
+        precision: `float32` keeps the weights as they are; `bfloat16` halves their size, and the time on a
             processor with AMX.
-        channels_last: lays HiFi-GAN's channels side by side and computes its late stages span by span, which
-            pays on the CPU.
+        channels_last: whether HiFi-GAN's channels are next to each other in memory and its late stages are
+            computed span by span, which is faster on a CPU.
 
     Attributes:
-        hop: samples a frame.
-        context_frames: frames on either side of a sample that it looks at.
+        hop: samples per frame.
+        context_frames: frames on either side of a sample on which it depends.
+        pitch_context_frames: those on which its F0 depends; None if it has no pulses, whose phase would have
+            to continue from chunk to chunk.
     """
 
     def __init__(
@@ -99,7 +105,6 @@ class InferenceGenerator(nn.Module):
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r}: expected {' or '.join(PRECISIONS)}.")
         self.hop, self.context_frames = generator.hop, generator.context_frames
-        # None: there is no pitch whose phase goes on from chunk to chunk
         self.pitch_context_frames = getattr(generator, "pitch_context_frames", None)
         self.dtype = PRECISIONS[precision]
         self.channels_last = channels_last and isinstance(generator, HifiganGenerator)
@@ -112,12 +117,12 @@ class InferenceGenerator(nn.Module):
             _tile(self.generator)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, **source: Any) -> Tensor:
-        """Generates (B, 1, L * hop) float32 samples; see `HifiganGenerator.forward`.
+        """Generates (B, 1, L * hop) float32 samples.
 
         Args:
             x: (B, C, L) frames.
             lengths: (B,) frames of each row.
-            source: see `SourceFilterGenerator.forward`.
+            source: `source_f0` and `clock` of `SourceFilterGenerator.forward`.
         """
         x = x.to(self.dtype or x.dtype)
         if not self.channels_last:
@@ -142,24 +147,26 @@ def _tile(generator: HifiganGenerator) -> None:
 
 
 def slow_bfloat16(device: torch.device) -> str | None:
-    """Says why bfloat16 is slow there; None for a GPU and a processor with AMX or AVX-512's bfloat16."""
+    """The reason why bfloat16 is slow on a device; None for a GPU or a processor with AMX or AVX-512 BF16."""
     if device.type != "cpu" or torch.cpu._is_amx_tile_supported():
         return None
     if torch.cpu._is_avx512_bf16_supported():
         return None
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # 42 times: 256 channels, kernel 7
+    if (
+        torch.backends.cpu.get_cpu_capability() == "AVX2"
+    ):  # measured: 42 times, with 256 channels and kernel 7
         return (
             "this processor has no AVX-512, and torch's convolutions in bfloat16 take tens of times longer "
-            "than in float32 there"
+            "than in float32"
         )
     return "this processor computes bfloat16 no faster than float32"
 
 
 def usable_device(name: str | torch.device) -> torch.device:
-    """Returns a device that this torch has.
+    """The device of that name.
 
     Raises:
-        ValueError: an unknown one, or CUDA where there is none.
+        ValueError: if it is unknown, or CUDA on a machine without it.
     """
     try:
         device = torch.device(name)

@@ -7,18 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AT_PULSE = 1e-6  # cycles from a pulse's middle within which the sum is its limit
+AT_PULSE = 1e-6  # cycles from the middle of a pulse within which the sum is replaced by its limit
 
 
 @dataclass
 class SourceClock:
-    """Where a window of one utterance stands, so that its pulses go on where the window before had them.
+    """The position of a chunk in its utterance, so that its pulses continue those of the chunk before.
+
+    The phase at a sample is the sum of F0 over all samples before it. A chunk does not have them, so it
+    starts from the phase that the chunk before reached at a sample of both, the anchor.
 
     Attributes:
-        start: samples of the utterance before the window.
+        start: samples of the utterance before the chunk.
         anchor: sample of the utterance at which the phase is known.
-        phase: there, in cycles.
-        next_anchor: where the phase is wanted next; the generator moves the anchor there.
+        phase: phase at the anchor, in cycles.
+        next_anchor: sample at which the next chunk needs the phase; the generator moves the anchor there.
     """
 
     start: int = 0
@@ -28,17 +31,17 @@ class SourceClock:
 
 
 def sample_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Tensor:
-    """Draws straight lines between the middles of frames, level before the first and behind the last.
+    """Interpolates linearly between the middles of frames, constant before the first and after the last.
 
     Args:
-        values: (B, L) a frame.
-        hop: samples a frame.
-        lengths: (B,) frames of each row; None: all.
+        values: (B, L), one per frame.
+        hop: samples per frame.
+        lengths: (B,) frames of each row; None: no padding.
 
     Returns:
         (B, L * hop).
     """
-    # In half samples and whole numbers, so that a window of an utterance has the very values of the whole.
+    # Integers, in half samples: a chunk of an utterance then has exactly the values that the whole has.
     halves = 2 * torch.arange(values.size(1) * hop, device=values.device) + 1 + hop
     before = halves // (2 * hop) - 1
     share = (halves % (2 * hop)).to(values.dtype) / (2 * hop)
@@ -53,24 +56,26 @@ def sample_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Te
 def pulse_phase(
     f0: Tensor, gate: Tensor, sample_rate: int, clock: SourceClock | None = None
 ) -> Tensor:
-    """Adds F0 up to a phase, from 0 again wherever a voiced stretch begins.
+    """Sums F0 to a phase that restarts at 0 wherever a voiced stretch begins.
 
-    Without these fresh starts a rounding error of one sample's F0 would last for the rest of the utterance.
+    Without the restarts, a rounding error in the F0 of one sample would last until the end of the utterance.
 
     Args:
         f0: (B, T) Hz.
         gate: (B, T), 0 where unvoiced.
         sample_rate: Hz.
-        clock: of a window of one utterance; its anchor is moved to where it is wanted next.
+        clock: position of a chunk of one utterance; its anchor is moved to the next one.
 
     Returns:
         (B, T) cycles in float64.
     """
     known = 0 if clock is None else clock.anchor - clock.start
+    # in float64: in float32 the sum over a minute would be off by a noticeable part of a cycle
     phase = torch.cumsum(f0.double() / sample_rate, dim=1)
     phase = phase - phase[:, known, None] + (0 if clock is None else clock.phase)
     begins = F.pad((gate[:, known + 1 :] > 0) & (gate[:, known:-1] == 0), (known + 1, 0))
-    # each stretch's phase at its beginning, by its number; graphs know no running maximum
+    # The phase at the beginning of each stretch, by the number of the stretch. A running maximum would do
+    # the same, but exported graphs do not have one.
     number = begins.to(torch.int64).cumsum(dim=1)
     first = torch.zeros_like(phase).scatter(1, number * begins, phase * begins)
     phase = phase - first.gather(1, number)
@@ -81,7 +86,7 @@ def pulse_phase(
 
 
 def pulses(phase: Tensor, f0: Tensor, sample_rate: int) -> Tensor:
-    """Sums the cosines of all harmonics below half the sample rate, to unit power.
+    """The sum of the cosines of all harmonics below half the sample rate, with unit power.
 
     The sum of cos(2 pi k p) for k = 1 … K is (sin(2 pi (K + 1/2) p) / sin(pi p) - 1) / 2, Dirichlet's kernel.
 
@@ -94,7 +99,7 @@ def pulses(phase: Tensor, f0: Tensor, sample_rate: int) -> Tensor:
         (B, T) float32.
     """
     harmonics = (0.5 * sample_rate / f0).floor().clamp(min=1)
-    p = (phase - phase.round()).to(f0.dtype)
+    p = (phase - phase.round()).to(f0.dtype)  # within half a cycle, where float32 is exact enough
     middle = p.abs() < AT_PULSE
     safe = torch.where(middle, torch.full_like(p, 0.25), p)
     kernel = torch.sin(2 * math.pi * (harmonics + 0.5) * safe) / torch.sin(math.pi * safe)

@@ -1,11 +1,13 @@
-"""A harmonic and a noise source, filtered line by line in the short-time Fourier domain.
+"""A harmonic and a noise source, filtered bin by bin in the short-time Fourier domain.
 
-The pitch is a train of band-limited pulses at an F0 of its own, as in neural source-filter models (Wang et
-al., 2019, arXiv 1904.12088; Li et al., 2023, HiFTNet, arXiv 2309.09493), so that the melody is what the pitch
-stream says, and frames fit together from the first update on. A ConvNeXt backbone, as of Vocos, gives the
-filters: a complex one for the pulses and a magnitude for the noise.
+The harmonic source is a train of band-limited pulses at an F0 that a small network, the pitch head, predicts,
+as in neural source-filter models (Wang et al., 2019, arXiv 1904.12088; Li et al., 2023, HiFTNet, arXiv
+2309.09493). So the melody is that of the pitch stream, and the phases of neighboring frames agree from the
+first update on. A ConvNeXt backbone like Vocos's predicts the filters: a complex one for the pulses and a
+magnitude for the noise.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
-from fairseq_resynth.modules.generators.pitch_head import PitchHead
 from fairseq_resynth.modules.generators.pulses import (
     SourceClock,
     pulse_phase,
@@ -27,7 +28,7 @@ from fairseq_resynth.modules.generators.vocos import (
     ConvNextBackbone,
     check_window,
     frame_mask,
-    initialise,
+    initialize,
     overlap_add,
 )
 from fairseq_resynth.modules.options import option
@@ -35,6 +36,10 @@ from fairseq_resynth.modules.options import option
 NOISE_PERIOD = 2**16  # samples until the noise repeats
 FIRST_GAIN = -3.0  # log-magnitude of the filters before training, near that of speech
 MIN_ENVELOPE = 1e-4
+PITCH_WIDTH, PITCH_KERNEL_SIZE, PITCH_LAYERS = 128, 9, 4
+MIDDLE_F0 = 150.0  # Hz, where log-F0 is 0
+STEPS = 240  # of log-F0 per octave: 5 cents
+F0_RANGE = (30.0, 1000.0)  # Hz
 
 
 @dataclass
@@ -51,25 +56,107 @@ class SourceFilterSizes(BackboneSizes):
     )
 
 
+class PitchHead(nn.Module):
+    """Predicts F0 and voicing of a speaker from frames of the pitch stream and the speaker.
+
+    Args:
+        in_channels: channels of a frame.
+
+    Attributes:
+        context_frames: frames on either side on which the F0 of a frame depends.
+    """
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        sizes = [in_channels] + [PITCH_WIDTH] * (PITCH_LAYERS - 1) + [2]
+        self.convs = nn.ModuleList(
+            [
+                nn.Conv1d(before, after, PITCH_KERNEL_SIZE, padding=PITCH_KERNEL_SIZE // 2)
+                for before, after in zip(sizes, sizes[1:], strict=False)
+            ]
+        )
+        self.context_frames = PITCH_LAYERS * (PITCH_KERNEL_SIZE // 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (B, C, L) frames to (B, 2, L): log2(F0 / 150 Hz), and the logit of voicing.
+
+        Args:
+            x: frames.
+            mask: (B, L), 0 after a row's end.
+        """
+        for layer, conv in enumerate(self.convs):
+            x = F.gelu(x) if layer else x
+            x = conv(x if mask is None else x * mask[:, None])
+        return x
+
+    def predict(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(log-F0 (B, L) in octaves from 150 Hz, in steps of 5 cents; voicing (B, L), 0 or 1).
+
+        Without the steps, the rounding errors of another batch or chunk would add up to another phase. Only a
+        value within rounding error of the edge between two steps can still become another one.
+        """
+        log_f0, logit = self(x, mask).float().unbind(1)
+        return (log_f0 * STEPS).round() / STEPS, (logit > 0).to(log_f0.dtype)
+
+    @staticmethod
+    def hertz(log_f0: Tensor) -> Tensor:
+        """Maps octaves from 150 Hz to Hz, limited to 30 to 1000 Hz."""
+        # In float64, since the result of a float32 power depends on its place in memory.
+        hertz = MIDDLE_F0 * torch.exp2(log_f0.double())
+        return hertz.clamp(*F0_RANGE).to(log_f0.dtype)
+
+    @staticmethod
+    def measured(source_f0: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Averages the F0 of recordings at 200 Hz over frames.
+
+        Args:
+            source_f0: (B, 2, N) F0 in Hz without gaps, and voicing, as long as the frames.
+            frames: number of frames; N is a multiple of it.
+
+        Returns:
+            (log-F0 (B, frames), voicing (B, frames)), as `predict` returns them.
+        """
+        per_frame = source_f0.size(2) // frames
+        log_f0 = torch.log2(source_f0[:, 0].clamp(*F0_RANGE) / MIDDLE_F0)
+        log_f0 = log_f0.view(log_f0.size(0), frames, per_frame).mean(2)
+        voicing = source_f0[:, 1].view(log_f0.size(0), frames, per_frame).mean(2)
+        return log_f0, (voicing >= 0.5).to(log_f0.dtype)
+
+    def loss(self, x: Tensor, source_f0: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The mean distance in semitones over voiced frames plus the voicing's cross-entropy in bits.
+
+        Args:
+            x: (B, C, L) frames.
+            source_f0: (B, 2, N), as for `measured`.
+            lengths: (B,) frames of each row; None: no padding.
+        """
+        mask = torch.ones_like(x[:, 0]) if lengths is None else frame_mask(x, lengths)
+        log_f0, logit = self(x, mask).float().unbind(1)
+        target, voicing = self.measured(source_f0.float(), x.size(2))
+        voiced = voicing * mask
+        semitones = 12 * ((log_f0 - target).abs() * voiced).sum() / voiced.sum().clamp(min=1)
+        entropy = F.binary_cross_entropy_with_logits(logit, voicing, reduction="none")
+        bits = (entropy * mask).sum() / mask.sum() / math.log(2)
+        return semitones + bits
+
+
 class SourceFilterGenerator(ConvNextBackbone):
     """Frames of units, pitch and speaker to samples, in place of `HifiganGenerator`.
 
     Args:
         in_channels: channels of a frame.
-        pitch_channels: (first, last + 1) of those that tell the pitch: its stream and who speaks.
-        hop: samples a frame.
-        dim: channels of the backbone.
-        intermediate_dim: channels inside its blocks.
-        num_layers: its blocks.
+        pitch_channels: (first, last + 1) channel from which F0 is predicted: pitch stream and speaker.
+        hop: samples per frame.
+        dim, intermediate_dim, num_layers: sizes of the backbone.
         n_fft: samples of a window, a multiple of the hop; 0: 40 ms.
 
     Attributes:
-        hop: samples a frame.
-        context_frames: frames on either side of a sample that it looks at.
-        pitch_context_frames: of these, what the F0 looks at.
+        hop: samples per frame.
+        context_frames: frames on either side of a sample on which it depends.
+        pitch_context_frames: those on which its F0 depends.
 
     Raises:
-        ValueError: a frame that is no multiple of 80 samples, or a window that does not fit it.
+        ValueError: if the hop is not a multiple of 80 samples, or the window does not fit it.
     """
 
     takes_source_f0 = True
@@ -84,7 +171,7 @@ class SourceFilterGenerator(ConvNextBackbone):
         num_layers: int = 8,
         n_fft: int = 0,
     ):
-        # beside its own channels a frame tells the backbone the F0 and the voicing
+        # F0 and voicing are two more channels of a frame for the backbone
         super().__init__(in_channels + 2, dim, intermediate_dim, num_layers)
         n_fft = n_fft or hop * max(2, round(640 / hop))
         check_window(n_fft, hop)
@@ -98,11 +185,12 @@ class SourceFilterGenerator(ConvNextBackbone):
         overlap = -(-n_fft // (2 * hop))
         self.context_frames = self.backbone_context + overlap + self.pitch_context_frames
         self.filters = nn.Linear(dim, 3 * (n_fft // 2 + 1))
-        # Not saved: both follow from the arguments. Uniform noise of unit power, the same everywhere.
+        # Not saved, since both follow from the arguments. The noise is uniform, of unit power and always the
+        # same, so that a chunk of an utterance gets the noise that it has in the whole.
         noise = np.random.PCG64(0).random_raw(NOISE_PERIOD) / 2.0**64 - 0.5
         self.register_buffer("noise", torch.from_numpy(noise * 12**0.5).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-        self.apply(initialise)
+        self.apply(initialize)
         nn.init.constant_(self.filters.bias[: n_fft // 2 + 1], FIRST_GAIN)
         nn.init.constant_(self.filters.bias[n_fft + 2 :], FIRST_GAIN)
 
@@ -117,21 +205,22 @@ class SourceFilterGenerator(ConvNextBackbone):
 
         Args:
             x: (B, C, L) frames.
-            lengths: (B,) frames of each row; behind them the output is 0 and does not change what lies
-                before, so that a padded batch gives each row what it gives alone. None: no padding.
-            source_f0: (B, 2, N) of a recording at 200 Hz, F0 in Hz without gaps and voicing (0 or 1), to
-                train on; None: the F0 that the pitch stream and the speaker tell.
+            lengths: (B,) frames of each row. The output after them is 0, and a row of a padded batch is
+                what it is alone. None: no padding.
+            source_f0: (B, 2, N) F0 of the recording at 200 Hz for training: Hz without gaps, and voicing (0
+                or 1); None: the predicted F0.
             clock: where in its utterance a single row begins; None: at the start.
 
         Returns:
-            (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded while it trains.
+            (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded in training mode.
         """
         mask = frame_mask(x, lengths)
         x = x if mask is None else x * mask[:, None]
         if source_f0 is None:
-            log_f0, voicing = self.pitch_head.speak(self._pitch(x), mask)
+            log_f0, voicing = self.pitch_head.predict(self._pitch(x), mask)
         else:
             log_f0, voicing = self.pitch_head.measured(source_f0, x.size(2))
+        # The pitch head learns from `pitch_loss` alone: gradients through the phase would be chaotic.
         log_f0, voicing = log_f0.detach(), voicing.detach()
         pitch = torch.stack([log_f0 * voicing, voicing], dim=1)
         gains = self.filters(self.backbone(torch.cat([x, pitch], dim=1), mask))
@@ -141,7 +230,7 @@ class SourceFilterGenerator(ConvNextBackbone):
         return wav if self.training else wav.clamp(-1, 1)
 
     def pitch_loss(self, x: Tensor, source_f0: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Returns how far the F0 that frames tell is from the recording's; see `PitchHead.loss`."""
+        """The distance of the predicted F0 from the recording's, as `PitchHead.loss` measures it."""
         return self.pitch_head.loss(self._pitch(x), source_f0, lengths)
 
     def _pitch(self, x: Tensor) -> Tensor:
@@ -150,14 +239,14 @@ class SourceFilterGenerator(ConvNextBackbone):
     def _sources(
         self, log_f0: Tensor, voicing: Tensor, lengths: Tensor | None, clock: SourceClock | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns the pulses and the noise, (B, L * hop) each."""
+        """The pulses and the noise, (B, L * hop) each."""
         f0 = sample_frames(self.pitch_head.hertz(log_f0), self.hop, lengths)
         gate = sample_frames(voicing, self.hop, lengths)
         start = torch.zeros(f0.size(0), 1, dtype=torch.int64, device=f0.device)
         phase = pulse_phase(f0, gate, SAMPLE_RATE, clock)
         if clock is not None:
             start = start + clock.start
-        elif self.training:  # crops begin anywhere
+        elif self.training:  # a crop begins anywhere in its utterance, so at any phase
             phase = phase + torch.rand(f0.size(0), 1, device=f0.device, dtype=phase.dtype)
             start = torch.randint(NOISE_PERIOD, start.shape, device=f0.device)
         index = (torch.arange(f0.size(1), device=f0.device) + start) % NOISE_PERIOD
@@ -169,10 +258,9 @@ class SourceFilterGenerator(ConvNextBackbone):
         magnitude, phase, noise_magnitude = gains.chunk(3, dim=2)
         magnitude = magnitude.exp().clamp(max=MAX_MAGNITUDE)
         response = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+        noise_response = noise_magnitude.exp().clamp(max=MAX_MAGNITUDE)
         spectrum = response * self._spectrum(harmonic, mask)
-        spectrum = spectrum + noise_magnitude.exp().clamp(max=MAX_MAGNITUDE) * self._spectrum(
-            noise, mask
-        )
+        spectrum = spectrum + noise_response * self._spectrum(noise, mask)
         frames = torch.fft.irfft(spectrum, self.n_fft, dim=2) * self.window
         weight = torch.ones_like(gains[:, :, :1]) if mask is None else mask.float()[:, :, None]
         envelope = overlap_add(weight * self.window**2, self.hop).clamp(min=MIN_ENVELOPE)
@@ -182,7 +270,7 @@ class SourceFilterGenerator(ConvNextBackbone):
         return wav[:, None]
 
     def _spectrum(self, wav: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns the (B, L, n_fft / 2 + 1) spectra of windows round each frame's middle."""
+        """The spectra (B, L, n_fft / 2 + 1) of windows around the middle of each frame."""
         if mask is not None:
             wav = wav * mask.float().repeat_interleave(self.hop, dim=1)
         margin, count = (self.n_fft - self.hop) // 2, wav.size(1) // self.hop
@@ -191,4 +279,4 @@ class SourceFilterGenerator(ConvNextBackbone):
         return torch.fft.rfft(torch.cat(parts, dim=2) * self.window, dim=2)
 
     def remove_weight_norm(self) -> None:
-        """Does nothing: there is none. Every generator has this method."""
+        """Does nothing, since it has none; every generator has this method."""

@@ -1,6 +1,6 @@
 """Vocos's generator (Siuzdak, 2023, arXiv 2306.00814): a ConvNeXt backbone and an inverse-STFT head.
 
-Everything but the last inverse Fourier transform runs at the frames' rate, which is why it needs about a
+Everything except the final inverse Fourier transform runs at the frame rate, which is why it needs about a
 tenth of HiFi-GAN's arithmetic.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fairseq_resynth.modules.options import option
 
 KERNEL_SIZE = 7
-MAX_MAGNITUDE = 100.0  # of a spectral line: keeps exp from running away early in training
+MAX_MAGNITUDE = 100.0  # of a spectral bin: keeps exp from overflowing early in training
 MIN_ENVELOPE = 1e-6
 
 
@@ -37,11 +37,11 @@ class VocosSizes(BackboneSizes):
 
 
 class ConvNextBlock(nn.Module):
-    """Depthwise convolution, then a two-layer perceptron over each frame (Liu et al., 2022).
+    """Depthwise convolution, then a two-layer perceptron on each frame (Liu et al., 2022).
 
     Args:
         dim: channels.
-        intermediate_dim: channels between the two layers.
+        intermediate_dim: channels between the two layers of the perceptron.
         scale: initial factor on the residual.
     """
 
@@ -54,7 +54,7 @@ class ConvNextBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((dim,), scale))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what lies behind each row's end."""
+        """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what follows each row's end."""
         residual = self.norm(self.depthwise(x).transpose(1, 2))
         residual = self.reduce(F.gelu(self.expand(residual))) * self.scale
         x = x + residual.transpose(1, 2)
@@ -62,13 +62,16 @@ class ConvNextBlock(nn.Module):
 
 
 class ConvNextBackbone(nn.Module):
-    """Frames to frames, at the same rate; what generators with a spectral head are built on.
+    """ConvNeXt blocks from frames to frames; the base of generators with a spectral head.
 
     Args:
         in_channels: channels of a frame.
         dim: channels of the output.
         intermediate_dim: channels inside the blocks.
-        num_layers: blocks.
+        num_layers: number of blocks.
+
+    Attributes:
+        backbone_context: frames on either side of a frame on which its output depends.
     """
 
     def __init__(self, in_channels: int, dim: int, intermediate_dim: int, num_layers: int):
@@ -79,10 +82,10 @@ class ConvNextBackbone(nn.Module):
             [ConvNextBlock(dim, intermediate_dim, 1 / num_layers) for _ in range(num_layers)]
         )
         self.final_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.backbone_context = (num_layers + 1) * (KERNEL_SIZE // 2)  # frames on either side
+        self.backbone_context = (num_layers + 1) * (KERNEL_SIZE // 2)
 
     def backbone(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Maps (B, in_channels, L) to (B, L, dim); `mask` (B, L) zeroes what lies behind each row's end."""
+        """Maps (B, in_channels, L) to (B, L, dim); `mask` (B, L) zeroes what follows each row's end."""
         rows = None if mask is None else mask[:, None]
         x = x if rows is None else x * rows
         x = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
@@ -93,21 +96,21 @@ class ConvNextBackbone(nn.Module):
 
 
 def frame_mask(x: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """Returns (B, L) in the type of (B, C, L) frames, 1 within each row's length; None for no lengths."""
+    """A mask (B, L) in the type of frames (B, C, L), 1 within each row's length; None without lengths."""
     if lengths is None:
         return None
     return (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)
 
 
 class InverseStftHead(nn.Module):
-    """Predicts a magnitude and a phase for each line of a spectrum and adds the windowed frames up.
+    """Predicts magnitude and phase of every bin of a spectrum, and overlap-adds the windowed frames.
 
-    A frame stands in the middle of its window, so that L frames give L * hop samples.
+    A frame is in the middle of its window, so that L frames give L * hop samples.
 
     Args:
         dim: channels of a frame.
-        n_fft: samples of a window, a multiple of `hop` by an even number of samples more.
-        hop: samples between frames.
+        n_fft: samples of a window, a multiple of `hop` that is larger by an even number of samples.
+        hop: samples per frame.
     """
 
     def __init__(self, dim: int, n_fft: int, hop: int):
@@ -118,11 +121,11 @@ class InverseStftHead(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Maps (B, L, C) frames to (B, 1, L * hop) samples; always in float32 behind the linear layer.
+        """Maps (B, L, C) frames to (B, 1, L * hop) samples; in float32 after the linear layer.
 
         Args:
             x: frames.
-            mask: (B, L) float, 0 behind a row's end: such frames add neither sound nor window.
+            mask: (B, L) float, 0 after a row's end: such frames add neither sound nor window.
         """
         magnitude, phase = self.lines(x).float().chunk(2, dim=2)
         magnitude = magnitude.exp().clamp(max=MAX_MAGNITUDE)
@@ -140,7 +143,7 @@ class InverseStftHead(nn.Module):
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """Adds (B, L, n_fft) windows up at steps of `hop` and keeps the (B, L * hop) samples in the middle."""
+    """Adds windows (B, L, n_fft) at steps of `hop` and keeps the middle (B, L * hop) samples."""
     parts = frames.split(hop, dim=2)
     total = sum(
         F.pad(part, (0, 0, index, len(parts) - 1 - index)) for index, part in enumerate(parts)
@@ -154,18 +157,16 @@ class VocosGenerator(ConvNextBackbone):
 
     Args:
         in_channels: channels of a frame.
-        hop: samples a frame.
-        dim: channels of the backbone.
-        intermediate_dim: channels inside its blocks.
-        num_layers: its blocks.
+        hop: samples per frame.
+        dim, intermediate_dim, num_layers: sizes of the backbone.
         n_fft: samples of a window; 0: 4 * hop.
 
     Attributes:
-        hop: samples a frame.
-        context_frames: frames on either side of a sample that it looks at.
+        hop: samples per frame.
+        context_frames: frames on either side of a sample on which it depends.
 
     Raises:
-        ValueError: a window that is no multiple of the hop or too short to overlap.
+        ValueError: if the window is not a multiple of the hop or too short to overlap.
     """
 
     def __init__(
@@ -183,33 +184,29 @@ class VocosGenerator(ConvNextBackbone):
         self.hop = hop
         self.context_frames = self.backbone_context + -(-(n_fft - hop) // (2 * hop))
         self.head = InverseStftHead(dim, n_fft, hop)
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Generates samples.
 
         Args:
             x: (B, C, L) frames.
-            lengths: (B,) frames of each row; behind them the output is 0 and does not change what lies
-                before, so that a padded batch gives each row what it gives alone. None: no padding.
+            lengths: (B,) frames of each row. The output after them is 0, and a row of a padded batch is
+                what it is alone. None: no padding.
 
         Returns:
-            (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded while it trains.
+            (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded in training mode.
         """
         mask = frame_mask(x, lengths)
         wav = self.head(self.backbone(x, mask), mask)
         return wav if self.training else wav.clamp(-1, 1)
 
     def remove_weight_norm(self) -> None:
-        """Does nothing: there is none. Every generator has this method."""
+        """Does nothing, since it has none; every generator has this method."""
 
 
 def check_window(n_fft: int, hop: int) -> None:
-    """Refuses windows that do not overlap or whose middle falls between samples.
-
-    Raises:
-        ValueError: found and expected.
-    """
+    """Raises ValueError if windows do not overlap or their middle falls between samples."""
     if n_fft % hop or n_fft < 2 * hop or (n_fft - hop) % 2:
         raise ValueError(
             f"the window is {n_fft} samples and the hop {hop}: expected a multiple of the hop, at "
@@ -217,8 +214,8 @@ def check_window(n_fft: int, hop: int) -> None:
         )
 
 
-def initialise(module: nn.Module) -> None:
-    """Vocos's initialisation: truncated normal of 0.02, no bias."""
+def initialize(module: nn.Module) -> None:
+    """Vocos's initialization: truncated normal with a standard deviation of 0.02, biases 0."""
     if isinstance(module, nn.Conv1d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
