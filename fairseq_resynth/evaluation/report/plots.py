@@ -1,6 +1,5 @@
-"""Plots and small tables of a report, each as HTML that needs no other file."""
+"""Plots of a report as inline SVG."""
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,53 +114,3 @@ def scatter_plot(points: Mapping[str, tuple[float, float]], x_label: str, y_labe
     axes.margins(y=0.15)
     axes.set_title(y_label, loc="left", fontsize=10)
     return figure_svg(figure, f"{y_label} against {x_label}")
-
-
-def voicing_table(counts: np.ndarray) -> str:
-    """The 2 x 2 voicing confusions of `f0_histogram` as a table in per cent of all frames."""
-    share = 100 * counts / max(counts.sum(), 1)
-    rows = "".join(
-        f'<tr><th scope="row">reference {name}</th><td class="number">{share[index][0]:.1f} %</td>'
-        f'<td class="number">{share[index][1]:.1f} %</td></tr>'
-        for index, name in enumerate(("unvoiced", "voiced"))
-    )
-    return (
-        '<table><thead><tr><th></th><th scope="col">unvoiced</th><th scope="col">voiced</th></tr>'
-        f"</thead><tbody>{rows}</tbody></table>"
-    )
-
-
-def speaker_confusion(details: Mapping[str, Mapping[str, Any]], targets: Mapping[str, str]) -> str:
-    """A table of which enrolled speaker scores best for each target speaker's utterances.
-
-    Args:
-        details: name -> `speaker_scores`.
-        targets: name -> the speaker that it should sound like.
-
-    Returns:
-        HTML, or an empty string where no utterance has scores.
-    """
-    counts: dict[str, dict[str, int]] = {}
-    for name, entry in details.items():
-        scores = entry.get("speaker_scores")
-        if scores and targets.get(name):
-            best = max(scores, key=scores.get)
-            row = counts.setdefault(targets[name], {})
-            row[best] = row.get(best, 0) + 1
-    columns = sorted({who for row in counts.values() for who in row} | set(counts))
-    if not counts:
-        return ""
-    head = "".join(f'<th scope="col">{html.escape(who)}</th>' for who in columns)
-    body = "".join(_confusion_row(who, row, columns) for who, row in sorted(counts.items()))
-    return f"<table><thead><tr><th>target</th>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _confusion_row(target: str, row: Mapping[str, int], columns: Sequence[str]) -> str:
-    total = sum(row.values())
-    cells = []
-    for who in columns:
-        share = row.get(who, 0) / total
-        color = "46,139,87" if who == target else "209,73,91"
-        style = f"background:rgba({color},{share:.2f})"
-        cells.append(f'<td class="number" style="{style}">{row.get(who, 0) or ""}</td>')
-    return f'<tr><th scope="row">{html.escape(target)}</th>{"".join(cells)}</tr>'

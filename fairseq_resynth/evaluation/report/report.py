@@ -3,7 +3,6 @@
 import html
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from fairseq_resynth.evaluation.metrics.metric import Column
 from fairseq_resynth.evaluation.report import plots, tables
 from fairseq_resynth.evaluation.report.examples import examples_section
 from fairseq_resynth.evaluation.report.page import document
-from fairseq_resynth.evaluation.report.tables import figure_cell, group_table, heading, paper_table
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
 from fairseq_resynth.evaluation.runs.store import Evaluation
 from fairseq_resynth.evaluation.runs.summary import comparison_note, notes_by_kind
@@ -69,10 +67,6 @@ def write_report(path: str | Path, evaluation: Evaluation, options: ReportOption
     write_text(path, document(options.title, body, ["report.css"], ["report.js"]))
 
 
-def _list(names: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(name)}</li>" for name in names) + "</ul>"
-
-
 def _details(title: str, body: str, is_open: bool = False) -> str:
     return f"<details{' open' * is_open}><summary>{html.escape(title)}</summary>{body}</details>"
 
@@ -80,31 +74,31 @@ def _details(title: str, body: str, is_open: bool = False) -> str:
 def _head(evaluation: Evaluation, title: str) -> str:
     names = {row["name"] for row in evaluation.rows if row["system"] != REFERENCE}
     systems = [system for system in evaluation.systems if system != REFERENCE]
-    parts = [
+    text = (
         f"<h1>{html.escape(title)}</h1><p>{len(names)} utterances of "
         f"{html.escape(', '.join(systems))}. Intervals are 95 %, by bootstrap over utterances.</p>"
-    ]
+    )
     note = comparison_note(evaluation.rows)
-    if note:
-        parts.append(f"<p><strong>{html.escape(note)}</strong></p>")
-    if evaluation.failed:
-        lines = [f"{row['system']}: {row['name']}: {_reason(row)}" for row in evaluation.failed]
-        title = f"{len(lines)} utterances not measured, wholly or in part"
-        parts.append(_details(title, _list(lines), is_open=True))
-    if evaluation.missing:
-        lines = [f"{name}: {reason}" for name, reason in evaluation.missing.items()]
-        parts.append(_details(f"{len(lines)} metrics not run", _list(lines), is_open=True))
-    without = evaluation.settings.get("without_transcript")
-    if without:
-        parts.append(_details(f"{len(without)} references without a transcript", _list(without)))
+    text += f"<p><strong>{html.escape(note)}</strong></p>" if note else ""
+    failed = [f"{row['system']}: {row['name']}: {_reason(row)}" for row in evaluation.failed]
+    missing = [f"{name}: {reason}" for name, reason in evaluation.missing.items()]
+    without = evaluation.settings.get("without_transcript") or []
+    open_lists = {
+        f"{len(failed)} utterances not measured, or only in part": failed,
+        f"{len(missing)} metrics not run": missing,
+    }
+    lists = {f"{len(without)} references without a transcript": without}
     for kind, names in notes_by_kind(evaluation.rows).items():
-        parts.append(_details(f"{kind} ({len(names)})", _list(names)))
+        lists[f"{kind} ({len(names)})"] = names
     for system, left in evaluation.unpaired.items():
-        for side, names in (("generated", "only_generated"), ("reference", "only_reference")):
-            if left[names]:
-                title = f"{system}: {len(left[names])} {side} files without a partner"
-                parts.append(_details(title, _list(left[names])))
-    return "".join(parts)
+        for side in ("generated", "reference"):
+            names = left[f"only_{side}"]
+            lists[f"{system}: {len(names)} {side} files without a partner"] = names
+    for title, names in [*open_lists.items(), *lists.items()]:
+        if names:
+            items = "".join(f"<li>{html.escape(name)}</li>" for name in names)
+            text += _details(title, f"<ul>{items}</ul>", title in open_lists)
+    return text
 
 
 def _reason(row: Row) -> str:
@@ -112,20 +106,11 @@ def _reason(row: Row) -> str:
 
 
 def _summary_section(evaluation: Evaluation) -> str:
-    found = {name for entry in evaluation.summary.values() for name in entry["all"]}
-    columns = [column for column in (*evaluation.columns, *POOLED) if column.name in found]
-    head = "".join(heading(column) for column in columns)
-    body = ""
-    for system in evaluation.systems:
-        entry = evaluation.summary[system]
-        cells = "".join(figure_cell(entry["all"].get(column.name), column) for column in columns)
-        body += f'<tr><th scope="row">{html.escape(system)}</th>{cells}</tr>'
-    table = f'<thead><tr><th scope="col">system</th>{head}</tr></thead><tbody>{body}</tbody>'
+    groups = {system: evaluation.summary[system]["all"] for system in evaluation.systems}
+    shown = tables.figures_table(groups, (*evaluation.columns, *POOLED), "system", "summary")
     converted = any(entry["pairs"] for entry in evaluation.summary.values())
-    return (
-        f'<h2>Summary</h2><div class="scroll" tabindex="0"><table id="summary">{table}</table></div>'
-        + paper_table(tables.CONVERSION if converted else tables.RESYNTHESIS)
-    )
+    paper = tables.paper_table(tables.CONVERSION if converted else tables.RESYNTHESIS)
+    return f"<h2>Summary</h2>{shown}{paper}"
 
 
 def _plot_section(evaluation: Evaluation) -> str:
@@ -134,36 +119,32 @@ def _plot_section(evaluation: Evaluation) -> str:
         details = evaluation.details.get(system, {})
         pitch, voicing = plots.f0_histogram(details)
         if voicing.sum():
-            name = html.escape(system)
-            picture = plots.histogram_plot(pitch, f"F0 of {system} against the reference")
-            figures.append(
-                f'<figure class="f0">{picture}<figcaption>{name}: F0 of the reference (to the right) '
-                f"and generated (up), logarithmic</figcaption></figure>"
-                f"<figure><figcaption>{name}: voicing</figcaption>"
-                f"{plots.voicing_table(voicing)}</figure>"
+            plot = plots.histogram_plot(pitch, f"F0 of {system} against the reference")
+            caption = (
+                f"{system}: F0 of the reference (to the right) and generated (up), logarithmic"
             )
+            figures.append(_figure(plot, caption, "f0"))
+            figures.append(_figure(tables.voicing_table(voicing), f"{system}: voicing"))
         own = {row["name"]: row["speaker"] for row in evaluation.rows if row["system"] == system}
-        table = plots.speaker_confusion(details, own)
-        if table:
-            figures.append(
-                f"<figure><figcaption>{html.escape(system)}: the enrolled speaker that each utterance "
-                f'is most similar to</figcaption><div class="scroll" tabindex="0">{table}</div>'
-                "</figure>"
-            )
+        if confusion := tables.speaker_confusion(details, own):
+            caption = f"{system}: the enrolled speaker that each utterance is most similar to"
+            figures.append(_figure(confusion, caption))
     return f'<h2>Plots</h2><div class="plots">{"".join(figures)}</div>' if figures else ""
+
+
+def _figure(content: str, caption: str, kind: str = "") -> str:
+    caption = f"<figcaption>{html.escape(caption)}</figcaption>"
+    return f'<figure class="{kind}">{content}{caption}</figure>'
 
 
 def _rate_plots(evaluation: Evaluation) -> list[str]:
     known, figures = {column.name: column for column in evaluation.columns}, []
-    for axes in QUALITY_AXES:
-        found = {axis: _rates(evaluation, known[axis]) for axis in axes if axis in known}
-        drawn = [axis for axis, points in found.items() if points][:1]
-        for axis in drawn:
-            better = known[axis].better
-            label = f"{known[axis].label} ({better} is better)"
-            plot = plots.scatter_plot(found[axis], "bit/s of the file", label)
-            caption = "<figcaption>Rate against quality</figcaption>"
-            figures.append(f'<figure class="wide">{plot}{caption}</figure>')
+    for names in QUALITY_AXES:
+        points = {name: _rates(evaluation, known[name]) for name in names if name in known}
+        for name in [name for name in points if points[name]][:1]:
+            label = f"{known[name].label} ({known[name].better} is better)"
+            plot = plots.scatter_plot(points[name], "bit/s of the file", label)
+            figures.append(_figure(plot, "Rate against quality", "wide"))
     return figures
 
 
@@ -206,23 +187,18 @@ def _rows_data(evaluation: Evaluation) -> str:
 def _groups_section(evaluation: Evaluation) -> str:
     parts = []
     for system in evaluation.systems:
-        entry = evaluation.summary[system]
         for key, title in (("speakers", "by speaker"), ("pairs", "by pair of speakers")):
-            groups = entry[key]
+            groups = evaluation.summary[system][key]
             if len(groups) > 1 or (key == "pairs" and groups):
-                table = group_table(groups, evaluation.columns)
-                parts.append(_details(f"{system}, {title}", table))
+                shown = tables.figures_table(groups, evaluation.columns)
+                parts.append(_details(f"{system}, {title}", shown))
     return f"<h2>Groups</h2>{''.join(parts)}" if parts else ""
 
 
 def _metrics_section(evaluation: Evaluation) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(entry["name"])}</th><td>{html.escape(entry["version"])}'
-        f"</td><td>{html.escape(entry['predicts'])}</td></tr>"
+    rows = [
+        (entry["name"], [f"<td>{html.escape(entry[key])}</td>" for key in ("version", "predicts")])
         for entry in evaluation.metrics
-    )
-    return (
-        '<h2>What was measured</h2><div class="scroll" tabindex="0"><table><thead><tr>'
-        f"<th>metric</th><th>version</th><th>measures or predicts</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    ]
+    head = ["metric", "version", "measures or predicts"]
+    return f"<h2>What was measured</h2>{tables.table(head, rows)}"

@@ -1,76 +1,18 @@
-"""Tables of figures in a report."""
+"""Tables of a report as HTML."""
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from fairseq_resynth.evaluation.metrics.metric import Column
 
-
-def number(value: float | None, column: Column) -> str:
-    """A figure as the report shows it; – if it is undefined."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value * column.scale:.{column.digits}f}"
-
-
-def figure_cell(figure: Mapping[str, Any] | None, column: Column) -> str:
-    """A cell with a mean, its interval and the number of utterances."""
-    if not figure:
-        return '<td class="number">–</td>'
-    interval = ""
-    if figure["low"] is not None and math.isfinite(figure["low"]):
-        low, high = (number(figure[key], column) for key in ("low", "high"))
-        interval = f'<span class="interval">{low} … {high}</span>'
-    hint = f"{figure['count']} utterances"
-    hint += f", {figure['undefined']} undefined" if figure["undefined"] else ""
-    return f'<td class="number" title="{hint}">{number(figure["mean"], column)}{interval}</td>'
-
-
-def heading(column: Column) -> str:
-    """The heading of a column with an arrow in the better direction."""
-    arrow = {"lower": " ↓", "higher": " ↑", "": ""}[column.better]
-    return f'<th scope="col" class="number">{html.escape(column.label)}{arrow}</th>'
-
-
-def paper_table(rows: Sequence[tuple]) -> str:
-    """One of the paper's tables as HTML."""
-    labels = "".join(
-        f'<th scope="col" class="number">{name.upper()}{"" if name == "mos" else " %"}</th>'
-        for name in COLUMNS
-    )
-    body = "".join(
-        f'<tr><th scope="row">{name}</th>'
-        + "".join(f'<td class="number">{"–" if v is None else f"{v:.2f}"}</td>' for v in values)
-        + "</tr>"
-        for name, *values in rows
-    )
-    table = (
-        f'<thead><tr><th scope="col">in the paper</th>{labels}</tr></thead><tbody>{body}</tbody>'
-    )
-    return (
-        f'<h3>The paper&#39;s figures</h3><p class="note">{NOTE}</p>'
-        f'<div class="scroll" tabindex="0"><table id="paper">{table}</table></div>'
-    )
-
-
-def group_table(groups: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """A table of figures by speaker or by pair of speakers."""
-    columns = [c for c in columns if any(c.name in figures for figures in groups.values())]
-    head = "".join(heading(column) for column in columns)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        + "".join(figure_cell(figures.get(column.name), column) for column in columns)
-        + "</tr>"
-        for name, figures in groups.items()
-    )
-    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll" tabindex="0">{table}</div>'
-
-
-COLUMNS = ("wer", "vde", "ffe", "eer", "mos")
-NOTE = (
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+PAPER_COLUMNS = ("wer", "vde", "ffe", "eer", "mos")
+PAPER_NOTE = (
     "The paper's own figures, in per cent, on its data and with its recogniser and speaker encoder: "
     "this evaluation would give other values for the published system. In Table 2, VDE and FFE are of "
     "speech with the pitch flattened; higher is better there."
@@ -95,3 +37,122 @@ CONVERSION = (
     ("VCTK, HuBERT", 12.72, 23.46, 26.67, 6.01, 3.58),
     ("VCTK, VQ-VAE", 29.44, 7.03, 7.80, 11.56, 3.08),
 )
+
+
+def number(value: float | None, column: Column) -> str:
+    """A figure as the report shows it; – if it is undefined."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value * column.scale:.{column.digits}f}"
+
+
+def table(
+    head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], identifier: str = ""
+) -> str:
+    """A table that scrolls where it is wider than the page.
+
+    Args:
+        head: plain text over the columns; the first column has the rows' headings.
+        rows: (plain text of the heading, cells as HTML).
+        identifier: the table's `id`.
+    """
+    heads = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in head)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
+    )
+    name = f' id="{identifier}"' if identifier else ""
+    return (
+        f'<div class="scroll" tabindex="0"><table{name}><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def number_cell(text: str, attributes: str = "") -> str:
+    """A cell of a number; `attributes` are HTML."""
+    return f'<td class="number"{attributes}>{text}</td>'
+
+
+def _figure_cell(figure: Mapping[str, Any] | None, column: Column) -> str:
+    if not figure:
+        return number_cell("–")
+    interval = ""
+    if figure["low"] is not None and math.isfinite(figure["low"]):
+        low, high = (number(figure[key], column) for key in ("low", "high"))
+        interval = f'<span class="interval">{low} … {high}</span>'
+    hint = f"{figure['count']} utterances"
+    hint += f", {figure['undefined']} undefined" if figure["undefined"] else ""
+    return number_cell(number(figure["mean"], column) + interval, f' title="{hint}"')
+
+
+def figures_table(
+    groups: Mapping[str, Mapping[str, Any]],
+    columns: Sequence[Column],
+    corner: str = "",
+    identifier: str = "",
+) -> str:
+    """A table of means with intervals and numbers of utterances, one row per group.
+
+    Args:
+        groups: name -> figures by column, of `summary.summarize`.
+        columns: the columns; those that no group has are left out.
+        corner: plain text over the names.
+        identifier: the table's `id`.
+    """
+    columns = [c for c in columns if any(c.name in figures for figures in groups.values())]
+    head = [corner, *(column.label + ARROWS[column.better] for column in columns)]
+    rows = (
+        (name, [_figure_cell(figures.get(column.name), column) for column in columns])
+        for name, figures in groups.items()
+    )
+    return table(head, rows, identifier)
+
+
+def paper_table(rows: Sequence[tuple]) -> str:
+    """One of the paper's tables."""
+    head = [f"{name.upper()}{'' if name == 'mos' else ' %'}" for name in PAPER_COLUMNS]
+    lines = [
+        (name, [number_cell("–" if value is None else f"{value:.2f}") for value in values])
+        for name, *values in rows
+    ]
+    shown = table(["in the paper", *head], lines, "paper")
+    return f'<h3>The paper&#39;s figures</h3><p class="note">{PAPER_NOTE}</p>{shown}'
+
+
+def voicing_table(counts: np.ndarray) -> str:
+    """The 2 x 2 voicing confusions of `plots.f0_histogram` in per cent of all frames."""
+    shares = 100 * counts / max(counts.sum(), 1)
+    names = ("unvoiced", "voiced")
+    return table(
+        ["", *names],
+        [
+            (f"reference {name}", [number_cell(f"{share:.1f} %") for share in row])
+            for name, row in zip(names, shares, strict=True)
+        ],
+    )
+
+
+def speaker_confusion(details: Mapping[str, Mapping[str, Any]], targets: Mapping[str, str]) -> str:
+    """Which enrolled speaker scores best, for the utterances of each target speaker.
+
+    Args:
+        details: name -> `speaker_scores`.
+        targets: name -> the speaker that it should sound like.
+
+    Returns:
+        HTML, or an empty string if no utterance has scores.
+    """
+    counts: dict[str, Counter] = {}
+    for name, entry in details.items():
+        scores = entry.get("speaker_scores")
+        if scores and targets.get(name):
+            counts.setdefault(targets[name], Counter())[max(scores, key=scores.get)] += 1
+    columns = sorted({who for row in counts.values() for who in row} | set(counts))
+    rows = []
+    for target, row in sorted(counts.items()):
+        cells = []
+        for who in columns:
+            color = "46,139,87" if who == target else "209,73,91"
+            style = f"background:rgba({color},{row[who] / row.total():.2f})"
+            cells.append(number_cell(str(row[who] or ""), f' style="{style}"'))
+        rows.append((target, cells))
+    return table(["target", *columns], rows) if rows else ""
