@@ -16,7 +16,7 @@ from fairseq_resynth.data.pitch.extraction import F0Cache
 from fairseq_resynth.data.pitch.representations import ContinuousF0, describe, make_representation
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.inference.bundle import load_f0_quantizer
+from fairseq_resynth.inference.checkpoints import load_f0_quantizer
 from fairseq_resynth.preparation.f0_codes import fit_quantiles
 
 

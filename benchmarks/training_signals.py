@@ -29,13 +29,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from fairseq_resynth.cli.main import main as command_line
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import write_json, write_text
 from fairseq_resynth.evaluation.report.tables import number
 from fairseq_resynth.evaluation.runs.evaluate import Request, evaluate
 from fairseq_resynth.evaluation.runs.measure import REFERENCE
 from fairseq_resynth.evaluation.runs.pairing import read_collection, read_folder
 from fairseq_resynth.evaluation.runs.summary import without_nan
-from fairseq_resynth.inference.checkpoints import read_checkpoint
+from fairseq_resynth.inference.checkpoints import EXPECTED
 from fairseq_resynth.measures.statistics import mean_interval
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -110,12 +111,12 @@ def train(
 
 def num_updates(checkpoint: Path) -> int:
     """The updates of a checkpoint since its optimizer was created."""
-    return int(read_checkpoint(checkpoint)["optimizer_history"][-1]["num_updates"])
+    return int(load_checkpoint(checkpoint, EXPECTED)["optimizer_history"][-1]["num_updates"])
 
 
 def seconds_trained(checkpoint: Path) -> float:
     """The training time that a checkpoint records."""
-    return read_checkpoint(checkpoint)["extra_state"].get("previous_training_time", 0.0)
+    return load_checkpoint(checkpoint, EXPECTED)["extra_state"].get("previous_training_time", 0.0)
 
 
 def held_out(data: Path, folder: Path, count: int) -> Path:

@@ -44,14 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bundle(args: argparse.Namespace):
-    from fairseq_resynth.inference.bundle import build_bundle, load_bundle
-    from fairseq_resynth.inference.checkpoints import read_checkpoint
-    from fairseq_resynth.inference.content import content_bundle, is_content_checkpoint
+    from fairseq_resynth.inference.bundle import load_bundle
+    from fairseq_resynth.inference.checkpoints import build_bundle
+    from fairseq_resynth.inference.hub import is_checkpoint
 
-    if not Path(args.checkpoint).is_dir():
-        state = read_checkpoint(args.checkpoint)
-        if is_content_checkpoint(state):
-            return content_bundle(args.checkpoint, state)
+    if is_checkpoint(args.checkpoint):
         return build_bundle(args.checkpoint, args.f0, args.kmeans, args.ema)
     if args.f0 or args.kmeans or args.ema:
         raise ValueError("--f0, --kmeans and --ema belong to a checkpoint; the bundle has its own.")
@@ -107,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks that the models belong together and writes the folder."""
     bundle = _bundle(args)
     if args.speaker_vectors:
-        from fairseq_resynth.inference.speaker_conversion import with_speaker_vectors
+        from fairseq_resynth.inference.speaker_table import with_speaker_vectors
 
         bundle = with_speaker_vectors(bundle, args.speaker_vectors)
     notes = _write(args, bundle)

@@ -77,7 +77,7 @@ def _encoder(args: argparse.Namespace, device):
 
 def _vqvae(args: argparse.Namespace, device):
     from fairseq_resynth.encoders.content import VqvaeUnits
-    from fairseq_resynth.inference.content import load_content_vqvae
+    from fairseq_resynth.inference.checkpoints import load_content_vqvae
 
     if args.kmeans or args.layer is not None or not args.content_checkpoint:
         raise ValueError(

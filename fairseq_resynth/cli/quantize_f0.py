@@ -62,7 +62,7 @@ def _representation(args: argparse.Namespace, model: str | None) -> tuple:
                 f"--f0-code-hop {hop}: expected a multiple of {unit_hop}, the units' hop."
             )
         return fit_quantiles(args.data, args.f0_bins, hop)
-    from fairseq_resynth.inference.bundle import load_f0_quantizer
+    from fairseq_resynth.inference.checkpoints import load_f0_quantizer
 
     f0_vqvae = load_f0_quantizer(model)
     description = describe(f0_vqvae, model)

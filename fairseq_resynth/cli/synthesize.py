@@ -11,7 +11,6 @@ FILE.txt, FILE.f0 holds the pitch codes and FILE.speaker the speakers; a dict li
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from fairseq_resynth.cli import common
 
@@ -63,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _decoder(args: argparse.Namespace):
     """The decoder and the identity of its weights."""
     from fairseq_resynth.data.storage.files import file_hash
-    from fairseq_resynth.inference.bundle import load_bundle
+    from fairseq_resynth.inference.bundle import load_bundle, require_vocoder
     from fairseq_resynth.inference.checkpoints import load_unit_generator
     from fairseq_resynth.inference.decoder import UnitDecoder
 
@@ -71,7 +70,7 @@ def _decoder(args: argparse.Namespace):
         generator, streams, _ = load_unit_generator(args.checkpoint, args.ema)
         identity = file_hash(args.checkpoint)
     else:
-        bundle = load_bundle(Path(common.require_bundle(args)))
+        bundle = require_vocoder(load_bundle(common.require_bundle(args)))
         generator, streams, identity = bundle.generator, bundle.streams, bundle.identity
     return UnitDecoder(generator, streams, args.device, args.precision), identity
 

@@ -1,26 +1,26 @@
-"""A trained system as one folder without a pickle: the bundle.
+"""The bundle: a trained system as one folder, without a pickle.
 
-config.json             format, sizes of the nets, the streams (with F0 statistics), identity
-generator.safetensors   the unit vocoder, weight norm folded
-f0_vqvae.safetensors    the F0 quantiser, when the model has a pitch stream
-content_vqvae.safetensors  the VQ-VAE that makes the content units, when one does
-kmeans.safetensors      the content units' centroids
-speakers.json           F0 mean and deviation by speaker name
-README.md               the model card
+config.json                format, sizes of the networks, the streams (with F0 statistics), identity
+generator.safetensors      the unit vocoder, weight norm folded
+f0_vqvae.safetensors       the F0 quantizer, if the model has pitch codes of one
+content_vqvae.safetensors  the VQ-VAE that makes the content units, if they come from one
+kmeans.safetensors         the k-means that makes the content units, if they come from one
+speakers.json              mean and standard deviation of F0 by speaker name
+README.md                  the model card
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fairseq_resynth.data.pitch.representations import weights_hash
 from fairseq_resynth.data.storage.files import (
     atomic_path,
     file_hash,
@@ -30,7 +30,7 @@ from fairseq_resynth.data.storage.files import (
 )
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.frames import WITHOUT_WEIGHTS
-from fairseq_resynth.inference.checkpoints import load_f0_vqvae, load_unit_generator
+from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.modules.architectures import (
     UnitVocoderSizes,
     arch_of,
@@ -52,18 +52,18 @@ WEIGHTS = tuple(
 
 @dataclass
 class Bundle:
-    """What a bundle's folder holds.
+    """The contents of a bundle.
 
     Attributes:
-        generator: the unit vocoder in evaluation mode; None, with its sizes and streams, in the bundle of
-            an F0 quantiser alone.
-        model: its sizes.
-        streams: what it was trained on.
-        f0_vqvae: the F0 quantiser, None without a pitch stream.
-        f0_model: its sizes.
-        kmeans: path of the centroids, None when the units are made elsewhere.
-        identity: 16 hexadecimal digits over all weights.
-        content_vqvae: the VQ-VAE that makes the content units, None when a k-means or another does.
+        generator: the unit vocoder in evaluation mode; None, as are its sizes and streams, in the bundle of
+            an F0 quantizer alone.
+        model: sizes of the unit vocoder.
+        streams: the streams that it was trained on.
+        f0_vqvae: the F0 quantizer; None if the model has no pitch codes of one.
+        f0_model: sizes of the F0 quantizer.
+        kmeans: path of the k-means; None if something else makes the units.
+        identity: 16 hexadecimal digits, a hash of all weights.
+        content_vqvae: the VQ-VAE that makes the content units; None if something else does.
     """
 
     generator: UnitGenerator | None
@@ -76,39 +76,13 @@ class Bundle:
     content_vqvae: ContentVqvae | None = None
 
 
-def build_bundle(
-    path: str | Path,
-    f0_path: str | Path | None = None,
-    kmeans: str | Path | None = None,
-    ema: bool = False,
-) -> Bundle:
-    """Puts fairseq's checkpoints together.
-
-    Args:
-        path: of the unit vocoder.
-        f0_path: of the F0 quantiser that made its pitch codes.
-        kmeans: that made its units.
-        ema: takes the averaged weights of --store-ema.
-
-    Raises:
-        FileNotFoundError, ValueError: no such checkpoint, or they do not belong together.
-    """
-    generator, streams, model = load_unit_generator(path, ema)
-    f0_vqvae, f0_model = load_f0_vqvae(f0_path) if f0_path else (None, None)
-    if f0_vqvae is not None:
-        _check_hash("F0 quantiser", f0_path, weights_hash(f0_vqvae), streams.f0_codes, "vqvae_hash")
-    if kmeans is not None:
-        _check_hash("k-means", kmeans, file_hash(kmeans), streams.units, "kmeans_hash")
-    return Bundle(generator, model, streams, f0_vqvae, f0_model, Path(kmeans) if kmeans else None)
-
-
-def _check_hash(what: str, path: str | Path, found: str, description: dict, key: str) -> None:
-    expected = description.get(key)
-    if expected and expected != found:
+def require_vocoder(bundle: Bundle) -> Bundle:
+    """Returns the bundle; raises ValueError if it has no unit vocoder."""
+    if bundle.generator is None:
         raise ValueError(
-            f"the {what} {path} has hash {found}, the model was trained with {expected}: give the {what} "
-            "that made its data."
+            "the bundle contains only an F0 quantizer; speech needs the bundle of a unit vocoder."
         )
+    return bundle
 
 
 def _save_weights(path: Path, module: nn.Module | None, half: bool) -> None:
@@ -130,14 +104,14 @@ def _identity(folder: Path) -> str:
 def save_bundle(
     folder: str | Path, bundle: Bundle, license_name: str = "", half: bool = False
 ) -> str:
-    """Writes a bundle; the configuration last, so that an interrupted one is not taken for whole.
+    """Writes a bundle, the configuration last, so that an interrupted bundle cannot be loaded.
 
     Args:
-        folder: made if it is not there.
-        bundle: what to write; its generator's weight norm is folded away.
-        license_name: of the weights, for the model card, as the Hugging Face hub spells it.
-        half: stores the vocoder's weights in float16, to be computed with in float32. The F0 quantiser keeps
-            its own, since its codes must stay.
+        folder: created if it does not exist.
+        bundle: its contents; the weight norm of the generator is folded away.
+        license_name: license of the weights for the model card, as the Hugging Face hub spells it.
+        half: whether to store the weights of the vocoder in float16; they are computed with in float32. The
+            F0 quantizer stays in float32, because its codes must not change.
 
     Returns:
         The identity.
@@ -171,14 +145,17 @@ def save_bundle(
     return bundle.identity
 
 
-def load_bundle(folder: str | Path) -> Bundle:
-    """Reads a bundle.
+def load_bundle(name: str | Path) -> Bundle:
+    """Loads a bundle.
+
+    Args:
+        name: folder, archive, hub id or address; see `find_bundle`.
 
     Raises:
-        FileNotFoundError: no bundle there, or a file of it is missing.
+        FileNotFoundError: no such bundle, or a file of it is missing.
         ValueError: another format or version, or weights that do not fit the configuration.
     """
-    folder = Path(folder)
+    folder = find_bundle(name)
     config = read_json(folder / "config.json", "Make a bundle with `resynth export`.")
     if config.get("format") != FORMAT or config.get("version") != VERSION:
         raise ValueError(
@@ -214,38 +191,26 @@ def load_bundle(folder: str | Path) -> Bundle:
     )
 
 
-def load_f0_quantizer(path: str | Path) -> F0Vqvae:
-    """Loads the F0 quantiser of a checkpoint or of a bundle.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or there is none in it.
-    """
-    if not Path(path).is_dir():
-        return load_f0_vqvae(path)[0]
-    f0_vqvae = load_bundle(path).f0_vqvae
-    if f0_vqvae is None:
-        raise ValueError(f"the bundle {path} has no F0 quantiser.")
-    return f0_vqvae
-
-
 def _weight_names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing from the bundle.")
-    try:
-        with safetensors.safe_open(path, "pt") as weights:
-            return list(weights.keys())
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} does not fit the bundle's config.json: {error}") from error
+    with _weights_of(path), safetensors.safe_open(path, "pt") as weights:
+        return list(weights.keys())
 
 
 def _load_weights(path: Path, module: nn.Module) -> None:
+    with _weights_of(path):
+        module.load_state_dict(load_file(path))
+    module.eval()
+
+
+@contextlib.contextmanager
+def _weights_of(path: Path) -> Iterator[None]:
+    """Names the file in every error."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing from the bundle.")
     try:
-        module.load_state_dict(load_file(path))
+        yield
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} does not fit the bundle's config.json: {error}") from error
-    module.eval()
 
 
 _USE = """
@@ -265,12 +230,12 @@ resynthesizer = Resynthesizer.from_pretrained("THIS_FOLDER"{encoder})
 """
 
 
-def model_card(bundle: Any, license_name: str = "") -> str:
-    """Returns the Markdown of a bundle's README.
+def model_card(bundle: Bundle, license_name: str = "") -> str:
+    """The Markdown of a bundle's README.
 
     Args:
-        bundle: `fairseq_resynth.inference.bundle.Bundle`, with its identity.
-        license_name: of the weights, as the hub spells it (`mit`, `cc-by-4.0`, …); empty: not said.
+        bundle: with its identity.
+        license_name: license of the weights as the hub spells it (`mit`, `cc-by-4.0`, …); empty: unknown.
     """
     header = ["library_name: fairseq_resynth", "pipeline_tag: audio-to-audio"]
     if license_name:
@@ -279,7 +244,7 @@ def model_card(bundle: Any, license_name: str = "") -> str:
     head = "---\n" + "\n".join(header) + "\n---\n\n"
     if bundle.generator is None:
         return (
-            f"{head}# F0 quantiser\n\nPitch at 200 Hz to {bundle.f0_model.num_codes} codes at "
+            f"{head}# F0 quantizer\n\nPitch at 200 Hz to {bundle.f0_model.num_codes} codes at "
             f"{200 / bundle.f0_vqvae.stride:g} Hz, for `resynth quantize-f0 DATA --bundle THIS_FOLDER`.\n\n"
             f"- Identity: `{bundle.identity}`\n"
         )
@@ -290,7 +255,7 @@ def model_card(bundle: Any, license_name: str = "") -> str:
     return head + _facts(bundle) + use
 
 
-def _facts(bundle: Any) -> str:
+def _facts(bundle: Bundle) -> str:
     streams = bundle.streams
     parameters = sum(p.numel() for p in bundle.generator.parameters()) / 1e6
     units = streams.units.get("feature_type", "unknown")
@@ -304,7 +269,7 @@ def _facts(bundle: Any) -> str:
         speakers = f"any, by a vector of {streams.speaker_dim} dimensions"
     durations = "predicted" if bundle.model.duration_predictor else "as in the units"
     if bundle.generator.durations_need_speaker:
-        durations = "predicted, as each speaker speaks"
+        durations = "predicted, depending on the speaker"
     return f"""# Unit vocoder
 
 Speech at {streams.sample_rate} Hz from discrete units; {parameters:.1f} M parameters.
@@ -318,7 +283,7 @@ Speech at {streams.sample_rate} Hz from discrete units; {parameters:.1f} M param
 """
 
 
-def _example(bundle: Any) -> str:
+def _example(bundle: Bundle) -> str:
     streams = bundle.streams
     pitch = ", speech.f0_codes[None]" if streams.num_f0_codes else ""
     if streams.f0_channels:

@@ -1,71 +1,65 @@
-"""Models out of fairseq's checkpoints, loaded without running anything that is in them."""
+"""Bundles from the checkpoints of fairseq-train, loaded without running any code that is in them."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 
+from fairseq_resynth.data.pitch.representations import weights_hash
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint
+from fairseq_resynth.data.storage.files import file_hash
 from fairseq_resynth.data.streams import StreamSpec
+from fairseq_resynth.inference.bundle import Bundle, load_bundle
+from fairseq_resynth.inference.hub import is_checkpoint
 from fairseq_resynth.modules.architectures import (
     ARCHITECTURES,
+    UnitHifiganSizes,
     UnitVocoderSizes,
     build_vocoder,
     sizes_class,
     with_duration_condition,
 )
 from fairseq_resynth.modules.options import sizes_from
+from fairseq_resynth.modules.quantizers.content_vqvae import (
+    ContentVqvae,
+    ContentVqvaeSizes,
+    build_content_vqvae,
+)
 from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint of tensors and plain values.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, cut short, or one that would run code when loaded.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {path} does not exist.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{path} is refused, it holds more than tensors: {reason}") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is no checkpoint, or is cut short: {error}") from error
-    if not isinstance(state, dict):
-        raise ValueError(
-            f"{path} holds a {type(state).__name__}, expected a checkpoint's dictionary."
-        )
-    return state
+EXPECTED = "a checkpoint of fairseq-train"
+CONTENT = "content_vqvae"
 
 
-def model_config(state: dict[str, Any], path: Path, *names: str) -> dict[str, Any]:
-    """Returns a checkpoint's model settings.
-
-    Raises:
-        ValueError: not of one of the models named.
-    """
+def _read(path: str | Path, *names: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint of one of the models named, and the configuration of that model."""
+    state = load_checkpoint(path, EXPECTED)
     config = (state.get("cfg") or {}).get("model") or {}
     found = config.get("_name")
     if found not in names or "model" not in state:
         raise ValueError(
-            f"{path} holds {'the model ' + repr(found) if found else 'no fairseq model'}, expected a "
-            f"checkpoint of `fairseq-train … --arch {'|'.join(names)}`."
+            f"{path} holds {'the model ' + repr(found) if found else 'no fairseq model'}, expected "
+            f"{EXPECTED} --arch {'|'.join(names)}."
         )
-    return config
+    return state, config
 
 
-def _weights(state: dict[str, Any], prefix: str, path: Path, ema: bool) -> dict[str, torch.Tensor]:
-    weights = state["model"]
-    if ema:
-        weights = state.get("extra_state", {}).get("ema")
-        if weights is None:
-            raise ValueError(f"{path} has no averaged weights: train with --store-ema.")
-    return {name.removeprefix(prefix): value for name, value in weights.items()}
+def _averaged(state: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    weights = state.get("extra_state", {}).get("ema")
+    if weights is None:
+        raise ValueError(f"{path} has no averaged weights: train with --store-ema.")
+    return weights
+
+
+def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, path: str | Path) -> None:
+    """Loads the weights whose names begin with `prefix`, and sets evaluation mode."""
+    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the weights do not fit its configuration: {error}") from error
+    module.eval()
 
 
 def load_unit_generator(
@@ -75,7 +69,7 @@ def load_unit_generator(
 
     Args:
         path: checkpoint of `fairseq-train --task unit_resynthesis`.
-        ema: the exponentially averaged weights of --store-ema.
+        ema: whether to use the exponentially averaged weights of --store-ema.
 
     Returns:
         (the generator in evaluation mode, the streams it was trained on, its sizes).
@@ -83,32 +77,125 @@ def load_unit_generator(
     Raises:
         FileNotFoundError, ValueError: no such file, or not such a checkpoint.
     """
-    path = Path(path)
-    state = read_checkpoint(path)
-    config = model_config(state, path, *ARCHITECTURES)
-    config = with_duration_condition(config, state["model"])
-    cfg = sizes_from(sizes_class(config["_name"]), config)
+    return _unit_generator(*_read(path, *ARCHITECTURES), path, ema)
+
+
+def _unit_generator(
+    state: dict[str, Any], config: dict[str, Any], path: str | Path, ema: bool
+) -> tuple[UnitGenerator, StreamSpec, UnitVocoderSizes]:
+    sizes = sizes_from(
+        sizes_class(config["_name"]), with_duration_condition(config, state["model"])
+    )
     streams = StreamSpec.from_dict(state["task_state"]["streams"])
-    generator = build_vocoder(cfg, streams)
-    generator.load_state_dict(_weights(state, "unit_generator.", path, ema))
-    return generator.eval(), streams, cfg
+    generator = build_vocoder(sizes, streams)
+    weights = _averaged(state, path) if ema else state["model"]
+    _load(generator, weights, "unit_generator.", path)
+    return generator, streams, sizes
 
 
 def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeSizes]:
-    """Loads an F0 quantiser.
+    """Loads an F0 quantizer.
 
     Args:
         path: checkpoint of `fairseq-train --task f0_quantization`.
 
     Returns:
-        (the quantiser in evaluation mode, its sizes).
+        (the quantizer in evaluation mode, its sizes).
 
     Raises:
         FileNotFoundError, ValueError: no such file, or not such a checkpoint.
     """
-    path = Path(path)
-    state = read_checkpoint(path)
-    cfg = sizes_from(F0VqvaeSizes, model_config(state, path, "f0_vqvae"))
-    f0_vqvae = build_f0_vqvae(cfg)
-    f0_vqvae.load_state_dict(_weights(state, "f0_vqvae.", path, ema=False))
-    return f0_vqvae.eval(), cfg
+    state, config = _read(path, "f0_vqvae")
+    sizes = sizes_from(F0VqvaeSizes, config)
+    f0_vqvae = build_f0_vqvae(sizes)
+    _load(f0_vqvae, state["model"], "f0_vqvae.", path)
+    return f0_vqvae, sizes
+
+
+def build_bundle(
+    path: str | Path,
+    f0_path: str | Path | None = None,
+    kmeans: str | Path | None = None,
+    ema: bool = False,
+) -> Bundle:
+    """Makes a bundle of checkpoints that belong together.
+
+    Args:
+        path: of the unit vocoder; or of a content VQ-VAE, which contains a vocoder and its units' encoder.
+        f0_path: of the F0 quantizer that made the vocoder's pitch codes.
+        kmeans: file of the k-means that made the vocoder's units.
+        ema: whether to use the averaged weights of --store-ema.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, or they do not belong together.
+    """
+    state, config = _read(path, *ARCHITECTURES, CONTENT)
+    if config["_name"] == CONTENT:
+        if f0_path or kmeans:
+            raise ValueError(
+                f"{path} is a content VQ-VAE, which needs no F0 quantizer and no k-means."
+            )
+        return _content_bundle(_averaged(state, path) if ema else state["model"], config, path)
+    generator, streams, sizes = _unit_generator(state, config, path, ema)
+    f0_vqvae, f0_sizes = load_f0_vqvae(f0_path) if f0_path else (None, None)
+    if f0_vqvae is not None:
+        _check_hash("F0 quantizer", f0_path, weights_hash(f0_vqvae), streams.f0_codes, "vqvae_hash")
+    if kmeans is not None:
+        _check_hash("k-means", kmeans, file_hash(kmeans), streams.units, "kmeans_hash")
+    return Bundle(generator, sizes, streams, f0_vqvae, f0_sizes, Path(kmeans) if kmeans else None)
+
+
+def _check_hash(what: str, path: str | Path, found: str, description: dict, key: str) -> None:
+    expected = description.get(key)
+    if expected and expected != found:
+        raise ValueError(
+            f"the {what} {path} has hash {found}, the model was trained with {expected}: give the {what} "
+            "that made its data."
+        )
+
+
+def _content_bundle(weights: dict[str, Tensor], config: dict[str, Any], path: str | Path) -> Bundle:
+    content = build_content_vqvae(sizes_from(ContentVqvaeSizes, config))
+    _load(content, weights, "content_vqvae.", path)
+    units = {
+        "feature_type": "vqvae",
+        "vqvae_hash": weights_hash(content),
+        "num_clusters": content.num_codes,
+        "unit_hop": content.stride,
+    }
+    streams = StreamSpec(content.stride, content.num_codes, units=units)
+    sizes = sizes_from(UnitHifiganSizes, config)
+    generator = build_vocoder(sizes, streams)
+    # The decoder of the VQ-VAE is a vocoder whose unit embedding is the codebook.
+    decoder = {k: v for k, v in weights.items() if k.startswith("generator.")}
+    _load(generator, {**decoder, "unit_embedding.weight": content.quantizer.codebook}, "", path)
+    return Bundle(generator, sizes, streams, content_vqvae=content)
+
+
+def load_f0_quantizer(name: str | Path) -> F0Vqvae:
+    """Loads the F0 quantizer of a checkpoint, or of a bundle anywhere that `find_bundle` looks.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or one without an F0 quantizer.
+    """
+    if is_checkpoint(name):
+        return load_f0_vqvae(name)[0]
+    f0_vqvae = load_bundle(name).f0_vqvae
+    if f0_vqvae is None:
+        raise ValueError(f"the bundle {name} has no F0 quantizer.")
+    return f0_vqvae
+
+
+def load_content_vqvae(name: str | Path) -> ContentVqvae:
+    """Loads the encoder and codebook of a content VQ-VAE, of a checkpoint or bundle as `load_f0_quantizer`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or one without a content VQ-VAE.
+    """
+    if is_checkpoint(name):
+        state, config = _read(name, CONTENT)
+        return _content_bundle(state["model"], config, name).content_vqvae
+    content_vqvae = load_bundle(name).content_vqvae
+    if content_vqvae is None:
+        raise ValueError(f"the bundle {name} has no content VQ-VAE.")
+    return content_vqvae

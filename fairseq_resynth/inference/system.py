@@ -11,10 +11,10 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits
-from fairseq_resynth.inference.bundle import Bundle, build_bundle, load_bundle
+from fairseq_resynth.inference.bundle import Bundle, load_bundle, require_vocoder
+from fairseq_resynth.inference.checkpoints import build_bundle
 from fairseq_resynth.inference.chunks import decode_all
 from fairseq_resynth.inference.decoder import UnitDecoder
-from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.inference.pitch import PitchStream
 from fairseq_resynth.inference.voices import Speaker
 from fairseq_resynth.modules.generators.inference import usable_device
@@ -38,10 +38,7 @@ class SpeechSystem:
         encoder: ContentEncoder | VqvaeUnits | None = None,
         device: str | torch.device = "cpu",
     ):
-        if bundle.generator is None:
-            raise ValueError(
-                "the bundle contains only an F0 quantizer; speech needs the bundle of a unit vocoder."
-            )
+        require_vocoder(bundle)
         if encoder is None and bundle.content_vqvae is not None:
             encoder = VqvaeUnits(bundle.content_vqvae, device)
         if encoder is not None:
@@ -100,7 +97,7 @@ class SpeechSystem:
         Raises:
             FileNotFoundError, ValueError: the bundle or the weights are missing or do not fit each other.
         """
-        bundle = load_bundle(find_bundle(folder))
+        bundle = load_bundle(folder)
         kmeans = None if decode_only else bundle.kmeans
         return cls(bundle, _encoder(kmeans, content_checkpoint, device), device)
 

@@ -10,9 +10,12 @@ import threading
 import numpy as np
 import pytest
 from tiny_bundles import UNITS, write_bundle
+from tiny_voices import ENGLISH
 
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.inference.hub import find_bundle
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0VqvaeSizes, build_f0_vqvae
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -98,6 +101,40 @@ def test_hub_id(tmp_path, monkeypatch):
     again = Resynthesizer.from_pretrained("someone/vocoder@v1.0")
     assert np.array_equal(again.decode(UNITS), system.decode(UNITS))
     assert asked == [("someone/vocoder", "v1.0")]
+
+
+def test_synthesize_takes_a_hub_id(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    write_bundle("units", tmp_path / "bundle")
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path / "bundle"))
+    (tmp_path / "units.txt").write_text("a|1 2 3\n")
+    options = ["--input", str(tmp_path / "units.txt"), "--outdir", str(tmp_path / "out")]
+    assert main(["synthesize", "--bundle", "someone/vocoder", *options]) == 0
+    assert (tmp_path / "out" / "a.wav").is_file()
+
+
+@pytest.mark.parametrize("command", ["synthesize", "resynthesize"])
+def test_the_bundle_of_an_f0_quantizer_cannot_speak(tmp_path, capsys, command):
+    sizes = F0VqvaeSizes(num_codes=4, code_dim=8, width=4)
+    bundle = Bundle(None, None, None, build_f0_vqvae(sizes), sizes)
+    save_bundle(tmp_path / "bundle", bundle)
+    (tmp_path / "units.txt").write_text("a|1 2 3\n")
+    source = ["--input", str(tmp_path / "units.txt")]
+    source = source if command == "synthesize" else [str(ENGLISH)]
+    folders = ["--bundle", str(tmp_path / "bundle"), "--outdir", str(tmp_path / "out")]
+    assert main([command, *source, *folders]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "contains only an F0 quantizer" in line
+
+
+def test_a_missing_checkpoint_is_not_looked_for_on_the_hub(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="checkpoints/best.pt is not a bundle"):
+        find_bundle("checkpoints/best.pt")
+    (tmp_path / "units.txt").write_text("a|1 2 3\n")
+    options = ["--input", "units.txt", "--outdir", "out"]
+    assert main(["synthesize", "--checkpoint", "checkpoints/best.pt", *options]) == 2
+    assert "checkpoints/best.pt does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

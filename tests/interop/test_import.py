@@ -12,7 +12,8 @@ from published_checkpoints import CONFIG, FRAME_80, golden, golden_io, make, old
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.streams import StreamSpec
-from fairseq_resynth.inference.bundle import load_bundle, load_f0_quantizer
+from fairseq_resynth.inference.bundle import load_bundle
+from fairseq_resynth.inference.checkpoints import load_f0_quantizer
 from fairseq_resynth.interop.speech_resynthesis import import_speech_resynthesis
 from fairseq_resynth.resynthesizer import Resynthesizer
 

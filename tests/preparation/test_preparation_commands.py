@@ -434,7 +434,9 @@ def f0_vqvae(monkeypatch):
     f0_vqvae = F0Vqvae(num_codes=7, dim=8, width=8)
     f0_vqvae(2 * torch.randn(4, 1, 160))  # the first batch fills the codebook
     f0_vqvae.eval()
-    monkeypatch.setattr("fairseq_resynth.inference.bundle.load_f0_quantizer", lambda path: f0_vqvae)
+    monkeypatch.setattr(
+        "fairseq_resynth.inference.checkpoints.load_f0_quantizer", lambda path: f0_vqvae
+    )
     return f0_vqvae
 
 

@@ -9,8 +9,9 @@ from small_corpus import PLUGIN, REPOSITORY, run, train_arguments, write_data
 from tensorboard_events import read_events
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.inference.bundle import build_bundle, load_bundle, save_bundle
-from fairseq_resynth.inference.checkpoints import load_unit_generator, read_checkpoint
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint
+from fairseq_resynth.inference.bundle import load_bundle, save_bundle
+from fairseq_resynth.inference.checkpoints import EXPECTED, build_bundle, load_unit_generator
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -72,7 +73,7 @@ def test_hydra_trains_by_a_configuration(tiny_data, tmp_path):
         "+model.upsample_initial_channel=32", "+criterion.discriminator_width=0.0625",
         "+task.segment_size=2560", cwd=tmp_path,
     )  # fmt: skip
-    state = read_checkpoint(tmp_path / "checkpoint_last.pt")
+    state = load_checkpoint(tmp_path / "checkpoint_last.pt", EXPECTED)
     optimizer = state["cfg"]["optimizer"]
     assert optimizer["adam_betas"] == "(0.8,0.99)" and optimizer["weight_decay"] == 0.01
     assert state["cfg"]["optimization"]["lr"] == [0.0002]
@@ -183,7 +184,7 @@ def test_foreign_checkpoints(tmp_path, checkpoint):
     with pytest.raises(ValueError, match="text.pt"):
         load_unit_generator(tmp_path / "text.pt")
     (tmp_path / "cut.pt").write_bytes(checkpoint.read_bytes()[:5000])
-    with pytest.raises(ValueError, match="cut.pt is no checkpoint, or is cut short"):
+    with pytest.raises(ValueError, match="cut.pt is not readable as a checkpoint of fairseq-train"):
         load_unit_generator(tmp_path / "cut.pt")
     with pytest.raises(FileNotFoundError, match="nothing.pt does not exist"):
         load_unit_generator(tmp_path / "nothing.pt")

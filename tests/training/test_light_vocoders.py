@@ -11,9 +11,10 @@ import torch
 from small_corpus import TINY_MODEL, run, train_arguments, write_f0_data
 
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.bundle import save_bundle
-from fairseq_resynth.inference.checkpoints import load_unit_generator, read_checkpoint
+from fairseq_resynth.inference.checkpoints import EXPECTED, load_unit_generator
 from fairseq_resynth.inference.chunks import decode_in_chunks
 from fairseq_resynth.modules.architectures import (
     UnitSourceFilterSizes,
@@ -65,7 +66,10 @@ def test_checkpoint_has_the_sizes_asked_for_and_those_of_the_preset(arch, checkp
     assert isinstance(cfg, config_class) and isinstance(generator.generator, generator_class)
     assert (cfg.num_layers, cfg.dim, cfg.embedding_dim) == (2, 256, 64)
     assert generator.generator.hop == 160 and streams.unit_hop == 320
-    assert all(name.startswith("unit_generator.") for name in read_checkpoint(checkpoint)["model"])
+    assert all(
+        name.startswith("unit_generator.")
+        for name in load_checkpoint(checkpoint, EXPECTED)["model"]
+    )
     averaged = load_unit_generator(checkpoint, ema=True)[0]
     pairs = zip(generator.parameters(), averaged.parameters(), strict=True)
     assert any(not torch.equal(one, other) for one, other in pairs)

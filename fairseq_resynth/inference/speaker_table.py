@@ -1,4 +1,4 @@
-"""A model with a table of speakers as a model on speaker vectors."""
+"""Turns a model with a table of speakers into a model on speaker vectors."""
 
 import copy
 import dataclasses
@@ -14,20 +14,20 @@ from fairseq_resynth.inference.bundle import Bundle
 
 
 def with_speaker_vectors(bundle: Bundle, data: str | Path) -> Bundle:
-    """Replaces the table by a linear map of vectors that gives every speaker's mean its own row.
+    """Replaces the table by a linear map of vectors that maps each speaker's mean vector to their row.
 
-    Known speakers sound as before, bit for bit but for rounding. Other vectors land between the rows: a start
-    for training on vectors, and for voices near the known ones; not what training on vectors gives.
+    The known speakers sound the same except for rounding. Other vectors are mapped between the rows: good for
+    voices near the known ones and as a start of training on vectors, no replacement for that training.
 
     Args:
-        bundle: of a model with a table; it is left as it is.
-        data: with `speaker_vectors.json`, which has every speaker of the table.
+        bundle: of a model with a table; it is not changed.
+        data: folder with `speaker_vectors.json`, which has every speaker of the table.
 
     Returns:
-        The new bundle, without an identity until it is saved.
+        The new bundle; it gets an identity when it is saved.
 
     Raises:
-        FileNotFoundError: no vectors there.
+        FileNotFoundError: the vectors do not exist.
         ValueError: a model without a table, a speaker without a vector, or more speakers than dimensions.
     """
     path = Path(data) / DESCRIPTION
@@ -40,20 +40,20 @@ def with_speaker_vectors(bundle: Bundle, data: str | Path) -> Bundle:
         raise ValueError(f"{path} lacks the model's speakers {', '.join(missing[:10])}.")
     if len(streams.speakers) > found["speaker_dim"]:
         raise ValueError(
-            f"{path}: {found['speaker_dim']} dimensions cannot tell {len(streams.speakers)} speakers apart."
+            f"{path}: {found['speaker_dim']} dimensions cannot distinguish {len(streams.speakers)} speakers."
         )
     means = {name: found["means"][name] for name in streams.speakers}
     vectors = np.stack(list(parse_vectors(means, found["speaker_dim"]).values()))
     generator = copy.deepcopy(bundle.generator)
-    generator.speaker_embedding = _fit(vectors, generator.speaker_embedding)
+    generator.speaker_embedding = _fit_linear(vectors, generator.speaker_embedding)
     streams = dataclasses.replace(
         streams, speaker_dim=found["speaker_dim"], speaker_vectors={**found, "means": means}
     )
     return dataclasses.replace(bundle, generator=generator, streams=streams, identity="")
 
 
-def _fit(vectors: np.ndarray, table: nn.Embedding) -> nn.Linear:
-    """Returns the smallest linear map through all pairs of (S, D) vectors and (S, E) rows."""
+def _fit_linear(vectors: np.ndarray, table: nn.Embedding) -> nn.Linear:
+    """The linear map of least norm that maps each of (S, D) vectors to its row of the (S, E) table."""
     rows = table.weight.detach().cpu().double().numpy()
     inputs, outputs = vectors.astype(np.float64).mean(0), rows.mean(0)
     weight = np.linalg.pinv(vectors - inputs) @ (rows - outputs)
