@@ -10,7 +10,12 @@ from torch import Tensor
 
 from fairseq_resynth.constants import FEATURE_TYPES
 from fairseq_resynth.data.pitch.representations import weights_hash
-from fairseq_resynth.encoders.frames import WITHOUT_WEIGHTS, FrameEncoder, LogMelEncoder
+from fairseq_resynth.encoders.frames import (
+    WITHOUT_WEIGHTS,
+    FrameEncoder,
+    LogMelEncoder,
+    plan_chunks,
+)
 from fairseq_resynth.encoders.kmeans import KMeans, load_kmeans, require_same_features
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
 
@@ -77,6 +82,15 @@ def _with_weights(
 
     encoder = HubertEncoder if feature_type == "hubert" else Wav2vec2Encoder
     return encoder(path, layer, device)
+
+
+def _waveform(wav: np.ndarray | Tensor, min_samples: int) -> Tensor:
+    wav = torch.as_tensor(wav, dtype=torch.float32)
+    if wav.dim() != 1 or len(wav) < min_samples:
+        raise ValueError(
+            f"wav: found shape {tuple(wav.shape)}, expected (T,) with {min_samples} samples or more"
+        )
+    return wav
 
 
 class ContentEncoder:
@@ -148,13 +162,7 @@ class ContentEncoder:
         Raises:
             ValueError: the waveform is not of one dimension, or too short for a frame.
         """
-        wav = torch.as_tensor(wav, dtype=torch.float32)
-        if wav.dim() != 1 or len(wav) < self.encoder.min_samples:
-            raise ValueError(
-                f"wav: found shape {tuple(wav.shape)}, expected (T,) with {self.encoder.min_samples} "
-                "samples or more"
-            )
-        return self.encoder.features([wav])[0]
+        return self.encoder.features([_waveform(wav, self.min_samples)])[0]
 
     def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
         """Maps one waveform to units, (T,) to (U,) int64; raises ValueError as `features` does."""
@@ -204,20 +212,10 @@ class VqvaeUnits:
         Raises:
             ValueError: the waveform is not of one dimension, or too short for a unit.
         """
-        wav = torch.as_tensor(wav, dtype=torch.float32)
-        if wav.dim() != 1 or len(wav) < self.min_samples:
-            raise ValueError(
-                f"wav: found shape {tuple(wav.shape)}, expected (T,) of at least {self.min_samples} samples."
-            )
-        whole = wav[: len(wav) // self.unit_hop * self.unit_hop].to(self.device)
-        window, context = CHUNK * self.unit_hop, CONTEXT * self.unit_hop
-        units = []
-        for start in range(0, len(whole), window):
-            first = max(0, start - context)
-            chunk = whole[first : start + window + context]
-            skipped = (start - first) // self.unit_hop
-            found = self.vqvae.encode(chunk[None, None])[0]
-            units.append(found[skipped : skipped + CHUNK])
+        wav, hop, units = _waveform(wav, self.min_samples).to(self.device), self.unit_hop, []
+        for chunk in plan_chunks(len(wav) // hop, CHUNK + 2 * CONTEXT, CONTEXT):
+            piece = wav[chunk.start * hop : chunk.stop * hop]
+            units.append(self.vqvae.encode(piece[None, None])[0][chunk.kept])
         return torch.cat(units).cpu().numpy()
 
     def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:

@@ -104,47 +104,40 @@ def _samples(wav: np.ndarray) -> np.ndarray:
     return wav[None]
 
 
-class TorchScriptEncoder:
-    """An encoder in TorchScript, for instance ECAPA-TDNN, whose output is (1, D).
+class ModelFile:
+    """An encoder in a file, for instance ECAPA-TDNN: TorchScript, or ONNX with one float32 input.
 
     Args:
         path: the file.
-        prepare: maps (T,) samples at 16 kHz to the model's input: (1, T) samples, or `filter_banks`.
+        is_onnx: whether it is ONNX.
+        prepare: maps (T,) samples at 16 kHz to the model's input: (1, T) samples, or `filter_banks`. The
+            first output of the model is (1, D).
     """
 
-    def __init__(self, path: str, prepare: Callable[[np.ndarray], np.ndarray] = _samples) -> None:
-        import torch
-
+    def __init__(
+        self, path: str, is_onnx: bool, prepare: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
         self._prepare = prepare
-        self._model = torch.jit.load(path, map_location="cpu").eval()
+        self._run = _load_onnx(path) if is_onnx else _load_torchscript(path)
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
-        import torch
-
-        with torch.inference_mode():
-            inputs = torch.from_numpy(self._prepare(_require_sound(wav)))
-            return _unit_vector(self._model(inputs).numpy())
+        return _unit_vector(self._run(self._prepare(_require_sound(wav))))
 
 
-class OnnxEncoder:
-    """An encoder in ONNX with one float32 input, whose first output is (1, D).
+def _load_torchscript(path: str) -> Callable[[np.ndarray], np.ndarray]:
+    import torch
 
-    Args:
-        path: the file.
-        prepare: maps (T,) samples at 16 kHz to the model's input: (1, T) samples, or `filter_banks`.
-    """
+    model = torch.jit.load(path, map_location="cpu").eval()
+    return torch.inference_mode()(lambda inputs: model(torch.from_numpy(inputs)).numpy())
 
-    def __init__(self, path: str, prepare: Callable[[np.ndarray], np.ndarray] = _samples) -> None:
-        import onnxruntime
 
-        self._prepare = prepare
-        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def _load_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
+    import onnxruntime
 
-    def embed(self, wav: np.ndarray) -> np.ndarray:
-        """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
-        name = self._session.get_inputs()[0].name
-        return _unit_vector(self._session.run(None, {name: self._prepare(_require_sound(wav))})[0])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda inputs: session.run(None, {name: inputs})[0]
 
 
 def _require_sound(wav: np.ndarray) -> np.ndarray:
@@ -199,15 +192,13 @@ def load_encoder(text: str) -> SpeakerEncoder:
     kind, model = parse_encoder(text)
     if kind.startswith(("torchscript", "onnx")) and not Path(model).is_file():
         raise FileNotFoundError(f"speaker encoder {text}: {model} does not exist")
-    classes = {
-        "xvector": HuggingFaceXVector,
-        "torchscript": TorchScriptEncoder,
-        "onnx": OnnxEncoder,
-        "torchscript-fbank": functools.partial(TorchScriptEncoder, prepare=filter_banks),
-        "onnx-fbank": functools.partial(OnnxEncoder, prepare=filter_banks),
-    }
     try:
-        return classes[kind](model) if model else Resemblyzer()
+        if kind == "resemblyzer":
+            return Resemblyzer()
+        if kind == "xvector":
+            return HuggingFaceXVector(model)
+        prepare = filter_banks if kind.endswith("-fbank") else _samples
+        return ModelFile(model, kind.startswith("onnx"), prepare)
     except ImportError as error:
         package = "resemblyzer 'setuptools<81'" if kind == "resemblyzer" else MODULES[kind]
         raise ValueError(

@@ -173,7 +173,7 @@ BAD_SOURCES = {
         "not readable as audio",
     ),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(200), "not readable as audio"),
-    "odd rate": (wav_bytes(NOISE, 1000), "1000 samples a second"),
+    "odd rate": (wav_bytes(NOISE, 1000), "1000 samples per second"),
     "noise in a RIFF": (b"RIFF\xff\xff\xff\xffWAVE" + os.urandom(3000), "not readable"),
 }
 

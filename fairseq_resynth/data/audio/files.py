@@ -1,4 +1,4 @@
-"""Audio files: prepared ones (16 kHz mono), read strictly, and any others, which `resynth preprocess` reads.
+"""Audio files: readers of prepared files (16 kHz mono) and of any others, resampling, and a writer.
 
 A waveform in this package is a (T,) float32 array in [-1, 1].
 """
@@ -15,9 +15,9 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.zip_archives import open_zipped, zip_range
 from fairseq_resynth.data.storage.files import atomic_path
 
-# Elementary streams that carry no header: their demuxer is chosen by the file's suffix.
+# Streams without a header: the file's suffix determines the demuxer.
 _HEADERLESS = {".g722": "g722", ".g726": "g726", ".al": "alaw", ".ul": "mulaw", ".gsm": "gsm"}
-# What `resynth preprocess` looks for when no --postfix is given.
+# Suffixes that `resynth preprocess` searches for without --postfix.
 _HEADED = ".wav .flac .ogg .opus .oga .mp3 .m4a .aac .aif .aiff .au .caf .w64 .sph .wma .webm .mp4 .amr .ac3"
 AUDIO_SUFFIXES = frozenset(_HEADED.split()) | frozenset(_HEADERLESS)
 
@@ -41,11 +41,11 @@ def _require_prepared(path: str | Path, sample_rate: int, channels: int, frames:
 
 
 def audio_length(path: str | Path) -> int:
-    """Returns the samples of a prepared file, from its header.
+    """The number of samples of a prepared file, from its header.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: empty, unreadable, another rate than 16 kHz, or not mono; the message names the file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is empty, not readable as audio, or not 16 kHz mono.
     """
     with _open_sound(path) as sound:
         _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
@@ -78,9 +78,8 @@ def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.nd
         (T,) float32 in [-1, 1]; shorter than `num_samples` where the file ends.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: empty, unreadable, another rate than 16 kHz, not mono, or NaN or infinity in it;
-            the message names the file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is empty, not readable as audio, not 16 kHz mono, or has non-finite samples.
     """
     with _open_sound(path) as sound:
         _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
@@ -97,14 +96,14 @@ def _require_finite(path: str | Path, wav: np.ndarray) -> None:
 
 
 def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
-    """Reads any audio that libsndfile or FFmpeg (PyAV) decodes, G.722 too; channels are averaged.
+    """Reads any audio that libsndfile or FFmpeg (PyAV) can decode, including G.722; channels are averaged.
 
     Returns:
-        (T,) float32 at the file's own rate, and that rate in Hz. Decoders of lossy formats may exceed 1.
+        (T,) float32 at the file's own rate, and that rate in Hz. Samples of lossy formats may exceed 1.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: empty, no decoder reads it, no samples, or NaN or infinity in it.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has no samples, cannot be decoded, or has non-finite samples.
     """
     path = Path(path)
     _require_file(path)
@@ -123,7 +122,7 @@ def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
 
 
 def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
-    """Returns (T, channels) float32 and the rate."""
+    """Decodes a file to (T, channels) float32 and its rate."""
     import av
 
     try:
@@ -134,7 +133,7 @@ def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
             resampler = av.AudioResampler(format="fltp", rate=rate)
             frames = [
                 converted.to_ndarray()
-                for frame in itertools.chain(container.decode(audio=0), [None])  # None flushes it
+                for frame in itertools.chain(container.decode(audio=0), [None])  # None: flush
                 for converted in resampler.resample(frame)
             ]
     except av.error.FFmpegError as error:
@@ -145,15 +144,9 @@ def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
 
 
 def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Resamples by torchaudio's windowed sinc.
+    """Resamples (T,) float32 from one rate to another, in Hz: (ceil(T * to_rate / from_rate),) float32.
 
-    Args:
-        wav: (T,) float32 at `from_rate` Hz.
-        from_rate: rate of `wav` in Hz.
-        to_rate: wanted rate in Hz.
-
-    Returns:
-        (ceil(T * to_rate / from_rate),) float32.
+    The method is torchaudio's windowed sinc.
     """
     if from_rate == to_rate:
         return wav
@@ -167,16 +160,16 @@ def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.
 def write_audio(
     path: str | Path, wav: np.ndarray, sample_rate: int = SAMPLE_RATE, subtype: str = "PCM_16"
 ) -> None:
-    """Writes a mono file atomically; its format follows from the suffix.
+    """Writes a mono file atomically; the suffix determines its format.
 
     Args:
-        path: .wav or .flac (FLAC holds no floats).
-        wav: (T,) float in [-1, 1]; PCM clips what lies outside.
-        sample_rate: in Hz.
+        path: .wav or .flac (FLAC cannot store floats).
+        wav: (T,) float in [-1, 1]; PCM clips samples outside of this range.
+        sample_rate: Hz.
         subtype: PCM_16 or FLOAT.
 
     Raises:
-        ValueError: NaN or infinity in `wav`, or a format that libsndfile does not write.
+        ValueError: `wav` has non-finite samples, or libsndfile cannot write the format.
     """
     write_audio_pieces(path, [wav], sample_rate, subtype)
 
@@ -187,7 +180,7 @@ def write_audio_pieces(
     sample_rate: int = SAMPLE_RATE,
     subtype: str = "PCM_16",
 ) -> int:
-    """Writes a mono file atomically while its (n,) pieces come; see `write_audio`. Returns its samples."""
+    """Writes a mono file from (n,) pieces as `write_audio` does; returns the number of samples."""
     path, count = Path(path), 0
     if not soundfile.check_format(path.suffix[1:].upper(), subtype):
         raise ValueError(
@@ -205,10 +198,5 @@ def write_audio_pieces(
 
 
 def pad_to_multiple(wav: np.ndarray, multiple: int) -> np.ndarray:
-    """Appends zeros so that the length is a multiple; a length that already is stays.
-
-    Args:
-        wav: (T,) float.
-        multiple: in samples, above 0.
-    """
+    """Appends zeros to (T,) so that the length is a multiple of `multiple` samples."""
     return np.pad(wav, (0, -len(wav) % multiple))

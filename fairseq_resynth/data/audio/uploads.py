@@ -1,4 +1,4 @@
-"""Audio that somebody sent: bytes in memory, from whoever, decoded within limits."""
+"""Decoder of audio from untrusted senders: bytes in memory, within limits."""
 
 import io
 
@@ -7,28 +7,26 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 
-# FFmpeg's playlists (hls, concat, sdp, …) name other files and addresses, which it would open: only
-# containers that hold their own sound are read.
+# Only containers with their own audio are allowed: FFmpeg would open the files and addresses that playlists
+# (hls, concat, sdp, …) name.
 CONTAINERS = "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,mov,mp4,m4a,3gp,matroska,webm,amr"
-# of these the header's length can be trusted; a longer one means that the end is missing
+# Containers with a reliable length in the header; if fewer samples follow, the end is missing.
 _MEASURED = ("flac", "mov", "matroska")
 _LOWEST_RATE, _HIGHEST_RATE = 4_000, 384_000
-_ENDLESS = (0, 0xFFFFFFFF)  # RIFF sizes of a WAV written into a pipe
+_ENDLESS = (0, 0xFFFFFFFF)  # RIFF sizes of a WAV that was written to a pipe
 
 
 def decode_audio_bytes(data: bytes, max_seconds: float, name: str = "the recording") -> np.ndarray:
-    """Decodes a whole audio file; channels are averaged.
+    """Decodes a whole audio file to (T,) float32 at 16 kHz; channels are averaged.
 
     Args:
-        data: the file: WAV, FLAC, Ogg, Opus, WebM, MP3, M4A and what else `CONTAINERS` says.
-        max_seconds: that are decoded at most.
-        name: for messages.
-
-    Returns:
-        (T,) float32 at 16 kHz.
+        data: the file: WAV, FLAC, Ogg, Opus, WebM, MP3, M4A or another of `CONTAINERS`.
+        max_seconds: longest allowed duration.
+        name: its name in messages.
 
     Raises:
-        ValueError: empty, no audio, damaged, cut off, longer than allowed, or NaN in it.
+        ValueError: the file is empty, has no audio, is damaged or truncated, is longer than allowed, or has
+            non-finite samples.
     """
     if not data:
         raise ValueError(f"{name} is empty (0 bytes), expected an audio file")
@@ -50,7 +48,7 @@ def decode_audio_bytes(data: bytes, max_seconds: float, name: str = "the recordi
 
 
 def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray], float]:
-    """Returns (n,) pieces at 16 kHz and the seconds that the header announces, 0 if it does not."""
+    """Decodes (n,) pieces at 16 kHz; also returns the duration in the header, 0 if there is none."""
     pieces, room = [], max_seconds * SAMPLE_RATE
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
     with av.open(io.BytesIO(data), options=options) as container:
@@ -58,7 +56,7 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
             raise ValueError(f"{name} has no sound in it, only {_kinds(container)}")
         stream = container.streams.audio[0]
         _check_rate(stream.codec_context.sample_rate, name)
-        # FFmpeg's resampler, since the cost of its does not depend on the rates' common divisor
+        # FFmpeg's resampler is used, since its cost does not depend on the rates' common divisor.
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         for frame in _frames(container, stream):
             for converted in resampler.resample(frame):
@@ -82,7 +80,7 @@ def _kinds(container) -> str:
 def _check_rate(rate: int, name: str) -> None:
     if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
         raise ValueError(
-            f"{name} has {rate} samples a second, expected {_LOWEST_RATE} to {_HIGHEST_RATE}"
+            f"{name} has {rate} samples per second, expected {_LOWEST_RATE} to {_HIGHEST_RATE}"
         )
 
 

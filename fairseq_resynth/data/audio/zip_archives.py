@@ -1,7 +1,7 @@
-"""fairseq's audio paths into ZIP archives, `archive.zip:offset:length`: members stored without compression.
+"""Audio in ZIP archives by fairseq's paths, `archive.zip:offset:length`, stored without compression.
 
-fairseq.data.audio.audio_utils defines them: offset and length, in bytes, are those of the member's own data,
-a FLAC, WAV or NumPy file.
+Offset and length, in bytes, are those of the member's own data, a FLAC, WAV or NumPy file, as
+fairseq.data.audio.audio_utils defines them.
 """
 
 import io
@@ -15,18 +15,20 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from fairseq_resynth.constants import SAMPLE_RATE
+
 _PATH = re.compile(r"(?P<archive>.+\.zip):(?P<offset>\d+):(?P<length>\d+)")
 _NUMPY_MAGIC = b"\x93NUMPY"
 
 
 def zip_range(path: str | Path) -> tuple[Path, int, int] | None:
-    """Returns (archive, first byte, bytes) of a path into an archive; None: any other path."""
+    """The (archive, first byte, number of bytes) of a path into an archive; None for any other path."""
     match = _PATH.fullmatch(str(path))
     return (Path(match["archive"]), int(match["offset"]), int(match["length"])) if match else None
 
 
 class FileRange(io.RawIOBase):
-    """Some bytes of a file as a file of their own; only what is asked for is read."""
+    """A range of bytes of a file as a file object, which reads only the requested bytes."""
 
     def __init__(self, stream: BinaryIO, start: int, length: int):
         super().__init__()
@@ -41,17 +43,17 @@ class FileRange(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Returns the position, in bytes from the first of the range."""
+        """The position within the range, in bytes."""
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves within the range; returns the new position."""
+        """Sets the position within the range, and returns it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def readinto(self, buffer) -> int:
-        """Reads up to the end of the range."""
+        """Reads into a buffer, up to the end of the range."""
         wanted = max(0, min(len(buffer), self._length - self._at))
         self._stream.seek(self._start + self._at)
         count = self._stream.readinto(memoryview(buffer)[:wanted])
@@ -61,10 +63,10 @@ class FileRange(io.RawIOBase):
 
 @contextmanager
 def open_range(path: str | Path) -> Iterator[FileRange]:
-    """Opens what a path into an archive names.
+    """Opens the bytes that a path into an archive names.
 
     Raises:
-        FileNotFoundError: no such archive.
+        FileNotFoundError: the archive does not exist.
         ValueError: the archive ends before the range does.
     """
     archive, offset, length = zip_range(path)
@@ -82,9 +84,9 @@ def open_range(path: str | Path) -> Iterator[FileRange]:
 
 
 class _ArraySound:
-    """A (T,) waveform that numpy saved, with what is used here of `soundfile.SoundFile`."""
+    """A (T,) waveform of `numpy.save` with the used part of the interface of `soundfile.SoundFile`."""
 
-    samplerate = 16000  # an array does not say
+    samplerate = SAMPLE_RATE  # an array has no rate of its own
     channels = 1
 
     def __init__(self, path: str | Path, stream: FileRange):
@@ -104,11 +106,11 @@ class _ArraySound:
         self._first, self.frames, self._at = stream.tell(), shape[0], 0
 
     def seek(self, frame: int) -> None:
-        """Moves to a sample."""
+        """Sets the position, in samples."""
         self._at = frame
 
     def read(self, frames: int, dtype: str) -> np.ndarray:
-        """Reads samples in [-1, 1]; -1: to the end."""
+        """Reads `frames` samples in [-1, 1]; -1: to the end."""
         stop = self.frames if frames < 0 else min(self.frames, self._at + frames)
         self._stream.seek(self._first + self._at * self._dtype.itemsize)
         block = self._stream.read((stop - self._at) * self._dtype.itemsize)
@@ -118,10 +120,11 @@ class _ArraySound:
 
 @contextmanager
 def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile | _ArraySound]:
-    """Opens a member as `soundfile.SoundFile` would a file.
+    """Opens a member of an archive like a `soundfile.SoundFile`.
 
     Raises:
-        FileNotFoundError, ValueError: see `open_range`; or neither audio nor an array.
+        FileNotFoundError: the archive does not exist.
+        ValueError: the archive is too short, or the member is neither audio nor an array.
     """
     with open_range(path) as stream:
         magic = stream.read(len(_NUMPY_MAGIC))
@@ -134,7 +137,7 @@ def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile | _ArraySound]
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"{path} is not readable as audio: {error} Members must be stored without compression "
-                "(zip -0), and offset and length be those of their own bytes."
+                "(zip -0), and offset and length must be those of their own bytes."
             ) from error
         with sound:
             yield sound
