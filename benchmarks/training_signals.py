@@ -35,7 +35,7 @@ from fairseq_resynth.evaluation.report.tables import number
 from fairseq_resynth.evaluation.runs.evaluate import Request, evaluate
 from fairseq_resynth.evaluation.runs.measure import REFERENCE
 from fairseq_resynth.evaluation.runs.pairing import read_collection, read_folder
-from fairseq_resynth.evaluation.runs.summary import without_nan
+from fairseq_resynth.evaluation.runs.store import without_nan
 from fairseq_resynth.inference.checkpoints import EXPECTED
 from fairseq_resynth.measures.statistics import mean_interval
 

@@ -196,19 +196,14 @@ def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
     for kind, names in notes_by_kind(evaluation.rows).items():
         lines.append(f"{kind} ({len(names)}): {common.shortened(names)}")
     lines += [f"not run: {name}: {reason}" for name, reason in outcome.missing.items()]
-    broken = {
-        f"{row['system']}: {row['name']}": row["error"]
-        or "; ".join(f"{metric}: {why}" for metric, why in row["problems"].items())
-        for row in evaluation.failed
-    }
-    lines += common.failure_lines(broken, "utterances not measured, or only in part")
+    lines += common.failure_lines(evaluation.failed, "utterances not measured, or only in part")
     lines += failures
     lines.append(f"{outcome.reused} values reused; {Path(args.outdir) / 'index.html'}")
     summary = {
         "outdir": args.outdir,
         "reused": outcome.reused,
         "missing": outcome.missing,
-        "failed": broken,
+        "failed": evaluation.failed,
         "failures": failures,
         "unpaired": evaluation.unpaired,
     }

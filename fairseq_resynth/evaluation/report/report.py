@@ -11,8 +11,8 @@ from fairseq_resynth.evaluation.metrics.metric import Column
 from fairseq_resynth.evaluation.report import plots, tables
 from fairseq_resynth.evaluation.report.examples import examples_section
 from fairseq_resynth.evaluation.report.page import document
-from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
-from fairseq_resynth.evaluation.runs.store import Evaluation
+from fairseq_resynth.evaluation.runs.measure import REFERENCE
+from fairseq_resynth.evaluation.runs.store import Evaluation, failure
 from fairseq_resynth.evaluation.runs.summary import comparison_note, notes_by_kind
 
 POOLED = (
@@ -80,7 +80,7 @@ def _head(evaluation: Evaluation, title: str) -> str:
     )
     note = comparison_note(evaluation.rows)
     text += f"<p><strong>{html.escape(note)}</strong></p>" if note else ""
-    failed = [f"{row['system']}: {row['name']}: {_reason(row)}" for row in evaluation.failed]
+    failed = [f"{name}: {reason}" for name, reason in evaluation.failed.items()]
     missing = [f"{name}: {reason}" for name, reason in evaluation.missing.items()]
     without = evaluation.settings.get("without_transcript") or []
     open_lists = {
@@ -99,10 +99,6 @@ def _head(evaluation: Evaluation, title: str) -> str:
             items = "".join(f"<li>{html.escape(name)}</li>" for name in names)
             text += _details(title, f"<ul>{items}</ul>", title in open_lists)
     return text
-
-
-def _reason(row: Row) -> str:
-    return row["error"] or "; ".join(f"{name}: {why}" for name, why in row["problems"].items())
 
 
 def _summary_section(evaluation: Evaluation) -> str:
@@ -175,7 +171,7 @@ def _rows_data(evaluation: Evaluation) -> str:
     rows = [
         [row["name"], row["system"], row["speaker"]]
         + [row.get(column.name) for column in columns]
-        + ["; ".join([*row["notes"], *filter(None, [_reason(row)])])]
+        + ["; ".join([*row["notes"], *filter(None, [failure(row)])])]
         for row in evaluation.rows
     ]
     heads = [{"label": c.label, "digits": c.digits, "scale": c.scale} for c in columns]

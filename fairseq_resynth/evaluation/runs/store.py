@@ -1,38 +1,41 @@
-"""What an evaluation leaves on disk, and reading it again to join several."""
+"""The files of an evaluation: writing them, reading them, and joining several evaluations."""
 
+import csv
 import datetime
+import io
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import fairseq_resynth
 from fairseq_resynth.data.storage.files import read_json, write_json, write_text
 from fairseq_resynth.evaluation.metrics.metric import Column, Metric
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
-from fairseq_resynth.evaluation.runs.summary import (
-    scalar_rows,
-    summarize,
-    without_nan,
-    write_tables,
-)
+from fairseq_resynth.evaluation.runs.summary import columns_of, summarize
 
 FORMAT = 1
+NAMES = ("system", "name", "reference_name", "speaker", "source_speaker", "generated", "reference")
+TEXTS = ("transcript", "heard")
+ERRORS = ("notes", "problems", "error")
 DETAILS = ("f0_reference", "f0_generated", "speaker_scores")
 _MADE_BY = "Make it with `resynth evaluate`."
 
 
 @dataclass
 class Evaluation:
-    """Everything a report shows.
+    """Everything that a report shows.
 
     Attributes:
-        rows: see `runner.measure`, with columns and texts only.
-        summary: see `summary.summarize`.
-        columns: of all metrics.
-        metrics: name, version and what each predicts.
+        rows: one per utterance and system, with columns and texts only; see `measure`.
+        summary: see `summarize`.
+        columns: the columns of all metrics.
+        metrics: name, version and prediction of each metric.
         missing: metric -> why it did not run and what to install.
         unpaired: system -> `only_generated` and `only_reference` names.
         details: system -> name -> F0 tracks and speaker scores.
@@ -55,17 +58,24 @@ class Evaluation:
         return sorted(found, key=lambda system: system != REFERENCE)
 
     @property
-    def failed(self) -> list[Row]:
-        """Rows that were not measured, wholly or with one of the metrics."""
-        return [row for row in self.rows if row["error"] or row["problems"]]
+    def failed(self) -> dict[str, str]:
+        """ "system: name" -> reason, of the utterances that some metric did not measure."""
+        named = {f"{row['system']}: {row['name']}": failure(row) for row in self.rows}
+        return {name: reason for name, reason in named.items() if reason}
+
+
+def failure(row: Row) -> str:
+    """Why an utterance was not measured, or not by all metrics; an empty string if it was."""
+    problems = (f"{metric}: {reason}" for metric, reason in row["problems"].items())
+    return row["error"] or "; ".join(problems)
 
 
 def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluation:
-    """Finishes the metrics, system by system, and summarizes.
+    """Finishes the metrics system by system, and summarizes.
 
     Args:
-        rows: of `runner.measure`.
-        metrics: that gave them.
+        rows: from `measure`.
+        metrics: the metrics that gave the rows.
         rest: further fields of `Evaluation`.
     """
     for system in dict.fromkeys(row["system"] for row in rows):
@@ -79,18 +89,52 @@ def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluati
         {"name": metric.name, "version": metric.version(), "predicts": metric.predicts}
         for metric in metrics
     ]
-    columns = [column for metric in metrics for column in metric.columns]
+    columns = columns_of(metrics)
+    names = [*NAMES, *(column.name for column in columns), *TEXTS, *ERRORS]
+    plain = [{name: without_nan(row[name]) for name in names if name in row} for row in rows]
     summary = summarize(rows, metrics)
-    return Evaluation(
-        scalar_rows(rows, metrics), summary, columns, described, details=details, **rest
-    )
+    return Evaluation(plain, summary, columns, described, details=details, **rest)
+
+
+def without_nan(value: Any) -> Any:
+    """Replaces NaN and infinity, which JSON lacks, by None, and NumPy numbers by Python's."""
+    if isinstance(value, dict):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Writes rows, summary, details and `evaluation.json` into a folder."""
-    write_tables(folder, evaluation.rows, evaluation.columns, evaluation.summary)
-    write_text(folder / "details.json", _compact(evaluation.details))
-    # Audio is found from the folder, wherever both are moved together.
+    """Writes rows and summary as JSON and CSV, `details.json` and `evaluation.json`.
+
+    Shares are written as shares, not in per cent; paths are relative to the folder, so that it can
+    be moved together with the audio.
+    """
+    rows = [
+        row | {key: os.path.relpath(row[key], folder) for key in ("generated", "reference")}
+        for row in evaluation.rows
+    ]
+    write_json(folder / "rows.json", rows)
+    present = {name for row in rows for name in row}
+    names = [*NAMES, *(column.name for column in evaluation.columns), *TEXTS]
+    write_text(
+        folder / "rows.csv", _csv([*(name for name in names if name in present), *ERRORS], rows)
+    )
+    write_json(folder / "summary.json", without_nan(evaluation.summary))
+    lines = [
+        {"system": system, "group": group, "figure": name, **values}
+        for system, entry in evaluation.summary.items()
+        for group, found in {"all": entry["all"], **entry["speakers"], **entry["pairs"]}.items()
+        for name, values in found.items()
+    ]
+    head = ["system", "group", "figure", "mean", "low", "high", "count", "undefined"]
+    write_text(folder / "summary.csv", _csv(head, lines))
+    details = without_nan(evaluation.details)
+    text = json.dumps(details, ensure_ascii=False, separators=(",", ":"))
+    write_text(folder / "details.json", text)
     facts = {
         "format": FORMAT,
         "version": fairseq_resynth.__version__,
@@ -104,15 +148,28 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     write_json(folder / "evaluation.json", without_nan(facts))
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(without_nan(value), ensure_ascii=False, separators=(",", ":"))
+def _csv(head: Sequence[str], rows: Iterable[Row]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, head, "", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _plain_text(value) for key, value in row.items()})
+    return stream.getvalue()
+
+
+def _plain_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {reason}" for name, reason in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    return "" if without_nan(value) is None else value
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
     """Reads what `write_evaluation` wrote.
 
     Raises:
-        FileNotFoundError, ValueError: no evaluation there, or of another format.
+        FileNotFoundError, ValueError: no evaluation, a damaged one, or one of another format.
     """
     folder = Path(folder)
     try:
@@ -124,41 +181,23 @@ def read_evaluation(folder: str | Path) -> Evaluation:
 
 
 def _read(folder: Path) -> Evaluation:
-    facts = read_json(folder / "evaluation.json", _MADE_BY)
+    facts, rows, summary, details = (
+        read_json(folder / f"{name}.json", _MADE_BY)
+        for name in ("evaluation", "rows", "summary", "details")
+    )
     if facts.get("format") != FORMAT:
         raise ValueError(
-            f"{folder}/evaluation.json has format {facts.get('format')}, expected {FORMAT}. {_MADE_BY}"
+            f"{folder}/evaluation.json has format {facts.get('format')}, expected {FORMAT}. "
+            f"{_MADE_BY}"
         )
-    rows = read_json(folder / "rows.json", _MADE_BY)
     for row in rows:
         for key in ("generated", "reference"):
             row[key] = os.path.normpath(folder / row[key])
-        _require(row, "system", "name", "reference_name", "speaker", "error", "problems")
-    summary = read_json(folder / "summary.json", _MADE_BY)
-    for row in rows:
-        _require(summary[row["system"]], "all", "speakers", "pairs")
-    return Evaluation(
-        rows,
-        summary,
-        [Column(**column) for column in facts["columns"]],
-        facts["metrics"],
-        facts["missing"],
-        facts["unpaired"],
-        read_json(folder / "details.json", _MADE_BY),
-        facts["settings"],
-    )
-
-
-def _require(found: dict[str, Any], *keys: str) -> None:
-    for key in keys:
-        if key not in found:
-            raise KeyError(key)
-
-
-def _renamed(label: str, folder: Path, taken: set[str]) -> str:
-    if label == REFERENCE or label not in taken:
-        return label
-    return f"{folder.name}: {label}"
+        _ = [row[key] for key in ("system", "name", "reference_name", "speaker", *ERRORS)]
+        _ = [summary[row["system"]][key] for key in ("all", "speakers", "pairs")]
+    columns = [Column(**column) for column in facts["columns"]]
+    found = (facts[key] for key in ("metrics", "missing", "unpaired"))
+    return Evaluation(rows, summary, columns, *found, details, facts["settings"])
 
 
 def join(folders: Sequence[str | Path]) -> Evaluation:
@@ -166,20 +205,25 @@ def join(folders: Sequence[str | Path]) -> Evaluation:
 
     Raises:
         ValueError: two evaluations in folders of the same name have systems of the same label.
-        FileNotFoundError: see `read_evaluation`.
+        FileNotFoundError: a folder without an evaluation.
     """
     joined = Evaluation([], {}, [], [])
     places = [Path(folder).resolve() for folder in folders]
     if len(set(places)) < len(places):
         raise ValueError("an evaluation is given twice; give each folder once")
     for folder in map(Path, folders):
-        part, taken = read_evaluation(folder), set(joined.summary)
-        names = {label: _renamed(label, folder, taken) for label in part.systems}
-        for label, name in names.items():
+        part, taken, names = read_evaluation(folder), set(joined.summary), {}
+        for label in part.systems:
+            name = label
+            if label in taken and label != REFERENCE:
+                name = f"{folder.name}: {label}"
+            names[label] = name
             if name in taken:
                 if name == REFERENCE:
                     continue
-                raise ValueError(f"{folder}: there is a system {name!r} already; rename the folder")
+                raise ValueError(
+                    f"{folder}: another evaluation has a system {name!r}; rename the folder"
+                )
             joined.summary[name] = part.summary[label]
             joined.details[name] = part.details.get(label, {})
             own = [row for row in part.rows if row["system"] == label]

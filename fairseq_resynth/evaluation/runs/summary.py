@@ -1,32 +1,17 @@
 """Summarizes rows into figures: per system, per speaker and per pair of speakers."""
 
-import csv
-import io
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.data.storage.files import write_json, write_text
 from fairseq_resynth.evaluation.metrics.metric import Column, Metric
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
 from fairseq_resynth.measures.statistics import bootstrap, mean_interval
 
 POOLED_RESAMPLES = 200  # fewer than for means, since each equal error rate sorts all trials
-LEADING = (
-    "system",
-    "name",
-    "reference_name",
-    "speaker",
-    "source_speaker",
-    "generated",
-    "reference",
-)
-TRAILING = ("notes", "problems", "error")
 Figures = dict[str, dict[str, float]]
 
 
@@ -123,77 +108,3 @@ def notes_by_kind(rows: Sequence[Row]) -> dict[str, list[str]]:
         for kind in dict.fromkeys(re.sub(r"^[\d.]+ % ", "", note) for note in row["notes"]):
             found.setdefault(f"{row['system']}: {kind}", []).append(row["name"])
     return dict(sorted(found.items()))
-
-
-def without_nan(value: Any) -> Any:
-    """Replaces NaN and infinity, which JSON lacks, by None, and NumPy numbers by Python's."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def scalar_rows(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
-    """Rows with names, columns, texts and errors only: no embeddings, no tracks."""
-    names = [*LEADING, *(column.name for column in columns_of(metrics))]
-    names += ["transcript", "heard", *TRAILING]
-    return [{name: without_nan(row[name]) for name in names if name in row} for row in rows]
-
-
-def write_tables(
-    folder: Path, plain: Sequence[Row], columns: Sequence[Column], summary: dict[str, Any]
-) -> None:
-    """Writes rows.json, rows.csv, summary.json and summary.csv.
-
-    Args:
-        folder: where the files are written.
-        plain: rows from `scalar_rows`.
-        columns: columns of the metrics; shares are written as shares, not in per cent.
-        summary: from `summarize`.
-    """
-    # paths relative to the folder, so that both can be moved together
-    relative = [
-        row | {key: os.path.relpath(row[key], folder) for key in ("generated", "reference")}
-        for row in plain
-    ]
-    write_json(folder / "rows.json", relative)
-    names = [*LEADING, *(column.name for column in columns), "transcript", "heard"]
-    present = {name for row in plain for name in row}
-    names = [name for name in names if name in present]
-    write_text(folder / "rows.csv", _csv([*names, *TRAILING], map(_flat, relative)))
-    write_json(folder / "summary.json", without_nan(summary))
-    lines = [
-        {"system": system, "group": group, "figure": name, **values}
-        for system, entry in summary.items()
-        for group, found in [
-            ("all", entry["all"]),
-            *entry["speakers"].items(),
-            *entry["pairs"].items(),
-        ]
-        for name, values in found.items()
-    ]
-    head = ["system", "group", "figure", "mean", "low", "high", "count", "undefined"]
-    write_text(folder / "summary.csv", _csv(head, map(_flat, lines)))
-
-
-def _flat(row: Row) -> Row:
-    flat = dict(row)
-    for key, value in row.items():
-        if isinstance(value, dict):
-            flat[key] = "; ".join(f"{name}: {reason}" for name, reason in value.items())
-        elif isinstance(value, list):
-            flat[key] = "; ".join(map(str, value))
-        elif value is None or (isinstance(value, float) and not math.isfinite(value)):
-            flat[key] = ""
-    return flat
-
-
-def _csv(head: Sequence[str], rows: Any) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, head, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
