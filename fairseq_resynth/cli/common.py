@@ -12,6 +12,9 @@ from fairseq_resynth.constants import FEATURE_TYPES, SAMPLE_RATE
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` must not wait for it
     import torch
 
+    from fairseq_resynth.data.storage.shards import RowsOutcome
+
+REPAIR_ROWS = "repair these files, or drop their rows from the manifest, and run again"
 BUNDLE_VARIABLE = "RESYNTH_BUNDLE"
 
 
@@ -201,6 +204,21 @@ def failure_lines(failed: dict[str, str], what: str) -> list[str]:
     if not failed:
         return []
     return [f"{len(failed)} {what}:"] + [f"  {name}: {reason}" for name, reason in failed.items()]
+
+
+def rows_lines(file: str, outcome: "RowsOutcome", remedy: str) -> list[str]:
+    """What a verb did with the rows of a split, and the rows that failed.
+
+    Args:
+        file: name of the file that it writes.
+        outcome: numbers of rows and the failures.
+        remedy: what to do about rows that failed.
+    """
+    state = "written" if outcome.joined else "waits for the other shards"
+    if outcome.failed and not outcome.joined:
+        state = f"not written: {remedy}"
+    line = f"{file}: {outcome.rows} rows, {outcome.reused} of them reused; {state}"
+    return [line, *failure_lines(outcome.failed, f"rows of {file} failed")]
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:

@@ -68,13 +68,8 @@ def _speaker_lines(statistics: SpeakerStatistics) -> list[str]:
 
 
 def _lines(split: str, outcome: F0Outcome) -> list[str]:
-    state = "written" if outcome.joined else "waits for the other shards"
-    if outcome.failed and not outcome.joined:
-        state = "not written: repair these files and run again, or give --accept-unvoiced"
-    lines = [
-        f"{split}: {outcome.rows} files, {outcome.reused} of them reused; f0/{split}.npy {state}"
-    ]
-    lines += common.failure_lines(outcome.failed, f"files of {split} failed")
+    remedy = "repair these files and run again, or give --accept-unvoiced"
+    lines = common.rows_lines(f"f0/{split}.npy", outcome, remedy)
     if outcome.unvoiced:
         lines.append(f"warning: {len(outcome.unvoiced)} files of {split} have no voiced frame:")
         lines += [f"  {name}" for name in outcome.unvoiced]

@@ -76,9 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def _lines(split: str, outcome: PackOutcome) -> list[str]:
     state = f"complete, {outcome.megabytes:.0f} MB" if outcome.joined else "waits for other shards"
     if outcome.failed:
-        state = (
-            "not complete: repair these files, or drop their rows from the manifest, and run again"
-        )
+        state = f"not complete: {common.REPAIR_ROWS}"
     lines = [
         f"{split}.pack: {outcome.written} audio files written, {outcome.reused} reused; {state}"
     ]

@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
                 bar.update,
             )
     summary = {split: outcome.to_dict() for split, outcome in outcomes.items()}
-    lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
+    lines = []
+    for split, outcome in outcomes.items():
+        lines += common.rows_lines(f"{split}.units", outcome, common.REPAIR_ROWS)
     lines += [
         f"note: {name} was made by another encoder or k-means than units.json says; quantize its split too"
         for name in foreign_units(Path(args.data))
@@ -84,13 +86,3 @@ def _vqvae(args: argparse.Namespace, device):
             "--feature-type vqvae takes --content-checkpoint (checkpoint or bundle), no --kmeans, no --layer."
         )
     return VqvaeUnits(load_content_vqvae(args.content_checkpoint), device)
-
-
-def _lines(split: str, outcome) -> list[str]:
-    state = "written" if outcome.joined else "waits for the other shards"
-    if outcome.failed:
-        state = (
-            "not written: repair these files, or drop their rows from the manifest, and run again"
-        )
-    lines = [f"{split}.units: {outcome.rows} rows, {outcome.reused} of them reused; {state}"]
-    return lines + common.failure_lines(outcome.failed, f"rows of {split} failed")

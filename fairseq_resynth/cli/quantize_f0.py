@@ -88,11 +88,9 @@ def run(args: argparse.Namespace) -> int:
         split: write_f0_codes(args.data, split, representation, description, shard)
         for split in splits
     }
-    lines = [
-        f"{split}.f0: {done.rows} rows, {done.reused} of them reused; "
-        + ("written" if done.joined else "waits for the other shards")
-        for split, done in outcomes.items()
-    ]
+    lines = []
+    for split, done in outcomes.items():
+        lines += common.rows_lines(f"{split}.f0", done, common.REPAIR_ROWS)
     summary = {split: done.to_dict() for split, done in outcomes.items()}
     common.report(args, {"splits": summary, **description}, lines)
     return 0

@@ -52,14 +52,8 @@ def run(args: argparse.Namespace) -> int:
     }
     lines = []
     for split, done in outcomes.items():
-        state = "written" if done.joined else "waits for the other shards"
-        if done.failed and not done.joined:
-            state = "not written: leave these files out, or give --accept-mean"
-        lines.append(
-            f"{split}: {done.rows} files, {done.reused} of them reused; "
-            f"{split}.speaker_vectors.npy {state}"
-        )
-        lines += common.failure_lines(done.failed, f"files of {split} have no vector")
+        remedy = "leave these files out, or give --accept-mean"
+        lines += common.rows_lines(f"{split}.speaker_vectors.npy", done, remedy)
     summary = {"splits": {split: done.to_dict() for split, done in outcomes.items()}, **description}
     if all(done.joined for done in outcomes.values()):
         means = update_speaker_means(args.data, description)

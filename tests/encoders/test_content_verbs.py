@@ -177,7 +177,7 @@ def test_failed_files_are_named_and_the_status_is_1(data, corpus, tmp_path, caps
     capsys.readouterr()
     assert main(["quantize", str(other), "--kmeans", str(data / "km.safetensors")]) == 1
     out = capsys.readouterr().out
-    assert "4 rows of train failed" in out and "not written: repair these files" in out
+    assert "4 rows of train.units failed" in out and "not written: repair these files" in out
     assert "short.wav: 3 samples are too short for a frame, expected 400 or more" in out
     assert "silent.wav is silent" in out and "stereo.wav: found 2 channels, expected 1" in out
     assert "nan.wav: sample 0 is nan" in out

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -203,11 +204,11 @@ def test_four_shards_give_the_bytes_of_one_run(prepared, data, resynth):
         status, out, _ = resynth(
             "f0", data, "--method", "dio", "--workers", 1, "--shard", f"{index}/4"
         )
-        assert status == 0 and "f0/train.npy waits for the other shards" in out
+        assert status == 0 and "f0/train.npy: " in out and "waits for the other shards" in out
     status, out, _ = resynth("merge", data)
     assert status == 1 and "f0/train.npy: not joined, shards 3/4 are missing" in out
     status, out, _ = resynth("f0", data, "--method", "dio", "--workers", 1, "--shard", "3/4")
-    assert status == 0 and "f0/train.npy written" in out
+    assert status == 0 and re.search(r"f0/train.npy: \d+ rows, .* written", out)
     same_files(data, prepared)
     assert resynth("merge", data)[1] == "no parts to join\n"
 
@@ -290,12 +291,12 @@ def test_a_file_without_f0_is_named_and_blocks_its_split(data, resynth, kind, me
     command = ("f0", data, "--method", "dio", "--workers", 1)
     status, out, _ = resynth(*command)
     assert status == 1
-    assert f"1 files of train failed:\n  {name}: " in out and message in out
-    assert "f0/train.npy not written: repair these files" in out
+    assert f"1 rows of f0/train.npy failed:\n  {name}: " in out and message in out
+    assert "not written: repair these files" in out
     assert not (data / "f0/train.npy").exists() and not (data / "speakers.json").exists()
     assert (data / "f0/valid.npy").exists()
     status, out, _ = resynth(*command, "--accept-unvoiced")
-    assert status == 0 and "14 files, 13 of them reused; f0/train.npy written" in out
+    assert status == 0 and "f0/train.npy: 14 rows, 13 of them reused; written" in out
     assert f"  {name}: " in out
     flat = np.load(data / "f0/train.npy")
     assert np.isfinite(flat).all() and not flat[: -(-int(first_samples(data)) // 80)].any()
@@ -312,7 +313,7 @@ def test_a_mended_file_alone_is_done_again(prepared, data, resynth):
     original = Path((prepared / "train.tsv").read_text().splitlines()[0])
     shutil.copy(original / name, data / "root" / name)
     status, out, _ = resynth("f0", data, "--method", "dio", "--workers", 1)
-    assert status == 0 and "14 files, 13 of them reused" in out
+    assert status == 0 and "14 rows, 13 of them reused" in out
     same_files(data / "f0", prepared / "f0")
 
 
@@ -322,8 +323,8 @@ def test_a_failed_file_stays_named_when_the_split_is_reused(data, resynth):
     command = ("f0", data, "--method", "dio", "--workers", 1)
     assert resynth(*command, "--accept-unvoiced")[0] == 0
     status, out, _ = resynth(*command)
-    assert status == 1 and f"1 files of train failed:\n  {name}: " in out
-    assert "14 files, 13 of them reused; f0/train.npy written" in out
+    assert status == 1 and f"1 rows of f0/train.npy failed:\n  {name}: " in out
+    assert "f0/train.npy: 14 rows, 13 of them reused; written" in out
     assert "no voiced frame" not in out
 
 
@@ -341,7 +342,7 @@ def test_silence_is_named_as_a_warning(data, resynth):
     name = break_row(data, "silence")
     (data / "f0/train.npy").unlink()
     status, out, _ = resynth("f0", data, "--method", "dio", "--workers", 1)
-    assert status == 1 and "f0/train.npy written" in out
+    assert status == 1 and "14 rows, 0 of them reused; written" in out
     assert f"warning: 1 files of train have no voiced frame:\n  {name}\n" in out
     assert resynth("f0", data, "--method", "dio", "--workers", 1, "--accept-unvoiced")[0] == 0
 
