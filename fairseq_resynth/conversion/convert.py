@@ -1,4 +1,4 @@
-"""Speech in another voice, melody or rhythm: one thing changes and the rest stays."""
+"""Speech in another voice, melody or rhythm: one of them changes and the others stay."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ Target = str | Path | Sequence[str | Path] | Voice
 
 @dataclass(frozen=True)
 class Controls:
-    """What is to change beside the voice.
+    """Changes in addition to the voice.
 
     Attributes:
-        pitch: `shift=+3st`, `scale=1.2`, `flatten` or `from=OTHER.wav`; None: as it is.
-        rate: of speaking, 0.25 to 4.
-        durations: `predicted` by the model as the target speaks, or `from=OTHER.wav`, a recording of the
-            same words; None: as they are.
-        style: name of a speaking style; None for a model without.
+        pitch: `shift=+3st`, `scale=1.2`, `flatten` or `from=OTHER.wav`; None: no change.
+        rate: rate of speaking, 0.25 to 4.
+        durations: `predicted` by the model for the target, or `from=OTHER.wav`, a recording of the same
+            words; None: no change.
+        style: name of a speaking style; None for a model without styles.
         duration_speaker: a speaker of the model whose durations are predicted instead of the target's.
+
+    Raises:
+        ValueError: an impossible value, or two controls that contradict each other.
     """
 
     pitch: str | None = None
@@ -43,7 +46,7 @@ class Controls:
             prosody.parse_pitch(self.pitch)
         if self.duration_speaker is not None and self.durations not in (None, "predicted"):
             raise ValueError(
-                f"--duration-speaker and --durations {self.durations} both say how long: give one of the two"
+                f"--duration-speaker and --durations {self.durations} contradict each other: give one of them"
             )
         if self.durations is None:
             return
@@ -52,24 +55,26 @@ class Controls:
                 f"--durations {self.durations!r}: expected predicted or from=OTHER.wav"
             )
         if self.durations != "predicted" and self.rate != 1:
-            raise ValueError("--rate and --durations from=… both say how long: give one of the two")
+            raise ValueError(
+                "--rate and --durations from=… contradict each other: give one of them"
+            )
 
     @property
     def predicts(self) -> bool:
-        """Whether the model says how long each unit lasts."""
+        """Whether the model predicts how long each unit lasts."""
         return self.durations == "predicted" or self.duration_speaker is not None
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion made.
+    """The result of a conversion.
 
     Attributes:
         wav: (T,) float32 at 16 kHz.
-        speech: the streams that were spoken.
-        f0: (N,) Hz that was asked for, None for a model without pitch.
-        voice: that spoke.
-        notes: what the user should know, a sentence each.
+        speech: its streams.
+        f0: (N,) Hz, the requested pitch; None for a model without pitch.
+        voice: the voice of the result.
+        notes: sentences for the user.
     """
 
     wav: np.ndarray
@@ -86,35 +91,29 @@ def convert(
     source: str | None = None,
     controls: Controls | None = None,
 ) -> Converted:
-    """Says an utterance in another voice, melody or rhythm.
+    """Converts an utterance to another voice, melody or rhythm.
 
     Args:
         system: the models.
         wav: (T,) float at 16 kHz.
-        target: a speaker of the model, recordings of somebody else, or a voice; None: the source.
+        target: a speaker of the model, recordings of anybody, or a voice; None: the source.
         source: who speaks, if the model knows the voice.
-        controls: what else changes.
+        controls: other changes.
 
     Raises:
         FileNotFoundError, ValueError: an unknown voice, a bad reference or control, or a model without the
             stream that a control needs.
     """
     controls = controls or Controls()
-    check_streams(system, controls)
+    check_controls(system, controls)
     voice = choose_voice(system, target, source)
-    units = system.units(wav)
+    units, hop = system.units(wav), system.streams.unit_hop
     positions = _positions(system, units, controls, voice)
-    f0, notes, pitch = None, _duration_notes(system, controls), {}
+    notes, f0, pitch = _duration_notes(system, controls), None, {}
     if system.pitch.exists:
-        f0 = system.pitch.extract(wav)
-        notes += [] if f0.any() else ["no voiced frame was found: silence, or no speech?"]
-        own = system.pitch.entry(f0, source)
-        entry = voice.entry or (system.statistics and system.statistics.overall) or own
-        f0 = _melody(system, units, f0, own, entry, controls)
-        if positions is not None:
-            f0 = prosody.warp_f0(f0, positions, system.streams.unit_hop)
-        note = prosody.range_warning(f0, entry) if controls.pitch else ""
-        notes += [note] if note else []
+        f0, entry, pitch_notes = _target_f0(system, wav, units, voice, source, controls)
+        notes += pitch_notes
+        f0 = f0 if positions is None else prosody.warp_f0(f0, positions, hop)
     if positions is not None:
         units = units[prosody.nearest_indices(positions, len(units))]
     if f0 is not None:
@@ -124,15 +123,14 @@ def convert(
             f"{voice.name}: F0 {voice.entry['f0_mean']:.0f} ± {voice.entry['f0_std']:.0f} Hz, "
             f"from {voice.entry['num_voiced']} voiced frames"
         )
-    samples = len(units) * system.streams.unit_hop
     speech = Utterance(
-        units, speaker=voice.speaker, num_samples=samples, style=controls.style, **pitch
+        units, speaker=voice.speaker, num_samples=len(units) * hop, style=controls.style, **pitch
     )
     return Converted(system.decode_all([speech])[0], speech, f0, voice, tuple(notes))
 
 
-def check_streams(system: SpeechSystem, controls: Controls) -> None:
-    """Refuses controls of a stream that the model has not, with a ValueError."""
+def check_controls(system: SpeechSystem, controls: Controls) -> None:
+    """Raises ValueError if a control needs a stream or a predictor that the model does not have."""
     if controls.pitch is not None and not system.pitch.exists:
         raise ValueError("--pitch needs a model with a pitch stream, and this bundle has none.")
     if controls.style is not None and not system.streams.styles:
@@ -163,10 +161,10 @@ def _duration_notes(system: SpeechSystem, controls: Controls) -> list[str]:
 
 
 def choose_voice(system: SpeechSystem, target: Target | None, source: str | None) -> Voice:
-    """Returns the voice to speak with: the target, else the source, else the model's only one.
+    """The voice of the result: the target, else the source, else the model's only voice.
 
     Raises:
-        FileNotFoundError, ValueError: none of these; see `references.find_voice`.
+        FileNotFoundError, ValueError: none of these is given, or `find_voice` finds no such voice.
     """
     if isinstance(target, Voice):
         return target
@@ -178,32 +176,46 @@ def choose_voice(system: SpeechSystem, target: Target | None, source: str | None
     return find_voice(source if target is None else target, system.streams, system.statistics)
 
 
-def _melody(
+def _target_f0(
     system: SpeechSystem,
+    wav: np.ndarray,
     units: np.ndarray,
-    f0: np.ndarray,
-    own: F0Entry,
-    entry: F0Entry,
+    voice: Voice,
+    source: str | None,
     controls: Controls,
+) -> tuple[np.ndarray, F0Entry, list[str]]:
+    """The (N,) F0 in Hz for the target voice in the rhythm of the source, its F0 statistics, and notes."""
+    f0 = system.pitch.extract(wav)
+    notes = [] if f0.any() else ["no voiced frame was found: is it silence, or not speech?"]
+    own = system.pitch.entry(f0, source)
+    entry = voice.entry or (system.statistics and system.statistics.overall) or own
+    kind, path = prosody.parse_pitch(controls.pitch) if controls.pitch else ("", "")
+    if kind == "from":
+        f0 = _transferred_f0(system, units, f0, str(path), entry)
+    else:
+        f0 = prosody.apply_pitch(prosody.convert_f0(f0, own, entry), controls.pitch)
+    warning = prosody.range_warning(f0, entry) if controls.pitch else ""
+    return f0, entry, notes + ([warning] if warning else [])
+
+
+def _transferred_f0(
+    system: SpeechSystem, units: np.ndarray, f0: np.ndarray, path: str, entry: F0Entry
 ) -> np.ndarray:
-    """Returns (N,) Hz as the target voice speaks it, with the change that is asked for."""
-    kind, path = prosody.parse_pitch(controls.pitch) if controls.pitch else ("", 0)
-    if kind != "from":
-        return prosody.apply_pitch(prosody.convert_f0(f0, own, entry), controls.pitch)
-    other = system.waveform(str(path))
+    """The melody of another recording on the voiced frames of (N,) Hz, moved to the target voice."""
+    other = system.waveform(path)
     melody = system.pitch.extract(other)
     if not (melody > 0).any():
-        raise ValueError(f"--pitch {controls.pitch}: no frame of that recording is voiced")
-    others = SpeakerStatistics.from_frames([("", melody)]).overall
+        raise ValueError(f"--pitch from={path}: no frame of that recording is voiced")
+    other_entry = SpeakerStatistics.from_frames([("", melody)]).overall
     positions = prosody.align_units(units, system.units(other))
-    borrowed = prosody.transfer_f0(f0, melody, positions, system.streams.unit_hop)
-    return prosody.convert_f0(borrowed, others, entry)
+    transferred = prosody.transfer_f0(f0, melody, positions, system.streams.unit_hop)
+    return prosody.convert_f0(transferred, other_entry, entry)
 
 
 def _positions(
     system: SpeechSystem, units: np.ndarray, controls: Controls, voice: Voice
 ) -> np.ndarray | None:
-    """Returns where in the units each unit to speak lies, None for the same rhythm."""
+    """The position in the units of each unit of the result; None if the rhythm stays."""
     if controls.predicts:
         speaker = controls.duration_speaker or voice.speaker
         expanded = system.decoder.expand([units], controls.rate, speaker=speaker)[0]

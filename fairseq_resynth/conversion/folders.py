@@ -7,7 +7,7 @@ from typing import Any
 
 from soundfile import SoundFileError
 
-from fairseq_resynth.conversion.convert import Controls, check_streams, choose_voice, convert
+from fairseq_resynth.conversion.convert import Controls, check_controls, choose_voice, convert
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.inference.system import SpeechSystem
@@ -68,7 +68,7 @@ def convert_files(
         outdir: the output folder, created if it does not exist.
         target: a speaker of the model or recordings of one person; None: the source.
         source: who speaks, if the model knows the voice.
-        controls: what else changes.
+        controls: other changes.
         advance: called after each file.
         overwrite: whether to replace files that other settings, or something else, have made.
 
@@ -77,7 +77,7 @@ def convert_files(
     """
     outcome = ConversionOutcome()
     voice = choose_voice(system, target, source)
-    check_streams(system, controls)
+    check_controls(system, controls)
     with Record(outdir) as record:
         settings = record.key(system.bundle.identity, *_settings(target, source, controls))
         refuse_conflicts(record, settings, inputs, _read_files(target, controls), overwrite)

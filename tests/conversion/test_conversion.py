@@ -7,7 +7,7 @@ from tiny_voices import ENGLISH, RUSSIAN, SPEECH, melody, save_tiny_bundle, tone
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.conversion.convert import Controls, convert
-from fairseq_resynth.conversion.references import check_reference, find_voice
+from fairseq_resynth.conversion.references import find_voice, validate_reference
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.resynthesizer import Resynthesizer
 
@@ -113,13 +113,13 @@ def test_melody_and_durations_of_another_recording(system, wav, plain):
 )
 def test_what_is_no_voice_is_refused_with_a_reason(sound, reason):
     with pytest.raises(ValueError, match=reason.replace("?", r"\?")):
-        check_reference(sound, "ref.wav")
+        validate_reference(sound, "ref.wav")
 
 
 def test_speech_of_every_voice_is_a_reference():
     for voice in ("english", "french", "italian", "russian", "spanish"):
         path = sorted((SPEECH / voice).glob("*.flac"))[0]
-        assert (check_reference(load_any_audio(path)[0], path.name) > 0).mean() > 0.3
+        assert (validate_reference(load_any_audio(path)[0], path.name) > 0).mean() > 0.3
 
 
 def test_one_command_converts_a_folder_and_continues(folder, tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_one_command_converts_a_folder_and_continues(folder, tmp_path, capsys):
         (["--target", "anna", "--pitch", "high"], "expected shift="),
         (["--target", "anna", "--style", "sad"], "needs a model with styles, and this bundle has none"),
         (["--target", "anna", "--durations", "long"], "expected predicted or from="),
-        (["--target", "anna", "--durations", "from=x.wav", "--rate", "2"], "give one of the two"),
+        (["--target", "anna", "--durations", "from=x.wav", "--rate", "2"], "give one of them"),
         (["--target", "anna", "--speaker", "clara"], "unknown speaker 'clara'"),
         (["--target", "anna", "--durations", "from="], "expected predicted or from="),
         (["--target", "anna", "--device", "cud"], "--device cud: expected cpu, cuda"),

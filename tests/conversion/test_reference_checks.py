@@ -6,7 +6,7 @@ import pytest
 from scipy.signal import lfilter
 from tiny_voices import SPEECH, tone
 
-from fairseq_resynth.conversion.references import check_reference
+from fairseq_resynth.conversion.references import validate_reference
 from fairseq_resynth.data.audio.files import load_any_audio
 
 CHORDS = ((131, 165, 196), (147, 175, 220), (98, 124, 147))
@@ -54,9 +54,9 @@ def sounds():
 @pytest.mark.parametrize("voice", ["english", "french", "italian", "russian", "spanish"])
 def test_speech_is_a_reference(voice):
     wav = speech(voice)
-    assert (check_reference(wav, voice) > 0).mean() > 0.3
+    assert (validate_reference(wav, voice) > 0).mean() > 0.3
     noise = np.random.default_rng(0).standard_normal(len(wav)) * wav.std() * 0.1
-    check_reference((wav + noise).astype(np.float32), voice)  # 20 dB under it
+    validate_reference((wav + noise).astype(np.float32), voice)  # 20 dB under it
 
 
 @pytest.mark.parametrize("name", sounds())
@@ -64,7 +64,7 @@ def test_what_is_no_voice_is_refused_alone_and_after_speech(name):
     sound, half = sounds()[name], speech("english")[:30000]
     reason = "is it noise|is it music|no voice is heard"
     with pytest.raises(ValueError, match=reason):
-        check_reference(sound, name)
+        validate_reference(sound, name)
     after = np.concatenate([half, sound[-30000:]])
     with pytest.raises(ValueError, match=r"% of it, from [12](\.5)? to [34](\.5)? s: is it"):
-        check_reference(after, name)
+        validate_reference(after, name)

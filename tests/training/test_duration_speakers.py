@@ -101,7 +101,7 @@ def test_conversion_takes_the_targets_rhythm_or_anothers(bundle):
     assert units("anna", duration_speaker="boris", rate=2.0) == pytest.approx(boris / 2, abs=4)
     with pytest.raises(ValueError, match="unknown speaker 'clara'; the model has anna, boris"):
         units("anna", duration_speaker="clara")
-    with pytest.raises(ValueError, match="give one of the two"):
+    with pytest.raises(ValueError, match="give one of them"):
         Controls(durations="from=x.wav", duration_speaker="anna")
 
 
