@@ -9,7 +9,7 @@ from soundfile import SoundFileError
 
 from fairseq_resynth.conversion.convert import Controls, check_controls, choose_voice, convert
 from fairseq_resynth.data.audio.files import write_audio
-from fairseq_resynth.data.storage.resume import Outcome, Record
+from fairseq_resynth.data.storage.resume import Outcome, Record, with_content
 from fairseq_resynth.inference.system import SpeechSystem
 from fairseq_resynth.preparation.preprocess import find_sources
 
@@ -106,16 +106,10 @@ def _facts(settings: str, source: Path) -> dict[str, str]:
     return {"settings": settings, "from": str(source.resolve())}
 
 
-def _with_file(option: str | None) -> Any:
-    """An option, or the file that it names as NAME or as from=NAME."""
-    kind, _, name = (option or "").rpartition("=")
-    return [kind, Path(name)] if Path(name).is_file() else option
-
-
 def _settings(target: str | list[str] | None, source: str | None, controls: Controls) -> list[Any]:
     targets = [target] if isinstance(target, str) else target or []
-    named = {name: _with_file(getattr(controls, name)) for name in ("pitch", "durations")}
-    return [[_with_file(one) for one in targets], source, asdict(controls) | named]
+    named = {name: with_content(getattr(controls, name)) for name in ("pitch", "durations")}
+    return [[with_content(one) for one in targets], source, asdict(controls) | named]
 
 
 def _read_files(target: str | list[str] | None, controls: Controls) -> list[Path]:

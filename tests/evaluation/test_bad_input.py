@@ -35,7 +35,7 @@ def refusal(folders, capsys, *more, **rest) -> str:
     """Returns the one line of a refused command, which has measured nothing."""
     capsys.readouterr()
     assert evaluate(folders, *more, **rest) == 2
-    assert not (folders / "report" / "cache.jsonl").exists()
+    assert not (folders / "report" / ".made_by").exists()
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
 
@@ -98,11 +98,12 @@ def test_files_beside_the_audio(folders, capsys):
 
 
 def test_a_damaged_cache_is_named(folders, capsys):
-    (folders / "report").mkdir()
+    record = folders / "report" / ".made_by" / "a.jsonl"
+    record.parent.mkdir(parents=True)
     for content in (b"[1]\n", b"\xff\n", b"nothing\n"):
-        (folders / "report/cache.jsonl").write_bytes(content)
+        record.write_bytes(content)
         assert evaluate(folders) == 2
-        assert "cache.jsonl:1: damaged" in capsys.readouterr().err
+        assert "a.jsonl:1: damaged" in capsys.readouterr().err
 
 
 def test_one_bad_file_among_many(folders, capsys):

@@ -78,8 +78,9 @@ def test_resumes_and_notices_changes(generated, wavs, tmp_path, capsys):
     out = tmp_path / "report"
     evaluate(generated, wavs, out)
     first = rows_of(out)
-    with (out / "cache.jsonl").open("a") as stream:
-        stream.write('["torn", {"mcd"')  # what an interrupted run leaves
+    (record,) = (out / ".made_by").iterdir()
+    with record.open("a") as stream:
+        stream.write('{"made": "", "by": "torn')  # what an interrupted run leaves
     capsys.readouterr()
     assert evaluate(generated, wavs, out) == 0
     assert "18 values reused" in capsys.readouterr().out  # 5 metrics x 3, and level of 3 references
@@ -257,24 +258,25 @@ def test_only_the_metrics_that_were_asked_for_are_imported(generated, wavs, tmp_
 
 
 def test_every_setting_is_part_of_the_cache_key(wavs):
-    from fairseq_resynth.evaluation.runs.measure import Job, _key
+    from fairseq_resynth.data.storage.resume import Record
+    from fairseq_resynth.evaluation.runs.measure import Measurement, identity_of, measurement_keys
     from fairseq_resynth.evaluation.runs.pairing import Pair
 
-    path = wavs / "ann/one.wav"
-    job, hashes = Job("s", Pair("a", path, "a", path)), {path: "hash"}
+    path, record = wavs / "ann/one.wav", Record(wavs)
+    one = Measurement("s", Pair("a", path, "a", path))
 
-    def key(metric, job, hashes):
-        return _key([metric.name, metric.version(), metric.settings], job, hashes)
+    def key(metric, measurement):
+        return measurement_keys(record, measurement, {"metric": identity_of(metric)})["metric"]
 
     keys = {
-        key(make_metrics("wer", settings)[0], job, hashes)
+        key(make_metrics("wer", settings)[0], one)
         for settings in ({}, {"language": "en"}, {"language": "de"}, {"recogniser": "whisper:x"})
     }
     assert len(keys) == 4
     (metric,) = make_metrics("level", {})
-    spoken = Job("s", job.pair, "words")
-    assert key(metric, job, hashes) != key(metric, spoken, hashes)
-    assert key(metric, job, hashes) != key(metric, job, {path: "other"})
+    assert key(metric, one) != key(metric, Measurement("s", one.pair, "words"))
+    other = Measurement("s", Pair("a", wavs / "ann/two.wav", "a", path))
+    assert key(metric, one) != key(metric, other)
 
 
 def test_interrupted_workers_stop_and_the_same_command_continues(wavs, tmp_path):
@@ -289,12 +291,13 @@ def test_interrupted_workers_stop_and_the_same_command_continues(wavs, tmp_path)
     program += ["--metrics", "f0,mcd", "--outdir", str(out), "--workers", "2"]
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in background
     process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
-    while process.poll() is None and not (out / "cache.jsonl").is_file():
+    while process.poll() is None and not list(out.glob(".made_by/*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "the same command continues" in error
-    kept = len((out / "cache.jsonl").read_text().splitlines())
+    (record,) = out.glob(".made_by/*")
+    kept = record.read_text().count('"made": ""')
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     assert 0 < kept and f"{kept} values reused" in done.stdout

@@ -20,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,15 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types, failed files sorted by name."""
         return {**vars(self), "failed": dict(sorted(self.failed.items()))}
+
+
+def with_content(option: Any) -> Any:
+    """An option as part of a key: text that names a file, alone or after `kind:` or `kind=`, as a Path."""
+    match = re.fullmatch(r"(?:(\w[\w-]*)[:=])?(.+)", option) if isinstance(option, str) else None
+    try:
+        return [match[1], Path(match[2])] if match and Path(match[2]).is_file() else option
+    except OSError:  # longer than a file's name can be
+        return option
 
 
 class Record:

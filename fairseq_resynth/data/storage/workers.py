@@ -16,14 +16,32 @@ Result = TypeVar("Result")
 _THREADS = "OMP_NUM_THREADS"
 
 
-def _ignore_interrupt() -> None:
-    # Ctrl-C reaches the whole process group; the parent alone answers it and ends the workers.
+_leaving = False  # of a worker: whether its parent has told it to end
+
+
+def _leave(*_: object) -> None:
+    global _leaving
+    _leaving = True
+    raise SystemExit  # rather than ending at once, so that temporary files are removed
+
+
+def _start_worker(setup: Callable[[], object] | None) -> None:
+    # Ctrl-C reaches the whole process group. Only the parent handles it, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    if setup:
+        setup()
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    if _leaving:
+        raise SystemExit
+    return function(item)
 
 
 @contextlib.contextmanager
-def _one_thread_a_worker() -> Iterator[None]:
-    """The processes inherit the environment, and N workers of N threads each would fight."""
+def _one_thread_per_worker() -> Iterator[None]:
+    """The processes inherit the environment, and N workers of N threads each would compete for the cores."""
     before = os.environ.get(_THREADS)
     os.environ.setdefault(_THREADS, "1")
     try:
@@ -38,36 +56,52 @@ def parallel_map(
     items: Iterable[Item],
     workers: int,
     preload: Sequence[str] = (),
+    setup: Callable[[], object] | None = None,
 ) -> Iterator[tuple[Item, Result]]:
-    """Yields (item, function(item)) as they finish, in any order; at most 4 items a worker are under way.
+    """Yields (item, function(item)) as they finish, in any order; at most 4 items per worker are under way.
 
     Args:
-        function: can be pickled, as its results can; raises nothing for a bad item but returns what failed.
+        function: can be pickled, as its results can; does not raise for a bad item but returns what failed.
         items: may be longer than memory.
-        workers: processes; up to 1: no other process.
-        preload: modules to import once for all workers, before they part, beside the function's own.
+        workers: number of processes; up to 1: everything runs in this process.
+        preload: modules to import once for all workers, in addition to the function's own.
+        setup: called once in each process before its first item; can be pickled.
 
     Raises:
-        ValueError: a worker died, for want of memory as a rule.
+        ValueError: A worker died, usually because memory ran out.
     """
     if workers <= 1:
+        if setup:
+            setup()
         for item in items:
             yield item, function(item)
         return
-    # Forks of a process that has imported and has no threads yet: safe, and N workers import once.
+    # The server that is forked has imported everything and has no threads: N workers import once, safely.
     context = multiprocessing.get_context("forkserver")
     named = function.func if isinstance(function, functools.partial) else function
     context.set_forkserver_preload([__name__, getattr(named, "__module__", __name__), *preload])
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _ignore_interrupt)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (setup,))
+    finished = False
     try:
-        with _one_thread_a_worker():
+        with _one_thread_per_worker():
             yield from _bounded(pool, function, iter(items), 4 * workers)
+        finished = True
     except concurrent.futures.process.BrokenProcessPool as error:
         raise ValueError(
-            "a worker process died, out of memory perhaps: try fewer --workers; the same command continues"
+            "a worker process died, perhaps because memory ran out: try fewer --workers; the same command "
+            "continues"
         ) from error
     finally:
+        if not finished:
+            _terminate(pool)
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _terminate(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    """Ends the pool's own processes, so that an interruption need not wait for what they have begun."""
+    # A public method for it, terminate_workers, exists only from Python 3.14.
+    for process in list((getattr(pool, "_processes", None) or {}).values()):
+        process.terminate()
 
 
 def _bounded(pool, function, items: Iterator[Item], limit: int) -> Iterator[tuple[Item, Result]]:
@@ -80,7 +114,7 @@ def _bounded(pool, function, items: Iterator[Item], limit: int) -> Iterator[tupl
             except StopIteration:
                 exhausted = True
             else:
-                pending[pool.submit(function, item)] = item
+                pending[pool.submit(_call, function, item)] = item
         finished, _ = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
         for future in finished:
             yield pending.pop(future), future.result()
@@ -90,9 +124,9 @@ def progress(iterable: Iterable[Item], total: int, what: str, done: int = 0) -> 
     """Passes items through while a bar on stderr counts them.
 
     Args:
-        iterable: what to pass through.
-        total: items with those done earlier.
+        iterable: the items.
+        total: number of items, including those that an earlier run did.
         what: words before the bar.
-        done: items that an earlier run did.
+        done: number of items that an earlier run did.
     """
     return iter(tqdm(iterable, desc=what, total=total, initial=done, unit="file", mininterval=0.5))

@@ -1,9 +1,8 @@
 """Baselines' versions of the recordings, written to files."""
 
-import multiprocessing
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,18 @@ from tqdm import tqdm
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import write_audio
+from fairseq_resynth.data.storage.workers import parallel_map
 from fairseq_resynth.evaluation.codecs.baselines import Baseline
 from fairseq_resynth.evaluation.metrics.metric import Recording
-from fairseq_resynth.evaluation.runs.generated_files import MadeFiles, rate_figures
+from fairseq_resynth.evaluation.runs.generated_files import GeneratedFiles, rate_figures
 from fairseq_resynth.evaluation.runs.pairing import Collection
 
 _warm: set[str] = set()
 
 
-def _make(baseline: Baseline, source: Path, target: Path) -> dict[str, float] | str:
-    """Writes one file; returns its figures, or why it could not be made."""
+def _make(job: tuple[str, Path, Path], baseline: Baseline) -> dict[str, float] | str:
+    """Writes one file of (name, source, target); returns its figures, or why it could not be made."""
+    _, source, target = job
     try:
         wav = Recording(source).wav
         if baseline.label not in _warm:  # the first call in a process imports and compiles
@@ -54,23 +55,17 @@ def make_baseline(
     Returns:
         The files, and the reasons of those that could not be made.
     """
-    made = MadeFiles(folder, references, baseline.label)
-    todo, failures = list(made.todo), []
-    sources = [references[name] for name in todo]
-    arguments = [baseline] * len(todo), sources, [made.path(name) for name in todo]
-    pool = None
-    if workers > 1 and len(todo) > 1:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    results = pool.map(_make, *arguments) if pool else map(_make, *arguments)
+    made, failures = GeneratedFiles(folder, references, baseline.label), []
+    jobs = [(name, references[name], made.path(name)) for name in made.todo]
+    results = parallel_map(partial(_make, baseline=baseline), jobs, workers)
     try:
-        bar = tqdm(results, total=len(todo), unit="file", desc=baseline.label, disable=None)
-        for name, figures in zip(todo, bar, strict=True):
+        for job, figures in tqdm(
+            results, total=len(jobs), unit="file", desc=baseline.label, disable=None
+        ):
             if isinstance(figures, str):
                 failures.append(figures)
             else:
-                made.keep(name, figures)
+                made.keep(job[0], figures)
     finally:
         collection = made.finish()
-        if pool:
-            pool.shutdown()
-    return collection, failures
+    return collection, sorted(failures)

@@ -9,7 +9,7 @@ from fairseq_resynth.evaluation.codecs.baselines import parse_baselines
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 from fairseq_resynth.evaluation.metrics.metric import Metric
 from fairseq_resynth.evaluation.runs.baselines import make_baseline
-from fairseq_resynth.evaluation.runs.measure import REFERENCE, Cache, Job, measure
+from fairseq_resynth.evaluation.runs.measure import REFERENCE, Measurement, measure
 from fairseq_resynth.evaluation.runs.pairing import (
     Collection,
     Pair,
@@ -103,8 +103,7 @@ def evaluate(request: Request) -> Result:
     metrics = [metric for metric in metrics if metric.name not in missing]
     with_reference = any(metric.measures_reference for metric in metrics)
     jobs = _jobs(request, pairings, references if with_reference else {})
-    cache = Cache(request.outdir / "cache.jsonl")
-    rows, reused = measure(jobs, metrics, cache, request.workers)
+    rows, reused = measure(jobs, metrics, request.outdir, request.workers)
     evaluation = collect(
         rows,
         metrics,
@@ -181,14 +180,14 @@ def _check_transcripts(transcripts: Mapping[str, str], references: Mapping[str, 
 
 def _jobs(
     request: Request, pairings: Mapping[str, Pairing], references: Mapping[str, Path]
-) -> list[Job]:
+) -> list[Measurement]:
     jobs = []
     for name, path in references.items():
         speaker = request.reference.speakers.get(name, "")
         pair = Pair(name, path, name, path, speaker, speaker)
-        jobs.append(Job(REFERENCE, pair, transcript_of(request.transcripts, name)))
+        jobs.append(Measurement(REFERENCE, pair, transcript_of(request.transcripts, name)))
     for label, pairing in pairings.items():
         for pair in pairing.pairs:
             words = transcript_of(request.transcripts, pair.reference_name)
-            jobs.append(Job(label, pair, words))
+            jobs.append(Measurement(label, pair, words))
     return jobs

@@ -12,7 +12,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, write_audio
 from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.evaluation.metrics.metric import Recording
-from fairseq_resynth.evaluation.runs.generated_files import Figures, MadeFiles, rate_figures
+from fairseq_resynth.evaluation.runs.generated_files import Figures, GeneratedFiles, rate_figures
 from fairseq_resynth.evaluation.runs.pairing import Collection, read_folder
 
 CODES = ".rsyn"
@@ -50,7 +50,7 @@ def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Colle
     Args:
         bundle: that the files were made with.
         folder: of the files.
-        outdir: for the wavs, see `MadeFiles`.
+        outdir: for the wavs, see `GeneratedFiles`.
 
     Returns:
         The wavs with their bits and times, and the reasons of those that failed.
@@ -74,7 +74,7 @@ def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Colle
         figures = {"given_seconds": seconds, "rtf_decode": elapsed / seconds}
         return wav, figures | rate_figures(len(data), seconds)
 
-    return _make_all(MadeFiles(outdir, files, codec.identity.hex()), decode, "decode")
+    return _make_all(GeneratedFiles(outdir, files, codec.identity.hex()), decode, "decode")
 
 
 def resynthesise(
@@ -86,7 +86,7 @@ def resynthesise(
         bundle: a folder.
         content_checkpoint: of its content encoder, see `Resynthesizer.from_pretrained`.
         reference: recordings; a speaker that the bundle knows normalises the pitch and speaks.
-        outdir: for the wavs, see `MadeFiles`, and the `.rsyn` files beside them.
+        outdir: for the wavs, see `GeneratedFiles`, and the `.rsyn` files beside them.
 
     Returns:
         The wavs with their bits and the real-time factor of each stage, and the reasons of those
@@ -119,7 +119,7 @@ def resynthesise(
         return again, figures
 
     identity = codec.identity.hex() if codec else model.bundle.identity
-    return _make_all(MadeFiles(outdir, reference.files, identity), make, "resynthesise")
+    return _make_all(GeneratedFiles(outdir, reference.files, identity), make, "resynthesise")
 
 
 def _load(bundle: str, content_checkpoint: str | None) -> tuple[Any, Any]:
@@ -134,7 +134,7 @@ def _load(bundle: str, content_checkpoint: str | None) -> tuple[Any, Any]:
 
 
 def _make_all(
-    made: MadeFiles, make: Callable[[str], Made], label: str
+    made: GeneratedFiles, make: Callable[[str], Made], label: str
 ) -> tuple[Collection, list[str]]:
     failures = []
     try:
