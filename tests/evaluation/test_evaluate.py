@@ -257,6 +257,25 @@ def test_only_the_metrics_that_were_asked_for_are_imported(generated, wavs, tmp_
     assert not loaded & {*own, *others, "fairseq_resynth.evaluation.metrics.intelligibility"}
 
 
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    sys.modules[name] = None  # importing it raises
+import fairseq_resynth.evaluation as room
+for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+    importlib.import_module(module.name)
+assert "matplotlib" not in sys.modules
+"""
+
+
+def test_no_file_needs_fairseq_or_an_optional_package_to_be_imported():
+    optional = ["pyworld", "pesq", "pystoi", "speechmos", "onnxruntime", "distillmos"]
+    optional += ["resemblyzer", "pocketsphinx", "faster_whisper", "transformers"]
+    run = [sys.executable, "-c", IMPORT_ALL, "fairseq", *optional]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_setting_is_part_of_the_cache_key(wavs):
     from fairseq_resynth.data.storage.resume import Record
     from fairseq_resynth.evaluation.runs.measure import Measurement, identity_of, measurement_keys
