@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 import soundfile
-from tiny_voices import ENGLISH, RUSSIAN, SPEECH, melody, save_tiny_bundle, tone
+import torch
+from tiny_voices import ENGLISH, RUSSIAN, SPEECH, STATISTICS, melody, save_tiny_bundle, tone
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.conversion.references import find_voice, validate_reference
 from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.streams import StreamSpec
+from fairseq_resynth.inference.bundle import Bundle
+from fairseq_resynth.inference.chunks import decode_in_chunks
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, UnitVocosSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -185,3 +190,46 @@ def test_models_without_the_stream_say_so(tmp_path):
     vector = np.ones(16, np.float32)
     with pytest.raises(ValueError, match="a speaker vector was given.*--speaker-vectors"):
         table.decode(np.ones((1, 9), np.int64), speaker=[vector])
+
+
+class LoudestBands:
+    """Units of any length: the loudest of 20 bands."""
+
+    num_units = 20
+
+    def __init__(self, unit_hop):
+        self.unit_hop = unit_hop
+
+    def encode(self, wav):
+        frames = wav[: len(wav) // self.unit_hop * self.unit_hop].reshape(-1, self.unit_hop)
+        return np.abs(np.fft.rfft(frames)[:, 1:21]).argmax(1)
+
+
+@pytest.mark.parametrize(("hop", "f0_channels"), [(200, 2), (200, 0), (441, 0)])
+def test_units_of_any_hop_are_converted(wav, hop, f0_channels):
+    representation = {"representation": "continuous", "f0_channels": 2} if f0_channels else {}
+    streams = StreamSpec(
+        hop,
+        20,
+        speakers=("anna", "boris"),
+        speaker_statistics=STATISTICS,
+        f0_codes=representation,
+        f0_channels=f0_channels,
+    )
+    small = {"embedding_dim": 8, "dim": 16, "intermediate_dim": 32, "num_layers": 2}
+    sizes = UnitVocosSizes(**small, frame_hop=40)
+    if hop % 2:
+        with pytest.raises(ValueError, match="the frame is 441 samples: expected an even number"):
+            build_vocoder(UnitVocosSizes(**small), streams)
+        options = {"upsample_rates": "9,7,7", "upsample_kernel_sizes": "19,15,15"}
+        sizes = UnitHifiganSizes(embedding_dim=8, upsample_initial_channel=32, **options)
+    torch.manual_seed(0)
+    bundle = Bundle(build_vocoder(sizes, streams).eval(), sizes, streams)
+    system = Resynthesizer(bundle, LoudestBands(hop))
+    slow = convert(system, wav, "boris", "anna", Controls(rate=0.8))
+    assert len(slow.speech.units) == round(len(wav) // hop / 0.8)
+    assert len(slow.wav) == len(slow.speech.units) * hop
+    if f0_channels:
+        assert slow.f0.shape == (-(-len(slow.wav) // 80),)
+    pieces = list(decode_in_chunks(system.decoder, slow.speech, 50))
+    np.testing.assert_allclose(np.concatenate(pieces), slow.wav, atol=1e-5)

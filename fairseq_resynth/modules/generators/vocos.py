@@ -207,6 +207,10 @@ class VocosGenerator(ConvNextBackbone):
 
 def check_window(n_fft: int, hop: int) -> None:
     """Raises ValueError if windows do not overlap or their middle falls between samples."""
+    if hop % 2:
+        raise ValueError(
+            f"the frame is {hop} samples: expected an even number. `unit_hifigan` takes odd ones."
+        )
     if n_fft % hop or n_fft < 2 * hop or (n_fft - hop) % 2:
         raise ValueError(
             f"the window is {n_fft} samples and the hop {hop}: expected a multiple of the hop, at "
