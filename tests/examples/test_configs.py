@@ -1,5 +1,7 @@
 """The files of configs/ compose, say what training does, and work from any folder."""
 
+import re
+
 import pytest
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
@@ -62,3 +64,13 @@ def test_the_plugin_is_found_from_any_folder_and_nothing_is_written_there(tmp_pa
     assert done.returncode == 1
     assert "FileNotFoundError: the data directory data does not exist." in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_that_the_configurations_name_exist():
+    for path in CONFIGS.glob("*.yaml"):
+        text = path.read_text()
+        assert text.startswith("# "), f"{path.name}: the first line says what the file is for"
+        for name in re.findall(r"(?:docs|examples|benchmarks|scripts|tests)/[\w/.]*\w", text):
+            assert (CONFIGS.parent / name).exists(), f"{path.name}: {name}"
+        for name in re.findall(r"^# .*\b((?:paper|asterisk)_\w+)", text, re.MULTILINE):
+            assert (CONFIGS / f"{name}.yaml").exists(), f"{path.name}: {name}"
