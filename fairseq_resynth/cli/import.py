@@ -69,16 +69,15 @@ def run(args: argparse.Namespace) -> int:
     """Reads everything, then writes the folder."""
     from fairseq_resynth.inference.bundle import save_bundle
     from fairseq_resynth.interop.code_hifigan import import_code_hifigan
-    from fairseq_resynth.interop.published import read_published
-    from fairseq_resynth.interop.speech_resynthesis import ImportOptions, import_speech_resynthesis
-    from fairseq_resynth.interop.table_names import read_names
+    from fairseq_resynth.interop.published import ImportOptions, read_published, read_row_names
+    from fairseq_resynth.interop.speech_resynthesis import import_speech_resynthesis
 
     options = ImportOptions(
         args.config,
         _speakers(args),
-        read_names(args.styles) if args.styles else None,
+        read_row_names(args.styles) if args.styles else None,
         args.f0_stats,
-        read_names(args.f0_stats_speakers) if args.f0_stats_speakers else None,
+        read_row_names(args.f0_stats_speakers) if args.f0_stats_speakers else None,
         args.f0_quantizer,
         args.f0_code_hop,
     )
@@ -105,13 +104,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _speakers(args: argparse.Namespace) -> tuple[str, ...] | None:
-    from fairseq_resynth.interop.published import read_published
-    from fairseq_resynth.interop.table_names import names_of_list, read_names
+    from fairseq_resynth.interop.published import names_of_list, read_published, read_row_names
 
     if args.speakers and args.training_list:
         raise ValueError("--speakers and --training-list both name the speakers: give one.")
     if args.speakers:
-        return read_names(args.speakers)
+        return read_row_names(args.speakers)
     if not args.training_list:
         return None
     config = read_published(args.checkpoint, args.config).config

@@ -10,33 +10,28 @@ from torch import Tensor, nn
 from fairseq_resynth.data.storage.files import atomic_path, write_json, write_text
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
-from fairseq_resynth.interop.published import build, model_sizes, read_published, unit_hop
-from fairseq_resynth.interop.speech_resynthesis import ImportOptions, named_tables
+from fairseq_resynth.interop.published import (
+    ImportOptions,
+    build,
+    model_sizes,
+    read_published,
+    table_names,
+    unit_hop,
+)
 from fairseq_resynth.interop.weight_names import published_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, arch_of
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
 def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) -> Bundle:
-    """Reads a `model.pt` or `g_*` with its `config.json`.
-
-    Args:
-        path: the folder, or the file of weights.
-        options: what the checkpoint does not say.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: refused, cut short, foreign, or configuration and weights contradict each other.
-    """
+    """Reads a `model.pt` or `g_*` with its `config.json`; see `import_speech_resynthesis`."""
     options = options or ImportOptions()
     published = read_published(path, options.config)
-    model = model_sizes(published)
-    config, source = published.config, published.source
+    model, config = model_sizes(published), published.config
     bins, has_f0 = config.get("f0_quant_num_bin") or 0, bool(config.get("f0"))
     hop = unit_hop(published, has_f0)
     embedder = bool(config.get("multispkr") and config.get("embedder_params"))
-    speakers, styles = named_tables(config, options, source, embedder)
-    codes = {"num_codes": bins} if has_f0 and bins else {}
+    speakers, styles = table_names(published, options, embedder)
     streams = StreamSpec(
         unit_hop=hop,
         num_units=config["num_embeddings"],
@@ -48,7 +43,7 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
             "num_clusters": config["num_embeddings"],
             "unit_hop": hop,
         },
-        f0_codes=codes,
+        f0_codes={"num_codes": bins} if has_f0 and bins else {},
         f0_channels=int(has_f0 and not bins),
         speaker_dim=config.get("embedder_dim", 256) if embedder else 0,
         styles=styles,
@@ -58,7 +53,7 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
 
 
 def code_hifigan_config(bundle: Bundle) -> dict[str, Any]:
-    """Returns the `config.json` that fairseq's and textlesslib's `CodeHiFiGANVocoder` read."""
+    """The `config.json` that the `CodeHiFiGANVocoder` of fairseq and textlesslib reads."""
     model, streams = bundle.model, bundle.streams
     generator = bundle.generator.generator
     config = {
@@ -105,11 +100,11 @@ def _integers(text: str) -> list[int]:
 
 
 def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dict[str, Tensor]:
-    """Returns the weights under fairseq's names, as float32 on the CPU, with weight norm's two parts.
+    """The weights by fairseq's names, float32 on the CPU, with the two parts of weight norm.
 
     Args:
-        generator: with its weight norm folded away.
-        blocks_per_stage: residual blocks after each upsampling.
+        generator: A generator whose weight norm was folded into its weights.
+        blocks_per_stage: Residual blocks after each upsampling.
     """
     norms = {
         f"{name}.weight"
@@ -119,7 +114,7 @@ def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dic
     weights = {}
     for name, value in generator.state_dict().items():
         if generator.durations_need_speaker and name.startswith("duration_predictor."):
-            continue  # fairseq's knows no speakers
+            continue  # fairseq's predictor has no input for a speaker
         value = value.detach().float().cpu().clone()
         published = published_name(name, blocks_per_stage)
         if name.removeprefix("generator.") in norms and name.startswith("generator."):
@@ -134,17 +129,17 @@ def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dic
 
 
 def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
-    """Writes `model.pt`, `config.json`, and `speakers.txt`, `styles.txt`, `f0_quantizer/` where they are.
+    """Writes `model.pt`, `config.json` and, if the model has them, names of rows and the F0 quantizer.
 
     Args:
-        bundle: a unit vocoder; its weight norm is folded away.
-        outdir: made if it is not there.
+        bundle: A unit vocoder; its weight norm is folded into its weights.
+        outdir: Folder to write, created if necessary.
 
     Returns:
-        What `config.json` holds.
+        The content of `config.json`.
 
     Raises:
-        ValueError: a generator that fairseq's cannot be.
+        ValueError: If fairseq has no such generator.
     """
     outdir = Path(outdir)
     _check(bundle)
@@ -158,7 +153,7 @@ def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
         names = getattr(bundle.streams, name)
         if names:
             write_text(outdir / f"{name}.txt", "\n".join(names) + "\n")
-    if bundle.f0_vqvae is not None:  # makes the codes that the caller has to give
+    if bundle.f0_vqvae is not None:  # fairseq's caller has to make the codes with it
         save_bundle(
             outdir / "f0_quantizer", Bundle(None, None, None, bundle.f0_vqvae, bundle.f0_model)
         )
@@ -179,7 +174,7 @@ def _check(bundle: Bundle) -> None:
     if any(len(row) != 3 for row in dilations):
         raise ValueError(
             f"the residual blocks have dilations {bundle.model.resblock_dilation_sizes}; fairseq's have "
-            "three in each. Train with --resblock-dilation-sizes '1,3,5;1,3,5;1,3,5' to export so."
+            "three in each. Train with --resblock-dilation-sizes '1,3,5;1,3,5;1,3,5' for such an export."
         )
     streams = bundle.streams
     frame = math.prod(bundle.generator.generator.upsample_rates)

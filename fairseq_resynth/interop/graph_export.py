@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.storage.files import atomic_path, write_json
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
-EXAMPLE_UNITS = 16  # of the example that a graph is traced with; any other number works as well
+EXAMPLE_UNITS = 16  # length of the example that a graph is traced with; the graph takes any other
 
 
 class FlatGenerator(nn.Module):
-    """`UnitGenerator` with its streams in a fixed order, without checks: what a graph can hold.
+    """`UnitGenerator` with its streams in a fixed order and without checks, as a graph needs it.
 
     Args:
-        unit_generator: its weight norm folded away.
-        names: of the inputs, see `input_names`.
+        unit_generator: A generator whose weight norm was folded into its weights.
+        names: Names of the inputs, see `input_names`.
     """
 
     def __init__(self, unit_generator: UnitGenerator, names: list[str]):
@@ -39,7 +40,7 @@ class FlatGenerator(nn.Module):
         units = given["units"]
         frame = torch.arange(units.size(1) * model.unit_repeats, device=units.device)
         embedded = model.unit_embedding(units).transpose(1, 2)
-        # Taken by index: a graph's lengths stay independent, which slices would tie together.
+        # Frames are taken by index, because slices would tie the lengths of the inputs to each other.
         frames = [embedded.index_select(2, frame // model.unit_repeats)]
         if "f0_codes" in given:
             pitch = model.f0_code_embedding(given["f0_codes"]).transpose(1, 2)
@@ -54,19 +55,19 @@ class FlatGenerator(nn.Module):
 
 
 class FlatDurations(nn.Module):
-    """Collapsed units, and the speaker where they depend on it, to repeats: (B, U) to (B, U) int64."""
+    """Turns (B, U) collapsed units, with the speaker if the model needs it, into (B, U) int64 repeats."""
 
     def __init__(self, unit_generator: UnitGenerator):
         super().__init__()
         self.unit_generator = unit_generator
 
     def forward(self, units: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """Predicts at the normal rate of speaking."""
+        """Predicts the repeats at the normal rate of speaking."""
         return expand_counts(self.unit_generator.log_durations(units, speaker=speaker))
 
 
 def input_names(streams: StreamSpec) -> list[str]:
-    """Returns the inputs of a model's graph, in their order."""
+    """The names of the inputs of a model's graph, in their order."""
     present = {
         "units": True,
         "f0_codes": streams.num_f0_codes,
@@ -74,7 +75,7 @@ def input_names(streams: StreamSpec) -> list[str]:
         "speaker": streams.speakers or streams.speaker_dim,
         "style": streams.styles,
     }
-    return [name for name, there in present.items() if there]
+    return [name for name, is_present in present.items() if is_present]
 
 
 def _example(streams: StreamSpec, name: str) -> Tensor:
@@ -84,7 +85,7 @@ def _example(streams: StreamSpec, name: str) -> Tensor:
     if name == "f0_codes":
         return torch.zeros(2, -(-samples // streams.f0_code_hop) + 1, dtype=torch.int64)
     if name == "f0":
-        return torch.zeros(2, streams.f0_channels, -(-samples // 80) + 3)
+        return torch.zeros(2, streams.f0_channels, -(-samples // F0_HOP) + 3)
     if name == "speaker" and streams.speaker_dim:
         return torch.zeros(2, streams.speaker_dim)
     return torch.zeros(2, dtype=torch.int64)
@@ -97,15 +98,15 @@ def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
     """Writes `generator.SUFFIX`, `durations.SUFFIX` for a model that predicts them, and `graph.json`.
 
     Args:
-        bundle: a unit vocoder.
-        outdir: made if it is not there.
+        bundle: A unit vocoder.
+        outdir: Folder to write, created if necessary.
         kind: `onnx`, `torchscript` or `torch-export`.
 
     Returns:
-        The files' names.
+        The names of the files.
 
     Raises:
-        ValueError: what the kind needs is not installed.
+        ValueError: If the packages for this kind are not installed.
     """
     outdir, streams = Path(outdir), bundle.streams
     write, suffix = WRITERS[kind]
@@ -160,7 +161,7 @@ def _write_onnx(
         raise ValueError(
             f"--to onnx needs {error.name}: pip install 'fairseq_resynth[onnx]'"
         ) from error
-    # It warns of each operator of packages that are not there.
+    # The exporter warns of each operator of packages that are not installed.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     program = torch.onnx.export(
         module,

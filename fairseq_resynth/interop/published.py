@@ -1,9 +1,9 @@
-"""A published unit vocoder: its files, and what its configuration and weights say it is."""
+"""A published unit vocoder: its files, what its configuration says it is, and the names of its speakers."""
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,39 @@ from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.modules.unit_generator import UnitGenerator
+from fairseq_resynth.preparation.manifest import speakers_of
+from fairseq_resynth.preparation.published_splits import read_reference
+
+PATTERNS = (
+    "g_[0-9]*",
+    "model.pt",
+    "*.pt",
+)  # names of weights, in the order in which they are looked for
+DEFAULT_SPEAKERS = 200  # rows of the table of speakers, if the configuration does not say
+DEFAULT_STYLES = 100
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a checkpoint does not say.
+
+    Attributes:
+        config: The configuration; None: `config.json` in the folder of the weights.
+        speakers: Names in the order of the table; None: `speakers.txt` in that folder, else 0, 1, 2, …
+        styles: The same for styles.
+        f0_stats: The F0 statistics; None: the file that the configuration names, if it exists.
+        f0_stats_speakers: Names that the indices of the statistics stand for, if their list was another one.
+        f0_quantizer: Folder of the F0 quantizer, for a vocoder that does not contain it.
+        f0_code_hop: Samples per pitch code, for fairseq's code HiFi-GAN; 0: as its configuration says.
+    """
+
+    config: Path | None = None
+    speakers: Sequence[str] | None = None
+    styles: Sequence[str] | None = None
+    f0_stats: Path | None = None
+    f0_stats_speakers: Sequence[str] | None = None
+    f0_quantizer: Path | None = None
+    f0_code_hop: int = 0
 
 
 @dataclass(frozen=True)
@@ -23,54 +56,30 @@ class Published:
     """A checkpoint and its configuration.
 
     Attributes:
-        source: the weights' file.
-        config: of `config.json`.
-        weights: what the file has under `generator`.
-        rest: what else it has.
+        source: The file of the weights.
+        config: Content of `config.json`.
+        weights: Content of the file under `generator`.
     """
 
     source: Path
     config: dict[str, Any]
     weights: dict[str, Tensor]
-    rest: dict[str, Any] = field(default_factory=dict)
-
-
-def find_weights(path: str | Path, patterns: Sequence[str]) -> Path:
-    """Returns a file of weights: `path` itself, or the newest in the folder.
-
-    Args:
-        path: a file, or a folder.
-        patterns: of file names, in the order in which they are looked for.
-
-    Raises:
-        FileNotFoundError: nothing there.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    for pattern in patterns:
-        found = sorted(p for p in path.glob(pattern) if p.is_file())
-        if found:
-            return found[-1]
-    raise FileNotFoundError(
-        f"{path} holds no {' or '.join(patterns)}: give the checkpoint's folder."
-    )
 
 
 def read_published(path: str | Path, config: str | Path | None = None) -> Published:
     """Reads a `g_*` or `model.pt` with its `config.json`.
 
     Args:
-        path: the folder, or the file of weights.
-        config: the configuration; None: `config.json` beside the weights.
+        path: The folder, of whose `g_*` the last counts, or the file of the weights.
+        config: The configuration; None: `config.json` in the folder of the weights.
 
     Raises:
-        FileNotFoundError: one of them is missing.
-        ValueError: refused, cut short, or not of that layout.
+        FileNotFoundError: If one of them is missing.
+        ValueError: If a file is refused, truncated, or not of this layout.
     """
-    source = find_weights(path, ("g_[0-9]*", "model.pt", "*.pt"))
+    source = _find_weights(Path(path))
     config = Path(config) if config else source.parent / "config.json"
-    settings = read_json(config, "It must lie beside the weights; give another with --config.")
+    settings = read_json(config, "It belongs into the folder of the weights, or to --config.")
     if not isinstance(settings, dict):
         raise ValueError(f"{config} holds a {type(settings).__name__}, expected an object.")
     state = load_checkpoint(source, "a checkpoint of a unit vocoder (`generator`)")
@@ -84,24 +93,108 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
             raise ValueError(f"{source}: {name} is a {type(value).__name__}, expected a tensor.")
     if all(name.startswith("module.") for name in weights):  # saved from DataParallel
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
-    return Published(source, settings, weights, state)
+    return Published(source, settings, weights)
+
+
+def _find_weights(path: Path) -> Path:
+    if path.is_file():
+        return path
+    for pattern in PATTERNS:
+        found = sorted(file for file in path.glob(pattern) if file.is_file())
+        if found:
+            return found[-1]
+    raise FileNotFoundError(
+        f"{path} holds no {' or '.join(PATTERNS)}: give the folder of the checkpoint."
+    )
+
+
+def read_row_names(path: str | Path) -> tuple[str, ...]:
+    """The names of the rows of a table, from a file with one name per line.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If there is no name, an empty line or a repeated name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, expected one name per line.")
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    if not names or not all(names) or len(set(names)) != len(names):
+        raise ValueError(f"{path}: expected different names, one per line, and no empty line.")
+    return tuple(names)
+
+
+_RULES = {"_": "prefix", "parent_name": "parent", "parent_parent_name": "grandparent"}
+
+
+def names_of_list(path: str | Path, multispkr: str) -> tuple[str, ...]:
+    """The speakers of a training list, in the order in which the original numbers them.
+
+    Args:
+        path: File of `{'audio': …}` lines.
+        multispkr: The rule of the configuration by which a path names its speaker.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no such list, or the rule needs more than paths.
+    """
+    if multispkr == "single":
+        return ("single",)
+    if multispkr not in _RULES:
+        raise ValueError(
+            f"multispkr is {multispkr!r}, and paths do not tell such speakers: give --speakers."
+        )
+    files = read_reference(path)
+    return tuple(sorted(set(speakers_of(files, "", _RULES[multispkr]).values())))
+
+
+def table_names(
+    published: Published, options: ImportOptions, has_vectors: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the rows of the tables of speakers and styles: given, in a file, or 0, 1, 2, …
+
+    Args:
+        published: The vocoder.
+        options: The names given.
+        has_vectors: Whether the model takes speaker vectors, and so has no table of speakers.
+
+    Raises:
+        ValueError: If there are more names than rows.
+    """
+    config, source = published.config, published.source
+
+    def names(given: Sequence[str] | None, rows: int, what: str) -> tuple[str, ...]:
+        file = source.parent / f"{what}.txt"
+        if given is None:
+            given = read_row_names(file) if file.is_file() else list(map(str, range(rows)))
+        if len(given) > rows:
+            raise ValueError(f"{len(given)} {what} are named, {source} has {rows} rows for them.")
+        return tuple(given)
+
+    speakers: tuple[str, ...] = ()
+    if config.get("multispkr") and not has_vectors:
+        rows = config.get("num_speakers", DEFAULT_SPEAKERS)
+        speakers = names(options.speakers, rows, "speakers")
+    styles: tuple[str, ...] = ()
+    if config.get("multistyle"):
+        styles = names(options.styles, config.get("num_styles", DEFAULT_STYLES), "styles")
+    return speakers, styles
 
 
 def build(
     published: Published, model: UnitHifiganSizes, streams: StreamSpec
 ) -> tuple[UnitGenerator, dict[str, str]]:
-    """Builds the generator and gives it the published weights.
+    """Builds the generator and loads the published weights into it.
 
     Args:
-        published: the vocoder; its `quantizer.*` is left out.
-        model: its sizes.
-        streams: its streams; a speaker table longer than `speakers` is cut to their number.
+        published: The vocoder; its `quantizer.*` is left out.
+        model: Its sizes.
+        streams: Its streams; tables with more rows than names are cut to the names.
 
     Returns:
-        (the generator in evaluation mode, the published name of each of our weights).
+        The generator in evaluation mode, and the published name of each of our weights.
 
     Raises:
-        ValueError: configuration and weights contradict each other; the first difference is named.
+        ValueError: If configuration and weights contradict each other; the first difference is named.
     """
     _check_width(published, model, streams)
     generator = build_vocoder(model, streams)
@@ -170,34 +263,34 @@ REQUIRED = (
     "num_embeddings",
     "embedding_dim",
 )
-# Conditioning of forks that has no counterpart here.
+# What forks condition on, without a counterpart here.
 UNKNOWN = ("f0_feats", "gst", "gst_dim", "lambda_commit")
 
 
 def model_sizes(published: Published) -> UnitHifiganSizes:
-    """Returns the generator's sizes.
+    """The sizes of the generator.
 
     Raises:
-        ValueError: a key is missing, or a generator that is none of HiFi-GAN V1's kind.
+        ValueError: If a key is missing or wrong, or the generator is not of HiFi-GAN V1's kind.
     """
     config = published.config
     missing = [key for key in REQUIRED if key not in config]
     if missing:
         raise ValueError(
-            f"the configuration of {published.source} lacks {', '.join(missing)}: it is none of a "
-            "unit vocoder."
+            f"the configuration of {published.source} lacks {', '.join(missing)}: it is not "
+            "that of a unit vocoder."
         )
     _check_types(published)
     if str(config.get("resblock", "1")) != "1":
         raise ValueError(
-            f"resblock is {config['resblock']!r}, expected '1': HiFi-GAN V1's or V2's."
+            f"resblock is {config['resblock']!r}, expected '1', that of HiFi-GAN V1 and V2."
         )
     if config.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise ValueError(f"sampling_rate is {config['sampling_rate']} Hz, expected {SAMPLE_RATE}.")
     unknown = [key for key in UNKNOWN if config.get(key)]
     if unknown:
         raise ValueError(
-            f"{published.source} is conditioned by {', '.join(unknown)}: not supported."
+            f"{published.source} is conditioned on {', '.join(unknown)}, which is not supported."
         )
     durations = config.get("dur_predictor_params") or {}
     return UnitHifiganSizes(
@@ -234,6 +327,7 @@ _KINDS = {
     "resblock_dilation_sizes": _is_rows,
     **dict.fromkeys(("upsample_initial_channel", "num_embeddings", "embedding_dim"), _is_size),
     **dict.fromkeys(("code_hop_size", "num_speakers", "num_styles", "embedder_dim"), _is_size),
+    **dict.fromkeys(("var_pred_hidden_dim", "var_pred_kernel_size"), _is_size),
     "f0_quant_num_bin": lambda value: value is None or value == 0 or _is_size(value),
     "f0_quantizer": lambda value: not value or isinstance(value, dict),
     "dur_predictor_params": lambda value: not value or isinstance(value, dict),
@@ -242,17 +336,13 @@ _KINDS = {
 
 
 def _check_types(published: Published) -> None:
-    for key, is_right in _KINDS.items():
-        if key in published.config and not is_right(published.config[key]):
-            raise ValueError(
-                f"the configuration of {published.source} is wrong: {key} is {published.config[key]!r}."
-            )
-    durations = published.config.get("dur_predictor_params") or {}
-    for key in ("var_pred_hidden_dim", "var_pred_kernel_size"):
-        if not _is_size(durations.get(key, 3)):
-            raise ValueError(
-                f"the configuration of {published.source} is wrong: {key} is {durations[key]!r}."
-            )
+    durations = published.config.get("dur_predictor_params")
+    for values in (published.config, durations if isinstance(durations, dict) else {}):
+        for key, is_right in _KINDS.items():
+            if key in values and not is_right(values[key]):
+                raise ValueError(
+                    f"the configuration of {published.source} is wrong: {key} is {values[key]!r}."
+                )
 
 
 def _join(values: Sequence[int]) -> str:
@@ -260,14 +350,14 @@ def _join(values: Sequence[int]) -> str:
 
 
 def unit_hop(published: Published, at_f0_rate: bool) -> int:
-    """Returns the samples of a unit.
+    """The number of samples per unit.
 
     Args:
-        published: the vocoder.
-        at_f0_rate: whether its frames may be shorter than a unit, those of its F0.
+        published: The vocoder.
+        at_f0_rate: Whether its frames may be shorter than a unit, as those of continuous F0 are.
 
     Raises:
-        ValueError: `code_hop_size` contradicts the upsampling.
+        ValueError: If `code_hop_size` contradicts the upsampling.
     """
     frame = math.prod(published.config["upsample_rates"])
     hop = published.config.get("code_hop_size", frame)

@@ -1,11 +1,11 @@
 """Checkpoints of facebookresearch/speech-resynthesis (Polyak et al., 2021) as bundles."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fairseq_resynth.constants import F0_HOP
@@ -15,84 +15,32 @@ from fairseq_resynth.data.storage.checkpoints import refusals
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published import (
+    ImportOptions,
     Published,
     build,
     model_sizes,
     read_published,
+    table_names,
     unit_hop,
 )
-from fairseq_resynth.interop.table_names import DEFAULT_SPEAKERS, read_names, table_names
-from fairseq_resynth.interop.weight_names import convert_content_vqvae, convert_f0_vqvae
+from fairseq_resynth.interop.weight_names import convert_vqvae
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
 from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
 
 ENCODERS = ("hubert", "cpc", "vqvae")
 
 
-@dataclass(frozen=True)
-class ImportOptions:
-    """What a checkpoint does not say.
-
-    Attributes:
-        config: the configuration; None: `config.json` beside the weights.
-        speakers: names in the order of the table; None: `speakers.txt` there, else 0, 1, 2, …
-        styles: likewise.
-        f0_stats: the F0 statistics; None: where the configuration says, if the file is there.
-        f0_stats_speakers: names that its indices stand for, when its list was another.
-        f0_quantizer: folder of the F0 quantiser, for a vocoder that has not got it inside.
-        f0_code_hop: samples a pitch code, for fairseq's code HiFi-GAN; 0: as its configuration says.
-    """
-
-    config: Path | None = None
-    speakers: Sequence[str] | None = None
-    styles: Sequence[str] | None = None
-    f0_stats: Path | None = None
-    f0_stats_speakers: Sequence[str] | None = None
-    f0_quantizer: Path | None = None
-    f0_code_hop: int = 0
-
-
-def _names_beside(given: Sequence[str] | None, source: Path, name: str) -> Sequence[str] | None:
-    beside = source.parent / name
-    return read_names(beside) if given is None and beside.is_file() else given
-
-
-def named_tables(
-    config: dict[str, Any], options: ImportOptions, source: Path, has_vectors: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the names of the rows of the speakers' and the styles' table.
-
-    Args:
-        config: of the checkpoint.
-        options: names given; else those of `speakers.txt` and `styles.txt` beside the weights.
-        source: the file of weights.
-        has_vectors: whether the model takes speaker vectors, not a table's row.
-
-    Raises:
-        ValueError: more names than rows.
-    """
-    speakers: tuple[str, ...] = ()
-    if config.get("multispkr") and not has_vectors:
-        rows = config.get("num_speakers", DEFAULT_SPEAKERS)
-        given = _names_beside(options.speakers, source, "speakers.txt")
-        speakers = table_names(given, rows, "speakers", source)
-    styles: tuple[str, ...] = ()
-    if config.get("multistyle"):
-        given = _names_beside(options.styles, source, "styles.txt")
-        styles = table_names(given, config.get("num_styles", 100), "styles", source)
-    return speakers, styles
-
-
 def import_speech_resynthesis(path: str | Path, options: ImportOptions | None = None) -> Bundle:
-    """Reads a `g_*` with its `config.json`: a unit vocoder of any kind, or an F0 quantiser alone.
+    """Reads a `g_*` with its `config.json`: a unit vocoder of any kind, or an F0 quantizer alone.
 
     Args:
-        path: the folder, whose newest `g_*` counts, or a file.
-        options: what the checkpoint does not say.
+        path: The folder, whose last `g_*` counts, or a file.
+        options: What the checkpoint does not say.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: refused, cut short, foreign, or configuration and weights contradict each other.
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is refused, truncated or foreign, or configuration and weights contradict
+            each other.
     """
     options = options or ImportOptions()
     published = read_published(path, options.config)
@@ -112,7 +60,7 @@ def _inner_f0_quantizer(
 ) -> tuple[F0Vqvae | None, F0VqvaeSizes | None]:
     inner = {k: v for k, v in published.weights.items() if k.startswith("quantizer.")}
     if inner:
-        config = published.config.get("f0_quantizer") or infer_config(inner)
+        config = published.config.get("f0_quantizer") or _infer_config(inner)
         return f0_quantizer(published.source, config, inner)
     if options.f0_quantizer:
         bundle = import_speech_resynthesis(options.f0_quantizer)
@@ -121,12 +69,12 @@ def _inner_f0_quantizer(
 
 
 def _split_content(published: Published) -> tuple[Published, ContentVqvae | None]:
-    """Takes the VQ-VAE over raw audio out; its codebook is the table of units."""
+    """Splits off the VQ-VAE over raw audio, whose codebook is the table of units."""
     prefixes = ("code_encoder.", "code_vq.")
     inner = {k: v for k, v in published.weights.items() if k.startswith(prefixes)}
     if not inner:
         return published, None
-    weights = convert_content_vqvae(inner)
+    weights = convert_vqvae(inner, "code_", "content VQ-VAE")
     codebook = weights["quantizer.codebook"]
     try:
         encoder = published.config["code_encoder_params"]
@@ -138,11 +86,11 @@ def _split_content(published: Published) -> tuple[Published, ContentVqvae | None
         content = ContentVqvae(len(codebook), codebook.size(1), encoder["width"], strides)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{published.source}: code_encoder_params lack {error}.") from error
-    load_checked(published.source, content, weights, "content VQ-VAE")
+    _load_checked(published.source, content, weights, "content VQ-VAE")
     rest = {k: v for k, v in published.weights.items() if k not in inner}
     config = {**published.config, "num_embeddings": len(codebook), "code_hop_size": content.stride}
     rest["dict.weight"] = codebook
-    return Published(published.source, config, rest, published.rest), content.eval()
+    return Published(published.source, config, rest), content.eval()
 
 
 def _streams(
@@ -151,17 +99,24 @@ def _streams(
     f0_vqvae: F0Vqvae | None,
     content: ContentVqvae | None,
 ) -> StreamSpec:
-    config, weights, source = published.config, published.weights, published.source
-    has_f0, quantised = bool(config.get("f0")), "f0_dict.weight" in weights
-    if quantised and f0_vqvae is None:
+    config, weights = published.config, published.weights
+    has_f0, quantized = bool(config.get("f0")), "f0_dict.weight" in weights
+    if quantized and f0_vqvae is None:
         raise ValueError(
-            f"{source} has no F0 quantiser inside: give its folder, --f0-quantizer, as trained "
-            "by train_f0_vq."
+            f"{published.source} does not contain the F0 quantizer: give the folder that train_f0_vq "
+            "wrote, --f0-quantizer."
         )
-    codes = _f0_codes(f0_vqvae) if quantised and has_f0 else {}
+    codes: dict[str, Any] = {}
+    if quantized and has_f0:
+        codes = {
+            "num_codes": f0_vqvae.num_codes,
+            "f0_code_hop": f0_vqvae.stride * F0_HOP,
+            "vqvae_hash": weights_hash(f0_vqvae),
+            "normalize": "speaker_zscore",
+        }
     speaker_dim = weights["spkr.weight"].size(1) if "spkr.bias" in weights else 0
-    speakers, styles = named_tables(config, options, source, bool(speaker_dim))
-    hop = unit_hop(published, has_f0 and not quantised)
+    speakers, styles = table_names(published, options, bool(speaker_dim))
+    hop = unit_hop(published, has_f0 and not quantized)
     return StreamSpec(
         unit_hop=hop,
         num_units=config["num_embeddings"],
@@ -171,19 +126,10 @@ def _streams(
         units=_units(config, hop, content),
         f0_codes=codes,
         speaker_statistics=_statistics(published, options, speakers),
-        f0_channels=int(has_f0 and not quantised),
+        f0_channels=int(has_f0 and not quantized),
         speaker_dim=speaker_dim,
         styles=styles,
     )
-
-
-def _f0_codes(f0_vqvae: F0Vqvae) -> dict[str, Any]:
-    return {
-        "num_codes": f0_vqvae.num_codes,
-        "f0_code_hop": f0_vqvae.stride * F0_HOP,
-        "vqvae_hash": weights_hash(f0_vqvae),
-        "normalize": "speaker_zscore",
-    }
 
 
 def _units(config: dict[str, Any], hop: int, content: ContentVqvae | None) -> dict[str, Any]:
@@ -214,8 +160,8 @@ def _statistics(
     return statistics_by_name(path, speakers, options.f0_stats_speakers).to_dict()
 
 
-def numpy_scalars() -> list[Any]:
-    """Returns what numpy's scalars are pickled as, in its first and second major version."""
+def _numpy_scalars() -> list[Any]:
+    """What numpy's scalars are pickled as, in its first and second major version."""
     scalar = np._core.multiarray.scalar
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
@@ -223,19 +169,14 @@ def numpy_scalars() -> list[Any]:
 
 
 def read_f0_statistics(path: str | Path) -> dict[Any, Any]:
-    """Reads `f0_stats.pth`.
-
-    Returns:
-        {"f0_mean", "f0_std"}, or those by speaker's index.
+    """Reads `f0_stats.pth`: {"f0_mean", "f0_std"} in Hz, or one such entry per speaker, by index or name.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: refused (the class in it is named), or of another form.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is refused (the class in it is named), or of another form.
     """
-    import torch
-
     path, what = Path(path), "F0 statistics ({'f0_mean', 'f0_std'} or those by speaker)"
-    with refusals(path, what, numpy_scalars()):
+    with refusals(path, what, _numpy_scalars()):
         found = torch.load(path, map_location="cpu", weights_only=True)
     try:
         if "f0_mean" in found:
@@ -255,15 +196,15 @@ def _entry(values: dict[str, Any]) -> dict[str, float]:
 def statistics_by_name(
     path: str | Path, speakers: Sequence[str], listed: Sequence[str] | None = None
 ) -> SpeakerStatistics:
-    """Gives each speaker of a model the entry that the original would use.
+    """The statistics that the original would use for each speaker of a model, by name.
 
     Args:
-        path: of the statistics.
-        speakers: of the model, in the order of its table.
-        listed: speakers that the statistics' indices stand for, when it is another list.
+        path: The file of statistics.
+        speakers: The speakers of the model, in the order of its table.
+        listed: The speakers that the indices of the statistics stand for, if that is another list.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_f0_statistics`; or made for another list of speakers.
+        FileNotFoundError, ValueError: As `read_f0_statistics`; also if the statistics are of other speakers.
     """
     found = read_f0_statistics(path)
     if "f0_mean" in found:
@@ -276,8 +217,8 @@ def statistics_by_name(
     named = not all(name == str(row) for row, name in enumerate(speakers))
     if not by_name and named and len(found) != len(speakers):
         raise ValueError(
-            f"{path} has {len(found)} speakers by index, and the model's list {len(speakers)} names: they "
-            "were made for another list, and indices would read other people's statistics. Give the "
+            f"{path} has {len(found)} speakers by index, and the model has {len(speakers)} names: it was "
+            "made for another list, and the indices would give the statistics of other speakers. Give the "
             "names of that list, --f0-stats-speakers, or make speakers.json with `resynth f0`."
         )
     keys = {name: name if by_name else row for row, name in enumerate(speakers)}
@@ -290,8 +231,8 @@ def statistics_by_name(
     return SpeakerStatistics(entries, {**overall, "num_voiced": 0})
 
 
-def infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
-    """Returns the sizes of a quantiser whose configuration is not there, from its weights (`quantizer.*`)."""
+def _infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """The configuration of a quantizer that came without one, from the shapes of its `quantizer.*`."""
     codebook = weights.get("quantizer.vq.level_blocks.0.k")
     first = weights.get("quantizer.encoder.level_blocks.0.model.0.0.weight")
     if codebook is None or first is None:
@@ -306,10 +247,10 @@ def infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
 def f0_quantizer(
     source: Path, config: dict[str, Any], weights: dict[str, Tensor]
 ) -> tuple[F0Vqvae, F0VqvaeSizes]:
-    """Builds an F0 quantiser from a configuration of `f0_vqvae`'s form.
+    """Builds an F0 quantizer from its configuration and weights.
 
     Raises:
-        ValueError: sizes that ours cannot have, or weights that contradict them.
+        ValueError: If ours cannot have these sizes, or the weights contradict them.
     """
     try:
         encoder, codebook = config["f0_encoder_params"], config["f0_vq_params"]
@@ -324,23 +265,19 @@ def f0_quantizer(
         plain = (encoder["strides_t"], encoder["depth"], encoder["dilation_growth_rate"])
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
-            f"the F0 quantiser of {source} lacks {error} in its configuration."
+            f"the configuration of the F0 quantizer of {source} lacks {error}."
         ) from error
     if plain != ([2], 4, 3) or encoder.get("m_conv", 1.0) != 1.0:
         raise ValueError(
-            f"the F0 quantiser of {source} has strides, depth and dilation growth {plain}, "
+            f"the F0 quantizer of {source} has strides, depth and dilation growth {plain}, "
             "expected ([2], 4, 3)."
         )
-    load_checked(source, f0_vqvae, convert_f0_vqvae(weights), "F0 quantiser")
+    weights = convert_vqvae(weights, "quantizer.", "F0 quantizer")
+    _load_checked(source, f0_vqvae, weights, "F0 quantizer")
     return f0_vqvae.eval(), model
 
 
-def load_checked(source: Path, module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    """Gives a module its weights.
-
-    Raises:
-        ValueError: they do not fit; the first difference is named.
-    """
+def _load_checked(source: Path, module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

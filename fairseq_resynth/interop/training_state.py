@@ -1,4 +1,4 @@
-"""speech-resynthesis' discriminators and optimizers as a fairseq checkpoint, to go on training."""
+"""The discriminators and optimizers of speech-resynthesis as a fairseq checkpoint, to continue training."""
 
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,12 @@ WHAT = "a file of discriminators and optimizers (do_*)"
 KEYS = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
 
 
-def find_training_state(source: Path) -> Path:
-    """Returns the `do_*` that belongs to a `g_*`.
-
-    Raises:
-        FileNotFoundError: it is not beside it.
-    """
+def _find_training_state(source: Path) -> Path:
     path = source.with_name(source.name.replace("g_", "do_", 1))
     if path == source or not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist: without the discriminators and optimizers of {source.name} training "
-            "cannot go on. Leave out --for-training to import the generator alone."
+            f"{path} does not exist, and without the discriminators and optimizers of {source.name} training "
+            "cannot continue. Leave out --for-training to import the generator alone."
         )
     return path
 
@@ -37,23 +32,25 @@ def find_training_state(source: Path) -> Path:
 def write_training_checkpoint(
     published: Published, bundle: Bundle, outfile: str | Path
 ) -> dict[str, Any]:
-    """Writes what `fairseq-train --task unit_resynthesis … --restore-file OUTFILE` goes on from.
+    """Writes the checkpoint for `fairseq-train --task unit_resynthesis … --restore-file OUTFILE`.
 
     Args:
-        published: the generator as it was read, its weight norm in two parts; a `do_*` beside it.
-        bundle: what it was imported as.
-        outfile: the checkpoint.
+        published: The generator as it was read, from a folder with its `do_*`.
+        bundle: The bundle that it was imported as.
+        outfile: The checkpoint.
 
     Returns:
-        {"num_updates", "epoch", "options": of fairseq-train beside --restore-file}.
+        {"num_updates", "epoch", "options": those of fairseq-train, without --restore-file}.
 
     Raises:
-        FileNotFoundError: there is no `do_*`.
-        ValueError: refused, cut short, or it does not belong to the generator.
+        FileNotFoundError: If there is no `do_*`.
+        ValueError: If it is refused, truncated, or does not belong to the generator.
     """
     if bundle.content_vqvae is not None:
-        raise ValueError("--for-training: the content VQ-VAE inside cannot be trained on here.")
-    path = find_training_state(published.source)
+        raise ValueError(
+            "--for-training: training cannot continue for a model that contains a content VQ-VAE."
+        )
+    path = _find_training_state(published.source)
     state = load_checkpoint(path, WHAT)
     missing = [key for key in KEYS if key not in state]
     if missing:
@@ -74,7 +71,7 @@ def write_training_checkpoint(
 def _convert(
     published: Published, bundle: Bundle, state: dict[str, Any], path: Path
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns fairseq's checkpoint, and the options of fairseq-train that build the same networks."""
+    """fairseq's checkpoint, and the options of fairseq-train that build the same networks."""
     generator, names = build(published, bundle.model, bundle.streams)
     discriminators, names_d, width = _discriminators(state, path)
     moments = _moments(state["optim_g"], {"": published.weights}, path)
@@ -84,17 +81,30 @@ def _convert(
     group, streams = state["optim_g"]["param_groups"][0], bundle.streams.to_dict()
     config, options = _configuration(bundle, width, group)
     criterion = _prefixed("discriminators.", discriminators.state_dict())
+    iterator = {"version": 2, "iterations_in_epoch": 0, "shuffle": True}
+    kept = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
     checkpoint = {
         "args": None,
         "cfg": config,
         "model": _prefixed("unit_generator.", generator.state_dict()),
         "criterion": {**criterion, "_extra_state": streams},
-        "optimizer_history": [_history(int(state["steps"]), group["lr"])],
+        "optimizer_history": [
+            {
+                "criterion_name": "HifiganCriterion",
+                "optimizer_name": "FairseqAdam",
+                "lr_scheduler_state": {"lr": group["lr"]},
+                "num_updates": int(state["steps"]),
+            }
+        ],
         "task_state": {"streams": streams},
-        "extra_state": _extra_state(int(state["epoch"]) + 1),
+        "extra_state": {
+            "train_iterator": {**iterator, "epoch": int(state["epoch"]) + 1},
+            "val_loss": None,
+        },
         "last_optimizer_state": {
             "state": {index: entry for index, entry in enumerate(adam) if entry},
-            "param_groups": [_param_group(group, len(adam))],
+            # The one Adam holds the generator's parameters and then the discriminators'.
+            "param_groups": [{**kept, "amsgrad": False, "params": list(range(len(adam)))}],
         },
     }
     return checkpoint, options
@@ -107,7 +117,7 @@ def _prefixed(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
 def _discriminators(
     state: dict[str, Any], path: Path
 ) -> tuple[Discriminators, dict[str, str], float]:
-    """Returns them, the published name of each of our weights, and their width."""
+    """The discriminators, the published name of each of our weights, and their width."""
     names, weights = {}, {}
     for group in ("msd", "mpd"):
         for name, value in state[group].items():
@@ -129,10 +139,10 @@ def _discriminators(
 def _moments(
     optimizer: dict[str, Any], modules: dict[str, dict[str, Tensor]], path: Path
 ) -> dict[str, dict[str, Any]]:
-    """Returns Adam's state by published name: it numbers parameters in the order of the state dicts."""
+    """The state of Adam by published name; it numbers parameters in the order of the state dicts."""
     order = [f"{p}{name}" for p, weights in modules.items() for name in parameter_names(weights)]
     count = len(optimizer["param_groups"][0]["params"])
-    if count != len(order):  # a frozen F0 quantiser may have been left out of the optimizer
+    if count != len(order):  # a frozen F0 quantizer may have been left out of the optimizer
         order = [name for name in order if not name.startswith("quantizer.")]
     if count != len(order):
         raise ValueError(
@@ -144,7 +154,7 @@ def _moments(
 def _fitted(
     moments: dict[str, dict[str, Any]], module: torch.nn.Module, names: dict[str, str], path: Path
 ) -> list[dict[str, Any]]:
-    """Returns Adam's state of each parameter, in the module's order."""
+    """The state of Adam for each parameter, in the order of the module."""
     fitted = []
     for ours, parameter in module.named_parameters():
         found = moments[names[ours]]
@@ -164,29 +174,10 @@ def _fitted(
     return fitted
 
 
-def _history(num_updates: int, lr: float) -> dict[str, Any]:
-    return {
-        "criterion_name": "HifiganCriterion",
-        "optimizer_name": "FairseqAdam",
-        "lr_scheduler_state": {"lr": lr},
-        "num_updates": num_updates,
-    }
-
-
-def _extra_state(epoch: int) -> dict[str, Any]:
-    iterator = {"version": 2, "epoch": epoch, "iterations_in_epoch": 0, "shuffle": True}
-    return {"train_iterator": iterator, "val_loss": None}
-
-
-def _param_group(group: dict[str, Any], count: int) -> dict[str, Any]:
-    kept = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
-    return {**kept, "amsgrad": False, "params": list(range(count))}
-
-
 def _configuration(
     bundle: Bundle, width: float, group: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns a checkpoint's `cfg`, and the options that fairseq-train needs to build the same networks."""
+    """The `cfg` of the checkpoint, and the options that fairseq-train needs to build the same networks."""
     from fairseq_resynth.tasks.configuration import training_configuration  # loads fairseq
 
     model = bundle.model

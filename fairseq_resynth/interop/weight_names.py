@@ -5,10 +5,10 @@ import re
 import torch
 from torch import Tensor
 
-_EMBEDDINGS = {
+_TABLES = {
     "dict.": "unit_embedding.",
-    "f0_dict.": "f0_code_embedding.",
-    "f0_quant_embed.": "f0_code_embedding.",
+    "f0_dict.": "f0_code_embedding.",  # speech-resynthesis
+    "f0_quant_embed.": "f0_code_embedding.",  # fairseq
     "spkr.": "speaker_embedding.",
     "style.": "style_embedding.",
     "dur_predictor.": "duration_predictor.",
@@ -22,16 +22,26 @@ _SPECTRAL_NORMS = {
     "weight_u": "parametrizations.weight.0._u",
     "weight_v": "parametrizations.weight.0._v",
 }
+_VQVAE = {
+    r"vq\.k": r"quantizer.codebook",
+    r"encoder\.model\.(\d)\.0\.(\w+)": r"encoder.downsamples.\1.0.\2",
+    r"encoder\.model\.(\d)\.1\.model\.(\d)\.model\.(\d\.\w+)": r"encoder.downsamples.\1.1.\2.layers.\3",
+    r"encoder\.model\.\d\.(\w+)": r"encoder.out.\1",
+    r"decoder\.model\.0\.(\w+)": r"decoder.pre.\1",
+    r"decoder\.model\.(\d)\.0\.model\.(\d)\.model\.(\d\.\w+)": r"decoder.upsamples.\1.0.\2.layers.\3",
+    r"decoder\.model\.(\d)\.1\.(\w+)": r"decoder.upsamples.\1.1.\2",
+    r"(decoder\.out\..*)": r"\1",
+}
 
 
 def generator_name(name: str, blocks_per_stage: int) -> str:
-    """Returns our name of one weight of a published unit generator.
+    """Our name of a weight of a published unit generator.
 
     Args:
         name: `conv_pre.weight_g`, `ups.0.bias`, `resblocks.4.convs1.2.weight_v`, `dict.weight`, …
-        blocks_per_stage: residual blocks after each upsampling: the published list is flat, ours nested.
+        blocks_per_stage: Residual blocks after each upsampling; the published list is flat, ours nested.
     """
-    for published, ours in _EMBEDDINGS.items():
+    for published, ours in _TABLES.items():
         if name.startswith(published):
             return ours + name.removeprefix(published)
     if match := re.match(r"resblocks\.(\d+)\.convs([12])\.(.*)", name):
@@ -43,88 +53,16 @@ def generator_name(name: str, blocks_per_stage: int) -> str:
     return f"generator.{head}.{_NORMS.get(leaf, leaf)}"
 
 
-def f0_vqvae_name(name: str) -> str | None:
-    """Returns our name of one weight of the published F0 quantiser, None for what we keep elsewhere."""
-    name = name.replace("level_blocks.0.", "")
-    if name == "vq.k":
-        return "quantizer.codebook"
-    if match := re.match(r"encoder\.model\.(\d)\.0\.(\w+)$", name):
-        return f"encoder.downsamples.{match[1]}.0.{match[2]}"
-    if match := re.match(r"encoder\.model\.(\d)\.1\.model\.(\d)\.model\.(\d\.\w+)$", name):
-        return f"encoder.downsamples.{match[1]}.1.{match[2]}.layers.{match[3]}"
-    if match := re.match(r"encoder\.model\.\d\.(\w+)$", name):
-        return f"encoder.out.{match[1]}"
-    if match := re.match(r"decoder\.model\.0\.(\w+)$", name):
-        return f"decoder.pre.{match[1]}"
-    if match := re.match(r"decoder\.model\.(\d)\.0\.model\.(\d)\.model\.(\d\.\w+)$", name):
-        return f"decoder.upsamples.{int(match[1]) - 1}.0.{match[2]}.layers.{match[3]}"
-    if match := re.match(r"decoder\.model\.(\d)\.1\.(\w+)$", name):
-        return f"decoder.upsamples.{int(match[1]) - 1}.1.{match[2]}"
-    return name if name.startswith("decoder.out.") else None
-
-
-def convert_generator(state: dict[str, Tensor], blocks_per_stage: int) -> dict[str, Tensor]:
-    """Renames a published generator's weights, the F0 quantiser inside it (`quantizer.*`) left out."""
-    return {
-        generator_name(name, blocks_per_stage): value
-        for name, value in state.items()
-        if not name.startswith("quantizer.")
-    }
-
-
-def _with_running_sums(converted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Adds the state of the codebook that the published quantisers did not keep."""
-    codebook = converted["quantizer.codebook"]
-    converted["quantizer.running_sum"] = codebook.clone()
-    converted["quantizer.running_count"] = codebook.new_ones(len(codebook))
-    converted["quantizer.num_steps"] = torch.ones(())
-    return converted
-
-
-def convert_f0_vqvae(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames a published F0 quantiser's weights and adds the running sums that it did not keep.
-
-    Raises:
-        ValueError: a weight that the quantiser does not have, or no codebook.
-    """
-    converted = {}
-    for name, value in state.items():
-        ours = f0_vqvae_name(name.removeprefix("quantizer."))
-        if ours is None:
-            raise ValueError(f"{name} is no weight of an F0 quantiser.")
-        converted[ours] = value
-    if "quantizer.codebook" not in converted:
-        raise ValueError("the F0 quantiser has no codebook, vq.level_blocks.0.k.")
-    return _with_running_sums(converted)
-
-
-def convert_content_vqvae(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the `code_encoder.*` and `code_vq.*` of a published VQ-VAE over raw audio.
-
-    Raises:
-        ValueError: a weight that it does not have, or no codebook.
-    """
-    converted = {}
-    for name, value in state.items():
-        ours = f0_vqvae_name(name.removeprefix("code_"))
-        if ours is None:
-            raise ValueError(f"{name} is no weight of a content VQ-VAE.")
-        converted[ours] = value
-    if "quantizer.codebook" not in converted:
-        raise ValueError("the content VQ-VAE has no codebook, code_vq.level_blocks.0.k.")
-    return _with_running_sums(converted)
-
-
 def published_name(name: str, blocks_per_stage: int, f0_codes: str = "f0_quant_embed.") -> str:
-    """Inverse of `generator_name` for fairseq's code HiFi-GAN; weight norm in its old names.
+    """Inverse of `generator_name`, but for the two parts of weight norm, whose names stay.
 
     Args:
-        name: ours.
-        blocks_per_stage: residual blocks after each upsampling.
-        f0_codes: prefix of the pitch codes' table.
+        name: Our name.
+        blocks_per_stage: Residual blocks after each upsampling.
+        f0_codes: Prefix of the table of pitch codes: fairseq's, or `f0_dict.`.
     """
-    for published, ours in _EMBEDDINGS.items():
-        if name.startswith(ours) and published != "f0_dict.":
+    for published, ours in _TABLES.items():
+        if name.startswith(ours):
             published = f0_codes if ours == "f0_code_embedding." else published
             return published + name.removeprefix(ours)
     name = name.removeprefix("generator.")
@@ -135,13 +73,51 @@ def published_name(name: str, blocks_per_stage: int, f0_codes: str = "f0_quant_e
     return re.sub(r"^upsamples\.", "ups.", name)
 
 
+def _vqvae_name(name: str) -> str | None:
+    name = name.replace("level_blocks.0.", "")
+    for published, ours in _VQVAE.items():
+        if match := re.fullmatch(published, name):
+            # Stage 0 of the published decoder is its first convolution, which has a name of its own here.
+            return re.sub(
+                r"(?<=upsamples\.)\d", lambda stage: str(int(stage[0]) - 1), match.expand(ours)
+            )
+    return None
+
+
+def convert_vqvae(state: dict[str, Tensor], prefix: str, what: str) -> dict[str, Tensor]:
+    """Renames the weights of a published VQ-VAE, and adds the running sums, which it did not store.
+
+    Args:
+        state: Its weights.
+        prefix: Of their names: `quantizer.` (the F0 quantizer) or `code_` (the VQ-VAE over raw audio).
+        what: Name of the VQ-VAE, for messages.
+
+    Raises:
+        ValueError: If there is an unknown weight, or no codebook.
+    """
+    converted = {}
+    for name, value in state.items():
+        ours = _vqvae_name(name.removeprefix(prefix))
+        if ours is None:
+            raise ValueError(f"found the weight {name}, which the {what} does not have.")
+        converted[ours] = value
+    if "quantizer.codebook" not in converted:
+        raise ValueError(f"the {what} has no codebook, vq.level_blocks.0.k.")
+    codebook = converted["quantizer.codebook"]
+    converted["quantizer.running_sum"] = codebook.clone()
+    converted["quantizer.running_count"] = codebook.new_ones(len(codebook))
+    converted["quantizer.num_steps"] = torch.ones(())
+    return converted
+
+
 def discriminator_name(group: str, name: str, siblings: dict[str, Tensor]) -> str:
-    """Returns our name of one weight of a published discriminator.
+    """Our name of a weight of a published discriminator.
 
     Args:
         group: `mpd` or `msd`.
         name: `discriminators.0.convs.1.weight_g`, …
-        siblings: the group's state: with a `weight_orig` beside it, a `weight_v` is spectral norm's.
+        siblings: All weights of the group. `weight_v` is a part of weight norm, but of spectral norm if the
+            same layer has a `weight_orig`.
     """
     prefix = {"mpd": "periods.", "msd": "scales."}[group]
     head, _, leaf = name.replace("discriminators.", prefix, 1).rpartition(".")
@@ -151,7 +127,7 @@ def discriminator_name(group: str, name: str, siblings: dict[str, Tensor]) -> st
 
 
 def parameter_names(weights: dict[str, Tensor]) -> list[str]:
-    """Returns the names of a published state dict that are parameters, in its order; the rest are buffers."""
+    """The names in a published state dict that are parameters, in its order; the others are buffers."""
 
     def is_buffer(name: str) -> bool:
         head, _, leaf = name.rpartition(".")

@@ -50,7 +50,7 @@ def check(system, run, tolerance):
         np.testing.assert_allclose(run(arrays), system.decode(**ours), atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", KINDS[1:3])
+@pytest.mark.parametrize("kind", [KINDS[1], pytest.param(KINDS[2], marks=pytest.mark.slow)])
 def test_onnx(kind, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -86,7 +86,7 @@ def test_durations_in_onnx(tmp_path):
         assert np.repeat(units, counts).tolist() == expanded.tolist()
 
 
-@pytest.mark.parametrize("to", ["onnx", "torch-export"])
+@pytest.mark.parametrize("to", ["onnx", pytest.param("torch-export", marks=pytest.mark.slow)])
 def test_pulses_and_noise_are_in_the_graph(to, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

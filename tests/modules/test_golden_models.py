@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden import GOLDEN
 
-from fairseq_resynth.interop.weight_names import convert_f0_vqvae, convert_generator
+from fairseq_resynth.interop.weight_names import convert_vqvae, generator_name
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
 from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
@@ -39,7 +39,12 @@ def _generator(config, state):
         generator, config["num_embeddings"], config.get("code_hop_size", 320), **streams
     )
     weights = {name: w for name, w in state.items() if not name.startswith("dur_predictor.")}
-    model.load_state_dict(convert_generator(weights, 3), strict=True)
+    weights = {
+        generator_name(name, 3): w
+        for name, w in weights.items()
+        if not name.startswith("quantizer.")
+    }
+    model.load_state_dict(weights, strict=True)
     return model.eval()
 
 
@@ -48,7 +53,7 @@ def test_units_pitch_and_speaker(folder):
     config, state, io = _load(folder)
     quantizer = {n: w for n, w in state.items() if n.startswith("quantizer.")}
     f0_vqvae = F0Vqvae()
-    f0_vqvae.load_state_dict(convert_f0_vqvae(quantizer), strict=True)
+    f0_vqvae.load_state_dict(convert_vqvae(quantizer, "quantizer.", "F0 quantizer"), strict=True)
     with torch.no_grad():
         f0_codes = f0_vqvae.eval().encode(io["f0"])
         wav = _generator(config, state)(io["units"], f0_codes, io["speaker"][:, 0])
@@ -66,7 +71,7 @@ def test_units_alone():
 def test_f0_quantiser():
     _, state, io = _load("f0_quantizer")
     model = F0Vqvae()
-    model.load_state_dict(convert_f0_vqvae(state), strict=True)
+    model.load_state_dict(convert_vqvae(state, "quantizer.", "F0 quantizer"), strict=True)
     with torch.no_grad():
         reconstructed, codes, commitment = model.eval()(io["f0"])
     assert torch.equal(codes, io["f0_codes"])
