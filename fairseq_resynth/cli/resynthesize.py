@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     bundle = common.require_bundle(args)
     system = Resynthesizer.from_pretrained(bundle, args.content_checkpoint, args.device)
     common.check_style(args.style, system.streams)
-    if args.target:
-        system.streams.speaker_index(args.target)
+    for name in filter(None, (args.speaker, args.target)):
+        system.streams.speaker_index(name)
     lines, files = [], []
     for audio, output in zip(args.audio, outputs, strict=True):
         speech = system.encode(audio, args.speaker)
