@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_corpus import run, train_arguments
+from small_corpus import fairseq_train, train_arguments
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import StreamSpec
@@ -127,7 +127,7 @@ def test_code_hifigan_is_refused(bundle, tmp_path, capsys):
 
 def test_training_and_its_checkpoint(tiny_data, tmp_path):
     options = ["--activation", "snake", "--max-update", 2, "--disable-validation"]
-    run("fairseq-train", *train_arguments(tiny_data, tmp_path, *options))
+    fairseq_train(*train_arguments(tiny_data, tmp_path, *options))
     system = Resynthesizer.from_checkpoint(tmp_path / "checkpoint_last.pt")
     snakes = [m for m in system.bundle.generator.modules() if isinstance(m, Snake)]
     assert snakes and any(snake.log_alpha.any() for snake in snakes)

@@ -1,9 +1,13 @@
 """Small data directories and the command lines that the tests train with."""
 
+import contextlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,38 @@ def run(program: str, *arguments, check: bool = True, **kwargs) -> subprocess.Co
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}")
     return done
+
+
+def fairseq_train(*arguments, check: bool = True) -> subprocess.CompletedProcess:
+    """As `run("fairseq-train", …)`, in this process, which saves the seconds that fairseq takes to start.
+
+    All that is logged and printed is in `stdout`; a failure raises, or is in `stderr` without `check`.
+    """
+    from fairseq import checkpoint_utils, options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq_cli.train import main
+
+    import fairseq_resynth.tasks  # noqa: F401  registers the plugin
+
+    words = list(map(str, arguments))
+    log, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(log), root.level
+    # fairseq remembers the best score of a process
+    checkpoint_utils.save_checkpoint.__dict__.pop("best", None)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(log):
+            parsed = options.parse_args_and_arch(options.get_training_parser(), words)
+            main(convert_namespace_to_omegaconf(parsed))
+    except Exception:
+        if check:
+            raise
+        return subprocess.CompletedProcess(words, 1, log.getvalue(), traceback.format_exc())
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    return subprocess.CompletedProcess(words, 0, log.getvalue(), "")
 
 
 def write_data(
@@ -109,7 +145,7 @@ def write_f0_data(folder: Path, lengths: dict[str, list[int]], seed: int = 0) ->
 
 
 def f0_arguments(data: Path, save_dir: Path, *extra) -> list[str]:
-    """Arguments of fairseq-train for a small F0 quantiser on the CPU."""
+    """Arguments of fairseq-train for a small F0 quantizer on the CPU."""
     return [
         str(data), "--user-dir", str(PLUGIN), "--task", "f0_quantization", "--arch", "f0_vqvae",
         "--criterion", "f0_vqvae", "--width", "8", "--code-dim", "8", *ADAM, "--cpu",

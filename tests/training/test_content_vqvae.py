@@ -9,7 +9,7 @@ import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
-from small_corpus import ADAM, PLUGIN, TINY_CRITERION, TINY_MODEL, run, write_data
+from small_corpus import ADAM, PLUGIN, TINY_CRITERION, TINY_MODEL, fairseq_train, write_data
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.encoders.content import CHUNK, VqvaeUnits
@@ -40,10 +40,10 @@ def data(tmp_path_factory):
 def trained(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vqvae") / "save"
     arguments = [data, *ARGUMENTS, "--save-dir", folder]
-    run("fairseq-train", *arguments, "--max-update", "4", "--no-epoch-checkpoints")
+    fairseq_train(*arguments, "--max-update", "4", "--no-epoch-checkpoints")
     first = torch.load(folder / "checkpoint_last.pt", weights_only=True)
     # … and it goes on from there with the codebook that it has.
-    done = run("fairseq-train", *arguments, "--max-update", "5", "--no-epoch-checkpoints")
+    done = fairseq_train(*arguments, "--max-update", "5", "--no-epoch-checkpoints")
     return folder / "checkpoint_last.pt", first, done.stderr + done.stdout
 
 

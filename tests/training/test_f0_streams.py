@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_corpus import f0_arguments, run, train_arguments, write_f0_data
+from small_corpus import f0_arguments, fairseq_train, train_arguments, write_f0_data
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.criterions.f0_vqvae import _errors
@@ -101,7 +101,7 @@ def test_training_on_vectors_styles_and_continuous_f0(data, tmp_path):
     write_speaker_means(data, LENGTHS, DESCRIPTION)
     quantize(data, "continuous")
     extra = ["--speaker-input", "vector", "--speaker-mean-rate", "0.3", "--max-update", 2]
-    run("fairseq-train", *train_arguments(data, tmp_path / "ckpt", *extra))
+    fairseq_train(*train_arguments(data, tmp_path / "ckpt", *extra))
     checkpoint = tmp_path / "ckpt" / "checkpoint_last.pt"
     assert main(["export", str(checkpoint), "--outdir", str(tmp_path / "bundle")]) == 0
     system = Resynthesizer.from_pretrained(tmp_path / "bundle")
@@ -130,7 +130,7 @@ def test_a_table_becomes_a_map_of_vectors_that_says_the_same(data, tmp_path):
         build_speaker_vectors(data, split, DESCRIPTION, _embed)
     write_speaker_means(data, LENGTHS, DESCRIPTION)
     extra = ["--max-update", 1, "--streams", "units,speaker"]
-    run("fairseq-train", *train_arguments(data, tmp_path / "ckpt", *extra))
+    fairseq_train(*train_arguments(data, tmp_path / "ckpt", *extra))
     command = ["export", str(tmp_path / "ckpt" / "checkpoint_last.pt"), "--outdir"]
     assert main([*command, str(tmp_path / "table")]) == 0
     assert main([*command, str(tmp_path / "vectors"), "--speaker-vectors", str(data)]) == 0
@@ -149,7 +149,7 @@ def test_a_quantiser_of_log_f0_and_voicing_is_trained_and_used(data, tmp_path):
     """The paper's confuses a voiced frame at the mean with an unvoiced one; this one has a loss on both."""
     extra = ["--f0-input", "log_voicing", "--max-update", 20, "--lr", "3e-3"]
     extra += ["--no-epoch-checkpoints"]
-    run("fairseq-train", *f0_arguments(data, tmp_path / "f0", *extra))
+    fairseq_train(*f0_arguments(data, tmp_path / "f0", *extra))
     checkpoint = tmp_path / "f0" / "checkpoint_last.pt"
     assert main(["quantize-f0", str(data), "--checkpoint", str(checkpoint)]) == 0
     streams = read_streams(data)

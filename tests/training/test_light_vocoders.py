@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from small_corpus import TINY_MODEL, run, train_arguments, write_f0_data
+from small_corpus import TINY_MODEL, fairseq_train, run, train_arguments, write_f0_data
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
@@ -56,7 +56,7 @@ def checkpoint(arch, f0_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp(arch)
     model = f"--arch {arch}_small {MODELS[arch][0]}"
     extra = ("--max-update", 3, "--store-ema", "--disable-validation")
-    run("fairseq-train", *arguments(f0_data, folder, model, *extra))
+    fairseq_train(*arguments(f0_data, folder, model, *extra))
     return folder / "checkpoint_last.pt"
 
 
@@ -144,7 +144,7 @@ def test_the_melody_is_learnt_from_the_recordings_and_logged(f0_data, tmp_path):
     model = "--arch unit_source_filter_small --num-layers 1 --dim 32 --intermediate-dim 32"
     extra = ("--max-update", 30, "--disable-validation", "--log-interval", 1, "--lr", 0.003)
     words = arguments(f0_data, tmp_path, model, *extra, "--discriminator-start", 1000)
-    done = run("fairseq-train", *words)
+    done = fairseq_train(*words)
     log = done.stdout + done.stderr
     losses = [float(value) for value in re.findall(r"[ ,{\"]pitch[=\":, ]+([0-9.]+)", log)]
     assert len(losses) >= 30 and np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
@@ -155,5 +155,5 @@ def test_training_without_f0_names_the_command(f0_data, tmp_path):
     shutil.copytree(f0_data, data)
     shutil.rmtree(data / "f0")
     words = arguments(data, tmp_path / "save", "--arch unit_source_filter_small", "--max-update", 1)
-    done = run("fairseq-train", *words, check=False)
+    done = fairseq_train(*words, check=False)
     assert done.returncode and "resynth f0" in done.stderr + done.stdout

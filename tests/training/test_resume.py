@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_corpus import f0_arguments, run, train_arguments, write_f0_data
+from small_corpus import f0_arguments, fairseq_train, train_arguments, write_f0_data
 
 PARTS = ("model", "criterion", "last_optimizer_state", "task_state")
 
@@ -52,7 +52,7 @@ def test_resumed_equals_uninterrupted(task, settings, tiny_data, f0_data, tmp_pa
             1,
             "--store-ema",
         ]
-        run("fairseq-train", *make(data, tmp_path / folder, *extra))
+        fairseq_train(*make(data, tmp_path / folder, *extra))
         return torch.load(tmp_path / folder / "checkpoint_last.pt", weights_only=True)
 
     whole = train("whole", 8)
@@ -71,13 +71,13 @@ def test_resumed_equals_uninterrupted(task, settings, tiny_data, f0_data, tmp_pa
 def test_other_speakers_are_not_resumed(tiny_data, tmp_path):
     """The rows of the speaker table would mean other people."""
     save_dir = tmp_path / "checkpoints"
-    run("fairseq-train", *train_arguments(tiny_data, save_dir, "--max-update", 1))
+    fairseq_train(*train_arguments(tiny_data, save_dir, "--max-update", 1))
     other = tmp_path / "other"
     other.mkdir()
     for path in tiny_data.iterdir():
         if path.is_file():
             text = path.read_text()
             (other / path.name).write_text(text.replace("boris", "carla"))
-    done = run("fairseq-train", *train_arguments(other, save_dir, "--max-update", 2), check=False)
+    done = fairseq_train(*train_arguments(other, save_dir, "--max-update", 2), check=False)
     assert done.returncode != 0
     assert "speakers ('anna', 'boris')" in done.stderr and "carla" in done.stderr

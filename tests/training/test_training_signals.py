@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_corpus import run, train_arguments
+from small_corpus import fairseq_train, train_arguments
 from test_gan_step import batches, build_trainer
 from test_resume import assert_same
 
@@ -10,7 +10,7 @@ from fairseq_resynth.modules import losses
 
 
 def train(data, folder, *extra, check=True):
-    return run("fairseq-train", *train_arguments(data, folder, *extra), check=check)
+    return fairseq_train(*train_arguments(data, folder, *extra), check=check)
 
 
 def checkpoint(folder):

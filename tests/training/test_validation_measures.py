@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 from fairseq.logging import metrics
-from small_corpus import SPEECH, run, train_arguments, write_data, write_f0_data
+from small_corpus import SPEECH, fairseq_train, train_arguments, write_data, write_f0_data
 
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
@@ -128,7 +128,7 @@ def test_f0_of_the_data_directory_is_used(tmp_path):
 
 def test_best_checkpoint_by_pitch(tiny_data, tmp_path):
     options = ["--max-update", 2, "--best-checkpoint-metric", "ffe", "--eval-audio", 2]
-    done = run("fairseq-train", *train_arguments(tiny_data, tmp_path / "checkpoints", *options))
+    done = fairseq_train(*train_arguments(tiny_data, tmp_path / "checkpoints", *options))
     valid = json.loads(re.search(r"\{.*valid_ffe.*\}", done.stderr + done.stdout)[0])
     assert 0 <= float(valid["valid_vde"]) <= float(valid["valid_ffe"]) <= 1
     assert {"valid_gpe", "valid_log_f0_rmse", "valid_log_f0_correlation", "valid_mel_l1"} <= set(
@@ -140,5 +140,5 @@ def test_best_checkpoint_by_pitch(tiny_data, tmp_path):
 
 def test_refused_by_fairseq_train(tiny_data, tmp_path):
     options = ["--best-checkpoint-metric", "ffe", "--eval-audio", 0]
-    done = run("fairseq-train", *train_arguments(tiny_data, tmp_path, *options), check=False)
+    done = fairseq_train(*train_arguments(tiny_data, tmp_path, *options), check=False)
     assert done.returncode != 0 and "Use --eval-audio 5" in done.stderr
