@@ -82,8 +82,8 @@ def test_checkpoint_bundle_and_generate_speak_alike(arch, f0_data, checkpoint, t
     save_bundle(bundle, system.bundle)
     assert json.loads((bundle / "config.json").read_text())["arch"] == arch
     options = ["--input", str(f0_data), "--subtype", "FLOAT"]
-    for path, folder in ((checkpoint, "one"), (bundle, "two")):
-        words = ["synthesize", "--checkpoint", str(path), *options, "--outdir", str(out / folder)]
+    for option, path, folder in (("--checkpoint", checkpoint, "one"), ("--bundle", bundle, "two")):
+        words = ["synthesize", option, str(path), *options, "--outdir", str(out / folder)]
         assert main(words) == 0
     plugin = ["--user-dir", train_arguments(f0_data, out)[2], "--task", "unit_resynthesis"]
     generate = [
