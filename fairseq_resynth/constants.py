@@ -6,5 +6,14 @@ F0_HOP = 80  # samples between frames of F0: 200 Hz
 F0_RATE = SAMPLE_RATE // F0_HOP  # Hz
 F0_CODE_HOP = 1280  # samples per pitch code of the F0 VQ-VAE: 12.5 Hz
 
-# Content encoders, as --feature-type names them: the command line lists them without loading any.
-FEATURE_TYPES = ("logmel", "hubert", "w2v2", "cpc", "hf", "vqvae")
+# Content encoders by the name that --feature-type takes. The value is the file in encoders/ and what builds
+# the encoder from (weights, layer, device); empty for those that `encoders.content` builds without weights. The
+# command line lists them without loading any.
+FEATURE_TYPES = {
+    "logmel": "",
+    "hubert": "fairseq_models:HubertEncoder",
+    "w2v2": "fairseq_models:Wav2vec2Encoder",
+    "cpc": "fairseq_models:CpcEncoder",
+    "hf": "huggingface:build_huggingface",
+    "vqvae": "",
+}

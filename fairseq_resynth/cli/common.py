@@ -100,7 +100,7 @@ def add_encoder(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds the options of a content encoder: its type, weights, layer and device."""
     parser.add_argument(
         "--feature-type",
-        choices=FEATURE_TYPES,
+        choices=list(FEATURE_TYPES),
         required=required,
         help="the encoder; logmel needs no weights" if required else "default: the k-means file's",
     )

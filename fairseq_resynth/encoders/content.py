@@ -1,5 +1,6 @@
 """Speech to content units: encoders by name, with a k-means or as a content VQ-VAE."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,18 +71,9 @@ def _with_weights(
     feature_type: str, path: str | Path, layer: int, device: str | torch.device
 ) -> FrameEncoder:
     # Imported only when needed, since each of them loads a large library.
-    if feature_type == "hf":
-        from fairseq_resynth.encoders.huggingface import build_huggingface
-
-        return build_huggingface(path, layer, device)
-    if feature_type == "cpc":
-        from fairseq_resynth.encoders.fairseq_models import CpcEncoder
-
-        return CpcEncoder(path, layer, device)
-    from fairseq_resynth.encoders.fairseq_models import HubertEncoder, Wav2vec2Encoder
-
-    encoder = HubertEncoder if feature_type == "hubert" else Wav2vec2Encoder
-    return encoder(path, layer, device)
+    file, name = FEATURE_TYPES[feature_type].split(":")
+    module = importlib.import_module(f"fairseq_resynth.encoders.{file}")
+    return getattr(module, name)(path, layer, device)
 
 
 def _waveform(wav: np.ndarray | Tensor, min_samples: int) -> Tensor:
