@@ -7,8 +7,8 @@ F0_RATE = SAMPLE_RATE // F0_HOP  # Hz
 F0_CODE_HOP = 1280  # samples per pitch code of the F0 VQ-VAE: 12.5 Hz
 
 # Content encoders by the name that --feature-type takes. The value is the file in encoders/ and what builds
-# the encoder from (weights, layer, device); empty for those that `encoders.content` builds without weights. The
-# command line lists them without loading any.
+# the encoder from (weights, layer, device); empty for those that `encoders.content` builds without weights.
+# The command line lists them without loading any.
 FEATURE_TYPES = {
     "logmel": "",
     "hubert": "fairseq_models:HubertEncoder",

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Sets up, lints and tests.
+# Sets up, lints, checks types and tests.
 #   usage: bash scripts/test.sh [--slow] [PYTEST_ARGUMENT …]     --slow: the slow tests too, and nothing else
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/mypy
 marker=()
 if [ "${1:-}" = --slow ]; then
   shift

@@ -76,7 +76,10 @@ def _model_option(value: str) -> str:
 
 # Spellings of version 0.1, which work until version 0.3 with a warning: the new name, or a function of the
 # value that chooses it.
-_ENCODER = {"--checkpoint-path": "--content-checkpoint", "--workers": "--threads"}
+_ENCODER: dict[str, str | Callable[[str], str]] = {
+    "--checkpoint-path": "--content-checkpoint",
+    "--workers": "--threads",
+}
 OLD_SPELLINGS: dict[str, dict[str, str | Callable[[str], str]]] = {
     "kmeans": _ENCODER,
     "quantize": _ENCODER,
@@ -145,7 +148,7 @@ def _print_completion(shell: str) -> int:
         _module(verb).add_arguments(described)
         for action in described._actions:
             if action.choices is None and action.nargs != 0:
-                action.complete = shtab.FILE
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, shell=shell))
     return 0
 

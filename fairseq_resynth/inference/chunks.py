@@ -226,11 +226,12 @@ def _decode_batch(decoder: UnitDecoder, utterances: list[Utterance]) -> list[np.
     f0 = None
     if decoder.streams.f0_channels:
         f0 = pad_rows([utterance.f0 for utterance in utterances])
+    voices = [u.speaker for u in utterances]
     has_speakers = decoder.streams.speakers or decoder.streams.speaker_dim
     wavs = decoder.decode(
         pad_rows([utterance.units for utterance in utterances]),
         f0_codes,
-        [u.speaker for u in utterances] if has_speakers else None,
+        voices if has_speakers else None,
         lengths if min(lengths) != max(lengths) else None,
         f0,
         [u.style for u in utterances] if decoder.streams.styles else None,

@@ -45,9 +45,9 @@ def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> l
     """
     source = Path(source)
     if source.is_dir():
-        rows = UnitSplit(source, split, streams)
-        utterances = map(rows.utterance, range(len(rows.manifest)))
-        return [Job(u.name, u, rows.manifest.path(row)) for row, u in enumerate(utterances)]
+        data = UnitSplit(source, split, streams)
+        utterances = map(data.utterance, range(len(data.manifest)))
+        return [Job(u.name, u, data.manifest.path(row)) for row, u in enumerate(utterances)]
     rows = read_unit_file(source)
     f0_codes = [None] * len(rows)
     if streams.num_f0_codes and any(row.f0 is None for row in rows):

@@ -54,8 +54,8 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
 
 def code_hifigan_config(bundle: Bundle) -> dict[str, Any]:
     """The `config.json` that the `CodeHiFiGANVocoder` of fairseq and textlesslib reads."""
-    model, streams = bundle.model, bundle.streams
-    generator = bundle.generator.generator
+    model: UnitHifiganSizes = bundle.model
+    streams, generator = bundle.streams, bundle.generator.generator
     config = {
         "resblock": "1",
         "upsample_rates": list(generator.upsample_rates),

@@ -162,7 +162,7 @@ def _statistics(
 
 def _numpy_scalars() -> list[Any]:
     """What numpy's scalars are pickled as, in its first and second major version."""
-    scalar = np._core.multiarray.scalar
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
     return [np.dtype, *dtypes, *[(scalar, name) for name in names]]

@@ -11,6 +11,7 @@ from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published import Published, build
 from fairseq_resynth.interop.weight_names import discriminator_name, parameter_names
+from fairseq_resynth.modules.architectures import UnitHifiganSizes
 from fairseq_resynth.modules.discriminators.base import Discriminators
 from fairseq_resynth.modules.discriminators.families import HIFIGAN, build_discriminators
 from fairseq_resynth.modules.discriminators.periods import PERIOD_CHANNELS
@@ -180,7 +181,7 @@ def _configuration(
     """The `cfg` of the checkpoint, and the options that fairseq-train needs to build the same networks."""
     from fairseq_resynth.tasks.configuration import training_configuration  # loads fairseq
 
-    model = bundle.model
+    model: UnitHifiganSizes = bundle.model
     betas = ",".join(f"{beta:g}" for beta in group["betas"])
     chosen = [
         *["--task", "unit_resynthesis", "--arch", "unit_hifigan", "--criterion", "hifigan"],

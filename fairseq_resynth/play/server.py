@@ -107,8 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client is gone
         except Exception:  # a failed request must not end the server
             logging.getLogger(__name__).exception("%s %s", self.command, self.path[:100])
-            error = "the server failed at this request; its terminal shows the reason"
-            self._answer({"error": error}, HTTPStatus.INTERNAL_SERVER_ERROR)
+            sentence = "the server failed at this request; its terminal shows the reason"
+            self._answer({"error": sentence}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _get(self) -> None:
         path = self.path.split("?")[0]

@@ -74,8 +74,8 @@ def _run_tables(runs: Sequence[Run], end: int, longest: int) -> tuple[NgramTable
     ends = (frame == flat[here]).astype(np.int64)
     frame = np.minimum(frame, longest)
     past_units = [_past(units, by, end)[here] for by in range(2)]
-    past_runs = [np.minimum(_past(lengths, by, 0), RATE_CLASSES - 1)[here] for by in (1, 2)]
-    by_rate = rate_keys(frame, *past_runs, past_units[0], end + 1)
+    before, earlier = (np.minimum(_past(lengths, by, 0), RATE_CLASSES - 1)[here] for by in (1, 2))
+    by_rate = rate_keys(frame, before, earlier, past_units[0], end + 1)
     return (
         _fit("run", frame, past_units, [end + 1] * 2, ends),
         fit_tables(by_rate, ends, _LEAST["rate"]),

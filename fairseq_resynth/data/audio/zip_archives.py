@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -30,7 +29,7 @@ def zip_range(path: str | Path) -> tuple[Path, int, int] | None:
 class FileRange(io.RawIOBase):
     """A range of bytes of a file as a file object, which reads only the requested bytes."""
 
-    def __init__(self, stream: BinaryIO, start: int, length: int):
+    def __init__(self, stream: io.BufferedReader, start: int, length: int):
         super().__init__()
         self._stream, self._start, self._length, self._at = stream, start, length, 0
 
