@@ -196,8 +196,9 @@ def _read(folder: Path) -> Evaluation:
         _ = [row[key] for key in ("system", "name", "reference_name", "speaker", *ERRORS)]
         _ = [summary[row["system"]][key] for key in ("all", "speakers", "pairs")]
     columns = [Column(**column) for column in facts["columns"]]
-    found = (facts[key] for key in ("metrics", "missing", "unpaired"))
-    return Evaluation(rows, summary, columns, *found, details, facts["settings"])
+    metrics, missing, unpaired = (facts[key] for key in ("metrics", "missing", "unpaired"))
+    settings = facts["settings"]
+    return Evaluation(rows, summary, columns, metrics, missing, unpaired, details, settings)
 
 
 def join(folders: Sequence[str | Path]) -> Evaluation:
