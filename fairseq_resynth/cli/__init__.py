@@ -1,1 +1,1 @@
-"""The `resynth` command: one file a verb, argparse and progress only."""
+"""The `resynth` command: one file per verb, options and output only."""

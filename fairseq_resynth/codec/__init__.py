@@ -1,1 +1,1 @@
-"""The `.rsyn` bitstream and its entropy coder."""
+"""Speech as a few hundred bits per second: files, streams and archives."""

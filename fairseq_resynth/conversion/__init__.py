@@ -1,0 +1,1 @@
+"""Changing voice, pitch and rhythm of recordings."""

@@ -1,1 +1,1 @@
-"""Files on disk and the datasets that read them: manifests, audio, F0, units, speakers."""
+"""Reading: audio, manifests, units, F0, speakers, and the datasets of training."""

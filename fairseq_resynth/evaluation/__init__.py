@@ -1,5 +1,1 @@
-"""Measures generated speech against recordings, and shows what was measured.
-
-`metrics/` has one family of metrics per file, `runs/` pairs files and measures them, `report/` writes the web
-page, `listening/` makes listening tests, `codecs/` compares rate with distortion.
-"""
+"""Measuring speech and units: metrics, runs, reports, listening tests, other codecs."""

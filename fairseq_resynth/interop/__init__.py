@@ -1,1 +1,1 @@
-"""Readers and writers of other projects' files: GSLM, speech-resynthesis, code HiFi-GAN."""
+"""Other projects' files: import, export, and graphs for other runtimes."""

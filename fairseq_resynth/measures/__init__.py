@@ -1,0 +1,1 @@
+"""Pure functions on arrays that training, codec and evaluation share: errors, statistics, pictures."""

@@ -1,3 +1,3 @@
-"""fairseq models: the unit vocoders of `modules.architectures`, `f0_vqvae` and `content_vqvae`."""
+"""fairseq models: the networks of `modules` under the names that --arch takes."""
 
 from fairseq_resynth import compat  # noqa: F401

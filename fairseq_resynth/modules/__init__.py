@@ -1,1 +1,1 @@
-"""Plain torch modules: no fairseq in here, a test sees to it."""
+"""Networks, losses and their sizes in plain torch."""

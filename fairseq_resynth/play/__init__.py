@@ -1,1 +1,1 @@
-"""A local web page for a bundle: record or upload speech, change voice, pitch and rhythm, look and listen."""
+"""A local web page that changes voice, pitch and rhythm of recordings."""

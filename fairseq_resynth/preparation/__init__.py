@@ -1,0 +1,1 @@
+"""Writing data directories: one file per verb that prepares data."""

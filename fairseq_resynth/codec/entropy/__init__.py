@@ -1,0 +1,1 @@
+"""The context model of the streams, in integers, and its fitting."""

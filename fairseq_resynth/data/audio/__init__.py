@@ -1,0 +1,1 @@
+"""Audio files, members of ZIP archives, and audio that somebody uploads."""

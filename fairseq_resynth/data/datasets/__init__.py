@@ -1,0 +1,1 @@
+"""fairseq's datasets: random crops of aligned streams and waveforms."""

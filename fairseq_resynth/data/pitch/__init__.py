@@ -1,0 +1,1 @@
+"""F0: its extraction, its representations for a generator, and the statistics of speakers."""

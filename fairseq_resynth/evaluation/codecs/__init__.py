@@ -1,0 +1,1 @@
+"""Bit rates, and rate against distortion beside other codecs."""

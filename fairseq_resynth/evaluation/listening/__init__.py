@@ -1,0 +1,1 @@
+"""Listening tests: the page for listeners, and the results."""

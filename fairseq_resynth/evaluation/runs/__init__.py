@@ -1,0 +1,1 @@
+"""Evaluations: pairing files, measuring them, storing and summarizing the figures."""

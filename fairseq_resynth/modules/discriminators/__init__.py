@@ -1,0 +1,1 @@
+"""Discriminators, one family per file, and the registry of their names."""
