@@ -7,6 +7,8 @@ crash if fewer than 400 samples are left, and reset CPC's LSTM every 4 s; files 
 and only with CUDA.
 """
 
+import ast
+import re
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,18 +21,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.compat import fairseq
-from fairseq_resynth.data.storage.checkpoints import (
-    load_checkpoint,
-    quiet,
-    refusals,
-    require_model,
-)
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint, quiet, refusals
 from fairseq_resynth.encoders.convolution_transformer import (
     CONTEXT,
     MAX_CHUNK,
     ConvolutionTransformer,
 )
 from fairseq_resynth.encoders.frames import FrameEncoder
+
+_CONVOLUTIONS = re.compile(r"[\s\d()\[\],+*]+")
 
 
 def fairseq_classes() -> list[type]:
@@ -106,6 +105,74 @@ class _FairseqEncoder(ConvolutionTransformer):
         if model.post_extract_proj is not None:
             x = model.post_extract_proj(x)
         return model.encoder(x, padding_mask=padding, layer=self.layer - self.first_layer)[0]
+
+
+def require_model(state: dict[str, Any], path: Path, model: str, task: str) -> None:
+    """Checks what a fairseq checkpoint says it is, before fairseq builds it.
+
+    fairseq evaluates `conv_feature_layers`, a string of the checkpoint, as Python: it must be a list of
+    integer triples here, so that evaluating it cannot do anything else.
+
+    Args:
+        state: the checkpoint.
+        path: where it was read, for the messages.
+        model: `_name` or `arch` of the model.
+        task: name of the task.
+
+    Raises:
+        ValueError: It is another model or task, has no configuration, or other text for the convolutions.
+    """
+    if not isinstance(state.get("model"), dict):
+        raise ValueError(f"{path} holds no `model`; found {', '.join(map(str, list(state)[:8]))}")
+    found_model, found_task, values = _configuration(state, path)
+    if (found_model, found_task) != (model, task):
+        raise ValueError(
+            f"{path} holds a {found_model} of task {found_task}, expected a pretrained {model} ({task})"
+        )
+    text = values.get("conv_feature_layers")
+    if text is not None and not _is_convolutions(text):
+        raise ValueError(
+            f"{path}: conv_feature_layers is {str(text)[:80]!r}, expected a list of integer triples. "
+            "fairseq would run this text as Python; the file was refused."
+        )
+
+
+def _configuration(state: dict[str, Any], path: Path) -> tuple[Any, Any, Any]:
+    """Names of the model and of the task, and the model's settings."""
+    args, cfg = state.get("args"), state.get("cfg")
+    try:
+        if isinstance(args, Namespace):  # fairseq prefers it to cfg
+            task = {"speech_pretraining": "audio_pretraining"}.get(args.task, args.task)
+            return getattr(args, "_name", None) or args.arch, task, vars(args)
+        return cfg["model"]["_name"], cfg["task"]["_name"], cfg["model"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} does not say which model it holds: neither `args` nor `cfg.model._name`"
+        ) from error
+
+
+def _is_convolutions(text: Any) -> bool:
+    if not isinstance(text, str) or not _CONVOLUTIONS.fullmatch(text):
+        return False
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError:
+        return False
+    nodes = (
+        ast.Expression,
+        ast.List,
+        ast.Tuple,
+        ast.BinOp,
+        ast.Add,
+        ast.Mult,
+        ast.Load,
+        ast.Constant,
+    )
+    return all(isinstance(node, nodes) and _is_small(node) for node in ast.walk(tree))
+
+
+def _is_small(node: ast.AST) -> bool:
+    return not isinstance(node, ast.Constant) or 0 < node.value < 10_000
 
 
 def _checked_state(path: Path, what: str, model: str, task: str) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.pitch.representations import weights_hash
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
-from fairseq_resynth.data.storage.checkpoints import refusals
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published import (
@@ -175,9 +174,8 @@ def read_f0_statistics(path: str | Path) -> dict[Any, Any]:
         FileNotFoundError: If the file does not exist.
         ValueError: If it is refused (the class in it is named), or of another form.
     """
-    path, what = Path(path), "F0 statistics ({'f0_mean', 'f0_std'} or those by speaker)"
-    with refusals(path, what, _numpy_scalars()):
-        found = torch.load(path, map_location="cpu", weights_only=True)
+    what = "F0 statistics ({'f0_mean', 'f0_std'} or those by speaker)"
+    found = load_checkpoint(path, what, _numpy_scalars())
     try:
         if "f0_mean" in found:
             return _entry(found)

@@ -55,7 +55,7 @@ def write_f0_codes(
         todo = part.rows[outcome.reused :]
         for row in progress(todo, len(part.rows), f"quantize-f0 {split}", outcome.reused):
             codes = representation.encode(cache[row], statistics.entry(names[row]))
-            part.append([format_integers(codes)])
+            part.append({row: format_integers(codes)})
             outcome.written += 1
         outcome.joined = part.close({})
     return outcome

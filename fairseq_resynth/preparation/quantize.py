@@ -105,7 +105,7 @@ def quantize_split(
         progress(done)
         for block in _blocks(rows, done):
             lines, stamps = encoding.encode(block, batch_samples)
-            part.append(lines.values(), stamps)
+            part.append(lines, stamps)
             progress(len(block))
         outcome.joined = part.close(outcome.failed)
     return outcome

@@ -1,13 +1,17 @@
 """`resynth` itself: groups of verbs, options that mean the same everywhere, old spellings, completion."""
 
 import argparse
+import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import fairseq_resynth
 from fairseq_resynth.cli.main import GROUPS, OLD_SPELLINGS, VERBS, main, modernize
 
 
@@ -30,6 +34,18 @@ def test_help_shows_five_groups_with_every_verb(capsys):
     for verb, line in VERBS.items():
         assert f"  {verb} " in shown and line in shown
     assert len(VERBS) == 28
+
+
+def test_messages_name_only_verbs_that_exist():
+    """All texts of the package, also docstrings: `resynth VERB` in backquotes."""
+    named = {}
+    for path in Path(fairseq_resynth.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named |= {verb: path for verb in re.findall(r"`resynth ([\w-]+)", node.value)}
+    assert {"speakers", "manifest", "quantize-f0"} <= set(named)
+    wrong = {verb: path for verb, path in named.items() if verb not in {*VERBS, "VERB"}}
+    assert not wrong
 
 
 def test_help_loads_no_library():

@@ -8,8 +8,13 @@ import pytest
 import torch
 from tiny_checkpoints import save_cpc, save_hubert
 
-from fairseq_resynth.data.storage.checkpoints import load_checkpoint, require_model
-from fairseq_resynth.encoders.fairseq_models import CpcEncoder, HubertEncoder, Wav2vec2Encoder
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint
+from fairseq_resynth.encoders.fairseq_models import (
+    CpcEncoder,
+    HubertEncoder,
+    Wav2vec2Encoder,
+    require_model,
+)
 
 
 class Hostile:

@@ -48,7 +48,7 @@ def make_part(folder, index, count, settings=SETTINGS, rows=6, name="train.units
 def write_part(folder, index, count, *arguments, **more):
     """Writes a part whose lines are the numbers of its rows; returns whether it was joined."""
     with make_part(folder, index, count, *arguments, **more) as part:
-        part.append(map(str, part.rows))
+        part.append({row: str(row) for row in part.rows})
         return part.close({})
 
 

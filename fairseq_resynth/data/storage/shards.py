@@ -10,7 +10,7 @@ shards give the bytes of one run. The record of the data folder says what made t
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ class Part:
         if any(known.get(name) != self._state[name] for name in ("key", "settings")):
             for old in (state, stamps, self.path):
                 old.unlink(missing_ok=True)
-            write_json(state, self._state)
+        write_json(state, self._state)
         self.path.touch()
         if self._from_recordings:
             stamps.touch()
@@ -234,13 +234,13 @@ class LinesPart(Part):
         self._stream.truncate(ends[min(count, len(self.rows))])
         return min(count, len(self.rows))
 
-    def append(self, lines: Iterable[str], stamps: Mapping[int, bytes] | None = None) -> None:
-        """Writes the next lines; `stamps` are those of the rows that did not fail."""
+    def append(self, lines: Mapping[int, str], stamps: Mapping[int, bytes] | None = None) -> None:
+        """Writes the lines of the next rows; with stamps, rows without one have failed."""
         # First the stamps: those of rows without a line are not looked at.
-        for row, stamp in (stamps or {}).items():
-            self._mark(row, stamp)
+        for row in lines if stamps is not None else ():
+            self._mark(row, stamps.get(row, _NOT_DONE))
         self._stream.seek(0, 2)
-        self._stream.write("".join(f"{line}\n" for line in lines).encode())
+        self._stream.write("".join(f"{line}\n" for line in lines.values()).encode())
         self._stream.flush()
 
     def replace(self, lines: Mapping[int, str], stamps: Mapping[int, bytes]) -> None:
