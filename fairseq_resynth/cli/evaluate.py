@@ -101,22 +101,22 @@ class _ListMetrics(argparse.Action):
 
 
 def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
-    from fairseq_resynth.evaluation.runs import resynthesis
+    from fairseq_resynth.evaluation.runs import generation
     from fairseq_resynth.evaluation.runs.pairing import named_folder, read_folder
 
     systems, failures = {}, []
     for label, folder in map(named_folder, args.generated):
         if label in systems:
             raise ValueError(f"two systems are called {label!r}; name them with NAME=DIR")
-        if resynthesis.holds_codes(folder):
+        if generation.has_coded_files(folder):
             out = Path(args.outdir) / "decoded" / label
-            systems[label], failed = resynthesis.decode_folder(args.bundle, folder, out)
+            systems[label], failed = generation.decode_folder(args.bundle, folder, out)
             failures += failed
         else:
             systems[label] = read_folder(folder, without=Path(args.outdir))
     if not args.generated:
         out = Path(args.outdir) / "resynthesis"
-        made = resynthesis.resynthesise(args.bundle, args.content_checkpoint, reference, out)
+        made = generation.resynthesize(args.bundle, args.content_checkpoint, reference, out)
         systems[Path(args.bundle).resolve().name] = made[0]
         failures += made[1]
     return systems, failures

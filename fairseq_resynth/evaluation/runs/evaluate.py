@@ -8,7 +8,7 @@ from typing import Any
 from fairseq_resynth.evaluation.codecs.baselines import parse_baselines
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 from fairseq_resynth.evaluation.metrics.metric import Metric
-from fairseq_resynth.evaluation.runs.baselines import make_baseline
+from fairseq_resynth.evaluation.runs.generation import make_baseline
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Measurement, measure
 from fairseq_resynth.evaluation.runs.pairing import (
     Collection,

@@ -1,0 +1,238 @@
+"""Audio that an evaluation makes itself: by a bundle, from coded files, by baselines.
+
+What is known from making a file (its bits, seconds of work) is kept with it as figures, by column.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, write_audio
+from fairseq_resynth.data.storage.files import atomic_path, write_json
+from fairseq_resynth.data.storage.resume import Record
+from fairseq_resynth.data.storage.workers import parallel_map
+from fairseq_resynth.evaluation.codecs.baselines import Baseline
+from fairseq_resynth.evaluation.metrics.metric import Recording
+from fairseq_resynth.evaluation.runs.pairing import Collection, read_folder
+from fairseq_resynth.inference.hub import find_bundle
+
+CODES = ".rsyn"
+Figures = dict[str, float]
+# maps a name and the file of this name to (T,) samples at 16 kHz and their figures
+Maker = Callable[[str, Path], tuple[np.ndarray, Figures]]
+_warm: set[str] = set()  # makers that this process has called
+
+
+def has_coded_files(folder: Path) -> bool:
+    """Whether there are `.rsyn` files under a folder, and no audio."""
+    suffixes = {path.suffix.lower() for path in folder.rglob("*") if path.is_file()}
+    return CODES in suffixes and not suffixes & AUDIO_SUFFIXES
+
+
+def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Collection, list[str]]:
+    """Decodes every `.rsyn` file of a folder.
+
+    Args:
+        bundle: the bundle that the files were made with.
+        folder: folder of the files.
+        outdir: folder for the audio.
+
+    Returns:
+        The audio with its bits and times, and the reasons of those that failed.
+
+    Raises:
+        ValueError: no bundle is given, or no file could be decoded.
+        FileNotFoundError: the bundle has no context model.
+    """
+    if not bundle:
+        raise ValueError(f"{folder} has {CODES} files: give the --bundle that made them")
+    from fairseq_resynth.codec.speech_codec import SpeechCodec
+
+    codec = SpeechCodec.from_pretrained(bundle, decode_only=True)
+
+    def decode(name: str, path: Path) -> tuple[np.ndarray, Figures]:
+        data = path.read_bytes()
+        started = time.perf_counter()
+        wav = codec.decode(data)
+        elapsed, seconds = time.perf_counter() - started, len(wav) / SAMPLE_RATE
+        figures = {"given_seconds": seconds, "rtf_decode": elapsed / seconds}
+        return wav, figures | _rate_figures(len(data), seconds)
+
+    files = read_folder(folder, frozenset({CODES})).files
+    return _make_some(outdir, files, codec.identity.hex(), decode, "decode")
+
+
+class _Stopwatch:
+    """An encoder that adds up the seconds that it takes."""
+
+    def __init__(self, encoder: Any):
+        self._encoder, self.seconds = encoder, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode(self, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return self._encoder.encode(*arguments)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+
+def resynthesize(
+    bundle: str, content_checkpoint: str | None, reference: Collection, outdir: Path
+) -> tuple[Collection, list[str]]:
+    """Encodes and decodes every reference, through real `.rsyn` files if the bundle has a codec.
+
+    Args:
+        bundle: folder or hub id of a bundle.
+        content_checkpoint: weights of its content encoder, see `Resynthesizer.from_pretrained`.
+        reference: recordings; a speaker that the bundle knows normalizes the pitch and speaks.
+        outdir: folder for the audio and the `.rsyn` files.
+
+    Returns:
+        The audio with its bits and the real-time factor of each stage, and the reasons of those that
+        failed.
+
+    Raises:
+        FileNotFoundError, ValueError: the bundle cannot be loaded, or nothing could be made.
+    """
+    from fairseq_resynth.codec.speech_codec import ENTROPY_FILE, SpeechCodec
+    from fairseq_resynth.resynthesizer import Resynthesizer
+
+    codec = None
+    if (find_bundle(bundle) / ENTROPY_FILE).is_file():
+        codec = SpeechCodec.from_pretrained(bundle, content_checkpoint)
+        model, identity = codec.resynthesizer, codec.identity.hex()
+    else:
+        model = Resynthesizer.from_pretrained(bundle, content_checkpoint)
+        identity = model.bundle.identity
+    model.encoder = _Stopwatch(model.encoder)
+
+    def make(name: str, path: Path) -> tuple[np.ndarray, Figures]:
+        wav = Recording(path).wav
+        speaker = reference.speakers.get(name)
+        speaker = speaker if speaker in model.streams.speakers else None
+        before, started = model.encoder.seconds, time.perf_counter()
+        encoded = codec.encode(wav, speaker) if codec else model.encode(wav, speaker)
+        encoding, units = time.perf_counter() - started, model.encoder.seconds - before
+        started = time.perf_counter()
+        again = codec.decode(encoded) if codec else model.decode_all([encoded])[0]
+        decoding, seconds = time.perf_counter() - started, len(wav) / SAMPLE_RATE
+        figures = {"given_seconds": seconds, "rtf_units": units / seconds}
+        figures |= {"rtf_encode": encoding / seconds, "rtf_decode": decoding / seconds}
+        if model.streams.num_f0_codes:
+            figures["rtf_f0"] = (encoding - units) / seconds
+        if codec:
+            with atomic_path(outdir / f"{name}{CODES}") as temporary:
+                temporary.write_bytes(encoded)
+            figures |= _rate_figures(len(encoded), seconds)
+        return again, figures
+
+    return _make_some(outdir, reference.files, identity, make, "resynthesize")
+
+
+def _code(name: str, path: Path, baseline: Baseline) -> tuple[np.ndarray, Figures]:
+    wav = Recording(path).wav
+    started = time.perf_counter()
+    coded = baseline.code(wav)
+    seconds, elapsed = len(wav) / SAMPLE_RATE, time.perf_counter() - started
+    figures = {"given_seconds": seconds, "rtf_decode": elapsed / seconds}
+    if coded.file_bytes:
+        figures |= _rate_figures(coded.file_bytes, seconds, coded.packet_bytes)
+    return coded.wav, figures
+
+
+def make_baseline(
+    baseline: Baseline, references: Mapping[str, Path], folder: Path, workers: int = 1
+) -> tuple[Collection, list[str]]:
+    """Writes a baseline's version of each reference.
+
+    Args:
+        baseline: one that is not missing.
+        references: name -> file.
+        folder: folder for the audio.
+        workers: processes.
+
+    Returns:
+        The audio with its bits and times, and the reasons of those that failed.
+    """
+    make = partial(_code, baseline=baseline)
+    # librosa, WORLD and the codecs each raise their own errors on odd audio; the others still count
+    return _make_all(
+        folder, references, baseline.label, make, baseline.label, (Exception,), workers
+    )
+
+
+def _rate_figures(num_bytes: int, seconds: float, packet_bytes: int | None = None) -> Figures:
+    figures = {"bits_per_second": 8 * num_bytes / seconds}
+    if packet_bytes is not None:
+        figures["payload_bits_per_second"] = 8 * packet_bytes / seconds
+    return figures
+
+
+def _make_some(*arguments: Any) -> tuple[Collection, list[str]]:
+    collection, failures = _make_all(*arguments)
+    if not collection.files:
+        raise ValueError(f"no file could be made: {failures[0]}")
+    return collection, failures
+
+
+def _make_all(
+    folder: Path,
+    sources: Mapping[str, Path],
+    identity: str,
+    make: Maker,
+    label: str,
+    errors: tuple[type[Exception], ...] = (OSError, ValueError),
+    workers: int = 1,
+) -> tuple[Collection, list[str]]:
+    """Makes an audio file of each source, except those that an earlier run made in the same way."""
+    figures: dict[str, Figures] = {}
+    jobs, keys, failures = [], {}, []
+    write = partial(_write, make=make, identity=identity, errors=errors)
+    with Record(folder) as record:
+        for name, source in sources.items():
+            # a source that does not exist is reported when it is read
+            keys[name] = record.key(identity, source if source.is_file() else None)
+            found = record.find(f"{name}.wav", keys[name])
+            if found is None:
+                jobs.append((name, source, folder / f"{name}.wav"))
+            else:
+                figures[name] = found
+        results = parallel_map(write, jobs, workers)
+        try:
+            for (name, *_), result in tqdm(
+                results, total=len(jobs), unit="file", desc=label, disable=None
+            ):
+                if isinstance(result, str):
+                    failures.append(f"{label}: {name}: {result}")
+                else:
+                    record.add(f"{name}.wav", keys[name], result)
+                    figures[name] = result
+        finally:
+            write_json(folder / "given.json", figures)
+    files = {name: folder / f"{name}.wav" for name in sorted(figures)}
+    return Collection(files, {}, folder, figures), sorted(failures)
+
+
+def _write(
+    job: tuple[str, Path, Path], make: Maker, identity: str, errors: tuple[type[Exception], ...]
+) -> Figures | str:
+    """Writes one file of (name, source, target); returns its figures, or why it could not be made."""
+    name, source, target = job
+    try:
+        if identity not in _warm:
+            make(name, source)  # not timed: the first call in a process imports and compiles
+            _warm.add(identity)
+        wav, figures = make(name, source)
+    except errors as error:
+        return str(error)
+    write_audio(target, np.clip(wav, -1, 1))
+    return figures
