@@ -1,5 +1,6 @@
 """Every command of README and docs, typed as printed, on a small corpus and with small nets."""
 
+import argparse
 import contextlib
 import glob
 import importlib
@@ -18,7 +19,11 @@ from small_corpus import PLUGIN, REPOSITORY, SPEECH
 
 from fairseq_resynth.cli.main import VERBS, main
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
 LANGUAGES = ("english", "french", "russian")
 SMALL = (
     "common.cpu=true optimization.max_update=4 dataset.num_workers=0 common.tensorboard_logdir=null"
@@ -31,6 +36,7 @@ SMALL_MODEL = (
 # Commands that do not run here, by how they begin, with the reason and where they are tested otherwise.
 NOT_RUN = {
     "bash scripts/test.sh": "runs this test",
+    ".venv/bin/": "tests and checks of this repository",
     "bash scripts/demo.sh": "minutes; test_demo",
     "pip install 'fairseq_resynth[eval]'": "installs",
     "resynth play": "serves until it is stopped; tests/play",
@@ -39,7 +45,7 @@ NOT_RUN = {
     "cat speech.rsyn |": "needs a sound card; tests/codec runs it without",
     "resynth convert IN.wav --bundle VECTOR_BUNDLE": "a model on vectors; tests/conversion",
     "fairseq-hydra-train --config-dir configs --config-name paper_unit_hifigan task.data=$PWD/DATA "
-    "+task.speaker_input": "a second training; tests/training",
+    "++task.speaker_input": "a second training; tests/training",
     "fairseq-hydra-train --config-dir configs --config-name paper_unit_hifigan task.data=$PWD/PACK": (
         "a second training; tests/data trains on packed files"
     ),
@@ -253,14 +259,14 @@ def test_options_and_files_exist(page):
     spans = re.findall(r"`(resynth [^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M))
     for span in [*spans, *filter(lambda line: line.startswith("resynth "), commands(page))]:
         words = span.replace("|", " ").split()
-        for verb in [words[1]] if re.fullmatch(r"[\w-]+", words[1]) else []:
+        for verb in [words[1]] if re.fullmatch(r"[a-z0-9-]+", words[1]) else []:
             assert verb in VERBS, span
             known = options_of(verb)
             for option in re.findall(r"(?<=\s)--?[a-zA-Z][\w-]*", span):
                 assert option in known, f"{span}: resynth {verb} has no {option}"
     ours = text if page.stem != "original_commands" else ""  # it names files of the original
     for name in re.findall(
-        r"`((?:configs|examples|benchmarks|docs|scripts|tests)/[\w/.-]+)`", ours
+        r"`((?:configs|examples|benchmarks|docs|scripts|tests|fairseq_resynth)/[\w/.-]+)`", ours
     ):
         assert (REPOSITORY / name).exists(), name
     for name in re.findall(r"\]\(((?!http)[^)#]+)(?:#[^)]*)?\)", text):
@@ -269,8 +275,6 @@ def test_options_and_files_exist(page):
 
 def options_of(verb: str) -> set[str]:
     """The option strings of a verb."""
-    import argparse
-
     parser = argparse.ArgumentParser()
     importlib.import_module("fairseq_resynth.cli." + verb.replace("-", "_")).add_arguments(parser)
     return set(parser._option_string_actions)
