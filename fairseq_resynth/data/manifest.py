@@ -23,7 +23,13 @@ class Manifest:
         num_samples: (rows,) int64, length of each recording in samples.
     """
 
-    def __init__(self, source: Path, root: Path, paths: Iterable[str], num_samples: Sequence[int]):
+    def __init__(
+        self,
+        source: Path,
+        root: Path,
+        paths: Iterable[str],
+        num_samples: Sequence[int] | np.ndarray,
+    ):
         self.source = source
         self.root = root
         self.paths = paths if isinstance(paths, StringArray) else StringArray.of(paths)

@@ -88,7 +88,7 @@ class StreamSpec:
         Raises:
             ValueError: an encoder differs; the message has both values and the command to run.
         """
-        compared = {"units.json": (self.units, UNIT_KEYS)}
+        compared: dict[str, tuple[dict, tuple[str, ...]]] = {"units.json": (self.units, UNIT_KEYS)}
         if self.num_f0_codes:
             compared["f0_codes.json"] = (self.f0_codes, F0_KEYS)
         if self.f0_channels:

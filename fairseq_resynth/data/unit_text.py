@@ -154,7 +154,7 @@ def _unit_lines(path: Path) -> Iterator[tuple[str, str, int]]:
     if not lines:
         raise ValueError(f"{path} is empty.")
     numbered = list(enumerate(lines, 1))
-    hypotheses, seen = [], Counter()
+    hypotheses, seen = [], Counter[str]()
     for number, line in numbered:
         if match := _HYPOTHESIS.match(line):
             hypotheses.append((number, f"{match[1]}__{seen[match[1]]}|{match[3]}"))

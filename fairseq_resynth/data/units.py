@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class IntegerRows(Sequence[np.ndarray]):
         maximum: the largest integer of all rows, -1 if there are no integers.
     """
 
-    def __init__(self, values: np.ndarray, lengths: np.ndarray, maximum: int | None = None):
+    def __init__(self, values: Any, lengths: np.ndarray, maximum: int | None = None):
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self._ends = np.cumsum(self.lengths)
         self.values = values
@@ -31,7 +32,7 @@ class IntegerRows(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, row: int) -> np.ndarray:
+    def __getitem__(self, row: int) -> np.ndarray:  # type: ignore[override]  # no slices of rows
         return self.slice(row, 0, int(self.lengths[row]))
 
     def slice(self, row: int, start: int, length: int) -> np.ndarray:
@@ -53,7 +54,8 @@ def read_integer_rows(path: str | Path, rows: int | None, made_by: str) -> Integ
         FileNotFoundError: the file does not exist.
         ValueError: the number of lines is not `rows`, or a line is empty or has a word that is no integer.
     """
-    path, lengths, end = Path(path), [], 0
+    path, end = Path(path), 0
+    lengths: list[np.ndarray] = []
     if packed := packed_integers(path):
         return _checked(IntegerRows(*packed), path, rows, made_by)
     if not path.is_file():
@@ -64,7 +66,7 @@ def read_integer_rows(path: str | Path, rows: int | None, made_by: str) -> Integ
         for block in whole_line_blocks(stream):
             parsed = parse_integer_lines(block)
             if parsed is None:
-                _raise_for_line(block, path, sum(map(len, lengths)) + 1, made_by)
+                raise _line_error(block, path, sum(map(len, lengths)) + 1, made_by)
             values = _widened(values, int(parsed[0].max()))
             values[end : end + len(parsed[0])] = parsed[0]
             end += len(parsed[0])
@@ -87,12 +89,17 @@ def _widened(values: np.ndarray, largest: int) -> np.ndarray:
     return values.astype(np.promote_types(values.dtype, fits), copy=False)
 
 
-def _raise_for_line(block: bytes, path: Path, first: int, made_by: str) -> None:
+def _line_error(block: bytes, path: Path, first: int, made_by: str) -> ValueError:
+    """The error of the first line of a block that is not integers."""
     for number, line in enumerate(block.decode("utf-8", "replace").splitlines(), first):
         if not line.strip():
-            raise ValueError(f"{path}:{number}: the line is empty. Make the file with `{made_by}`.")
+            return ValueError(
+                f"{path}:{number}: the line is empty. Make the file with `{made_by}`."
+            )
         parse_integers(line, f"{path}:{number}")
-    raise ValueError(f"{path}:{first}: expected lines of integers. Make the file with `{made_by}`.")
+    return ValueError(
+        f"{path}:{first}: expected lines of integers. Make the file with `{made_by}`."
+    )
 
 
 def format_integers(values: Sequence[int] | np.ndarray) -> str:

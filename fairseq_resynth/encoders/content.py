@@ -60,9 +60,9 @@ def build_encoder(
         if checkpoint_path is not None or layer is not None:
             raise ValueError("logmel has no weights: leave out --content-checkpoint and --layer")
         return LogMelEncoder(device)
-    needed = {"--content-checkpoint": checkpoint_path, "--layer": layer}
-    missing = [option for option, value in needed.items() if value is None]
-    if missing:
+    if checkpoint_path is None or layer is None:
+        needed = {"--content-checkpoint": checkpoint_path, "--layer": layer}
+        missing = [option for option, value in needed.items() if value is None]
         raise ValueError(f"--feature-type {feature_type} needs {' and '.join(missing)}")
     return _with_weights(feature_type, checkpoint_path, layer, device)
 

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class ConvolutionTransformer(FrameEncoder):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         convolutions: Sequence[nn.Conv1d],
         layers: range,
         normalize: bool,

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.compat import fairseq
@@ -92,7 +92,7 @@ class _FairseqEncoder(ConvolutionTransformer):
         self.masks_padding = is_transformer and depth == 1
         super().__init__(model, convolutions, layers, normalize, device, max_chunk, context)
 
-    def _load(self) -> tuple[nn.Module, bool]:
+    def _load(self) -> tuple[Any, bool]:
         """Loads the model, and returns whether it needs normalized waveforms."""
         raise NotImplementedError
 
@@ -187,7 +187,7 @@ class HubertEncoder(_FairseqEncoder):
     feature_type = "hubert"
     first_layer = 1
 
-    def _load(self) -> tuple[nn.Module, bool]:
+    def _load(self) -> tuple[Any, bool]:
         from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained import hubert_feature_reader
 
         what = "a HuBERT checkpoint of fairseq"
@@ -208,7 +208,7 @@ class Wav2vec2Encoder(_FairseqEncoder):
     feature_type = "w2v2"
     first_layer = 0
 
-    def _load(self) -> tuple[nn.Module, bool]:
+    def _load(self) -> tuple[Any, bool]:
         from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained import w2v2_feature_reader
 
         what = "a wav2vec 2.0 checkpoint of fairseq"
@@ -255,7 +255,8 @@ class CpcEncoder(FrameEncoder):
     ):
         from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained import cpc_feature_reader
 
-        self.checkpoint, self.layer = Path(path), layer
+        self.checkpoint: Path = Path(path)
+        self.layer: int = layer
         self.device, self.chunk_frames = torch.device(device), chunk_frames
         what = "a CPC checkpoint (`weights` and `config`)"
         state = load_checkpoint(path, what)

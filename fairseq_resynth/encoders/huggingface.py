@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.checkpoints import quiet
@@ -45,7 +45,7 @@ def build_huggingface(
     return HuggingFaceEncoder(model, path, layer, device)
 
 
-def _load(path: str | Path) -> nn.Module:
+def _load(path: str | Path) -> Any:
     try:
         from transformers import AutoModel
         from transformers.utils import logging
@@ -66,7 +66,7 @@ def _load(path: str | Path) -> nn.Module:
             logging.enable_progress_bar()
 
 
-def _weights_hash(model: nn.Module) -> str:
+def _weights_hash(model: Any) -> str:
     """16 hexadecimal digits of the SHA-256 of names and weights, independent of the files they came from.
 
     k-means files record this value, so it must not change.
@@ -83,7 +83,7 @@ class _TransformersModel(FrameEncoder):
 
     feature_type = "hf"
 
-    def _identify(self, path: str | Path, layer: int, model: nn.Module) -> None:
+    def _identify(self, path: str | Path, layer: int, model: Any) -> None:
         self.checkpoint, self.layer = Path(path), layer
         is_folder = Path(path).is_dir()
         self._name = Path(path).resolve().name if is_folder else str(path)
@@ -107,7 +107,7 @@ class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         path: str | Path,
         layer: int,
         device: str | torch.device = "cpu",
@@ -121,7 +121,7 @@ class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
         layers = range(1, len(blocks) + 1)
         self.masks_padding = model.config.model_type in ("hubert", "wav2vec2", "wavlm")
         super().__init__(model, convolutions, layers, normalize, device, max_chunk, context)
-        self._output: Tensor | None = None
+        self._output: Tensor
         blocks[layer - 1].register_forward_hook(self._keep_output)
         del blocks[layer:]  # their output is not needed
 
@@ -135,12 +135,12 @@ class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
         self.model.encoder(x, attention_mask=mask)
         return self._output
 
-    def _keep_output(self, block: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+    def _keep_output(self, block: Any, args: tuple, output: Tensor | tuple) -> None:
         # The encoder's own output has the final normalization, which hidden_states[layer] has not.
         self._output = output[0] if isinstance(output, tuple) else output
 
 
-def _needs_normalized(path: str | Path, model: nn.Module) -> bool:
+def _needs_normalized(path: str | Path, model: Any) -> bool:
     from transformers import AutoFeatureExtractor
 
     try:
@@ -166,7 +166,7 @@ class WhisperEncoder(_TransformersModel):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         path: str | Path,
         layer: int,
         device: str | torch.device = "cpu",
@@ -197,7 +197,7 @@ class WhisperEncoder(_TransformersModel):
         mel = self._mel(
             wav.numpy(),
             sampling_rate=SAMPLE_RATE,
-            padding=False,
+            padding="do_not_pad",
             truncation=False,
             return_tensors="pt",
         )

@@ -117,7 +117,7 @@ def _stft_distances(
     energy = np.linalg.norm(real)
     convergence = np.linalg.norm(real - fake) / energy if energy > 0 else np.nan
     logs = [np.log(np.maximum(magnitude, MAGNITUDE_FLOOR)) for magnitude in (real, fake)]
-    return convergence, np.abs(logs[0] - logs[1]).mean()
+    return float(convergence), float(np.abs(logs[0] - logs[1]).mean())
 
 
 # sample rate: (order, alpha), as SPTK recommends

@@ -31,7 +31,7 @@ def bootstrap(
 
 
 def mean_interval(
-    values: Sequence[float], weights: Sequence[float] | None = None
+    values: Sequence[float] | np.ndarray, weights: Sequence[float] | np.ndarray | None = None
 ) -> dict[str, float]:
     """Weighted mean of the defined values with its interval by bootstrap over utterances.
 
@@ -42,18 +42,18 @@ def mean_interval(
     Returns:
         `mean`, `low`, `high`, `count` (values used) and `undefined` (values left out).
     """
-    values = np.asarray(values, dtype=float)
-    weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
-    kept = np.isfinite(values) & np.isfinite(weights) & (weights > 0)
-    values, weights = values[kept], weights[kept]
+    found = np.asarray(values, dtype=float)
+    counts = np.ones_like(found) if weights is None else np.asarray(weights, dtype=float)
+    kept = np.isfinite(found) & np.isfinite(counts) & (counts > 0)
+    found, counts = found[kept], counts[kept]
     result = {"count": int(kept.sum()), "undefined": int((~kept).sum())}
-    if not len(values):
+    if not len(found):
         return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), **result}
 
-    totals = values * weights
-    means = [totals[draw].sum(1) / weights[draw].sum(1) for draw in _draws(len(values))]
+    totals = found * counts
+    means = [totals[draw].sum(1) / counts[draw].sum(1) for draw in _draws(len(found))]
     low, high = _percentiles(np.concatenate(means)) if means else (float("nan"), float("nan"))
-    mean = float(totals.sum() / weights.sum())
+    mean = float(totals.sum() / counts.sum())
     return {"mean": mean, "low": low, "high": high, **result}
 
 

@@ -51,7 +51,7 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
     """Decodes (n,) pieces at 16 kHz; also returns the duration in the header, 0 if there is none."""
     pieces, room = [], max_seconds * SAMPLE_RATE
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
-    with av.open(io.BytesIO(data), options=options) as container:
+    with av.open(io.BytesIO(data), "r", options=options) as container:
         if not container.streams.audio:
             raise ValueError(f"{name} has no sound in it, only {_kinds(container)}")
         stream = container.streams.audio[0]
@@ -64,8 +64,8 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
                 room -= len(pieces[-1])
             if room < 0:
                 raise ValueError(f"{name} is longer than {max_seconds:g} s, the longest allowed")
-        measured = container.format.name.split(",")[0] in _MEASURED and container.duration
-        return pieces, container.duration / av.time_base if measured else 0.0
+        measured = container.format.name.split(",")[0] in _MEASURED
+        return pieces, (container.duration or 0) / av.time_base if measured else 0.0
 
 
 def _frames(container, stream):

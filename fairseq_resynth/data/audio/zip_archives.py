@@ -68,7 +68,9 @@ def open_range(path: str | Path) -> Iterator[FileRange]:
         FileNotFoundError: the archive does not exist.
         ValueError: the archive ends before the range does.
     """
-    archive, offset, length = zip_range(path)
+    found = zip_range(path)
+    assert found, path  # callers check
+    archive, offset, length = found
     if not archive.is_file():
         raise FileNotFoundError(f"{archive} does not exist")
     if offset + length > (size := archive.stat().st_size):

@@ -12,7 +12,7 @@ from fairseq_resynth.data.datasets.conditioning import (
 )
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.data.units import read_integer_rows
+from fairseq_resynth.data.units import IntegerRows, read_integer_rows
 
 # Encoders do not encode up to this many samples at the end of an utterance (a HuBERT frame spans 25 ms).
 MAX_UNCOVERED = 800  # samples, 50 ms
@@ -61,10 +61,11 @@ class UnitSplit:
         self.f0_codes = self.f0 = None
         if streams.num_f0_codes:
             self.f0_codes = read_integer_rows(data / f"{split}.f0", rows, "resynth quantize-f0")
-            self._check_f0_codes(data / f"{split}.f0")
+            self._check_f0_codes(data / f"{split}.f0", self.f0_codes)
         if streams.f0_channels:
             self.f0 = F0Tracks(data, split, streams, self.manifest)
-        self.speakers = self.styles = None
+        self.speakers: SpeakerTable | SpeakerVectors | None = None
+        self.styles: np.ndarray | None = None
         if streams.speaker_dim:
             self.speakers = SpeakerVectors(data, split, streams, rows, mean_rate, seed)
         elif streams.speakers:
@@ -102,19 +103,19 @@ class UnitSplit:
                 f"({len(wrong)} such rows). Make the units again with `resynth quantize`."
             )
 
-    def _check_f0_codes(self, path: Path) -> None:
+    def _check_f0_codes(self, path: Path, codes: IntegerRows) -> None:
         hop, unit_hop = self.streams.f0_code_hop, self.streams.unit_hop
         needed = -(-self.units.lengths * unit_hop // hop)
-        short = np.flatnonzero(self.f0_codes.lengths < needed)
+        short = np.flatnonzero(codes.lengths < needed)
         if len(short):
             row = int(short[0])
             raise ValueError(
-                f"{path}:{row + 1}: {self.f0_codes.lengths[row]} pitch codes of {hop} samples, and "
+                f"{path}:{row + 1}: {codes.lengths[row]} pitch codes of {hop} samples, and "
                 f"{self.units.lengths[row]} units of {unit_hop} need {needed[row]} "
                 f"({len(short)} such rows). Make them again with `resynth quantize-f0`."
             )
-        if self.f0_codes.maximum >= self.streams.num_f0_codes:
+        if codes.maximum >= self.streams.num_f0_codes:
             raise ValueError(
-                f"{path}: pitch code {self.f0_codes.maximum} is outside the table of "
+                f"{path}: pitch code {codes.maximum} is outside the table of "
                 f"{self.streams.num_f0_codes} codes. Make them again with `resynth quantize-f0`."
             )

@@ -50,8 +50,8 @@ class F0Options:
             )
 
 
-def num_frames(num_samples: int | np.ndarray) -> int | np.ndarray:
-    """The number of F0 frames of a waveform, ceil(samples / 80)."""
+def num_frames(num_samples: Any) -> Any:
+    """The number of F0 frames of a waveform, ceil(samples / 80); integers or arrays of them."""
     return -(-num_samples // F0_HOP)
 
 

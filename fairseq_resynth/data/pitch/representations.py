@@ -70,7 +70,7 @@ def _decode_f0(f0_vqvae: F0Encoder, codes: np.ndarray) -> np.ndarray:
     return f0_vqvae.decode(torch.from_numpy(codes)[None])[0].numpy()
 
 
-def describe(f0_vqvae: F0Encoder, checkpoint: str | Path) -> dict[str, Any]:
+def describe(f0_vqvae: Any, checkpoint: str | Path) -> dict[str, Any]:
     """The description of an F0 VQ-VAE in `f0_codes.json`."""
     extra = {}
     if getattr(f0_vqvae, "channels", 1) == 2:

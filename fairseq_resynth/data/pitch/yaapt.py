@@ -20,7 +20,7 @@ from scipy.interpolate import pchip
 from scipy.signal import lfilter, medfilt
 from scipy.signal.windows import kaiser
 
-compiled = njit(cache=True, error_model="numpy")  # 0 / 0 is NaN, as in numpy
+compiled: Any = njit(cache=True, error_model="numpy")  # 0 / 0 is NaN, as in numpy
 _BLOCK = 128  # numpy adds up to 128 values in eight partial sums, and more of them as the sum of two halves
 
 
@@ -217,8 +217,8 @@ COMPARED_VERSIONS = ("1.0.12", "1.0.12.1", "1.0.12.2")
 @cache
 def yaapt_module(use_compiled: bool = True) -> types.ModuleType:
     """A copy of `amfm_decompy.pYAAPT`, with the compiled loops if its version was compared with them."""
-    spec = importlib.util.find_spec("amfm_decompy.pYAAPT")
-    module = importlib.util.module_from_spec(spec)
+    spec: Any = importlib.util.find_spec("amfm_decompy.pYAAPT")
+    module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if use_compiled and importlib.metadata.version("amfm_decompy") in COMPARED_VERSIONS:
         module.path1, module.time_track = cheapest_path, time_track
