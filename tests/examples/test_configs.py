@@ -10,7 +10,7 @@ from training_configs import CONFIGS, composed
 
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 
-PARTS = {"base", "paper_optimizer"}  # included by others, no trainings of their own
+PARTS = {"base", "paper_optimizer", "log_f0_vqvae", "unit_source_filter"}  # included by others
 TRAININGS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in PARTS)
 
 
