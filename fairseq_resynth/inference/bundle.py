@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 from safetensors.torch import load_file, save_file
@@ -124,11 +125,15 @@ def save_bundle(
     parts = (bundle.generator, bundle.f0_vqvae, bundle.content_vqvae)
     for name, module in zip(MODULES, parts, strict=True):
         _save_weights(folder / f"{name}.safetensors", module, half and name == "generator")
-    if bundle.kmeans is not None and bundle.kmeans != folder / "kmeans.safetensors":
-        with atomic_path(folder / "kmeans.safetensors") as temporary:
+    kmeans, speakers = folder / "kmeans.safetensors", folder / "speakers.json"
+    if bundle.kmeans is None:
+        kmeans.unlink(missing_ok=True)  # of a bundle that was in the folder before
+    elif bundle.kmeans != kmeans:
+        with atomic_path(kmeans) as temporary:
             shutil.copyfile(bundle.kmeans, temporary)
+    speakers.unlink(missing_ok=True)
     if bundle.streams is not None and bundle.streams.speaker_statistics:
-        write_json(folder / "speakers.json", bundle.streams.speaker_statistics)
+        write_json(speakers, bundle.streams.speaker_statistics)
     bundle.identity = _identity(folder)
     config = {
         "format": FORMAT,
@@ -162,6 +167,15 @@ def load_bundle(name: str | Path) -> Bundle:
             f"{folder / 'config.json'}: found format {config.get('format')!r} version "
             f"{config.get('version')}, expected {FORMAT!r} version {VERSION}."
         )
+    try:
+        return _build(folder, config)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / 'config.json'} is damaged, a key is missing or unknown: {error}."
+        ) from error
+
+
+def _build(folder: Path, config: dict[str, Any]) -> Bundle:
     streams = model = generator = f0_vqvae = f0_model = content_vqvae = None
     if config["model"]:
         streams = StreamSpec.from_dict(config["streams"])

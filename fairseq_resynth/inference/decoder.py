@@ -75,7 +75,7 @@ class UnitDecoder:
             speaker: a name or index, or one per row; required if the model has several. For a model on
                 speaker vectors also (D,) or (B, D) float of norm 1; a name then is that speaker's mean.
             unit_lengths: number of units of each row of a padded batch; None: no padding.
-            f0: (B, C, N) float, normalised, N >= U * unit_hop / 80, for a model on continuous F0.
+            f0: (B, C, N) float, normalized, N >= U * unit_hop / 80, for a model on continuous F0.
             style: a name, or one per row; required if the model has several.
             clock: place of the window in a longer utterance, for a generator with a pulse source.
 

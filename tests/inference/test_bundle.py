@@ -1,0 +1,60 @@
+"""Folders of bundles: nothing of an earlier bundle stays, and damaged ones are refused in a sentence."""
+
+import json
+
+import pytest
+from tiny_bundles import write_bundle
+from tiny_voices import save_tiny_bundle
+
+from fairseq_resynth.inference.bundle import load_bundle
+
+
+def test_a_bundle_over_an_older_one_keeps_nothing_of_it(tmp_path):
+    save_tiny_bundle(tmp_path / "bundle", False)
+    assert load_bundle(tmp_path / "bundle").kmeans is not None
+    write_bundle("units", tmp_path / "bundle")
+    assert load_bundle(tmp_path / "bundle").kmeans is None
+    assert not (tmp_path / "bundle" / "speakers.json").exists()
+
+
+def change(config, *keys, value=None):
+    *path, last = keys
+    for key in path:
+        config = config[key]
+    if value is None:
+        del config[last]
+    else:
+        config[last] = value
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["format"], "something else", "expected 'fairseq_resynth bundle' version 1"),
+        (["version"], 2, "version 2, expected"),
+        (["streams"], None, "config.json is damaged"),
+        (["streams", "unit_hop"], None, "config.json is damaged"),
+        (["model", "layers"], 3, "config.json is damaged"),
+        (["model", "embedding_dim"], 9, "generator.safetensors does not fit"),
+        (["arch"], "unit_wavenet", "the unit vocoder 'unit_wavenet': expected"),
+    ],
+)
+def test_a_damaged_configuration_is_one_sentence(tmp_path, keys, value, message):
+    write_bundle("units", tmp_path / "bundle")
+    path = tmp_path / "bundle" / "config.json"
+    config = json.loads(path.read_text())
+    change(config, *keys, value=value)
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_damaged_and_missing_weights_are_named(tmp_path):
+    write_bundle("units", tmp_path / "bundle")
+    weights = tmp_path / "bundle" / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="generator.safetensors does not fit"):
+        load_bundle(tmp_path / "bundle")
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="generator.safetensors is missing"):
+        load_bundle(tmp_path / "bundle")
