@@ -90,15 +90,9 @@ class SpeechCodec:
         speaker: str | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> bytes:
-        """Compresses speech.
+        """Compresses speech; arguments and errors are those of `Resynthesizer.encode`.
 
-        Args:
-            wav: (T,) float in [-1, 1], or the path of an audio file.
-            speaker: Who speaks, a name that the model knows; None leaves the voice to the decoder.
-            sample_rate: Of `wav` in Hz; other rates than 16 000 are resampled.
-
-        Raises:
-            ValueError: If `wav` is not mono, contains NaN or is too short, or the speaker is unknown.
+        Without a speaker the file names no voice, and the decoder has to choose one.
         """
         return self.pack(self.resynthesizer.encode(wav, speaker, sample_rate))
 

@@ -20,14 +20,14 @@ class TrainingOptions:
     """How the network is trained.
 
     Attributes:
-        hidden_size: gated recurrent units; 0 leaves the network out.
-        embedding_size, run_size: inner widths of the inputs and of the run length's layer.
-        longest_run: longer runs look alike to the network.
-        updates: optimiser steps.
-        batch_size: utterances a step.
-        learning_rate: peak, after 50 steps, falling linearly to zero.
-        dropout: of the state before the outputs; half of it on the inputs.
-        seed: of the weights, the order and the dropout.
+        hidden_size: Number of gated recurrent units; 0 leaves the network out.
+        embedding_size, run_size: Widths of the inputs and of the layer before the lengths of runs.
+        longest_run: Longer runs are alike to the network.
+        updates: Steps of the optimizer.
+        batch_size: Utterances per step.
+        learning_rate: Its peak, after 50 steps; from there it falls linearly to zero.
+        dropout: Share of the state that is dropped before the outputs; half of it at the inputs.
+        seed: Seed of weights, order and dropout.
     """
 
     hidden_size: int = 256
@@ -42,7 +42,7 @@ class TrainingOptions:
 
 
 class ContextNetwork(nn.Module):
-    """Predicts each run's unit and length from the runs before it; floating point, for training."""
+    """Predicts unit and length of each run from the runs before it, in floating point, for training."""
 
     def __init__(self, num_units: int, options: TrainingOptions):
         super().__init__()
@@ -58,11 +58,11 @@ class ContextNetwork(nn.Module):
         self.run_output = nn.Linear(options.run_size, runs)
 
     def forward(self, units: Tensor, runs: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns logits of the units (B, L, A + 1) and of the runs' lengths (B, L, R + 1).
+        """The logits of the units, (B, L, A + 1), and of the lengths of runs, (B, L, R + 1).
 
         Args:
             units: (B, L) int64; the unit A ends the utterance.
-            runs: (B, L) int64, lengths of the runs in frames, clipped to the longest.
+            runs: (B, L) int64, lengths of the runs in frames, at most R.
         """
         end = self.unit_embedding.num_embeddings - 1
         past_units = F.pad(units[:, :-1], (1, 0), value=end)
@@ -75,9 +75,14 @@ class ContextNetwork(nn.Module):
         return self.unit_output(states), self.run_output(layer)
 
     def code_length(self, units: Tensor, runs: Tensor, lengths: Tensor) -> Tensor:
-        """Returns the mean code length of a run in nats; `lengths` (B,) counts the runs, the end included."""
+        """The mean code length of a run in nats; `lengths` (B,) counts the runs with the end.
+
+        This is what the coder will spend, as far as the network alone decides it, so no other loss is needed.
+        """
         unit_logits, run_logits = self(units, runs)
-        impossible = units[:, :-1, None]  # a run never has the unit of the run before it
+        impossible = units[
+            :, :-1, None
+        ]  # a run never has the unit of the run before; the mixer masks it
         unit_logits = torch.cat(
             [unit_logits[:, :1], unit_logits[:, 1:].scatter(2, impossible, -1e4)], dim=1
         )
@@ -91,12 +96,12 @@ class ContextNetwork(nn.Module):
 
 
 def default_updates(num_utterances: int) -> int:
-    """Returns the steps for a set: 12 passes over 2 000 utterances, more over fewer, fewer over more."""
+    """The number of updates for a set: 12 passes in batches of 16, at least 250 and at most 6000."""
     return min(max(num_utterances * 12 // 16, 250), 6000)
 
 
 def _batches(rows: Sequence[Run], options: TrainingOptions, rng: np.random.Generator):
-    """Yields row numbers for ever, utterances of similar length together."""
+    """Yields lists of row numbers without end; the utterances of a batch are of similar length."""
     while True:
         order = rng.permutation(len(rows))
         batches = []
@@ -121,12 +126,12 @@ def _collate(rows: Sequence[Run], end: int, longest_run: int) -> tuple[Tensor, T
 
 
 def train_network(rows: Sequence[Run], num_units: int, options: TrainingOptions) -> ContextNetwork:
-    """Trains the network on runs.
+    """Trains the network.
 
     Args:
-        rows: an utterance each, at least one.
+        rows: The runs of each utterance, at least one utterance.
         num_units: A.
-        options: see `TrainingOptions`.
+        options: How it is trained.
     """
     torch.manual_seed(options.seed)
     network = ContextNetwork(num_units, options)
@@ -151,7 +156,11 @@ def train_network(rows: Sequence[Run], num_units: int, options: TrainingOptions)
 
 
 def to_integers(network: ContextNetwork) -> IntegerNetwork:
-    """Rounds the weights to Q12 and folds the embeddings into the gates' inputs."""
+    """Rounds the weights to Q12, after folding the embeddings into the inputs of the gates.
+
+    The embeddings take few values, so that their products with the input weights become tables, and the
+    logarithms change their base from e to 2.
+    """
     recurrence, hidden = network.recurrence, network.recurrence.hidden_size
     bias = recurrence.bias_ih_l0.clone()
     bias[: 2 * hidden] += recurrence.bias_hh_l0[: 2 * hidden]
@@ -168,7 +177,7 @@ def to_integers(network: ContextNetwork) -> IntegerNetwork:
         "run_output_bias": network.run_output.bias / np.log(2),
     }
     scaled = {name: array.detach().double() * (1 << GATE_BITS) for name, array in arrays.items()}
-    limit = (1 << 15) - 1
+    limit = (1 << 15) - 1  # stored as int16; a weight of 8 is far beyond what training reaches
     return IntegerNetwork(
         **{
             name: array.round().clamp(-limit, limit).numpy().astype(np.int32)
