@@ -19,7 +19,8 @@ from fairseq_resynth.resynthesizer import Resynthesizer
 def trained(tiny_data, tmp_path_factory):
     """A checkpoint after three updates, trained with averaged weights and TensorBoard."""
     folder = tmp_path_factory.mktemp("trained")
-    extra = ["--max-update", 3, "--store-ema", "--tensorboard-logdir", folder / "tensorboard"]
+    extra = ["--max-update", 3, "--store-ema", "--eval-audio", 3]
+    extra += ["--tensorboard-logdir", folder / "tensorboard"]
     run("fairseq-train", *train_arguments(tiny_data, folder / "checkpoints", *extra))
     return folder
 

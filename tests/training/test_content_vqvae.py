@@ -22,6 +22,7 @@ ARGUMENTS = [
     "--user-dir", str(PLUGIN), "--task", "content_quantization", *TINY_MODEL, *TINY_CRITERION,
     *ADAM, "--encoder-width", "8", "--num-codes", "16", "--cpu", "--batch-size", "3",
     "--segment-size", "3200", "--num-workers", "0", "--log-format", "json", "--seed", "3",
+    "--eval-audio", "0",
 ]  # fmt: skip
 ARGUMENTS[ARGUMENTS.index("unit_hifigan")] = "content_vqvae"
 
@@ -163,7 +164,7 @@ def test_f0_of_the_same_crops_is_extracted_once(data, monkeypatch):
         return np.zeros(-(-len(wav) // 80), dtype=np.float32)
 
     monkeypatch.setattr(validation, "extract_f0", extract)
-    trainer = build_trainer(data)
+    trainer = build_trainer(data, "--eval-audio", "2")
     trainer.task.load_dataset("valid")
     dataset = trainer.task.dataset("valid")
     sample = dataset.collater([dataset[0], dataset[1]])

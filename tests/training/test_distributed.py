@@ -83,7 +83,8 @@ def test_unit_vocoder(four_utterances, tmp_path):
 def test_measures_of_validation(tmp_path):
     """Five utterances in batches of two: the second process' last batch is a dummy, which must not count."""
     lengths = {"train": [16000, 20480, 32000], "valid": [16000, 20480, 12800, 17600, 24000]}
-    arguments = train_arguments(write_f0_data(tmp_path / "data", lengths), tmp_path)
+    data = write_f0_data(tmp_path / "data", lengths)
+    arguments = train_arguments(data, tmp_path, "--eval-audio", 5)
     (alone,) = train(tmp_path, arguments, 1, updates=0)
     ranks = train(tmp_path, arguments, 2, "--ddp-backend", "legacy_ddp", updates=0)
     frames = sum(lengths["valid"]) / 80

@@ -15,7 +15,7 @@ from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.tasks.gan_step import check_settings
 
-UPDATES = 50
+UPDATES = 20
 
 
 def build_trainer(data, save_dir, *extra):
