@@ -40,7 +40,7 @@ from fairseq_resynth.modules.architectures import (
     with_duration_condition,
 )
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 FORMAT = "fairseq_resynth bundle"
@@ -187,7 +187,7 @@ def _build(folder: Path, config: dict[str, Any]) -> Bundle:
         _load_weights(path, generator)
     if config["f0_vqvae"]:
         f0_model = F0VqvaeSizes(**config["f0_vqvae"])
-        f0_vqvae = build_f0_vqvae(f0_model)
+        f0_vqvae = F0Vqvae(f0_model)
         _load_weights(folder / "f0_vqvae.safetensors", f0_vqvae)
     if config.get("content_vqvae"):
         content_vqvae = ContentVqvae(**config["content_vqvae"])

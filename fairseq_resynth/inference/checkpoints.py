@@ -25,7 +25,7 @@ from fairseq_resynth.modules.quantizers.content_vqvae import (
     ContentVqvaeSizes,
     build_content_vqvae,
 )
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 EXPECTED = "a checkpoint of fairseq-train"
@@ -107,7 +107,7 @@ def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeSizes]:
     """
     state, config = _read(path, "f0_vqvae")
     sizes = sizes_from(F0VqvaeSizes, config)
-    f0_vqvae = build_f0_vqvae(sizes)
+    f0_vqvae = F0Vqvae(sizes)
     _load(f0_vqvae, state["model"], "f0_vqvae.", path)
     return f0_vqvae, sizes
 

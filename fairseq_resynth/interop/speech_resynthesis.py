@@ -24,7 +24,7 @@ from fairseq_resynth.interop.published import (
 )
 from fairseq_resynth.interop.weight_names import convert_vqvae
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 
 ENCODERS = ("hubert", "cpc", "vqvae")
 
@@ -259,7 +259,7 @@ def f0_quantizer(
             num_downsamples=encoder["downs_t"][0],
             codebook_decay=codebook["mu"],
         )
-        f0_vqvae = build_f0_vqvae(model)
+        f0_vqvae = F0Vqvae(model)
         plain = (encoder["strides_t"], encoder["depth"], encoder["dilation_growth_rate"])
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(

@@ -8,7 +8,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
 from fairseq_resynth.modules.options import sizes_from
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes, build_f0_vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 
 
 @dataclass
@@ -27,7 +27,7 @@ class F0VqvaeModel(BaseFairseqModel):
     @classmethod
     def build_model(cls, cfg: F0VqvaeConfig, task) -> "F0VqvaeModel":
         """Builds the model; its sizes do not depend on the task."""
-        return cls(build_f0_vqvae(sizes_from(F0VqvaeSizes, cfg)))
+        return cls(F0Vqvae(sizes_from(F0VqvaeSizes, cfg)))
 
     def forward(self, f0: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
         """Returns (reconstruction, codes, commitment loss), as `F0Vqvae.forward` describes them."""

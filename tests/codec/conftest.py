@@ -17,7 +17,7 @@ from fairseq_resynth.encoders.frames import LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0VqvaeSizes, build_f0_vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SPEAKERS = ("anna", "boris")
@@ -44,7 +44,7 @@ def bundle_folder(tmp_path_factory) -> Path:
     streams = StreamSpec(160, 20, 1280, 20, SPEAKERS, speaker_statistics=STATISTICS)
     model = UnitHifiganSizes(embedding_dim=8, upsample_initial_channel=32)
     f0_model = F0VqvaeSizes(code_dim=8, width=8)
-    f0_vqvae = build_f0_vqvae(f0_model).eval()
+    f0_vqvae = F0Vqvae(f0_model).eval()
     with torch.no_grad():  # a codebook among the encoder's vectors, so that codes differ
         vectors = f0_vqvae.encoder(torch.randn(1, 1, 320))[0].T
         f0_vqvae.quantizer.codebook.copy_(vectors)

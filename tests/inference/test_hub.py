@@ -15,7 +15,7 @@ from tiny_voices import ENGLISH
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.inference.hub import find_bundle
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0VqvaeSizes, build_f0_vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 
@@ -116,7 +116,7 @@ def test_synthesize_takes_a_hub_id(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", ["synthesize", "resynthesize"])
 def test_the_bundle_of_an_f0_quantizer_cannot_speak(tmp_path, capsys, command):
     sizes = F0VqvaeSizes(num_codes=4, code_dim=8, width=4)
-    bundle = Bundle(None, None, None, build_f0_vqvae(sizes), sizes)
+    bundle = Bundle(None, None, None, F0Vqvae(sizes), sizes)
     save_bundle(tmp_path / "bundle", bundle)
     (tmp_path / "units.txt").write_text("a|1 2 3\n")
     source = ["--input", str(tmp_path / "units.txt")]

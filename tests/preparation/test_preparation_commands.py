@@ -17,7 +17,7 @@ import torch
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.audio.files import resample
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEECH = REPOSITORY / "examples/asterisk/speech"
@@ -432,7 +432,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(data, resynth, how, stat
 @pytest.fixture
 def f0_vqvae(monkeypatch):
     torch.manual_seed(0)
-    f0_vqvae = F0Vqvae(num_codes=7, dim=8, width=8)
+    f0_vqvae = F0Vqvae(F0VqvaeSizes(num_codes=7, code_dim=8, width=8))
     f0_vqvae(2 * torch.randn(4, 1, 160))  # the first batch fills the codebook
     f0_vqvae.eval()
     monkeypatch.setattr(

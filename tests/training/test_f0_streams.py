@@ -16,7 +16,7 @@ from fairseq_resynth.data.pitch.representations import make_representation
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.streams import read_streams
 from fairseq_resynth.inference.checkpoints import load_f0_vqvae
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0VqvaeSizes, build_f0_vqvae
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.preparation.speakers import build_speaker_vectors, write_speaker_means
 from fairseq_resynth.resynthesizer import Resynthesizer
 
@@ -164,7 +164,7 @@ def test_a_quantiser_of_log_f0_and_voicing_is_trained_and_used(data, tmp_path):
     back = made.decode(codes, entry)
     assert len(back) == 16 * len(codes) and ((back == 0) | ((back > 50) & (back < 500))).all()
     with pytest.raises(ValueError, match="--f0-input is 'hertz', expected zscore or log_voicing"):
-        build_f0_vqvae(F0VqvaeSizes(f0_input="hertz"))
+        F0Vqvae(F0VqvaeSizes(f0_input="hertz"))
 
 
 def test_voicing_counts_in_the_loss_and_unvoiced_levels_do_not():

@@ -59,7 +59,7 @@ class ContentVqvae(nn.Module):
         self._sizes |= {"decay": decay, "threshold": threshold}
         self.num_codes = num_codes
         self.stride = math.prod(strides)
-        self.encoder = Encoder(1, dim, width, strides=strides)
+        self.encoder = Encoder(1, dim, width, strides)
         self.quantizer = VectorQuantizer(num_codes, dim, decay, threshold)
 
     def sizes(self) -> dict[str, Any]:

@@ -59,29 +59,16 @@ class Encoder(nn.Module):
         in_channels: channels of the input.
         dim: channels of the output.
         width: channels between input and output.
-        num_downsamples: stages of stride 2; 4 take 200 Hz to 12.5 Hz.
-        strides: stride of each stage, instead of `num_downsamples` strides of 2.
+        strides: stride of each stage.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 1,
-        dim: int = 128,
-        width: int = 32,
-        num_downsamples: int = 4,
-        strides: Sequence[int] | None = None,
-    ):
+    def __init__(self, in_channels: int, dim: int, width: int, strides: Sequence[int]):
         super().__init__()
         self.downsamples = nn.ModuleList()
-        for stage, stride in enumerate(strides or (2,) * num_downsamples):
+        for stage, stride in enumerate(strides):
             odd = stride % 2  # an odd kernel centers the windows of an odd stride on its frames
-            conv = nn.Conv1d(
-                width if stage else in_channels,
-                width,
-                2 * stride + odd,
-                stride,
-                padding=stride // 2 + odd,
-            )
+            channels, kernel = width if stage else in_channels, 2 * stride + odd
+            conv = nn.Conv1d(channels, width, kernel, stride, padding=stride // 2 + odd)
             self.downsamples.append(nn.Sequential(conv, _residual_blocks(width)))
         self.out = nn.Conv1d(width, dim, 3, padding=1)
 
@@ -95,9 +82,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The inverse of `Encoder`; its last upsampling widens to `dim` channels, as the original's does."""
 
-    def __init__(
-        self, out_channels: int = 1, dim: int = 128, width: int = 32, num_upsamples: int = 4
-    ):
+    def __init__(self, out_channels: int, dim: int, width: int, num_upsamples: int):
         super().__init__()
         self.pre = nn.Conv1d(dim, width, 3, padding=1)
         self.upsamples = nn.ModuleList()
@@ -118,36 +103,34 @@ class Decoder(nn.Module):
 class F0Vqvae(nn.Module):
     """VQ-VAE on normalized F0.
 
+    Its input has one channel, the paper's z-score, or two, log-F0 and voicing, whose reconstruction is a
+    logit.
+
     Args:
-        num_codes: number of codes in the codebook.
-        dim: dimensions of a code.
-        width: channels of the convolutions.
-        num_downsamples: stages of stride 2.
-        decay: decay of the codebook's running means.
-        threshold: uses per step below which a code restarts.
-        channels: 1 for the paper's z-score; 2 for log-F0 and voicing, whose reconstruction is a logit.
+        sizes: sizes of the network; None: the paper's.
 
     Attributes:
+        num_codes: number of codes in the codebook.
+        channels: channels of the input and of the reconstruction.
         stride: F0 frames per code, 2**num_downsamples.
+
+    Raises:
+        ValueError: if a size is not positive, the representation unknown or the decay outside [0, 1).
     """
 
-    def __init__(
-        self,
-        num_codes: int = 20,
-        dim: int = 128,
-        width: int = 32,
-        num_downsamples: int = 4,
-        decay: float = 0.99,
-        threshold: float = 1.0,
-        channels: int = 1,
-    ):
+    def __init__(self, sizes: F0VqvaeSizes | None = None):
         super().__init__()
-        self.num_codes = num_codes
-        self.channels = channels
-        self.stride = 2**num_downsamples
-        self.encoder = Encoder(channels, dim, width, num_downsamples)
-        self.quantizer = VectorQuantizer(num_codes, dim, decay, threshold)
-        self.decoder = Decoder(channels, dim, width, num_downsamples)
+        sizes = sizes or F0VqvaeSizes()
+        _check(sizes)
+        self.num_codes = sizes.num_codes
+        self.channels = F0_INPUTS[sizes.f0_input]
+        self.stride = 2**sizes.num_downsamples
+        net = (self.channels, sizes.code_dim, sizes.width)
+        self.encoder = Encoder(*net, (2,) * sizes.num_downsamples)
+        self.quantizer = VectorQuantizer(
+            sizes.num_codes, sizes.code_dim, sizes.codebook_decay, sizes.dead_code_threshold
+        )
+        self.decoder = Decoder(*net, sizes.num_downsamples)
 
     def forward(self, f0: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Encodes, quantizes and decodes.
@@ -177,12 +160,7 @@ class F0Vqvae(nn.Module):
         return self.decoder(self.quantizer.decode(codes))
 
 
-def build_f0_vqvae(sizes: F0VqvaeSizes) -> F0Vqvae:
-    """Builds an F0 quantizer.
-
-    Raises:
-        ValueError: if a size is not positive, the representation unknown or the decay outside [0, 1).
-    """
+def _check(sizes: F0VqvaeSizes) -> None:
     for name in ("num_codes", "code_dim", "width", "num_downsamples"):
         if getattr(sizes, name) < 1:
             option_name = name.replace("_", "-")
@@ -191,12 +169,3 @@ def build_f0_vqvae(sizes: F0VqvaeSizes) -> F0Vqvae:
         raise ValueError(f"--f0-input is {sizes.f0_input!r}, expected {' or '.join(F0_INPUTS)}.")
     if not 0 <= sizes.codebook_decay < 1:
         raise ValueError(f"--codebook-decay is {sizes.codebook_decay}, expected 0 <= decay < 1.")
-    return F0Vqvae(
-        sizes.num_codes,
-        sizes.code_dim,
-        sizes.width,
-        sizes.num_downsamples,
-        sizes.codebook_decay,
-        sizes.dead_code_threshold,
-        F0_INPUTS[sizes.f0_input],
-    )
