@@ -17,13 +17,13 @@ def _generator(seed: int, name: str) -> np.random.Generator:
 
 
 def sampled_rows(names: Sequence[str], percent: float, seed: int) -> list[int]:
-    """Returns the rows of about `percent` % of the files, at least one; each by its own name and the seed."""
+    """The rows of about `percent` % of the files, at least one, drawn by the seed and each file's name."""
     draws = [_generator(seed, f"file\t{name}").random() * 100 for name in names]
     return [row for row, draw in enumerate(draws) if draw < percent] or [int(np.argmin(draws))]
 
 
 class FrameReservoir:
-    """A uniform sample of at most `capacity` frames, the same in whatever order the files come.
+    """A uniform sample of at most `capacity` frames, which does not depend on the order of the files.
 
     Every frame draws a random number from a generator seeded with (seed, file name); the frames with the
     smallest numbers stay (bottom-k sampling, Cohen & Kaplan, PODC 2007). Memory is bounded by twice the
@@ -56,7 +56,7 @@ class FrameReservoir:
             self._bound = float(keys[order[-1]])
 
     def frames(self) -> np.ndarray:
-        """Returns the sample, (n, D) float32, in the order of the random numbers."""
+        """The sample, (n, D) float32, in the order of the random numbers."""
         if not self._frames:
             return np.zeros((0, 0), dtype=np.float32)
         self._shrink()
@@ -64,22 +64,22 @@ class FrameReservoir:
 
 
 def fit_centroids(frames: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarray, float]:
-    """Fits mini-batch k-means, as GSLM's cluster_kmeans.py but for two of its settings.
+    """Fits mini-batch k-means with the settings of GSLM's cluster_kmeans.py, except for two.
 
-    GSLM re-seeds every cluster with under half as many frames as the largest (reassignment_ratio 0.5): on 6
-    minutes of log-mel, K = 100, the distance stays 1.5 times that of scikit-learn's default, 0.01, used here.
-    And 3 initialisations are compared rather than 20.
+    GSLM re-seeds every cluster with less than half as many frames as the largest (reassignment_ratio 0.5): on
+    6 minutes of log-mel, K = 100, the distance stays 1.5 times that of scikit-learn's default, 0.01, which is
+    used here. And 3 initializations are compared rather than 20.
 
     Args:
         frames: (n, D) float32 in random order.
         num_clusters: K.
-        seed: of the initialisation and the mini-batches.
+        seed: seed of the initialization and the mini-batches.
 
     Returns:
         (K, D) float32 centroids, and the mean squared distance of a frame to its centroid.
 
     Raises:
-        ValueError: fewer frames than clusters.
+        ValueError: There are fewer frames than clusters.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -109,8 +109,8 @@ class FrameSample:
 
     Attributes:
         frames: (n, D) float32 in random order.
-        files: files that were read.
-        seen: frames of those files.
+        files: number of files that were read.
+        seen: number of frames in those files.
         failed: path and reason of each file that could not be used.
     """
 
@@ -129,19 +129,19 @@ def sample_frames(
     batch_samples: int,
     progress: Callable[[int], Any] = lambda files: None,
 ) -> FrameSample:
-    """Draws frames of a split uniformly; the draw depends on file names and seed, not on their order.
+    """Draws frames of a split uniformly; the sample depends on file names and seed, not on their order.
 
     Args:
-        manifest: of the split.
+        manifest: manifest of the split.
         encoder: gives the features.
-        max_frames: frames to draw.
-        percent: of the files to read, above 0 up to 100.
-        seed: of the draw.
+        max_frames: number of frames to draw.
+        percent: share of the files to read, above 0 up to 100.
+        seed: seed of the sample.
         batch_samples: padded samples encoded together; 0: one file at a time.
         progress: called with the number of files done since the last call.
 
     Raises:
-        ValueError: `percent` out of range.
+        ValueError: `percent` is out of range.
     """
     if not 0 < percent <= 100:
         raise ValueError(f"--sample-percent is {percent}, expected above 0 and up to 100")

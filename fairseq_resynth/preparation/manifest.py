@@ -16,11 +16,12 @@ from fairseq_resynth.preparation.published_splits import listed
 
 
 def scan(root: str | Path) -> dict[str, int]:
-    """Returns the samples of every audio file under `root`, by relative path, sorted.
+    """The number of samples of every audio file under `root`, by relative path, sorted.
 
     Raises:
-        NotADirectoryError: `root` is no folder.
-        ValueError: no audio; or files that are no 16 kHz mono audio of at least a unit frame, by name.
+        NotADirectoryError: `root` is not a folder.
+        ValueError: There is no audio, or files are not 16 kHz mono audio of at least one unit frame; the
+            message names them.
     """
     root = Path(root)
     if not root.is_dir():
@@ -42,7 +43,7 @@ def scan(root: str | Path) -> dict[str, int]:
             bad.append(str(error))
     if bad:
         raise ValueError(
-            f"{len(bad)} of {len(files)} files cannot go into a manifest; mend or remove them:{listed(bad)}"
+            f"{len(bad)} of {len(files)} files cannot go into a manifest; repair or remove them:{listed(bad)}"
         )
     return lengths
 
@@ -76,7 +77,7 @@ def _pattern_rule(pattern: str) -> Callable[[str], str | None]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"--speaker-from: {pattern!r} is no regular expression: {error}"
+            f"--speaker-from: {pattern!r} is not a regular expression: {error}"
         ) from error
     if compiled.groups != 1:
         raise ValueError(
@@ -87,7 +88,7 @@ def _pattern_rule(pattern: str) -> Callable[[str], str | None]:
 
 
 def speakers_of(names: Iterable[str], root: str | Path, speaker_from: str) -> dict[str, str]:
-    """Returns the speaker of each relative path.
+    """The speaker of each relative path.
 
     Args:
         names: relative paths.
@@ -96,7 +97,7 @@ def speakers_of(names: Iterable[str], root: str | Path, speaker_from: str) -> di
             underscore), or a regular expression with one group, searched in the relative path.
 
     Raises:
-        ValueError: not a usable expression, or files that give no name.
+        ValueError: The expression is invalid, or gives no name for some files.
     """
     base = Path(os.path.abspath(root))
     rule = _RULES.get(speaker_from)
@@ -111,7 +112,7 @@ def speakers_of(names: Iterable[str], root: str | Path, speaker_from: str) -> di
 
 
 def _apportion(total: int, quotas: Mapping[str, float], caps: Mapping[str, int]) -> dict[str, int]:
-    """Shares `total` out near the quotas, by largest remainder, never above the caps."""
+    """Divides `total` near the quotas, by the largest-remainder method, never above the caps."""
     shares = {key: min(int(quota), caps[key]) for key, quota in quotas.items()}
     by_remainder = sorted(quotas, key=lambda key: (int(quotas[key]) - quotas[key], key))
     while (left := total - sum(shares.values())) > 0:
@@ -128,16 +129,16 @@ def random_splits(
 ) -> dict[str, list[str]]:
     """Splits files speaker by speaker; every speaker of valid and test keeps a file in train.
 
-    A file's place follows from a hash of the seed and its path alone, not from the order of the files.
+    The split of a file depends on a hash of the seed and its path, not on the order of the files.
 
     Args:
         speakers: speaker of each file.
-        valid_percent: 0 to 100, of all files; as near to it for each speaker as whole files allow.
+        valid_percent: share of all files, 0 to 100; each speaker's share is as near as whole files allow.
         test_percent: likewise.
-        seed: another one, another split.
+        seed: seed of the split.
 
     Raises:
-        ValueError: percentages out of range, or too few files of every speaker to fill a split.
+        ValueError: Percentages are out of range, or the speakers have too few files to fill a split.
     """
     if min(valid_percent, test_percent) < 0 or valid_percent + test_percent >= 100:
         raise ValueError(
@@ -182,10 +183,10 @@ def write_splits(
     lengths: Mapping[str, int],
     speakers: Mapping[str, str],
 ) -> list[str]:
-    """Writes `{split}.tsv` and `{split}.speaker`; an empty split's files of an earlier run are removed.
+    """Writes `{split}.tsv` and `{split}.speaker`, and removes those of splits that are empty now.
 
     Returns:
-        Sentences that a user should read: streams made from an earlier manifest, speakers not in train.
+        Sentences for the user: streams made from an earlier manifest, speakers that are not in train.
     """
     out, notes = Path(outdir), []
     for split in SPLITS:
@@ -205,7 +206,7 @@ def write_splits(
         ]
         if stale and (not names or tsv.read_bytes() != before):
             notes.append(
-                f"{', '.join(stale)} in {out} belong to the manifest before; make them again"
+                f"{', '.join(stale)} in {out} belong to an earlier manifest; make them again"
             )
     return notes + _unseen_speakers(splits, speakers)
 

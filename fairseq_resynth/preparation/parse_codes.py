@@ -1,9 +1,8 @@
-"""Unit files that others made, as a data directory: what `resynth parse-codes` does."""
+"""A data folder from unit files that others made: what `resynth parse-codes` does."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
 from fairseq_resynth.data.unit_text import UnitRow, read_unit_file
 from fairseq_resynth.data.units import format_integers
 from fairseq_resynth.preparation.manifest import write_splits
-from fairseq_resynth.preparation.published_splits import listed
+from fairseq_resynth.preparation.published_splits import FileFinder, listed
 
 HOPS = (160, 320, 640)
 DICT_NAMES = {"train": "train", "valid": "val", "test": "test"}  # the original's file names
@@ -26,9 +25,9 @@ class Codes:
 
     Attributes:
         units: (U,) int64 of each row, by its relative path.
-        unit_hop: samples a unit.
-        num_units: size of the table.
-        too_short: rows that were left out for their duration.
+        unit_hop: samples per unit.
+        num_units: number of different units.
+        too_short: rows that were left out because of their duration.
     """
 
     units: dict[str, np.ndarray]
@@ -43,15 +42,15 @@ def match_codes(
     """Gives each row of a manifest its units.
 
     Args:
-        path: of the units: lines with names in any order, or as many lines as the manifest has rows.
-        manifest: of the audio.
-        unit_hop: samples a unit; 0: the one of 160, 320 and 640 that fits the lengths.
-        num_units: size of the table; 0: the largest unit + 1.
+        path: file of units: lines with names in any order, or as many lines as the manifest has rows.
+        manifest: rows of audio.
+        unit_hop: samples per unit; 0: the one of 160, 320 and 640 that fits the lengths.
+        num_units: number of different units; 0: the largest unit + 1.
         min_dur: seconds; shorter rows are left out.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: lines and rows that do not match, or lengths that disagree by more than a frame; by name.
+        FileNotFoundError: The file does not exist.
+        ValueError: Lines do not match rows, or lengths disagree by more than a frame; the message names them.
     """
     path = Path(path)
     units = _by_row(path, read_unit_file(path), manifest)
@@ -77,7 +76,7 @@ def match_codes(
 
 
 def _by_row(path: Path, rows: Sequence[UnitRow], manifest: Manifest) -> dict[str, np.ndarray]:
-    """Returns the units of each manifest row, matched by name or, without names, by order."""
+    """The units of each manifest row, matched by name or, without names, by order."""
     paths = list(manifest.paths)
     if rows[0].name is None:
         if len(rows) != len(paths):
@@ -85,19 +84,14 @@ def _by_row(path: Path, rows: Sequence[UnitRow], manifest: Manifest) -> dict[str
                 f"{path} has {len(rows)} lines without names, {manifest.source} {len(paths)} rows."
             )
         return {name: row.units for name, row in zip(paths, rows, strict=True)}
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for audio in paths:
-        bare = PurePosixPath(audio).with_suffix("")
-        for key in {str(bare), bare.name}:
-            by_name[key].append(audio)
+    finder = FileFinder(paths)
     found: dict[str, np.ndarray] = {}
     unknown, several = [], []
     for row in rows:
         name = row.audio or row.name
         if name is None:
-            raise ValueError(f"{path}:{row.line}: the line has no name, others have.")
-        bare = PurePosixPath(name).with_suffix("") if Path(name).suffix else PurePosixPath(name)
-        matches = by_name.get(str(bare)) or by_name.get(bare.name) or []
+            raise ValueError(f"{path}:{row.line}: the line has no name, but others have one.")
+        matches = finder.candidates(name)
         if len(matches) == 1 and matches[0] not in found:
             found[matches[0]] = row.units
         else:
@@ -111,7 +105,7 @@ def _refuse(
     path: Path, manifest: Manifest, unknown: list[str], several: list[str], missing: list[str]
 ) -> None:
     for names, what in (
-        (unknown, f"lines name files that {manifest.source} has not"),
+        (unknown, f"lines name files that {manifest.source} does not have"),
         (several, f"lines name a file twice, or one of several in {manifest.source}"),
         (missing, f"files of {manifest.source} have no line"),
     ):
@@ -124,8 +118,8 @@ def _infer_hop(path: Path, units: Mapping[str, np.ndarray], lengths: Mapping[str
     hop = min(HOPS, key=lambda candidate: abs(candidate - ratio))
     if not 0.8 < ratio / hop < 1.25:
         raise ValueError(
-            f"{path}: {ratio:.0f} samples of audio a unit, expected about {', '.join(map(str, HOPS))}: is it "
-            "the right manifest? Another rate: --unit-hop."
+            f"{path}: {ratio:.0f} samples of audio per unit, expected about {', '.join(map(str, HOPS))}: is "
+            "it the right manifest? Give another rate with --unit-hop."
         )
     return hop
 
@@ -142,16 +136,16 @@ def write_codes(
     """Writes `{split}.tsv`, `.speaker`, `.units`, `units.json`; on request the original's dict lines.
 
     Args:
-        outdir: the data directory.
-        manifest: of the audio.
+        outdir: the data folder.
+        manifest: rows of audio.
         codes: see `match_codes`.
         splits: relative paths of each split.
-        speakers: by relative path.
-        description: more for `units.json`.
+        speakers: speaker of each relative path.
+        description: further entries of `units.json`.
         dict_key: key of the units in dict lines, in {train,val,test}.txt; empty: none are written.
 
     Returns:
-        Sentences that a user should read.
+        Sentences for the user.
     """
     outdir = Path(outdir)
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
@@ -179,5 +173,5 @@ def write_codes(
 
 
 def describe(path: str | Path, feature_type: str) -> dict[str, Any]:
-    """Returns what `units.json` says of units made elsewhere."""
+    """What `units.json` says of units that were made elsewhere."""
     return {"feature_type": feature_type, "codes": str(path), "codes_hash": file_hash(path)}

@@ -1,4 +1,4 @@
-"""Any audio to 16 kHz mono files, folders kept: what `resynth preprocess` does."""
+"""Any audio to 16 kHz mono files in the same folders: what `resynth preprocess` does."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -47,16 +47,16 @@ class PreprocessOutcome(Outcome):
 
 
 def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[Path]:
-    """Returns the relative paths of the audio under `srcdir`, sorted, without hidden files and `outdir`.
+    """The relative paths of the audio under `srcdir`, sorted, without hidden files and `outdir`.
 
     Args:
         srcdir: folder to search.
-        outdir: may lie within `srcdir`.
-        postfix: how the wanted names end; None: any suffix of an audio format.
+        outdir: may be within `srcdir`.
+        postfix: end of the wanted names; None: any suffix of an audio format.
 
     Raises:
-        NotADirectoryError: `srcdir` is no folder.
-        ValueError: nothing found, or `outdir` is `srcdir`.
+        NotADirectoryError: `srcdir` is not a folder.
+        ValueError: There is no audio, or `outdir` is `srcdir`.
     """
     source, out = Path(srcdir).resolve(), Path(outdir).resolve()
     if not source.is_dir():
@@ -99,14 +99,14 @@ def prepare(wav: np.ndarray, rate: int, options: PreprocessOptions) -> np.ndarra
 
     Args:
         wav: (T,) float32.
-        rate: in Hz.
+        rate: Hz.
         options: what to do.
 
     Returns:
         (T',) float32 at 16 kHz, not clipped.
 
     Raises:
-        ValueError: less than a unit frame is there, or remains after trimming.
+        ValueError: Less than one unit frame remains, or was there before trimming.
     """
     wav = resample(wav, rate)
     found = len(wav)

@@ -1,4 +1,4 @@
-"""Reproducing a published split: reads lists of files and finds each under another root."""
+"""Published splits: lists of files are read, and each file is found under another root."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ _SHOWN = 10  # names in a message
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns the first ten names, one a line, and how many more there are."""
+    """The first ten names, one per line, and how many more there are."""
     more = f"\n  … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return "\n  " + "\n  ".join(names[:_SHOWN]) + more
 
@@ -19,12 +19,12 @@ def read_reference(path: str | Path) -> list[str]:
     """Reads the files that a list names: a manifest, `{'audio': …}` lines, `name|…` or `name` lines.
 
     Raises:
-        FileNotFoundError: no such list.
-        ValueError: a line that is none of these, with its number; or no line.
+        FileNotFoundError: The list does not exist.
+        ValueError: A line is none of these, or there is no line.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a list of files, one a line")
+        raise FileNotFoundError(f"{path} does not exist; expected a list of files, one per line")
     lines = path.read_text(encoding="utf-8").splitlines()
     # A manifest's first line is its root: the only one without a tab.
     is_manifest = len(lines) > 1 and "\t" in lines[1] and "\t" not in lines[0]
@@ -52,7 +52,13 @@ def _bare(name: str) -> str:
     return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name
 
 
-class _Finder:
+class FileFinder:
+    """Finds files by names that others gave them.
+
+    Args:
+        names: relative paths of the files.
+    """
+
     def __init__(self, names: Iterable[str]):
         self.by_path: dict[str, list[str]] = defaultdict(list)
         self.by_stem: dict[str, list[str]] = defaultdict(list)
@@ -61,34 +67,31 @@ class _Finder:
             self.by_stem[PurePosixPath(_bare(name)).name].append(name)
 
     def candidates(self, reference: str) -> list[str]:
-        """Returns the names that a line of a list may mean: by path, by the path's end, by stem."""
+        """The files that a name may mean: by path, by the end of the path, or by stem, without suffixes."""
         bare = _bare(reference)
         if bare in self.by_path:
             return self.by_path[bare]
         same_stem = self.by_stem.get(PurePosixPath(bare).name, [])
         # Lists made elsewhere carry longer paths: data/wavs/english/a.wav is our english/a.flac.
-        ending_so = [name for name in same_stem if bare.endswith("/" + _bare(name))]
-        nearest = max(map(len, ending_so), default=0)
-        return [name for name in ending_so if len(name) == nearest] or same_stem
+        ends = [name for name in same_stem if bare.endswith("/" + _bare(name))]
+        longest = max(map(len, ends), default=0)
+        return [name for name in ends if len(name) == longest] or same_stem
 
 
 def reference_splits(
     names: Iterable[str], references: Mapping[str, str | Path]
 ) -> dict[str, list[str]]:
-    """Finds the files of given splits, by relative path or else by a stem that one file alone has.
+    """The sorted relative paths of each split, found by path or else by a stem that only one file has.
 
     Args:
-        names: relative paths of the files there are.
-        references: list of files of each split; without `train` it gets all files that the others leave.
-
-    Returns:
-        Sorted relative paths, by split.
+        names: relative paths of all files.
+        references: a list of files for each split; train without a list gets the remaining files.
 
     Raises:
-        ValueError: files that are missing, that several match, or that two splits hold: all by name.
+        ValueError: Files are missing, match several, or are in two splits; the message names them.
     """
     names = list(names)
-    finder = _Finder(names)
+    finder = FileFinder(names)
     splits = {split: _resolve(finder, path, split) for split, path in references.items()}
     counts = Counter(name for found in splits.values() for name in set(found))
     shared = sorted(name for name, count in counts.items() if count > 1)
@@ -99,7 +102,7 @@ def reference_splits(
     return {split: sorted(set(found)) for split, found in splits.items()}
 
 
-def _resolve(finder: _Finder, path: str | Path, split: str) -> list[str]:
+def _resolve(finder: FileFinder, path: str | Path, split: str) -> list[str]:
     found, missing, ambiguous = [], [], []
     for reference in read_reference(path):
         candidates = finder.candidates(reference)

@@ -1,4 +1,4 @@
-"""`{split}.units` from a manifest: streamed, resumable, in shards; failed rows are named, never skipped."""
+"""Writing `{split}.units`, block by block: what `resynth quantize` does."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +75,7 @@ def quantize_split(
     """Writes `{split}.units`, or this shard's part of it, and `units.json` beside it.
 
     Args:
-        manifest: of the split.
+        manifest: manifest of the split.
         target: the `.units` file.
         encoder: speech to units.
         shard: which rows.

@@ -9,7 +9,7 @@ import sentencepiece
 from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.data.units import collapse_runs
 
-# A unit is a character, from the first of a block of 20 000 letters that no normalisation touches.
+# A unit is a character, from the first of a block of 20 000 letters that no normalization changes.
 FIRST, LIMIT = 0x4E00, 20000
 SPECIAL_PIECES = 3  # <unk>, <s>, </s>
 
@@ -23,15 +23,15 @@ def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path:
 
     Args:
         rows: (U,) units of each utterance.
-        num_units: all of 0 … num_units - 1 stay encodable, seen or not.
-        vocab_size: tokens, those of single units and three special ones included.
-        path: of the model.
+        num_units: all of 0 … num_units - 1 can be encoded, whether they occur in the rows or not.
+        vocab_size: number of tokens, including those of single units and three special ones.
+        path: file of the model.
 
     Returns:
-        Its number of tokens.
+        The number of tokens of the model.
 
     Raises:
-        ValueError: sizes that do not fit, a unit outside 0 … num_units - 1, or no units at all.
+        ValueError: The sizes do not fit, a unit is outside 0 … num_units - 1, or there are no units.
     """
     if not 0 < num_units <= LIMIT:
         raise ValueError(f"{num_units} units: expected 1 to {LIMIT}.")
@@ -41,7 +41,7 @@ def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path:
             f"expected at least {num_units + SPECIAL_PIECES + 1}."
         )
     texts = [_text(check_units(collapse_runs(row)[0], num_units)) for row in rows]
-    # sentencepiece knows only what it has seen: a line with every unit keeps all of them encodable.
+    # sentencepiece encodes only characters that it has seen, hence a line with every unit.
     texts.append(_text(range(num_units)))
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         try:
@@ -70,10 +70,10 @@ def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path:
 
 
 def check_units(units: np.ndarray, num_units: int) -> np.ndarray:
-    """Returns units, all of which are inside the table.
+    """The same units.
 
     Raises:
-        ValueError: one is outside.
+        ValueError: One of them is outside 0 … num_units - 1.
     """
     if len(units) and not 0 <= units.min() <= units.max() < num_units:
         raise ValueError(f"found units up to {units.max()}, expected 0 to {num_units - 1}.")
@@ -84,15 +84,15 @@ class UnitBpe:
     """A trained model.
 
     Args:
-        path: written by `train_bpe`.
+        path: file that `train_bpe` wrote.
 
     Attributes:
         vocab_size: number of tokens.
-        num_units: units that it knows.
+        num_units: number of units that it can encode.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a model.
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not such a model.
     """
 
     def __init__(self, path: str | Path):
@@ -101,7 +101,7 @@ class UnitBpe:
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError) as error:
-            raise ValueError(f"{path} is no sentencepiece model: {error}") from error
+            raise ValueError(f"{path} is not a sentencepiece model: {error}") from error
         self.vocab_size = self._model.vocab_size()
         pieces = [self._model.id_to_piece(index) for index in range(self.vocab_size)]
         units = [ord(piece) - FIRST for piece in pieces if len(piece) == 1]
@@ -110,19 +110,19 @@ class UnitBpe:
             raise ValueError(f"{path} is a sentencepiece model of text, not of units.")
 
     def encode(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Maps (U,) units, repeats collapsed first, to (n,) int64 tokens.
+        """Collapses the repeats of (U,) units and encodes them as (n,) int64 tokens.
 
         Raises:
-            ValueError: a unit that the model does not know.
+            ValueError: The model does not know a unit.
         """
         collapsed = check_units(collapse_runs(units)[0], self.num_units)
         return np.array(self._model.encode(_text(collapsed), out_type=int), dtype=np.int64)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Maps (n,) tokens to (R,) int64 units.
+        """Decodes (n,) tokens to (R,) int64 units without repeats.
 
         Raises:
-            ValueError: a token that stands for no unit.
+            ValueError: A token does not stand for units.
         """
         tokens = [int(token) for token in tokens]
         for token in tokens:

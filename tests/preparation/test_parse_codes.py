@@ -88,7 +88,7 @@ def _without_last(names, units):
             "train_0.wav: 52 units of 320 .* 16000",
         ),
         ("gslm", lambda n, u: (n, [u[0][:-4], *u[1:]]), "disagree by more than a frame in 1 rows"),
-        ("gslm", lambda n, u: (n, ["1 2" for _ in u]), "samples of audio a unit, expected about"),
+        ("gslm", lambda n, u: (n, ["1 2" for _ in u]), "samples of audio per unit, expected about"),
         ("gslm", lambda n, u: (n, [u[0].replace(u[0][0], "99", 1), *u[1:]]), "holds unit 99"),
         ("cpc", lambda n, u: (n, ["a b", *u[1:]]), "codes:1: expected integers"),
     ],

@@ -74,7 +74,7 @@ def test_speaker_rules(rule, name, speaker):
     "rule, message",
     [
         ("prefix", r"gives no speaker for 1 files:\n  x/plain.flac"),
-        (r"^([", "is no regular expression"),
+        (r"^([", "is not a regular expression"),
         (r"^x/", "found 0 groups .* expected one"),
         (r"(\d+)", "gives no speaker for 1 files"),
     ],

@@ -65,7 +65,7 @@ def load_checkpoint(path: str | Path, what: str, allowed: Sequence[Any] = ()) ->
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps fairseq, hydra and transformers from printing whole configurations while they build a model."""
+    """Silences fairseq, hydra and transformers, which print whole configurations while they build a model."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:

@@ -1,4 +1,4 @@
-"""Writing files so that an interrupted run leaves either the whole file or none."""
+"""Files that are written completely or not at all, and hashes of their contents."""
 
 import contextlib
 import hashlib
@@ -51,11 +51,11 @@ def read_json(path: str | Path, hint: str = "") -> Any:
 
     Args:
         path: the file.
-        hint: what to do when the file is missing, a command for instance.
+        hint: what to do if the file is missing, for instance a command.
 
     Raises:
-        FileNotFoundError: no such file; the message ends with `hint`.
-        ValueError: not JSON, with the line.
+        FileNotFoundError: The file does not exist; the message ends with `hint`.
+        ValueError: It is not JSON; the message has the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,7 +67,7 @@ def read_json(path: str | Path, hint: str = "") -> Any:
 
 
 def array_header(shape: tuple[int, ...], kind: str) -> bytes:
-    """Returns what a `.npy` file begins with, for arrays that are written bit by bit; `kind` as in "<f4"."""
+    """The first bytes of a `.npy` file, for arrays that are written in pieces; `kind` as in "<f4"."""
     header = io.BytesIO()
     fields = {"descr": kind, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, fields)

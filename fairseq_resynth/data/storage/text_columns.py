@@ -1,7 +1,7 @@
 """Columns of text files as arrays: a million rows without a million Python objects.
 
-A file is one `bytes`, its lines are offsets into it. What data loader workers get by fork stays shared, since
-reading neither array nor block touches a reference count.
+A file is one `bytes` object, and its lines are offsets into it. Data loader workers that are forked share
+both, since reading them changes no reference counts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +17,8 @@ class StringArray(Sequence[str]):
 
     Args:
         block: the bytes.
-        starts: (n,) int64, where each string begins.
-        ends: (n,) int64, where it ends.
+        starts: (n,) int64, first byte of each string.
+        ends: (n,) int64, the byte after its last.
     """
 
     def __init__(self, block: bytes, starts: np.ndarray, ends: np.ndarray):
@@ -35,7 +35,7 @@ class StringArray(Sequence[str]):
         return len(self._ends)
 
     def raw(self, index: int) -> bytes:
-        """Returns the UTF-8 bytes of a string."""
+        """The UTF-8 bytes of a string."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         return self._block[self._starts[index] : self._ends[index]]
@@ -44,7 +44,7 @@ class StringArray(Sequence[str]):
         return self.raw(index).decode("utf-8")
 
     def first_repeat(self) -> tuple[int, int] | None:
-        """Returns the rows of the first string that was there already: (earlier, later); None: all differ."""
+        """The rows of the first string that occurs twice, (earlier, later); None if all differ."""
         hashes = np.fromiter((hash(self.raw(row)) for row in range(len(self))), np.int64, len(self))
         hashes.sort()
         if not (hashes[1:] == hashes[:-1]).any():
@@ -57,11 +57,11 @@ class StringArray(Sequence[str]):
 
 
 class Names(Sequence[str]):
-    """A name a row, of few that differ.
+    """One name per row, where few names differ.
 
     Attributes:
-        table: the names that there are, sorted.
-        rows: (n,) int32, which of them each row has.
+        table: the different names, sorted.
+        rows: (n,) int32, index of each row's name in the table.
     """
 
     def __init__(self, names: Iterable[str]):
@@ -79,14 +79,14 @@ class Names(Sequence[str]):
         return self.table[self.rows[row]]
 
     def grouped(self) -> dict[str, np.ndarray]:
-        """Returns the rows of each name, ascending."""
+        """The rows of each name, ascending."""
         order = np.argsort(self.rows, kind="stable")
         bounds = np.searchsorted(self.rows[order], np.arange(1, len(self.table)))
         return dict(zip(self.table, np.split(order, bounds), strict=True))
 
 
 def line_spans(block: bytes) -> tuple[np.ndarray, np.ndarray]:
-    r"""Returns where lines begin and end, (n,) int64 both, without their `\n` or `\r\n`."""
+    r"""The first byte of each line and the one after its last, (n,) int64 both, without `\n` or `\r\n`."""
     data = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero(data == _NEWLINE)
     if len(block) and not block.endswith(b"\n"):
@@ -97,7 +97,7 @@ def line_spans(block: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parse_decimals(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Parses the digits between offsets of (n,) uint8 data: (rows,) int64, -1 for what is no number."""
+    """Parses the digits between offsets of (n,) uint8 data: (rows,) int64, -1 where there is none."""
     values, widths = np.zeros(len(starts), dtype=np.int64), ends - starts
     bad = (widths < 1) | (widths > _DIGITS)
     for place in range(min(int(widths.max(initial=0)), _DIGITS)):
@@ -112,7 +112,7 @@ def parse_integer_lines(block: bytes) -> tuple[np.ndarray, np.ndarray] | None:
     """Parses lines of non-negative integers separated by spaces.
 
     Returns:
-        (all integers int64, how many each line has int64); None if a line is empty or has something else.
+        (all integers, the number of integers in each line), int64; None if a line is empty or has other text.
     """
     data = np.frombuffer(block, dtype=np.uint8)
     inside = data > _SPACE

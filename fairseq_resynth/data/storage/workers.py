@@ -1,4 +1,4 @@
-"""The same function over many files, in processes of their own, with a progress bar."""
+"""The same function over many files, in several processes, with a progress bar."""
 
 import concurrent.futures
 import contextlib
