@@ -302,7 +302,7 @@ def test_interrupted_workers_stop_and_the_same_command_continues(wavs, tmp_path)
     wav, _ = soundfile.read(wavs / "ann/one.wav")
     for folder in ("made", "real"):
         (tmp_path / folder).mkdir()
-        for number in range(80):
+        for number in range(24):
             soundfile.write(tmp_path / folder / f"u{number}.wav", wav * (1 - number / 100), 16000)
     out = tmp_path / "r"
     program = [sys.executable, "-m", "fairseq_resynth.cli.main", "evaluate", "--audio", "none"]

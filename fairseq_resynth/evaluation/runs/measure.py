@@ -47,9 +47,9 @@ def measurement_keys(
     """The key of each metric's values: both files, the words, and the metric's version and settings.
 
     Args:
-        record: which hashes the files.
+        record: the record, which hashes the files.
         measurement: the utterance.
-        identities: of each metric, by name.
+        identities: name of the metric -> its identity, see `identity_of`.
 
     Raises:
         OSError: A file does not exist or cannot be read.
@@ -140,7 +140,7 @@ def measure(
     Args:
         measurements: what to measure.
         metrics: metrics of which none is `missing()`.
-        outdir: folder whose record holds the values of earlier runs, and gets the new ones.
+        outdir: folder whose record has the values of earlier runs and takes the new ones.
         workers: processes.
 
     Returns:
