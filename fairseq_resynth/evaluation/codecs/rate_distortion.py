@@ -11,12 +11,12 @@ import numpy as np
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
-from fairseq_resynth.data.manifest import read_lines, read_splits
+from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.evaluation.codecs.baselines import Baseline
 from fairseq_resynth.evaluation.metrics.metric import importable
+from fairseq_resynth.evaluation.runs.pairing import read_data, read_folder
 from fairseq_resynth.measures.figures import new_figure, save_figure, style_axes
 from fairseq_resynth.measures.spectral import mel_cepstral_distortion, mel_l1_distance
-from fairseq_resynth.preparation.preprocess import find_sources
 
 DEFAULT = "opus:6,opus:9,opus:12,codec2:700,codec2:1200,codec2:1600,codec2:2400,speex:4"
 Measure = Callable[[np.ndarray, np.ndarray], float]
@@ -58,21 +58,17 @@ def list_recordings(
         (name, path) of each, and the speakers by name where they are known.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: no such folder, or no audio in it.
+        FileNotFoundError, ValueError: no such folder, or no audio in it.
     """
     listed, speakers = [], {}
     for folder in map(Path, paths):
-        if not any(folder.glob("*.tsv")):
-            listed += [
-                (path.as_posix(), folder / path) for path in find_sources(folder, folder / "out")
-            ]
-            continue
-        for split, manifest in read_splits(folder, splits).items():
-            names = [f"{split}/{manifest.name(row)}" for row in range(len(manifest))]
-            listed += [(name, manifest.path(row)) for row, name in enumerate(names)]
-            if (folder / f"{split}.speaker").is_file():
-                lines = read_lines(folder / f"{split}.speaker", len(names), "resynth manifest")
-                speakers |= {name: line.strip() for name, line in zip(names, lines, strict=True)}
+        if any(folder.glob("*.tsv")):
+            parts = {f"{split}/": read_data(folder, split) for split in read_splits(folder, splits)}
+        else:
+            parts = {"": read_folder(folder, without=folder / "out")}
+        for prefix, collection in parts.items():
+            listed += [(prefix + name, path) for name, path in collection.files.items()]
+            speakers |= {prefix + name: who for name, who in collection.speakers.items()}
     return listed, speakers
 
 

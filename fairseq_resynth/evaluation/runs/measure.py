@@ -33,12 +33,8 @@ class Measurement:
     transcript: str | None = None
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What is left to measure of an utterance: indices of metrics, and the keys of their values."""
-
-    measurement: Measurement
-    metrics: tuple[tuple[int, str], ...]
+# An utterance, and the keys of the values that are still to be measured, by name of the metric.
+_Task = tuple[Measurement, dict[str, str]]
 
 
 def measurement_keys(
@@ -73,63 +69,47 @@ def applicable(metric: Metric, measurement: Measurement) -> bool:
     return measurement.system != REFERENCE or metric.measures_reference
 
 
-_metrics: list[Metric] = []
+_metrics: dict[str, Metric] = {}
 
 
 def _initialize(metrics: list[Metric]) -> None:
     import torch
 
     torch.set_num_threads(1)  # the workers share the cores
-    _metrics[:] = metrics
+    _metrics.update((metric.name, metric) for metric in metrics)
 
 
-def _measure_group(group: Sequence[_Task]) -> list[tuple[Measurement, dict[str, Any]]]:
+def _measure_group(group: Sequence[_Task]) -> list[dict[str, Any]]:
     """Measures all systems of one reference, which is read and analyzed once."""
     recordings: dict[Path, Recording] = {}
 
     def recording(path: Path) -> Recording:
         return recordings.setdefault(path, Recording(path))
 
-    results = []
-    for task in group:
-        pair = task.measurement.pair
-        files = recording(pair.generated), recording(pair.reference)
+    outcomes = []
+    for measurement, keys in group:
+        pair = measurement.pair
+        generated, reference = recording(pair.generated), recording(pair.reference)
         outcome: dict[str, Any] = {"values": {}, "problems": {}, "error": ""}
-        results.append((task.measurement, outcome))
+        outcomes.append(outcome)
         try:
-            _ = files[0].wav, files[1].wav
+            _ = generated.wav, reference.wav
         except (OSError, ValueError) as error:
             outcome["error"] = str(error)
             continue
-        for index, key in task.metrics:
-            _measure_one(_metrics[index], key, task.measurement, files, outcome)
-    return results
-
-
-def _measure_one(
-    metric: Metric,
-    key: str,
-    measurement: Measurement,
-    files: tuple[Recording, Recording],
-    outcome: dict[str, Any],
-) -> None:
-    pair, words = measurement.pair, measurement.transcript
-    with_reference = measurement.system != REFERENCE or "reference" in metric.needs
-    reference = files[1] if with_reference else None
-    try:
-        values = metric.measure(Comparison(pair.name, files[0], reference, words))
-        outcome["values"][key] = values
-    # Other people's packages raise what they like on odd audio; the thousand others still count.
-    except Exception as error:
-        name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        outcome["problems"][metric.name] = f"{name}{error}"
-
-
-def _groups(tasks: Sequence[_Task]) -> list[list[_Task]]:
-    by_reference: dict[Path, list[_Task]] = defaultdict(list)
-    for task in tasks:
-        by_reference[task.measurement.pair.reference].append(task)
-    return list(by_reference.values())
+        for name, key in keys.items():
+            metric = _metrics[name]
+            compared = measurement.system != REFERENCE or "reference" in metric.needs
+            comparison = Comparison(
+                pair.name, generated, reference if compared else None, measurement.transcript
+            )
+            try:
+                outcome["values"][key] = metric.measure(comparison)
+            # other packages raise all kinds of errors on odd audio; the other utterances still count
+            except Exception as error:
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                outcome["problems"][name] = f"{kind}{error}"
+    return outcomes
 
 
 def measure(
@@ -149,33 +129,35 @@ def measure(
         metrics' values, `notes`, `problems` (metric -> reason) and `error` (why the whole utterance
         was not measured).
     """
-    outcomes = {one: {"values": {}, "problems": {}, "error": ""} for one in measurements}
+    outcomes: dict[Measurement, dict[str, Any]] = {}
     # Looking up versions and hashing a bundle's weights takes longer than measuring a row.
     identities = {metric.name: identity_of(metric) for metric in metrics}
     keys: dict[Measurement, dict[str, str]] = {}
-    tasks, reused = [], 0
+    groups: dict[Path, list[_Task]] = defaultdict(list)  # by reference
+    reused = 0
     with Record(outdir) as record:
         for one in measurements:
             wanted = {m.name: identities[m.name] for m in metrics if applicable(m, one)}
             try:
                 keys[one] = measurement_keys(record, one, wanted)
             except OSError as error:
-                outcomes[one]["error"] = str(error)
+                outcomes[one] = {"error": str(error)}
                 continue
-            missing = [(i, keys[one][m.name]) for i, m in enumerate(metrics) if m.name in wanted]
-            missing = [(index, key) for index, key in missing if record.values(key) is None]
-            reused += len(wanted) - len(missing)
-            if missing or not wanted:
-                tasks.append(_Task(one, tuple(missing)))
-        groups, initialize = _groups(tasks), partial(_initialize, metrics)
-        with tqdm(total=len(tasks), unit="utterance", desc="measure", disable=None) as bar:
-            for group, found in parallel_map(_measure_group, groups, workers, setup=initialize):
-                for one, outcome in found:
+            todo = {name: key for name, key in keys[one].items() if record.values(key) is None}
+            reused += len(wanted) - len(todo)
+            if todo or not wanted:
+                groups[one.pair.reference].append((one, todo))
+        total, setup = sum(map(len, groups.values())), partial(_initialize, metrics)
+        with tqdm(total=total, unit="utterance", desc="measure", disable=None) as bar:
+            for group, found in parallel_map(
+                _measure_group, list(groups.values()), workers, setup=setup
+            ):
+                for (one, _), outcome in zip(group, found, strict=True):
                     outcomes[one] = outcome
                     for key, values in outcome["values"].items():
                         record.keep(key, values)
                 bar.update(len(group))
-        rows = [_row(one, outcomes[one], keys.get(one, {}), record) for one in measurements]
+        rows = [_row(one, outcomes.get(one, {}), keys.get(one, {}), record) for one in measurements]
     return rows, reused
 
 
@@ -192,8 +174,8 @@ def _row(
         "generated": str(pair.generated),
         "reference": str(pair.reference),
         "notes": [],
-        "problems": outcome["problems"],
-        "error": outcome["error"],
+        "problems": outcome.get("problems", {}),
+        "error": outcome.get("error", ""),
         **dict(pair.given),
     }
     for key in keys.values():
