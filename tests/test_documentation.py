@@ -144,16 +144,17 @@ def prepare_codec(place: Path) -> None:
 
 
 def prepare_evaluation(place: Path) -> None:
-    """Two systems, conversions, references, coded files and transcripts, all of two utterances."""
-    names = [f"{language}/call-from" for language in LANGUAGES[:2]]
+    """Two systems, conversions, references, coded files, transcripts and reports of the test split."""
+    lines = (place / "DATA" / "test.tsv").read_text().splitlines()
+    names = [str(Path(line.split("\t")[0]).with_suffix("")) for line in lines[1:]]
     for name in names:
-        wav, rate = soundfile.read(SPEECH / f"{name}.flac")
+        wav, rate = soundfile.read(Path(lines[0]) / f"{name}.flac")
         for folder in ("WAVS", "OTHER"):
             (place / folder / name).parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(place / folder / f"{name}.wav", wav, rate)
-    (place / "text.tsv").write_text("".join(f"{name}\tcall from\n" for name in names))
-    run("resynth synthesize --path BUNDLE --input DATA --outdir OUT", place)
-    run("resynth synthesize --path BUNDLE --input DATA --outdir VC --vc", place)
+    (place / "text.tsv").write_text("".join(f"{name}\tsome words\n" for name in names))
+    run("resynth synthesize --bundle BUNDLE --input DATA --outdir OUT", place)
+    run("resynth synthesize --bundle BUNDLE --input DATA --outdir VC --vc", place)
     run("resynth encode WAVS --speaker-from-folder --bundle BUNDLE -o CODES", place)
     for report in ("REPORT_A", "REPORT_B"):
         run(
