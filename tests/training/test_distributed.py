@@ -1,5 +1,6 @@
 """Two processes over gloo train as one process does on the joined batch."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from small_corpus import f0_arguments, train_arguments, write_data, write_f0_dat
 
 UPDATES = 3
 SCRIPT = Path(__file__).with_name("two_ranks.py")
+VALID = [16000, 20480, 12800, 17600, 24000]
+BACKENDS = ("legacy_ddp", "pytorch_ddp")
 
 
 def free_port() -> int:
@@ -19,30 +22,59 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def train(
-    folder: Path, arguments: list[str], world_size: int, *extra: str, updates: int = UPDATES
-) -> list[dict]:
-    """Runs every rank at once; returns what each holds in the end."""
-    port, ranks = free_port(), []
-    batch = ["--batch-size", str(4 // world_size)]
-    for rank in range(world_size):
-        distributed = []
-        if world_size > 1:
-            distributed = [
-                "--distributed-world-size", str(world_size), "--distributed-rank", str(rank),
-                "--distributed-no-spawn", "--distributed-backend", "gloo",
-                "--distributed-init-method", f"tcp://127.0.0.1:{port}", *extra,
-            ]  # fmt: skip
-        path = folder / f"rank{rank}_of_{world_size}{'_'.join(extra)}.pt"
-        command = [sys.executable, SCRIPT, path, str(updates), *arguments, *batch, *distributed]
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        ranks.append((path, process))
-    for _, process in ranks:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output[-4000:]
-    return [torch.load(path, weights_only=True) for path, _ in ranks]
+def write_trainings(folder: Path, trainings: dict, world_size: int, rank: int, port: int) -> Path:
+    """Writes what two_ranks.py does in one process; every training for each backend if there are two."""
+    distributed = [
+        "--distributed-world-size", str(world_size), "--distributed-rank", str(rank),
+        "--distributed-no-spawn", "--distributed-backend", "gloo",
+        "--distributed-init-method", f"tcp://127.0.0.1:{port}",
+    ]  # fmt: skip
+    jobs = []
+    for name, (arguments, updates, backends) in trainings.items():
+        for backend in backends if world_size > 1 else ("alone",):
+            extra = [*distributed, "--ddp-backend", backend] if world_size > 1 else []
+            batch = ["--batch-size", str(4 // world_size)]
+            path = str(folder / f"{name}_{backend}_{rank}.pt")
+            words = [*arguments, *batch, *extra]
+            jobs.append({"path": path, "updates": updates, "arguments": words})
+    path = folder / f"rank{rank}_of_{world_size}.json"
+    path.write_text(json.dumps(jobs))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """All trainings, by one process alone and by two at once: what each holds in the end."""
+    folder = tmp_path_factory.mktemp("distributed")
+    four = write_data(folder / "four", {"train": [16000, 20480, 32000, 17000]})
+    lengths = {"train": [16000, 20480, 32000], "valid": VALID}
+    measured = write_f0_data(folder / "measured", lengths)
+    five = write_f0_data(folder / "five", {"train": [20480, 26880, 32000, 17920, 24320]})
+    simultaneous = ("--gan-update", "simultaneous")
+    trainings = {
+        "unit_vocoder": (train_arguments(four, folder), UPDATES, BACKENDS),
+        "simultaneous": (train_arguments(four, folder, *simultaneous), UPDATES, BACKENDS),
+        "measures": (train_arguments(measured, folder, "--eval-audio", 5), 0, BACKENDS[:1]),
+        "f0_quantizer": (f0_arguments(five, folder), UPDATES, BACKENDS[:1]),
+    }
+    for world_size in (1, 2):
+        port, processes = free_port(), []
+        for rank in range(world_size):
+            path = write_trainings(folder, trainings, world_size, rank, port)
+            command = [sys.executable, str(SCRIPT), str(path)]
+            processes.append(
+                subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+            )
+        for process in processes:
+            output, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, output[-4000:]
+
+    def load(name, backend="alone", rank=0):
+        return torch.load(folder / f"{name}_{backend}_{rank}.pt", weights_only=True)
+
+    return load
 
 
 def assert_same_training(one: dict, two: dict, tolerance: float) -> None:
@@ -57,59 +89,43 @@ def assert_same_training(one: dict, two: dict, tolerance: float) -> None:
     assert (difference / moved) ** 0.5 < tolerance
 
 
-def assert_equal_ranks(ranks: list[dict]) -> None:
-    for name, value in ranks[0]["end"].items():
-        assert torch.equal(value, ranks[1]["end"][name]), name
+def assert_equal_end(one: dict, two: dict) -> None:
+    for name, value in one["end"].items():
+        assert torch.equal(value, two["end"][name]), name
 
 
-@pytest.fixture(scope="module")
-def four_utterances(tmp_path_factory):
-    lengths = {"train": [16000, 20480, 32000, 17000]}
-    return write_data(tmp_path_factory.mktemp("data") / "four", lengths)
-
-
-def test_unit_vocoder(four_utterances, tmp_path):
+def test_unit_vocoder(trained):
     """Tolerance 2 %: Adam's first steps have the sign of gradients that round differently."""
-    arguments = train_arguments(four_utterances, tmp_path)
-    (alone,) = train(tmp_path, arguments, 1)
-    ranks = train(tmp_path, arguments, 2, "--ddp-backend", "legacy_ddp")
-    assert_equal_ranks(ranks)
-    assert_same_training(alone, ranks[0], 0.02)
-    other_backend = train(tmp_path, arguments, 2, "--ddp-backend", "pytorch_ddp")
-    assert_equal_ranks([ranks[0], other_backend[0]])
-    assert_equal_ranks(other_backend)
+    first, second = (trained("unit_vocoder", "legacy_ddp", rank) for rank in range(2))
+    assert_equal_end(first, second)
+    assert_same_training(trained("unit_vocoder"), first, 0.02)
+    others = [trained("unit_vocoder", "pytorch_ddp", rank) for rank in range(2)]
+    assert_equal_end(first, others[0])
+    assert_equal_end(*others)
 
 
-def test_measures_of_validation(tmp_path):
+def test_measures_of_validation(trained):
     """Five utterances in batches of two: the second process' last batch is a dummy, which must not count."""
-    lengths = {"train": [16000, 20480, 32000], "valid": [16000, 20480, 12800, 17600, 24000]}
-    data = write_f0_data(tmp_path / "data", lengths)
-    arguments = train_arguments(data, tmp_path, "--eval-audio", 5)
-    (alone,) = train(tmp_path, arguments, 1, updates=0)
-    ranks = train(tmp_path, arguments, 2, "--ddp-backend", "legacy_ddp", updates=0)
-    frames = sum(lengths["valid"]) / 80
-    assert alone["validation"]["vde"][1] == frames
-    assert alone["validation"]["mel_l1"][1] == pytest.approx(frames / 200)
-    for name, (mean, weight) in alone["validation"].items():
-        for rank in ranks:
-            assert rank["validation"][name] == pytest.approx([mean, weight], rel=1e-5), name
+    alone = trained("measures")["validation"]
+    frames = sum(VALID) / 80
+    assert alone["vde"][1] == frames
+    assert alone["mel_l1"][1] == pytest.approx(frames / 200)
+    for name, (mean, weight) in alone.items():
+        for rank in range(2):
+            found = trained("measures", "legacy_ddp", rank)["validation"]
+            assert found[name] == pytest.approx([mean, weight], rel=1e-5), name
 
 
-def test_simultaneous_steps(four_utterances, tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_simultaneous_steps(backend, trained):
     """The gradient that the discriminators' one pass leaves reaches both processes' averages."""
-    arguments = train_arguments(four_utterances, tmp_path, "--gan-update", "simultaneous")
-    (alone,) = train(tmp_path, arguments, 1)
-    for backend in ("legacy_ddp", "pytorch_ddp"):
-        ranks = train(tmp_path, arguments, 2, "--ddp-backend", backend)
-        assert_equal_ranks(ranks)
-        assert_same_training(alone, ranks[0], 0.02)
+    ranks = [trained("simultaneous", backend, rank) for rank in range(2)]
+    assert_equal_end(*ranks)
+    assert_same_training(trained("simultaneous"), ranks[0], 0.02)
 
 
-def test_f0_quantizer(tmp_path):
+def test_f0_quantizer(trained):
     """The codebook too: its sums are those of both processes, without the dummy batch of the second one."""
-    data = write_f0_data(tmp_path / "data", {"train": [20480, 26880, 32000, 17920, 24320]})
-    arguments = f0_arguments(data, tmp_path)
-    (alone,) = train(tmp_path, arguments, 1)
-    ranks = train(tmp_path, arguments, 2, "--ddp-backend", "legacy_ddp")
-    assert_equal_ranks(ranks)
-    assert_same_training(alone, ranks[0], 0.02)
+    ranks = [trained("f0_quantizer", "legacy_ddp", rank) for rank in range(2)]
+    assert_equal_end(*ranks)
+    assert_same_training(trained("f0_quantizer"), ranks[0], 0.02)

@@ -1,8 +1,9 @@
-"""Run by test_distributed: trains some updates in one of several processes and saves what it then holds.
+"""Run by test_distributed: does some trainings in one of several processes and saves what it then holds.
 
-usage: two_ranks.py FILE UPDATES ARGUMENTS_OF_FAIRSEQ_TRAIN …
+usage: two_ranks.py TRAININGS.json, a list of {"path", "updates", "arguments" of fairseq-train}
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -66,7 +67,9 @@ def main(cfg, path: str, updates: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = options.get_training_parser()
-    arguments = options.parse_args_and_arch(parser, sys.argv[3:])
-    cfg = convert_namespace_to_omegaconf(arguments)
-    distributed_utils.call_main(cfg, main, path=sys.argv[1], updates=int(sys.argv[2]))
+    for training in json.loads(Path(sys.argv[1]).read_text()):
+        parser = options.get_training_parser()
+        parsed = options.parse_args_and_arch(parser, training["arguments"])
+        cfg = convert_namespace_to_omegaconf(parsed)
+        settings = {"path": training["path"], "updates": training["updates"]}
+        distributed_utils.call_main(cfg, main, **settings)
