@@ -69,7 +69,11 @@ def run(args: argparse.Namespace) -> int:
     """Reads everything, then writes the folder."""
     from fairseq_resynth.inference.bundle import save_bundle
     from fairseq_resynth.interop.code_hifigan import import_code_hifigan
-    from fairseq_resynth.interop.published import ImportOptions, read_published, read_row_names
+    from fairseq_resynth.interop.published_checkpoints import (
+        ImportOptions,
+        read_published,
+        read_row_names,
+    )
     from fairseq_resynth.interop.speech_resynthesis import import_speech_resynthesis
 
     options = ImportOptions(
@@ -104,7 +108,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _speakers(args: argparse.Namespace) -> tuple[str, ...] | None:
-    from fairseq_resynth.interop.published import names_of_list, read_published, read_row_names
+    from fairseq_resynth.interop.published_checkpoints import (
+        names_of_list,
+        read_published,
+        read_row_names,
+    )
 
     if args.speakers and args.training_list:
         raise ValueError("--speakers and --training-list both name the speakers: give one.")

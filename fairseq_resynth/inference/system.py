@@ -15,7 +15,7 @@ from fairseq_resynth.inference.bundle import Bundle, load_bundle, require_vocode
 from fairseq_resynth.inference.checkpoints import build_bundle
 from fairseq_resynth.inference.chunks import decode_all
 from fairseq_resynth.inference.decoder import UnitDecoder
-from fairseq_resynth.inference.pitch import PitchStream
+from fairseq_resynth.inference.pitch_stream import PitchStream
 from fairseq_resynth.inference.voices import Speaker
 from fairseq_resynth.modules.generators.inference import usable_device
 

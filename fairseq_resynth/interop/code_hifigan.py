@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fairseq_resynth.data.storage.files import atomic_path, write_json, write_text
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
-from fairseq_resynth.interop.published import (
+from fairseq_resynth.interop.published_checkpoints import (
     ImportOptions,
     build,
     model_sizes,

@@ -13,7 +13,7 @@ from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
-from fairseq_resynth.interop.published import (
+from fairseq_resynth.interop.published_checkpoints import (
     ImportOptions,
     Published,
     build,

@@ -9,7 +9,7 @@ from torch import Tensor
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.inference.bundle import Bundle
-from fairseq_resynth.interop.published import Published, build
+from fairseq_resynth.interop.published_checkpoints import Published, build
 from fairseq_resynth.interop.weight_names import discriminator_name, parameter_names
 from fairseq_resynth.modules.architectures import UnitHifiganSizes
 from fairseq_resynth.modules.discriminators.base import Discriminators
