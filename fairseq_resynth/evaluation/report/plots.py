@@ -32,7 +32,7 @@ def tracking_plot(tracks: Mapping[str, Sequence[float]], description: str) -> st
         description: what a screen reader says.
     """
     figure = new_figure(8, 1.9)
-    axes = figure.add_axes((0.06, 0.14, 0.93, 0.74))
+    axes = figure.add_axes((0.06, 0.14, 0.91, 0.74))
     style_axes(axes)
     colors = [LINE_COLOR, *COLORS]
     for index, (name, track) in enumerate(tracks.items()):
@@ -80,10 +80,12 @@ def histogram_plot(counts: np.ndarray, description: str) -> str:
     figure = new_figure(3, 3)
     axes = figure.add_axes((0.17, 0.1, 0.81, 0.88))
     style_axes(axes)
+    shades = np.ma.masked_equal(np.log1p(counts.T), 0)  # cells without frames stay transparent
     # pixels of equal size, since the edges are spaced logarithmically as the axes are
     axes.imshow(
-        np.log1p(counts.T), cmap="Blues", origin="lower", extent=(0, 1, 0, 1), aspect="auto",
+        shades, cmap="Blues", origin="lower", extent=(0, 1, 0, 1), aspect="auto",
         interpolation="none", transform=axes.transAxes,
+        vmin=-0.3 * np.log1p(counts.max()),  # so that a single frame is seen
     )  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         _f0_axis(axis, (75, 150, 300))
