@@ -62,8 +62,8 @@ class SpeechCodec:
                     f"{getattr(streams, name)}. Fit it on the bundle's own units with `resynth fit-codec`."
                 )
         self.resynthesizer, self.model = resynthesizer, model
-        name = resynthesizer.bundle.identity.encode() + model.identity
-        self.identity = hashlib.blake2b(name, digest_size=16).digest()
+        identities = resynthesizer.bundle.identity.encode() + model.identity
+        self.identity = hashlib.blake2b(identities, digest_size=16).digest()
 
     @classmethod
     def from_pretrained(
@@ -197,7 +197,7 @@ class SpeechCodec:
         wav = chunks.finish()
         yield fit_length(wav, max(reader.coder.num_samples - count, 0), 1.0)
 
-    def _speaker_field(self, speaker: str | np.ndarray | None) -> Speaker | None:
+    def _speaker_field(self, speaker: str | np.ndarray | None) -> int | np.ndarray | None:
         if isinstance(speaker, str):
             return self.resynthesizer.streams.speaker_index(speaker)
         return speaker

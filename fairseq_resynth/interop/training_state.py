@@ -156,7 +156,7 @@ def _fitted(
     moments: dict[str, dict[str, Any]], module: torch.nn.Module, names: dict[str, str], path: Path
 ) -> list[dict[str, Any]]:
     """The state of Adam for each parameter, in the order of the module."""
-    fitted = []
+    fitted: list[dict[str, Any]] = []
     for ours, parameter in module.named_parameters():
         found = moments[names[ours]]
         if not found:

@@ -32,14 +32,14 @@ STATISTICS = {
 
 @pytest.fixture(scope="session")
 def bundle_folder(tmp_path_factory) -> Path:
-    """HiFi-GAN V1's kernels with few channels, 20 clusters of log-mel, an untrained F0 quantiser."""
+    """HiFi-GAN V1's kernels with few channels, 20 clusters of log-mel, an untrained F0 quantizer."""
     folder = tmp_path_factory.mktemp("codec") / "bundle"
     torch.manual_seed(0)
     encoder = LogMelEncoder()
     wav, _ = load_any_audio(speech_files(9)[-1])
     features = encoder.features([torch.from_numpy(wav)])[0].numpy()
-    picked = np.random.default_rng(0).permutation(len(features))[:20]
-    kmeans = KMeans(features[picked], encoder.description())
+    centroids = features[np.random.default_rng(0).permutation(len(features))[:20]]
+    kmeans = KMeans(centroids, encoder.description())
     kmeans.save(folder.parent / "kmeans.safetensors")
     streams = StreamSpec(160, 20, 1280, 20, SPEAKERS, speaker_statistics=STATISTICS)
     model = UnitHifiganSizes(embedding_dim=8, upsample_initial_channel=32)

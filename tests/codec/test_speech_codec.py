@@ -86,10 +86,8 @@ def test_voice_is_asked_for_when_the_file_names_none(codec, speech):
 
 def test_another_bundle_refuses_the_file(codec, speech):
     data = bytearray(codec.encode(speech, "anna"))
-    with pytest.raises(
-        CodecError, match=f"needs the model {data[1:3].hex()[::-1]}|needs the model"
-    ):
-        other = bytes([data[0], data[1] ^ 255, data[2]]) + bytes(data[3:])
+    other = bytes([data[0], data[1] ^ 255, data[2]]) + bytes(data[3:])
+    with pytest.raises(CodecError, match=f"needs the model {other[1:3].hex()}…"):
         codec.decode(other)
     data[-1] ^= 1
     with pytest.raises(CodecError, match="checksum"):
@@ -165,9 +163,9 @@ def test_rate_changes_the_length_of_every_stream(codec, speech):
         codec.decode(data, rate=9)
 
 
-def test_pitch_is_changed_in_hertz_before_the_quantiser(codec):
+def test_pitch_is_changed_in_hertz_before_the_quantizer(codec):
     class Plain:
-        """A quantiser that rounds to tenths: code 50 is unvoiced or the mean."""
+        """A quantizer that rounds to tenths: code 50 is unvoiced or the mean."""
 
         num_codes, stride = 100, 16
 

@@ -119,7 +119,10 @@ class EntropyModel:
         if self.network is not None:
             self.network.check(settings.num_units)
             if self.network.longest_run != settings.longest_run:
-                raise ValueError("the network's longest run is not the tables'")
+                raise ValueError(
+                    f"the longest run of the network is {self.network.longest_run} frames, that of the "
+                    f"tables {settings.longest_run}"
+                )
         with_network = int(self.network is not None)
         sizes = {"unit": 4 + with_network, "run": 3 + with_network, "f0": 5}
         for name, size in sizes.items():
@@ -167,8 +170,9 @@ class EntropyModel:
 
     @classmethod
     def _assemble(cls, metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> "EntropyModel":
-        if not all(np.issubdtype(array.dtype, np.integer) for array in arrays.values()):
-            raise ValueError("an array is not of integers")
+        for name, array in arrays.items():
+            if not np.issubdtype(array.dtype, np.integer):
+                raise ValueError(f"the array {name!r} is {array.dtype}, expected integers")
 
         def group(prefix: str, dtype: type) -> dict[str, np.ndarray]:
             return {

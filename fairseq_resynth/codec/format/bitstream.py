@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ IDENTITY_BYTES = 2  # enough to name a foreign model in an error; the checksum c
 CHECKSUM_BYTES = 3
 
 Speaker = int | np.ndarray | None
+Integers = np.ndarray | Sequence[int]
 
 
 def _varint(value: int) -> bytes:
@@ -139,21 +141,21 @@ class FileWriter:
         self._queues: dict[Need, deque[int]] = {need: deque() for need in Need}
         self._samples, self._unit_hop = 0, model.settings.unit_hop
 
-    def push(self, units: np.ndarray = (), f0_codes: np.ndarray = ()) -> bytes:
-        """Takes more of the streams; returns the bytes that can be sent.
+    def push(self, units: Integers = (), f0_codes: Integers = ()) -> bytes:
+        """Takes more of the streams, (n,) and (m,) integers; returns the bytes that can be sent.
 
         Raises:
             ValueError: If a value is negative or too large.
         """
         for need, values in ((Need.UNIT, units), (Need.F0, f0_codes)):
-            values = np.asarray(values, dtype=np.int64).tolist()
-            if values and not (0 <= min(values) and max(values) <= LARGEST):
+            symbols = np.asarray(values, dtype=np.int64).tolist()
+            if symbols and not (0 <= min(symbols) and max(symbols) <= LARGEST):
                 raise ValueError(
                     f"{need.value}: expected integers from 0 to {LARGEST}, "
-                    f"found {min(values)} to {max(values)}"
+                    f"found {min(symbols)} to {max(symbols)}"
                 )
-            self._queues[need].extend(values)
-            self._samples += (need is Need.UNIT) * len(values) * self._unit_hop
+            self._queues[need].extend(symbols)
+            self._samples += (need is Need.UNIT) * len(symbols) * self._unit_hop
         self._advance()
         return self._fresh(self._header + self._encoder.settled())
 
@@ -212,7 +214,7 @@ class FileReader:
         self.has_f0 = False
         self.coder: PayloadCoder | None = None
         self._decoder = ByteDecoder()
-        self._steps: Steps = iter(())
+        self._steps: Steps | None = None
         self._model, self._identity = model, identity
         self._checksum_bytes = CHECKSUM_BYTES if checksum else 0
         self._held = b""
@@ -233,7 +235,7 @@ class FileReader:
             raise CodecError("the file is truncated: its checksum is missing")
         self._decoder.feed(body, complete)
         while self.coder.num_samples is None and self._decoder.ready():
-            next(self._steps, None)
+            next(self._steps, None)  # the steps end when the number of samples is known
         if complete:
             self._decoder.finish()
         if complete and self._checksum_bytes:
