@@ -129,14 +129,14 @@ def _end_of_sound(wav: np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _File:
     source: Path
     target: Path
     name: str  # of the source
     key: str
 
 
-def _process(job: _Job, options: PreprocessOptions) -> tuple[float, bool] | str:
+def _process(file: _File, options: PreprocessOptions) -> tuple[float, bool] | str:
     """Writes a file; returns its seconds and whether it was clipped, or why it could not be made."""
     try:
         wav = prepare(*load_any_audio(job.source), options)
@@ -174,12 +174,12 @@ def preprocess(
     outcome = PreprocessOutcome()
     with Record(out) as record, tqdm(total=len(mine), desc="preprocess", unit="file") as bar:
 
-        def jobs() -> Iterator[_Job]:
+        def jobs() -> Iterator[_File]:
             for path in mine:
                 target = path.with_suffix(f".{options.format}").as_posix()
                 key = record.key(options, SAMPLE_RATE, source / path)
                 if record.find(target, key) is None:
-                    yield _Job(source / path, out / target, path.as_posix(), key)
+                    yield _File(source / path, out / target, path.as_posix(), key)
                 else:
                     outcome.reused += 1
                     bar.update()

@@ -15,6 +15,7 @@ from fairseq_resynth.data.speaker_vectors import (
     read_vectors,
 )
 from fairseq_resynth.data.streams import StreamSpec, read_streams
+from fairseq_resynth.preparation import speakers
 from fairseq_resynth.preparation.speakers import build_speaker_vectors, write_speaker_means
 
 DESCRIPTION = {"encoder": "toy", "encoder_hash": "1", "speaker_dim": 4}
@@ -85,6 +86,23 @@ def test_utterances_without_a_voice_are_named_or_take_the_mean(data):
     streams = read_streams(data, speaker_input="vector")
     item = UnitDataset(data, "train", streams, 2560)[2]
     np.testing.assert_allclose(item["speaker"], means["anna"], atol=1e-5)
+
+
+def test_means_of_a_split_that_was_finished_meanwhile_are_not_lost(data, monkeypatch):
+    write_json = speakers.write_json
+
+    def interrupted(path, value):
+        monkeypatch.setattr(speakers, "write_json", write_json)
+        build_speaker_vectors(data, "train", DESCRIPTION, toy_embed)
+        speakers.update_speaker_means(data, DESCRIPTION)  # another job, which is a little faster
+        write_json(path, value)
+
+    build_speaker_vectors(data, "valid", DESCRIPTION, toy_embed)
+    monkeypatch.setattr(speakers, "write_json", interrupted)
+    (data / "valid.speaker").write_text("anna\nanna\n")
+    speakers.update_speaker_means(data, DESCRIPTION)
+    means = json.loads((data / "speaker_vectors.json").read_text())["means"]
+    assert set(means) == {"anna", "boris"}
 
 
 def test_training_draws_between_the_utterance_and_its_speaker(vectors):

@@ -8,6 +8,7 @@ shards give the bytes of one run. The record of the data folder says what made t
 """
 
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from fairseq_resynth.data.storage.files import array_header, atomic_path, read_j
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.workers import parallel_map, progress
 
+logger = logging.getLogger(__name__)
 _PART = re.compile(r"(?P<target>.+)\.(?P<index>\d+)-of-(?P<count>\d+)")
 _STAMP = 8  # bytes per row
 _NOT_DONE, _UNREADABLE = bytes(_STAMP), b"\xff" * _STAMP
@@ -145,6 +147,8 @@ class Part:
     def finished(self) -> RowsOutcome | None:
         """What the run that made the whole file did with these rows; None if it has to be made (again)."""
         if not self.record.knows(self.name):
+            if (self.record.folder / self.name).is_file():
+                logger.warning("%s is made again: nothing is recorded of what made it", self.name)
             return None
         rows = range(len(self.manifest)) if self._from_recordings else ()
         stamps = b"".join(map(self.stamp, rows))
