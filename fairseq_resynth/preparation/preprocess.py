@@ -139,8 +139,8 @@ class _File:
 def _process(file: _File, options: PreprocessOptions) -> tuple[float, bool] | str:
     """Writes a file; returns its seconds and whether it was clipped, or why it could not be made."""
     try:
-        wav = prepare(*load_any_audio(job.source), options)
-        write_audio(job.target, wav)
+        wav = prepare(*load_any_audio(file.source), options)
+        write_audio(file.target, wav)
     except (ValueError, OSError) as error:
         return str(error)
     return len(wav) / SAMPLE_RATE, bool(np.abs(wav).max() > 1)
@@ -174,7 +174,7 @@ def preprocess(
     outcome = PreprocessOutcome()
     with Record(out) as record, tqdm(total=len(mine), desc="preprocess", unit="file") as bar:
 
-        def jobs() -> Iterator[_File]:
+        def files() -> Iterator[_File]:
             for path in mine:
                 target = path.with_suffix(f".{options.format}").as_posix()
                 key = record.key(options, SAMPLE_RATE, source / path)
@@ -184,14 +184,14 @@ def preprocess(
                     outcome.reused += 1
                     bar.update()
 
-        for job, result in parallel_map(partial(_process, options=options), jobs(), workers):
+        for file, result in parallel_map(partial(_process, options=options), files(), workers):
             if isinstance(result, str):
-                outcome.failed[job.name] = result
+                outcome.failed[file.name] = result
             else:
-                record.add(job.target.relative_to(out).as_posix(), job.key)
+                record.add(file.target.relative_to(out).as_posix(), file.key)
                 outcome.written += 1
                 outcome.seconds += result[0]
-                outcome.clipped += [job.name] if result[1] else []
+                outcome.clipped += [file.name] if result[1] else []
             bar.update()
     outcome.failed = dict(sorted(outcome.failed.items()))
     return outcome
