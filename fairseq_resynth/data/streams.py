@@ -115,7 +115,7 @@ class Utterance:
         f0_codes: (F,) int64 pitch codes; None for a model without pitch codes.
         speaker: name or (D,) vector of the speaker; None if it is unknown.
         num_samples: length of the recording in samples; 0 if there is none.
-        f0: (C, N) float normalised continuous F0 at 200 Hz, for a model that takes it.
+        f0: (C, N) float normalized continuous F0 at 200 Hz; None for a model without it.
         style: name of the speaking style, for a model with styles.
         name: used in reports and messages.
     """
@@ -133,7 +133,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _wanted(data: Path, split: str, names: str) -> dict[str, bool]:
+def _chosen_streams(data: Path, split: str, names: str) -> dict[str, bool]:
     files = {name: has_stream(data, split, name) for name in STREAM_NAMES}
     files["f0"] |= bool(_optional_json(data / "f0_codes.json").get("f0_channels"))
     if names == "auto":
@@ -176,7 +176,7 @@ def read_streams(
     data = Path(data)
     if not data.is_dir():
         raise FileNotFoundError(f"the data directory {data} does not exist.")
-    wanted = _wanted(data, split, names)
+    wanted = _chosen_streams(data, split, names)
     units = _optional_json(data / "units.json")
     hop, count = _unit_sizes(data, units, unit_hop, num_units)
     codes: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The reader of unit sequences in text files, whoever wrote them.
+"""The reader of unit sequences in text files, of this project and of others.
 
 The format of a line is recognized by its content:
 

@@ -36,7 +36,7 @@ class IntegerRows(Sequence[np.ndarray]):
         return self.slice(row, 0, int(self.lengths[row]))
 
     def slice(self, row: int, start: int, length: int) -> np.ndarray:
-        """Returns (length,) int64, the integers of a row from `start` on; fewer where the row ends."""
+        """The integers of a row from `start` on, (length,) int64; fewer where the row ends."""
         first = int(self._ends[row] - self.lengths[row])
         stop = min(first + start + length, int(self._ends[row]))
         return self.values[first + start : stop].astype(np.int64)

@@ -5,7 +5,7 @@ import importlib.metadata
 import numpy as np
 import pytest
 import soundfile
-from amfm_decompy import basic_tools
+from amfm_decompy import basic_tools, pYAAPT
 from small_corpus import SPEECH
 
 from fairseq_resynth.data.pitch.extraction import extract_f0
@@ -23,7 +23,7 @@ FILES = sorted(SPEECH.rglob("*.flac"), key=lambda path: path.stat().st_size)[:40
 
 def track(wav: np.ndarray, use_compiled: bool, low: float = 60.0, high: float = 400.0):
     signal = basic_tools.SignalObj(np.pad(wav.astype(np.float64), 160), 16000.0)
-    module = yaapt_module(use_compiled)
+    module = yaapt_module() if use_compiled else pYAAPT
     return module.yaapt(signal, **SETTINGS, f0_min=low, f0_max=high).samp_values
 
 

@@ -1,4 +1,4 @@
-"""Normalised pitch tracks of utterances, for the F0 VQ-VAE."""
+"""Normalized pitch tracks of utterances, for the F0 VQ-VAE."""
 
 from pathlib import Path
 from typing import Any

@@ -173,12 +173,12 @@ def extract_f0(
         return np.zeros(num_frames(len(wav)), dtype=np.float32)
     # The original scales to this peak, and YAAPT's close decisions depend on the last bits of its input.
     f0 = _run_method(options, wav.astype(np.float64) * (0.95 / peak))
-    wanted = num_frames(len(wav))
-    if not wanted <= len(f0) <= wanted + 1:  # pyworld counts the frame at the very end too
+    expected = num_frames(len(wav))
+    if not expected <= len(f0) <= expected + 1:  # pyworld counts the frame at the very end too
         raise ValueError(
-            f"{method} gave {len(f0)} frames for {len(wav)} samples, expected {wanted}"
+            f"{method} gave {len(f0)} frames for {len(wav)} samples, expected {expected}"
         )
-    return f0[:wanted].astype(np.float32)
+    return f0[:expected].astype(np.float32)
 
 
 def compile_method(options: F0Options) -> None:
