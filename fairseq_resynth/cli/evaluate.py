@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--baselines",
         default="",
-        help="some of griffinlim,world,opus:9,codec2:2400, with rates in kbit/s or bit/s",
+        help="some of griffinlim,world,opus:9,codec2:2400,speex:4, with rates in kbit/s or bit/s",
     )
     _add_metric_options(parser.add_argument_group("metrics"))
     parser.add_argument("--outdir", required=True, metavar="REPORT", help="folder to write")

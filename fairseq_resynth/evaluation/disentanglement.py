@@ -5,7 +5,6 @@ pitch, and the content encoder, applied to the generated speech, the content.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +24,6 @@ RATE_TOLERANCE = 0.01
 FLAT_RATIO = 0.5  # standard deviation of F0, flattened to plain
 UNITS_TOLERANCE = 0.1  # loss of the units' agreement
 SIMILARITY_TOLERANCE = 0.1  # loss of the cosine with the own voice
-
-
-@dataclass
-class Trials:
-    """What is collected over utterances.
-
-    Attributes:
-        targets: cosines of conversions with their target speaker.
-        others: cosines of conversions with all other speakers.
-        to_source: cosines of conversions with their source speaker.
-        nearer: whether each conversion is nearer to its target than to its source.
-        figures: name -> one value per utterance.
-    """
-
-    targets: list[float] = field(default_factory=list)
-    others: list[float] = field(default_factory=list)
-    to_source: list[float] = field(default_factory=list)
-    nearer: list[bool] = field(default_factory=list)
-    figures: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, **values: float) -> None:
-        """Adds figures of one utterance."""
-        for name, value in values.items():
-            self.figures.setdefault(name, []).append(float(value))
 
 
 def unit_agreement(units: np.ndarray, again: np.ndarray) -> float:
@@ -95,7 +70,13 @@ class DisentanglementTest:
         self.person = {name: name for name in means}
         for group in same:
             self.person.update(dict.fromkeys(group, group[0]))
-        self.trials = Trials()
+        self.figures: dict[str, list[float]] = {}  # one value per utterance
+        self.targets: list[float] = []  # cosines of conversions with their target speaker
+        self.others: list[float] = []  # and with every other speaker
+
+    def _note(self, **figures: float) -> None:
+        for name, value in figures.items():
+            self.figures.setdefault(name, []).append(float(value))
 
     def add(self, wav: np.ndarray, source: str) -> None:
         """Measures one real utterance, (T,) at 16 kHz, of a speaker that the model knows."""
@@ -109,21 +90,22 @@ class DisentanglementTest:
         done = convert(self.system, wav, target, source)
         vector = self.embed(done.wav)
         scores = {name: float(mean @ vector) for name, mean in self.means.items()}
-        self.trials.targets.append(scores[target])
-        self.trials.to_source.append(scores[source])
-        self.trials.nearer.append(scores[target] > scores[source])
-        self.trials.others += [
+        self._note(
+            similarity_to_target=scores[target],
+            similarity_to_source=scores[source],
+            target_nearer=scores[target] > scores[source],
+        )
+        self.targets.append(scores[target])
+        self.others += [
             score for name, score in scores.items() if self.person[name] != self.person[target]
         ]
         self._compare_units(units_converted=done)
 
     def _compare_units(self, **spoken: Converted) -> None:
         if self.content:
-            agreed = {
-                name: unit_agreement(done.speech.units, self.system.units(done.wav))
-                for name, done in spoken.items()
-            }
-            self.trials.add(**agreed)
+            for name, done in spoken.items():
+                again = self.system.units(done.wav)
+                self._note(**{name: unit_agreement(done.speech.units, again)})
 
     def _speak(self, wav: np.ndarray, source: str, **controls: Any) -> tuple:
         done = convert(self.system, wav, source, source, Controls(**controls))
@@ -135,7 +117,7 @@ class DisentanglementTest:
         up, up_f0 = self._speak(wav, source, pitch="shift=+3st")
         slow, _ = self._speak(wav, source, rate=0.8)
         own = self.means[source]
-        self.trials.add(
+        self._note(
             deviation=f0_deviation(plain_f0),
             deviation_flat=f0_deviation(flat_f0),
             shift=f0_shift(plain_f0, up_f0),
@@ -151,15 +133,11 @@ class DisentanglementTest:
         Raises:
             ValueError: nothing was measured.
         """
-        trials = self.trials
-        if not trials.targets and not trials.figures:
+        if not self.figures:
             raise ValueError("nothing to measure: fewer than two persons, and no pitch stream")
-        figures = {name: float(np.nanmean(values)) for name, values in trials.figures.items()}
-        if trials.targets:
-            figures["similarity_to_target"] = float(np.mean(trials.targets))
-            figures["similarity_to_source"] = float(np.mean(trials.to_source))
-            figures["target_nearer"] = float(np.mean(trials.nearer))
-            figures["eer"] = equal_error_rate(trials.targets, trials.others)
+        figures = {name: float(np.nanmean(values)) for name, values in self.figures.items()}
+        if self.targets:
+            figures["eer"] = equal_error_rate(self.targets, self.others)
         return {"figures": figures, "checks": _checks(figures)}
 
 
