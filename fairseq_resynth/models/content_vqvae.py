@@ -51,9 +51,9 @@ class ContentVqvaeModel(BaseFairseqModel):
         return cls(content_vqvae, build_vocoder(sizes, streams).generator)
 
     def forward(self, wav: Tensor) -> Tensor:
-        """Encodes, quantises and decodes (B, 1, T), T a multiple of the stride."""
-        quantised, _, self._commitment = self.content_vqvae(wav)
-        return self.generator(quantised)
+        """Encodes, quantizes and decodes (B, 1, T), T a multiple of the stride."""
+        quantized, _, self._commitment = self.content_vqvae(wav)
+        return self.generator(quantized)
 
     def auxiliary_losses(self, net_input: Dict[str, Any]) -> Dict[str, Tensor]:
         """The commitment loss of the last forward pass, as {"commitment"}."""

@@ -44,7 +44,7 @@ class UnitVocoder(BaseFairseqModel):
         style: Optional[Tensor] = None,
         source_f0: Optional[Tensor] = None,
     ) -> Tensor:
-        """Generates (B, 1, T); see `UnitGenerator.forward`."""
+        """Generates (B, 1, T) samples; the arguments are those of `UnitGenerator.forward`."""
         return self.unit_generator(units, f0_codes, speaker, f0, unit_lengths, style, source_f0)
 
     @property
@@ -54,11 +54,11 @@ class UnitVocoder(BaseFairseqModel):
 
     @property
     def takes_source_f0(self) -> bool:
-        """Whether the generator's pulses have an F0 of their own, to be learnt from recordings."""
+        """Whether the generator predicts F0, and learns to from the F0 of recordings."""
         return getattr(self.unit_generator.generator, "takes_source_f0", False)
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> None:
-        """Resumes a run whose durations did not depend on the speaker as it was begun."""
+        """Resumes a training whose durations did not depend on the speaker without that dependence."""
         super().upgrade_state_dict_named(state_dict, name)
         key = f"{name}.{SPEAKER_OF_DURATIONS}" if name else SPEAKER_OF_DURATIONS
         if self.unit_generator.durations_need_speaker and key not in state_dict:
@@ -70,7 +70,7 @@ class UnitVocoder(BaseFairseqModel):
         unit_lengths: Optional[Tensor] = None,
         speaker: Optional[Tensor] = None,
     ) -> Optional[Tensor]:
-        """Returns the duration predictor's loss on (B, U) units of crops, None without a predictor."""
+        """The duration predictor's loss on (B, U) units of crops; None without a predictor."""
         if self.unit_generator.duration_predictor is None:
             return None
         collapsed, counts, num_runs = find_runs(units, unit_lengths)
@@ -78,7 +78,7 @@ class UnitVocoder(BaseFairseqModel):
         return duration_loss(log_counts, counts, num_runs)
 
     def auxiliary_losses(self, net_input: Dict[str, Any]) -> Dict[str, Tensor]:
-        """Returns {"duration"} for a model with a duration predictor, {"pitch"} for one with pulses."""
+        """{"duration"} for a model with a duration predictor, {"pitch"} for one that predicts F0."""
         terms = {}
         loss = self.duration_loss(
             net_input["units"], net_input.get("unit_lengths"), net_input.get("speaker")
@@ -93,7 +93,7 @@ class UnitVocoder(BaseFairseqModel):
         return terms
 
     def prepare_for_inference_(self, cfg) -> None:
-        """Folds weight norm away; fairseq-generate calls this."""
+        """Folds weight norm into the weights; fairseq-generate calls this."""
         self.eval()
         self.unit_generator.generator.remove_weight_norm()
 

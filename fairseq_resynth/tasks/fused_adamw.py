@@ -1,11 +1,12 @@
 """`--optimizer fused_adamw`: torch's AdamW in one pass over the parameters instead of seven.
 
-fairseq's `adam` takes a tenth of a step of the paper's nets on the CPU; this one a third of that. The two
-place epsilon differently, so that weights drift apart in their fifth digit; the recipes keep `adam`.
+fairseq's `adam` takes a tenth of the time of a training step of the paper's networks on a CPU; this one takes
+a third of that. The two add epsilon at different places, so weights differ in their fifth digit; the recipes
+use `adam`.
 """
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, List
 
 import torch
@@ -13,20 +14,22 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer, register_optimizer
 from omegaconf import II
 
+from fairseq_resynth.modules.options import option
+
 
 @dataclass
 class FusedAdamWConfig(FairseqDataclass):
-    """Named as fairseq's Adam names them."""
+    """The options of AdamW, with the names that they have for fairseq's Adam."""
 
-    adam_betas: Any = field(default=(0.9, 0.999), metadata={"help": "betas, as (0.8,0.99)"})
-    adam_eps: float = field(default=1e-8, metadata={"help": "epsilon"})
-    weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay"})
+    adam_betas: Any = option((0.9, 0.999), "decay rates of the two running means, as (0.8,0.99)")
+    adam_eps: float = option(1e-8, "epsilon, added to the root of the second running mean")
+    weight_decay: float = option(0.0, "decoupled weight decay")
     lr: List[float] = II("optimization.lr")
 
 
 @register_optimizer("fused_adamw", dataclass=FusedAdamWConfig)
 class FusedAdamW(FairseqOptimizer):
-    """torch.optim.AdamW(fused=True) for fairseq's trainer; a parameter without gradient stays as it is."""
+    """torch.optim.AdamW(fused=True) for fairseq's trainer; a parameter without a gradient stays unchanged."""
 
     def __init__(self, cfg: FusedAdamWConfig, params):
         super().__init__(cfg)
@@ -34,10 +37,10 @@ class FusedAdamW(FairseqOptimizer):
 
     @property
     def optimizer_config(self) -> Dict[str, Any]:
-        """What replaces a checkpoint's settings when training goes on.
+        """The settings that replace those of a checkpoint when training resumes.
 
         Raises:
-            ValueError: betas that are no pair of numbers.
+            ValueError: if the betas are not a pair of numbers.
         """
         lr, betas = self.cfg.lr, self.cfg.adam_betas
         try:

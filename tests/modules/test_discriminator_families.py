@@ -1,4 +1,4 @@
-"""The discriminators beside the paper's, the hinge loss and the multi-scale mel distance."""
+"""The discriminators that the paper does not have, the hinge loss and the multi-scale mel distance."""
 
 import librosa
 import numpy as np

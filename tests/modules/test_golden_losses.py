@@ -44,20 +44,20 @@ def discriminators(io):
 
 
 @pytest.fixture(scope="module")
-def judged(io, discriminators):
+def outputs(io, discriminators):
     with torch.no_grad():
         real, fake = torch.from_numpy(io["real"]), torch.from_numpy(io["fake"])
         return discriminators(real), discriminators(fake)
 
 
-def test_scores(judged, expected):
-    means = [float(score.mean()) for score in judged[0][0]]
+def test_scores(outputs, expected):
+    means = [float(score.mean()) for score in outputs[0][0]]
     assert means == pytest.approx(expected["scores_mpd"] + expected["scores_msd"], abs=1e-6)
 
 
 @pytest.mark.parametrize("group,part", [("mpd", slice(0, 5)), ("msd", slice(5, 8))])
-def test_adversarial_losses(judged, expected, group, part):
-    (real_scores, real_maps), (fake_scores, fake_maps) = judged
+def test_adversarial_losses(outputs, expected, group, part):
+    (real_scores, real_maps), (fake_scores, fake_maps) = outputs
     discriminator = losses.discriminator_loss(real_scores[part], fake_scores[part])
     generator = losses.generator_loss(fake_scores[part])
     matching = 2 * losses.feature_matching_loss(real_maps[part], fake_maps[part])
@@ -66,13 +66,13 @@ def test_adversarial_losses(judged, expected, group, part):
     assert float(matching) == pytest.approx(expected[f"feature_loss_{group}"], abs=1e-5)
 
 
-def test_one_pass_over_both_equals_two(io, discriminators, judged):
+def test_one_pass_over_both_equals_two(io, discriminators, outputs):
     both = torch.cat([torch.from_numpy(io["real"]), torch.from_numpy(io["fake"])])
     with torch.no_grad():
         (real_scores, _), (fake_scores, fake_maps) = split_batch(*discriminators(both))
-    for one, two in zip(real_scores + fake_scores, judged[0][0] + judged[1][0], strict=True):
+    for one, two in zip(real_scores + fake_scores, outputs[0][0] + outputs[1][0], strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(fake_maps[0][0], judged[1][1][0][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fake_maps[0][0], outputs[1][1][0][0], atol=1e-5, rtol=1e-5)
 
 
 def test_log_mel(io, expected):

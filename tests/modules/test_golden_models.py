@@ -68,7 +68,7 @@ def test_units_alone():
     torch.testing.assert_close(wav, io["wav"], atol=1e-5, rtol=0)
 
 
-def test_f0_quantiser():
+def test_f0_quantizer():
     _, state, io = _load("f0_quantizer")
     model = F0Vqvae()
     model.load_state_dict(convert_vqvae(state, "quantizer.", "F0 quantizer"), strict=True)

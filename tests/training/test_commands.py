@@ -113,7 +113,7 @@ def test_conversion_renders_every_other_voice(tiny_data, checkpoint, tmp_path, c
 
 
 def test_files_of_units(checkpoint, tmp_path, capsys):
-    """GSLM's lines, dict lines and plain lines with codes and speakers beside them."""
+    """GSLM's lines, dict lines and plain lines with codes and speakers in files of the same name."""
     units = "1 2 3 4 5 6 7 8"
     (tmp_path / "codes.txt").write_text(
         f"first|{units}\n{{'audio': 'x/second.wav', 'hubert': '{units}', 'duration': 0.16}}\n{units}\n"

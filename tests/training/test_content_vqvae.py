@@ -56,7 +56,7 @@ def test_training_moves_codebook_encoder_and_decoder(trained):
     for name in ("content_vqvae.quantizer.codebook", "content_vqvae.encoder.out.weight"):
         assert not torch.equal(first["model"][name], last[name])
         difference = (first["model"][name] - last[name]).abs().max()
-        assert difference < 0.5 * first["model"][name].abs().max()  # not drawn anew
+        assert difference < 0.5 * first["model"][name].abs().max()  # not from random values again
     assert '"valid_commitment"' in log and '"train_commitment"' in log
 
 
@@ -77,9 +77,9 @@ def test_units_and_bundle(trained, data, tmp_path):
     speech = system.encode(wav)
     assert speech.units.tolist() == encoder.encode(wav).tolist()
     content = load_content_vqvae(tmp_path / "bundle")
-    quantised = content.quantizer.decode(torch.from_numpy(speech.units)[None])
+    quantized = content.quantizer.decode(torch.from_numpy(speech.units)[None])
     with torch.no_grad():
-        expected = system.bundle.generator.generator(quantised).numpy()
+        expected = system.bundle.generator.generator(quantized).numpy()
     np.testing.assert_allclose(system.decode(speech.units[None]), expected, atol=1e-6)
 
 

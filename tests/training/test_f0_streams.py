@@ -145,7 +145,7 @@ def test_a_table_becomes_a_map_of_vectors_that_says_the_same(data, tmp_path):
     assert main([*command, str(tmp_path / "x"), "--speaker-vectors", str(tmp_path)]) == 2
 
 
-def test_a_quantiser_of_log_f0_and_voicing_is_trained_and_used(data, tmp_path):
+def test_a_quantizer_of_log_f0_and_voicing_is_trained_and_used(data, tmp_path):
     """The paper's confuses a voiced frame at the mean with an unvoiced one; this one has a loss on both."""
     extra = ["--f0-input", "log_voicing", "--max-update", 20, "--lr", "3e-3"]
     extra += ["--no-epoch-checkpoints"]

@@ -65,7 +65,7 @@ def plain_loop(trainer, samples):
 
 
 def simultaneous_loop(trainer, samples):
-    """Both networks step from one judgement: every graph kept, each loss to its own network's parameters."""
+    """Both networks step from one pass of the discriminators; each loss is for its network's parameters."""
     model, criterion = trainer.model, trainer.criterion
     discriminators = criterion.discriminators
     adam = type(trainer.optimizer.optimizer)
@@ -156,7 +156,7 @@ def test_checkpoint_model_holds_no_discriminator(tiny_data, tmp_path):
 
 
 def test_the_orders_differ_in_what_the_generator_hears(tiny_data, tmp_path):
-    """One update: the discriminators step alike, the generator is judged before or after their step."""
+    """One update: the discriminators step alike, the generator learns before or after it."""
     trainers = [build_trainer(tiny_data, tmp_path, "--gan-update", order) for order in LOOPS]
     logs = [trainer.train_step([next(batches(trainer, 1))]) for trainer in trainers]
     assert logs[0]["mel"] == logs[1]["mel"]

@@ -85,7 +85,7 @@ def test_resumed_equals_uninterrupted(tiny_data, tmp_path):
 
 
 def test_resuming_with_other_discriminators(tiny_data, tmp_path):
-    """Refused with the way out; with it, a family that both have goes on and another starts anew."""
+    """Refused with the way out, in which a common family continues and a new one starts at random."""
     train(tiny_data, tmp_path, "--max-update", 1, "--disable-validation")
     before = checkpoint(tmp_path)
     options = ["--discriminators", "mpd,mbstft", "--max-update", 1, "--disable-validation"]
