@@ -86,7 +86,7 @@ def _harmonics(magnitude: np.ndarray, width: int, low: int, high: int, count: in
 
 
 @compiled
-def _peaks(data, low, high, half_width, most, least_ratio, threshold, bins, merits):
+def _peaks(data, low, high, half, most, least_ratio, threshold, bins, merits):
     """Fills `bins` (0 = none) and `merits` with the highest peaks; missing ones repeat the first.
 
     Without a peak, for a flat spectrum, or with `most` peaks or more, there are no bins and the merits are 1.
@@ -100,10 +100,10 @@ def _peaks(data, low, high, half_width, most, least_ratio, threshold, bins, meri
         return
     found = np.zeros(most, dtype=np.int64)
     count = 0
-    for n in range(low + half_width + 1, high - half_width + 1):
+    for n in range(low + half + 1, high - half + 1):
         if not (data[n] > data[n - 1] and data[n] > data[n + 1] and data[n] > threshold * average):
             continue
-        if np.argmax(data[n - half_width : n + half_width + 1]) == half_width:
+        if np.argmax(data[n - half : n + half + 1]) == half:
             if count == most - 1:
                 return
             found[count] = n
@@ -192,35 +192,21 @@ def _bounds(parameters: dict[str, Any], bin_hertz: float) -> tuple[int, ...]:
     low = int(np.ceil(parameters["f0_min"] / bin_hertz))
     high = int((parameters["f0_max"] + 2 * parameters["shc_pwidth"]) / bin_hertz)
     width = int(parameters["shc_pwidth"] / bin_hertz) | 1
-    half_width = -(-width // 2)
-    first = max(1, int(parameters["f0_min"] / bin_hertz - half_width))
-    last = min(high - width, int(parameters["f0_max"] / bin_hertz + half_width))
-    return low, high, parameters["shc_numharms"] + 1, first, last, half_width
+    half = -(-width // 2)
+    first = max(1, int(parameters["f0_min"] / bin_hertz - half))
+    last = min(high - width, int(parameters["f0_max"] / bin_hertz + half))
+    return low, high, parameters["shc_numharms"] + 1, first, last, half
 
 
 @compiled
 def _track(
-    magnitude,
-    width,
-    low,
-    high,
-    count,
-    first,
-    last,
-    half_width,
-    ratio,
-    threshold,
-    rows,
-    bins,
-    merits,
+    magnitude, width, low, high, count, first, last, half, ratio, threshold, rows, bins, merits
 ):
     """Fills `bins` and `merits` for the frames `rows`."""
     for i in range(len(rows)):
         data = _harmonics(magnitude[i], width, low, high, count)
         row = rows[i]
-        _peaks(
-            data, first, last, half_width, bins.shape[1], ratio, threshold, bins[row], merits[row]
-        )
+        _peaks(data, first, last, half, bins.shape[1], ratio, threshold, bins[row], merits[row])
 
 
 COMPARED_VERSIONS = ("1.0.12", "1.0.12.1", "1.0.12.2")
@@ -315,16 +301,16 @@ def _insert(lags: np.ndarray, merits: np.ndarray, filled: int, lag: int, merit: 
 
 
 @compiled
-def _candidates(phi, low, high, half_width, least, enough, lags, merits):
+def _candidates(phi, low, high, half, least, enough, lags, merits):
     """Finds the peaks of a correlation; a peak above `enough` excludes all others. Unused ones have lag 0."""
     lags[:], merits[:] = 0, 0.0
     largest = phi.max() if not np.isnan(phi).any() else np.nan
     filled = best = 0
-    for n in range(low + half_width, high - half_width + 1):
+    for n in range(low + half, high - half + 1):
         if phi[n] > phi[n - 1] and phi[n] > phi[n + 1] and phi[n] > least:
             if best == 0 or phi[n] > phi[best]:
                 best = n
-            if np.argmax(phi[n - half_width : n + half_width + 1]) == half_width:
+            if np.argmax(phi[n - half : n + half + 1]) == half:
                 filled = _insert(lags, merits, filled, n, phi[n])
     if best and largest > enough:
         lags[:], merits[:] = 0, 0.0
