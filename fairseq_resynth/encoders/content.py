@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fairseq_resynth.constants import FEATURE_TYPES
-from fairseq_resynth.data.pitch.representations import weights_hash
+from fairseq_resynth.data.storage.checkpoints import weights_hash
 from fairseq_resynth.encoders.frames import (
     WITHOUT_WEIGHTS,
     FrameEncoder,

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fairseq_resynth.data.pitch.representations import weights_hash
-from fairseq_resynth.data.storage.checkpoints import load_checkpoint
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint, weights_hash
 from fairseq_resynth.data.storage.files import file_hash
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, load_bundle

@@ -8,9 +8,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from fairseq_resynth.constants import F0_HOP
-from fairseq_resynth.data.pitch.representations import weights_hash
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
-from fairseq_resynth.data.storage.checkpoints import load_checkpoint
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint, weights_hash
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published_checkpoints import (

@@ -4,17 +4,17 @@ In the paper's representation, a z-score of Hz with unvoiced frames at 0, a voic
 unvoiced. The representations of log-F0 keep the voicing separate.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.pitch.statistics import STD_FLOOR, F0Entry, SpeakerStatistics
+from fairseq_resynth.data.storage.checkpoints import weights_hash
 
 VOICED = 0.15  # |z-score| of a voiced frame; the paper's quantizer decodes unvoiced frames to smaller ones
 LOG_STD_FLOOR = 0.01  # a sixth of a semitone
@@ -42,15 +42,6 @@ class F0Representation(Protocol):
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
         """Maps codes or channels to (N,) float32 Hz, 0 = unvoiced."""
-
-
-def weights_hash(module: nn.Module) -> str:
-    """16 hexadecimal digits of a module's weights, the same for a checkpoint and for a bundle."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 @torch.inference_mode()

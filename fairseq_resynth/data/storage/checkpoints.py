@@ -1,5 +1,6 @@
 """The one loader of checkpoints: tensors, plain types and classes that the caller names, never code."""
 
+import hashlib
 import logging
 import re
 import warnings
@@ -74,3 +75,12 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """16 hexadecimal digits of a module's weights, the same for a checkpoint and for a bundle."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
