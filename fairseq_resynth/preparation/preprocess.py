@@ -177,7 +177,11 @@ def preprocess(
         def files() -> Iterator[_File]:
             for path in mine:
                 target = path.with_suffix(f".{options.format}").as_posix()
-                key = record.key(options, SAMPLE_RATE, source / path)
+                try:
+                    key = record.key(options, SAMPLE_RATE, source / path)
+                except OSError as error:
+                    outcome.failed[path.as_posix()] = str(error)
+                    continue
                 if record.find(target, key) is None:
                     yield _File(source / path, out / target, path.as_posix(), key)
                 else:
