@@ -72,6 +72,21 @@ def _parse_rows(block: bytes, source: Path) -> tuple[StringArray, np.ndarray]:
     return StringArray(block, starts, tab), samples
 
 
+def require_data_directory(data: str | Path) -> Path:
+    """The path of a data directory.
+
+    Raises:
+        FileNotFoundError: it does not exist, or no name was given.
+    """
+    if not str(data) or not Path(data).is_dir():
+        name = str(data) or "DATA"
+        raise FileNotFoundError(
+            f"the data directory {name} does not exist. Make it with `resynth manifest AUDIO "
+            f"--outdir {name}`."
+        )
+    return Path(data)
+
+
 def read_manifest(path: str | Path) -> Manifest:
     """Reads `{split}.tsv`.
 

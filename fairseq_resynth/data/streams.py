@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import F0_CODE_HOP, SAMPLE_RATE
-from fairseq_resynth.data.manifest import read_manifest, read_names
+from fairseq_resynth.data.manifest import read_manifest, read_names, require_data_directory
 from fairseq_resynth.data.packed import has_stream
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.unit_text import read_unit_file
@@ -173,9 +173,7 @@ def read_streams(
         FileNotFoundError: a file is missing; the message has the command that makes it.
         ValueError: files or arguments contradict each other.
     """
-    data = Path(data)
-    if not data.is_dir():
-        raise FileNotFoundError(f"the data directory {data} does not exist.")
+    data = require_data_directory(data)
     wanted = _chosen_streams(data, split, names)
     units = _optional_json(data / "units.json")
     hop, count = _unit_sizes(data, units, unit_hop, num_units)

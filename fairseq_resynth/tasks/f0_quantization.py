@@ -8,6 +8,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
 from fairseq_resynth.data.datasets.f0_dataset import F0Dataset
+from fairseq_resynth.data.manifest import require_data_directory
 from fairseq_resynth.modules.options import option
 
 
@@ -32,7 +33,13 @@ class F0QuantizationTask(FairseqTask):
 
     @classmethod
     def setup_task(cls, cfg: F0QuantizationConfig, **kwargs) -> "F0QuantizationTask":
-        """Builds the task."""
+        """Builds the task.
+
+        Raises:
+            FileNotFoundError: if the data directory does not exist.
+        """
+        if not kwargs.get("from_checkpoint"):  # loading a checkpoint reads no data
+            require_data_directory(cfg.data)
         return cls(cfg)
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs) -> None:

@@ -13,7 +13,7 @@ from omegaconf import II
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
-from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.manifest import Manifest, require_data_directory
 from fairseq_resynth.data.streams import StreamSpec, read_streams
 from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.modules.options import option
@@ -170,6 +170,7 @@ class UnitResynthesisTask(FairseqTask):
 
         Raises:
             ValueError: if a GAN cannot be trained with these settings on this machine.
+            FileNotFoundError: if the data directory does not exist.
         """
         if cfg.sample_rate != SAMPLE_RATE:
             raise ValueError(f"--sample-rate is {cfg.sample_rate}, expected {SAMPLE_RATE} Hz.")
@@ -177,6 +178,7 @@ class UnitResynthesisTask(FairseqTask):
             raise ValueError(f"--speaker-mean-rate is {cfg.speaker_mean_rate}, expected 0 to 1.")
         autocast(torch.device("cpu"), cfg.autocast)
         if not kwargs.get("from_checkpoint"):  # loading a checkpoint trains nothing
+            require_data_directory(cfg.data)
             check_settings(
                 {key: getattr(cfg, key) for key in UnitResynthesisConfig.__annotations__}
             )

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from fairseq import tasks
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 from small_corpus import run
@@ -54,6 +55,16 @@ def test_values_exist_in_the_plugin(name):
     add_defaults(cfg)
     for section in sections:
         assert given[section] <= set(cfg[section]), section
+
+
+@pytest.mark.parametrize("name", ["paper_f0_vqvae", "paper_content_vqvae", "paper_unit_hifigan"])
+def test_a_missing_data_directory_is_named_with_the_command_that_makes_it(name, tmp_path):
+    cfg = composed(name, f"task.data={tmp_path / 'nowhere'}")
+    add_defaults(cfg)
+    with pytest.raises(
+        FileNotFoundError, match="nowhere does not exist. Make it with `resynth man"
+    ):
+        tasks.setup_task(cfg.task)
 
 
 def test_the_plugin_is_found_from_any_folder_and_nothing_is_written_there(tmp_path):
