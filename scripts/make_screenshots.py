@@ -47,7 +47,7 @@ def write(picture: Image.Image, path: Path) -> None:
 def report(browser: webdriver.Chrome, folder: Path, path: Path) -> None:
     """The report of the bundle beside Opus, Codec2 and WORLD: its summary, and one of its examples."""
     held_out, generated = ASTERISK / "held_out", folder / "resynthesis"
-    speak = ["--path", ASTERISK / "bundle", "--input", held_out, "--outdir", generated]
+    speak = ["--bundle", ASTERISK / "bundle", "--input", held_out, "--outdir", generated]
     subprocess.run([*RESYNTH, "synthesize", *speak], check=True)
     compare = ["--generated", f"resynthesis={generated}", "--reference", held_out]
     compare += ["--baselines", "opus:6,codec2:700", "--metrics", "f0,mel,mcd,rate"]
@@ -58,7 +58,7 @@ def report(browser: webdriver.Chrome, folder: Path, path: Path) -> None:
     top = _bottom(browser, "table")
     listen = browser.find_element("xpath", "//h2[text()='Listen']").rect["y"]
     example = browser.find_elements("css selector", "audio")[0].rect["y"]
-    parts = [(0, top + 12), (listen - 12, example + 330)]
+    parts = [(0, top + 12), (listen - 12, example + 280)]
     picture = Image.new("RGB", (page.width, round(sum(stop - start for start, stop in parts))))
     offset = 0
     for start, stop in parts:
@@ -80,10 +80,10 @@ def play(browser: webdriver.Chrome, whisper: str, path: Path) -> None:
     )
     try:
         browser.set_window_size(WIDTH, 1000)
-        wait = WebDriverWait(browser, 120)
+        wait = WebDriverWait(browser, 240)
         wait.until(lambda _: _reached(browser, "http://127.0.0.1:8123/"))
         find = browser.find_element
-        wait.until(lambda _: find("id", "model").text.endswith("nowhere else."))
+        wait.until(lambda _: " units" in find("id", "model").text)
         find("id", "source-file").send_keys(
             str(ASTERISK / "speech" / "russian" / "confbridge-lock-out.flac")
         )
@@ -96,7 +96,7 @@ def play(browser: webdriver.Chrome, whisper: str, path: Path) -> None:
         wait.until(lambda _: browser.find_elements("id", "result") or find("id", "problem").text)
         if find("id", "problem").text:
             raise ValueError(find("id", "problem").text)
-        save(browser, path, 1240)
+        save(browser, path, 1180)
     finally:
         server.terminate()
         server.wait()
