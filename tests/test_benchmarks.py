@@ -21,9 +21,33 @@ def run(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in BENCHMARKS.glob("*.py")))
-def test_every_benchmark_starts(name):
-    assert "usage" in run(name, "--help")
+NAMES = sorted(path.name for path in BENCHMARKS.glob("*.py"))
+# In one process, since importing torch takes most of the time.
+SHOW_HELP = """
+import contextlib, io, json, pathlib, runpy, sys
+usages, folder = {}, pathlib.Path(sys.argv[1])
+sys.path.insert(0, str(folder))  # as for a script
+for path in sorted(folder.glob("*.py")):
+    sys.argv, out = [path.name, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        runpy.run_path(str(path), run_name="__main__")
+    usages[path.name] = out.getvalue()
+print(json.dumps(usages))
+"""
+
+
+@pytest.fixture(scope="module")
+def usages():
+    command = [sys.executable, "-c", SHOW_HELP, str(BENCHMARKS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_starts(usages, name):
+    assert f"usage: {name}" in usages[name]
 
 
 def test_synthesis_speed_counts_the_generator():
@@ -57,6 +81,7 @@ def test_variants_of_training_signals_change_values_of_the_configuration():
         assert crops == paper.dataset.batch_size * paper.task.segment_size
 
 
+@pytest.mark.slow  # test_start_up.py holds what it measures; six new processes
 def test_start_up_compares_two_checkouts():
     here = str(BENCHMARKS.parent)
     output = run("start_up.py", "--against", here, "--rounds", "1", "--json")
