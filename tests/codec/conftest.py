@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from codec_models import speech_files
+from tiny_voices import STATISTICS
 
 from fairseq_resynth.codec.entropy.entropy_model import Settings
 from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
@@ -21,13 +22,6 @@ from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SPEAKERS = ("anna", "boris")
-STATISTICS = {
-    "speakers": {
-        "anna": {"f0_mean": 210.0, "f0_std": 40.0, "num_voiced": 1000},
-        "boris": {"f0_mean": 120.0, "f0_std": 20.0, "num_voiced": 1000},
-    },
-    "global": {"f0_mean": 165.0, "f0_std": 55.0, "num_voiced": 2000},
-}
 
 
 @pytest.fixture(scope="session")
