@@ -22,12 +22,11 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.inference.bundle import ENTROPY_FILE
 from fairseq_resynth.inference.chunks import OFFLINE_UNITS, ChunkDecoder
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.inference.voices import Speaker, speaker_names
 from fairseq_resynth.resynthesizer import Resynthesizer
-
-ENTROPY_FILE = "entropy.safetensors"
 
 
 def _require_f0_codes(streams: StreamSpec) -> None:

@@ -6,6 +6,7 @@ f0_vqvae.safetensors       the F0 quantizer, if the model has pitch codes of one
 content_vqvae.safetensors  the VQ-VAE that makes the content units, if they come from one
 kmeans.safetensors         the k-means that makes the content units, if they come from one
 speakers.json              mean and standard deviation of F0 by speaker name
+entropy.safetensors        the codec's context model, once `resynth fit-codec` has written it here
 README.md                  the model card
 """
 
@@ -46,6 +47,7 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 FORMAT = "fairseq_resynth bundle"
 VERSION = 1
 MODULES = ("generator", "f0_vqvae", "content_vqvae")
+ENTROPY_FILE = "entropy.safetensors"
 WEIGHTS = tuple(
     f"{name}.safetensors" for name in ("generator", "f0_vqvae", "kmeans", "content_vqvae")
 )
@@ -98,7 +100,10 @@ def _save_weights(path: Path, module: nn.Module | None, half: bool) -> None:
 
 
 def _identity(folder: Path) -> str:
+    """The identity of the weights in a folder; empty without any."""
     hashes = [file_hash(folder / name) for name in WEIGHTS if (folder / name).is_file()]
+    if not hashes:
+        return ""
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
 
 
@@ -106,6 +111,9 @@ def save_bundle(
     folder: str | Path, bundle: Bundle, license_name: str = "", half: bool = False
 ) -> str:
     """Writes a bundle, the configuration last, so that an interrupted bundle cannot be loaded.
+
+    Nothing of another bundle that was in the folder stays; the codec's context model stays if the weights
+    are the same.
 
     Args:
         folder: created if it does not exist.
@@ -119,6 +127,7 @@ def save_bundle(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    previous = _identity(folder)
     (folder / "config.json").unlink(missing_ok=True)
     if bundle.generator is not None:
         bundle.generator.generator.remove_weight_norm()
@@ -135,6 +144,8 @@ def save_bundle(
     if bundle.streams is not None and bundle.streams.speaker_statistics:
         write_json(speakers, bundle.streams.speaker_statistics)
     bundle.identity = _identity(folder)
+    if previous not in ("", bundle.identity):  # a context model of other units
+        (folder / ENTROPY_FILE).unlink(missing_ok=True)
     config = {
         "format": FORMAT,
         "version": VERSION,
@@ -254,7 +265,9 @@ def model_card(bundle: Bundle, license_name: str = "") -> str:
     header = ["library_name: fairseq_resynth", "pipeline_tag: audio-to-audio"]
     if license_name:
         header.append(f"license: {license_name}")
-    header.append("tags: [speech, vocoder, unit-hifigan, voice-conversion, textless]")
+    arch = [arch_of(bundle.model).replace("_", "-")] if bundle.model else []
+    tags = ["speech", "vocoder", *arch, "voice-conversion", "textless"]
+    header.append(f"tags: [{', '.join(tags)}]")
     head = "---\n" + "\n".join(header) + "\n---\n\n"
     if bundle.generator is None:
         return (

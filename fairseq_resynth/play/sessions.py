@@ -10,7 +10,7 @@ import numpy as np
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.inspection import inspect
-from fairseq_resynth.codec.speech_codec import ENTROPY_FILE, SpeechCodec
+from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.convert import Converted, convert
 from fairseq_resynth.conversion.references import Voice, measure_voice
@@ -18,6 +18,7 @@ from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK, extract_f0
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes
+from fairseq_resynth.inference.bundle import ENTROPY_FILE
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.measures.pictures import spectrogram_png
 from fairseq_resynth.play.requests import ConversionRequest, parse_request

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from small_corpus import REPOSITORY
 from tiny_bundles import write_bundle
 from tiny_voices import save_tiny_bundle
 
-from fairseq_resynth.inference.bundle import load_bundle
+from fairseq_resynth.inference.bundle import load_bundle, model_card, save_bundle
 
 
 def test_a_bundle_over_an_older_one_keeps_nothing_of_it(tmp_path):
@@ -15,6 +16,22 @@ def test_a_bundle_over_an_older_one_keeps_nothing_of_it(tmp_path):
     write_bundle("units", tmp_path / "bundle")
     assert load_bundle(tmp_path / "bundle").kmeans is None
     assert not (tmp_path / "bundle" / "speakers.json").exists()
+
+
+def test_the_context_model_stays_only_beside_the_same_weights(tmp_path):
+    """`resynth fit-codec` wrote it for the units of the bundle that was in the folder."""
+    folder = tmp_path / "bundle"
+    save_tiny_bundle(folder, False)
+    (folder / "entropy.safetensors").write_bytes(b"fitted")
+    save_bundle(folder, load_bundle(folder))
+    assert (folder / "entropy.safetensors").exists()
+    write_bundle("units", folder)
+    assert not (folder / "entropy.safetensors").exists()
+
+
+def test_the_model_card_has_the_tag_of_its_generator():
+    card = model_card(load_bundle(REPOSITORY / "examples" / "asterisk" / "bundle"))
+    assert "tags: [speech, vocoder, unit-source-filter, voice-conversion, textless]" in card
 
 
 def change(config, *keys, value=None):

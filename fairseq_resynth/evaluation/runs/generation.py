@@ -103,7 +103,8 @@ def resynthesize(
     Raises:
         FileNotFoundError, ValueError: the bundle cannot be loaded, or nothing could be made.
     """
-    from fairseq_resynth.codec.speech_codec import ENTROPY_FILE, SpeechCodec
+    from fairseq_resynth.codec.speech_codec import SpeechCodec
+    from fairseq_resynth.inference.bundle import ENTROPY_FILE
     from fairseq_resynth.resynthesizer import Resynthesizer
 
     codec = None
