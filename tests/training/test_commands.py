@@ -206,7 +206,7 @@ class Hostile:
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     torch.save({"model": Hostile(tmp_path / "ran")}, tmp_path / "hostile.pt")
-    with pytest.raises(ValueError, match="hostile.pt is refused"):
+    with pytest.raises(ValueError, match="hostile.pt holds .* nothing in it was run"):
         load_unit_generator(tmp_path / "hostile.pt")
     assert not (tmp_path / "ran").exists()
 
