@@ -39,7 +39,7 @@ and speaker; the same with another speaker or other pitch codes; and, for compar
 keep the waveform or its spectrum. The bits per second are those of the whole `.rsyn` file with header
 and checksum, of Opus' packets and of Codec2's file, in which a frame of 28 bits takes 4 bytes. The
 recordings are Asterisk's prompts (CC BY-SA 3.0 and CC BY 3.0; the attribution is in
-`examples/asterisk/speech/ATTRIBUTION.md`), and what is made from them has the same licence. `python
+`examples/asterisk/speech/ATTRIBUTION.md`), and what is made from them has the same license. `python
 scripts/make_samples.py` makes this page.
 """
 

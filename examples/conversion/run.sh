@@ -4,7 +4,7 @@
 #   SPEECH       a folder that kokoro.py has already written
 #   SAY          options of kokoro.py, for instance --train 9 --test 3
 #   WHISPER      folder or hub name of the Whisper model whose fourth block gives the units  (openai/whisper-base)
-#   RECOGNISER   of resynth evaluate, for instance whisper:FOLDER  (whisper:base)
+#   RECOGNIZER   of resynth evaluate, for instance whisper:FOLDER  (whisper:base)
 #   TARGETS      number of voices that each test sentence is converted to  (2)
 #   METRICS, BASELINES   of resynth evaluate
 # The other settings are at the top of ../recipe.sh.
@@ -48,8 +48,8 @@ done
 resynth encode "$out/audio/test" --bundle "$bundle" "${encoder[@]}" --speaker-from-folder --out "$out/codes/test" --device "$DEVICE"
 resynth synthesize --bundle "$bundle" --input "$data" --outdir "$out/converted" --vc --random-targets "${TARGETS:-2}" --device "$DEVICE"
 step "8 Words, pitch and voice, measured"
-measure=(--reference "$data" --transcripts "$speech/transcripts.tsv" --enrol "$out/audio/train" --bundle "$bundle" "${encoder[@]}"
-  --metrics "${METRICS:-f0,mel,wer,speaker,dnsmos,units,rate}" --f0-method dio --recogniser "${RECOGNISER:-whisper:base}" --language en)
+measure=(--reference "$data" --transcripts "$speech/transcripts.tsv" --enroll "$out/audio/train" --bundle "$bundle" "${encoder[@]}"
+  --metrics "${METRICS:-f0,mel,wer,speaker,dnsmos,units,rate}" --f0-method dio --recognizer "${RECOGNIZER:-whisper:base}" --language en)
 resynth evaluate --generated resynthesis="$out/codes" "${measure[@]}" --baselines "${BASELINES-world,opus:6}" \
   --title "Resynthesis of 28 English voices" --outdir "$out/report_resynthesis"
 resynth evaluate --generated conversion="$out/converted" --pattern '{name}_{target}' "${measure[@]}" \

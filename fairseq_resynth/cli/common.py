@@ -87,6 +87,29 @@ def require_bundle(args: argparse.Namespace) -> str:
     return args.bundle
 
 
+def add_checkpoint(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds `--checkpoint`, a checkpoint of fairseq."""
+    parser.add_argument("--checkpoint", metavar="CKPT", help=what)
+
+
+def add_speaker(parser: argparse._ActionsContainer) -> None:
+    """Adds `--speaker`, the speaker of the recording."""
+    parser.add_argument(
+        "--speaker",
+        metavar="NAME",
+        help="who speaks in the recording, if the model knows the voice",
+    )
+
+
+def add_target(
+    parser: argparse.ArgumentParser,
+    what: str = "output voice; default: the speaker's",
+    metavar: str = "NAME",
+) -> None:
+    """Adds `--target`, the output voice."""
+    parser.add_argument("--target", metavar=metavar, help=what)
+
+
 def add_content_checkpoint(parser: argparse._ActionsContainer) -> None:
     """Adds `--content-checkpoint`."""
     parser.add_argument(

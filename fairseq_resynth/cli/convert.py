@@ -18,16 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", metavar="IN.wav|IN_DIR", help="what to convert, in any audio format")
     common.add_bundle(parser)
-    add(
-        "--target",
-        metavar="NAME|REF.wav[,MORE.wav]",
-        help="a speaker of the model, or recordings of anybody; default: the speaker",
+    common.add_target(
+        parser,
+        "output voice: a speaker of the model, or recordings of anybody; default: the speaker's",
+        "NAME|REF.wav[,MORE.wav]",
     )
-    add(
-        "--speaker",
-        metavar="NAME",
-        help="who speaks in the recording, if the model knows the voice",
-    )
+    common.add_speaker(parser)
     add("--outdir", required=True, metavar="OUT", help="folder of the wavs")
     add("--pitch", metavar="P", help="shift=+3st, scale=1.2, flatten or from=OTHER.wav")
     common.add_rate(parser)

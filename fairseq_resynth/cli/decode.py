@@ -28,11 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_bundle(parser, "the bundle that encoded it")
     add("--name", metavar="NAME", help="only this member of an archive")
-    add(
-        "--target",
-        metavar="S",
-        help="voice to speak with, a name or an index; default: the speaker's",
-    )
+    common.add_target(parser, "output voice, a name or an index; default: the speaker's")
     add("--pitch", metavar="P", help="shift=+3st, scale=1.2 or flatten")
     common.add_rate(parser)
     common.add_style(parser)

@@ -29,11 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_bundle(parser, "a bundle with entropy.safetensors")
     common.add_content_checkpoint(parser)
     speaker = parser.add_mutually_exclusive_group()
-    speaker.add_argument(
-        "--speaker",
-        metavar="NAME",
-        help="who speaks in the recording, if the model knows the voice",
-    )
+    common.add_speaker(speaker)
     speaker.add_argument(
         "--speaker-from-folder",
         action="store_true",

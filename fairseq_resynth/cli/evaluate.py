@@ -52,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_metric_options(group: argparse._ArgumentGroup) -> None:
+    from fairseq_resynth.evaluation.metrics.catalogue import OPTIONS
+
     group.add_argument("--metrics", default="all", help="names separated by commas")
     group.add_argument(
         "--require",
@@ -62,28 +64,8 @@ def _add_metric_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--list-metrics", action=_ListMetrics, help="print all metrics and what each needs"
     )
-    group.add_argument(
-        "--recogniser",
-        default="pocketsphinx",
-        help="speech recognizer: pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER",
-    )
-    group.add_argument("--language", help="language for whisper, such as en; default: detected")
-    group.add_argument(
-        "--speaker-encoder", default="resemblyzer", help="resemblyzer or xvector:NAME_OR_FOLDER"
-    )
-    group.add_argument(
-        "--enrol",
-        metavar="DIR",
-        help="enrollment recordings DIR/SPEAKER/*.wav; default: the references",
-    )
-    group.add_argument(
-        "--trials",
-        metavar="FILE",
-        help="lines of utterance<TAB>speaker for the EER; default: every utterance against every speaker",
-    )
-    group.add_argument(
-        "--f0-method", default="yaapt", help="F0 tracker: yaapt, dio, harvest and so on"
-    )
+    for name, described in OPTIONS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", **described)
 
 
 class _ListMetrics(argparse.Action):
@@ -147,6 +129,7 @@ def _check_rank(args: argparse.Namespace, settings: dict) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures, writes the tables and the page, prints the summary."""
+    from fairseq_resynth.evaluation.metrics.catalogue import OPTIONS
     from fairseq_resynth.evaluation.report.report import write_report
     from fairseq_resynth.evaluation.runs.evaluate import Request, evaluate
     from fairseq_resynth.evaluation.runs.pairing import read_collection
@@ -155,8 +138,7 @@ def run(args: argparse.Namespace) -> int:
     _check_outdir(args)
     reference = read_collection(args.reference, args.split, without=Path(args.outdir))
     transcripts = read_transcripts(args.transcripts) if args.transcripts else {}
-    names = "recogniser language speaker_encoder enrol trials f0_method bundle content_checkpoint"
-    settings = {name: getattr(args, name) for name in names.split()}
+    settings = {name: getattr(args, name) for name in (*OPTIONS, "bundle", "content_checkpoint")}
     options, outdir = common.page_options(args), Path(args.outdir)
     _check_rank(args, settings)
     systems, failures = _systems(args, reference)

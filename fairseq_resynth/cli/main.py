@@ -93,6 +93,7 @@ OLD_SPELLINGS: dict[str, dict[str, str | Callable[[str], str]]] = {
     "resynthesize": {"--path": "--bundle", "--source": "--speaker", "--output": "--out"},
     "convert": {"--source": "--speaker"},
     "decode": {"--speaker": "--target"},
+    "evaluate": {"--recogniser": "--recognizer", "--enrol": "--enroll"},
 }
 
 

@@ -6,7 +6,7 @@
 
 DATA holds what `resynth f0` wrote. vqvae is the paper's: codes at 12.5 Hz of a trained F0 VQ-VAE. quantile:
 bins of log-F0 at the units' rate, and one for unvoiced. continuous: no codes, the generator takes log-F0 and
-voicing at 200 Hz. Each is normalised by the speaker's statistics of speakers.json.
+voicing at 200 Hz. Each is normalized by the speaker's statistics of speakers.json.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="vqvae",
         help="what the generator gets",
     )
-    add("--checkpoint", metavar="F0_CKPT", help="vqvae: a trained F0 VQ-VAE")
+    common.add_checkpoint(parser, "vqvae: a checkpoint of a trained F0 VQ-VAE")
     add("--bundle", metavar="B", help="vqvae: a bundle that holds one")
     add("--f0-bins", type=int, default=32, metavar="N", help="quantile: number of bins")
     add(
@@ -49,7 +49,7 @@ def _representation(args: argparse.Namespace, model: str | None) -> tuple:
 
     if (args.f0_representation == "vqvae") != bool(model):
         raise ValueError(
-            "--f0-representation vqvae needs --checkpoint F0_CKPT or --bundle B, and others take neither."
+            "--f0-representation vqvae needs --checkpoint CKPT or --bundle B, and others take neither."
         )
     if args.f0_representation == "quantile":
         if args.f0_bins < 2:

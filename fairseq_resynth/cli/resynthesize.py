@@ -18,12 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_bundle(parser)
     add("--out", metavar="FILE", help="the file to write, for one recording")
     add("--outdir", metavar="OUT", help="the folder for several: NAME.wav each")
-    add(
-        "--speaker",
-        metavar="NAME",
-        help="who speaks in the recording, if the model knows the voice",
-    )
-    add("--target", metavar="NAME", help="voice to speak with; default: the speaker's")
+    common.add_speaker(parser)
+    common.add_target(parser)
     common.add_style(parser)
     common.add_content_checkpoint(parser)
     add(

@@ -19,13 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
     add = parser.add_argument
     common.add_bundle(parser, "the vocoder")
-    add("--checkpoint", metavar="CKPT", help="instead of --bundle: a checkpoint of fairseq-train")
+    common.add_checkpoint(parser, "instead of --bundle: a checkpoint of fairseq-train")
     add("--ema", action="store_true", help="the checkpoint's averaged weights (--store-ema)")
     add("--input", required=True, metavar="DATA|FILE", help="data directory or file of units")
     add("--split", default="test", help="split of DATA")
     add("--outdir", required=True, metavar="OUT", help="folder of the wavs")
     add("-n", type=int, default=0, metavar="N", help="only the first N; 0: all")
-    add("--target", metavar="NAME", help="voice of every utterance; default: its own speaker's")
+    common.add_target(parser, "output voice of every utterance; default: its own speaker's")
     common.add_style(parser)
     add(
         "--dur-prediction",

@@ -9,14 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairseq_resynth.constants import FEATURE_TYPES
+from fairseq_resynth.constants import FEATURE_TYPES, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage.checkpoints import weights_hash
-from fairseq_resynth.encoders.frames import (
-    WITHOUT_WEIGHTS,
-    FrameEncoder,
-    LogMelEncoder,
-    plan_chunks,
-)
+from fairseq_resynth.encoders.frames import FrameEncoder, plan_chunks
 from fairseq_resynth.encoders.kmeans import KMeans, load_kmeans, require_same_features
 from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
 
@@ -31,9 +26,9 @@ def build_encoder(
 
     Args:
         feature_type: one of `FEATURE_TYPES`.
-        checkpoint_path: the weights, in the layout they were released in; None for logmel.
+        checkpoint_path: the weights, in the layout they were released in; None if it has no weights.
         layer: counted as in GSLM for HuBERT (from 1), wav2vec 2.0 (from 0) and CPC (number of LSTM layers);
-            otherwise the number of transformer blocks. None for logmel.
+            otherwise the number of transformer blocks. None if it has no weights.
         device: where to compute.
 
     Raises:
@@ -56,24 +51,17 @@ def build_encoder(
             "vqvae needs no k-means, since its codebook defines the units: `resynth quantize DATA "
             "--feature-type vqvae --content-checkpoint CHECKPOINT`"
         )
-    if feature_type == "logmel":
-        if checkpoint_path is not None or layer is not None:
-            raise ValueError("logmel has no weights: leave out --content-checkpoint and --layer")
-        return LogMelEncoder(device)
-    if checkpoint_path is None or layer is None:
-        needed = {"--content-checkpoint": checkpoint_path, "--layer": layer}
-        missing = [option for option, value in needed.items() if value is None]
+    found = FEATURE_TYPES[feature_type]
+    given = {"--content-checkpoint": checkpoint_path, "--layer": layer}
+    missing = [option for option, value in given.items() if value is None]
+    if not found.has_weights and len(missing) < len(given):
+        raise ValueError(f"{feature_type} has no weights: leave out {' and '.join(given)}")
+    if found.has_weights and missing:
         raise ValueError(f"--feature-type {feature_type} needs {' and '.join(missing)}")
-    return _with_weights(feature_type, checkpoint_path, layer, device)
-
-
-def _with_weights(
-    feature_type: str, path: str | Path, layer: int, device: str | torch.device
-) -> FrameEncoder:
-    # Imported only when needed, since each of them loads a large library.
-    file, name = FEATURE_TYPES[feature_type].split(":")
-    module = importlib.import_module(f"fairseq_resynth.encoders.{file}")
-    return getattr(module, name)(path, layer, device)
+    # Imported only when needed, since most of them load a large library.
+    file, name = found.builder.split(":")
+    build = getattr(importlib.import_module(f"fairseq_resynth.encoders.{file}"), name)
+    return build(checkpoint_path, layer, device) if found.has_weights else build(device)
 
 
 def _waveform(wav: np.ndarray | Tensor, min_samples: int) -> Tensor:
@@ -134,8 +122,8 @@ class ContentEncoder:
         """
         kmeans = load_kmeans(kmeans_path)
         found = kmeans.description
-        encoders_with_weights = set(FEATURE_TYPES) - set(WITHOUT_WEIGHTS)
-        if checkpoint_path is None and found["feature_type"] in encoders_with_weights:
+        has_weights = found["feature_type"] in set(FEATURE_TYPES) - WITHOUT_WEIGHTS
+        if checkpoint_path is None and has_weights:
             raise ValueError(
                 f"the units are of {found['feature_type']}, layer {found['layer']}: give its "
                 "weights, --content-checkpoint PATH or content_checkpoint=… in Python."

@@ -14,8 +14,6 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.storage.files import file_hash
 
-WITHOUT_WEIGHTS = ("logmel", "vqvae")  # feature types that need no checkpoint of an encoder
-
 
 class FrameEncoder(ABC):
     """Maps 16 kHz speech to one vector per frame.

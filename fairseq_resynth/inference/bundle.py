@@ -23,6 +23,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fairseq_resynth.constants import WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage.files import (
     atomic_path,
     file_hash,
@@ -31,7 +32,6 @@ from fairseq_resynth.data.storage.files import (
     write_text,
 )
 from fairseq_resynth.data.streams import StreamSpec
-from fairseq_resynth.encoders.frames import WITHOUT_WEIGHTS
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.modules.architectures import (
     UnitVocoderSizes,

@@ -56,7 +56,7 @@ def figure_svg(figure: Any, description: str) -> str:
 
 
 def style_axes(axes: Any) -> None:
-    """Draws frame, ticks and grid in a grey that suits light and dark pages."""
+    """Draws frame, ticks and grid in a gray that suits light and dark pages."""
     axes.tick_params(color=LINE_COLOR, labelsize=8)
     axes.grid(color=LINE_COLOR, alpha=0.3, linewidth=0.6)
     for spine in axes.spines.values():

@@ -25,7 +25,7 @@ def test_five_voices_of_short_prompts_under_8_megabytes():
     assert sum(path.stat().st_size for path in SPEECH.rglob("*") if path.is_file()) < 8e6
 
 
-def test_every_voice_is_attributed_and_the_licences_lie_beside():
+def test_every_voice_is_attributed_and_the_licenses_lie_beside():
     text = (SPEECH / "ATTRIBUTION.md").read_text()
     for name in (
         "Allison Smith",
@@ -37,8 +37,8 @@ def test_every_voice_is_attributed_and_the_licences_lie_beside():
     ):
         assert name in text
     assert all(f"`{voice}/`" in text for voice in VOICES)
-    for licence in ("CC-BY-SA-3.0", "CC-BY-3.0"):
-        assert (SPEECH / f"LICENSE.{licence}.txt").stat().st_size > 10_000
+    for license in ("CC-BY-SA-3.0", "CC-BY-3.0"):
+        assert (SPEECH / f"LICENSE.{license}.txt").stat().st_size > 10_000
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_a_tone_of_known_pitch(method, hertz):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_frames_are_centred_on_multiples_of_the_hop(method):
+def test_frames_are_centered_on_multiples_of_the_hop(method):
     hertz = np.linspace(150, 250, 16000)
     f0 = extract_f0(harmonic_tone(hertz), method)
     error = (f0 - hertz[::80])[10:-10]

@@ -33,7 +33,7 @@ def test_saving_and_loading(tmp_path):
         SpeakerStatistics.load(tmp_path / "bad.json")
 
 
-def test_normalising_leaves_unvoiced_at_zero_and_inverts():
+def test_normalizing_leaves_unvoiced_at_zero_and_inverts():
     statistics = SpeakerStatistics.from_frames(ROWS)
     f0 = np.array([0, 100, 140, 120], dtype=np.float32)
     normal = statistics.normalize(f0, "boris")

@@ -149,7 +149,7 @@ def mistake(name, data):
     if name == "unknown speaker":
         (data / "train.speaker").write_text("anna\nzoe\n")
         return r"train.speaker:2: speaker 'zoe' was not trained on; known are anna, boris"
-    if name == "another quantiser's codes":
+    if name == "another quantizer's codes":
         rewrite(data / "f0_codes.json", '"v"', '"w"')
         return r"f0_codes.json: vqvae_hash is w, the model was trained with v. Run `resynth quantize-f0"
     if name == "another k-means's units":
@@ -163,7 +163,7 @@ def mistake(name, data):
     "name",
     [
         "unit out of range", "a line missing", "an empty line", "no integer", "too few units",
-        "too few pitch codes", "unknown speaker", "another quantiser's codes",
+        "too few pitch codes", "unknown speaker", "another quantizer's codes",
         "another k-means's units", "a manifest of another root",
     ],
 )  # fmt: skip

@@ -1,5 +1,8 @@
 """Chunks, batches and GSLM's log-mel features."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
@@ -10,6 +13,8 @@ from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained.logmel_feature_re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseq_resynth.constants import FEATURE_TYPES, FeatureType
+from fairseq_resynth.encoders.content import build_encoder
 from fairseq_resynth.encoders.frames import LogMelEncoder, plan_batches, plan_chunks, read_speech
 
 
@@ -76,3 +81,17 @@ def test_unusable_files_are_named(tmp_path):
         read_speech(silent, 400)
     with pytest.raises(FileNotFoundError, match="none.wav does not exist"):
         read_speech(tmp_path / "none.wav", 400)
+
+
+def test_an_encoder_without_weights_needs_one_entry_of_the_registry(noise, monkeypatch):
+    class Energy(LogMelEncoder):
+        feature_type = "energy"
+
+    monkeypatch.setitem(sys.modules, "fairseq_resynth.encoders.energy", SimpleNamespace(E=Energy))
+    monkeypatch.setitem(FEATURE_TYPES, "energy", FeatureType("energy:E", has_weights=False))
+    wav = read_speech(noise, 400)
+    assert torch.equal(
+        build_encoder("energy").features([wav])[0], LogMelEncoder().features([wav])[0]
+    )
+    with pytest.raises(ValueError, match="energy has no weights: leave out --content-checkpoint"):
+        build_encoder("energy", layer=2)

@@ -104,7 +104,7 @@ def test_long_files_lose_no_frame(tail, checkpoints):
     cut = HubertEncoder(checkpoints["hubert-large"], 2, max_chunk=10000, context=3200)
     found, expected = cut.features([wav])[0], whole.features([wav])[0]
     assert len(found) == len(expected) == whole.num_frames(len(wav))
-    # Convolutions that normalise by frame give frames of the right place: cosine near 1, and not beside it.
+    # Convolutions that normalize by frame give frames of the right place: cosine near 1, and not beside it.
     cosine = torch.nn.functional.cosine_similarity
     assert cosine(found, expected).mean() > 0.99
     assert cosine(found[1:], expected[:-1]).mean() < 0.9

@@ -66,16 +66,16 @@ def test_features_equal_the_models_hidden_states(kind, layer, tmp_path):
         assert len(alone) == encoder.num_frames(len(wav))
 
 
-def test_the_folder_says_whether_waveforms_are_normalised(tmp_path):
+def test_the_folder_says_whether_waveforms_are_normalized(tmp_path):
     _save(tmp_path, "hubert")
     wav = _wavs()[0]
     plain = build_encoder("hf", tmp_path, 2).features([wav])[0]
     transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
     encoder = build_encoder("hf", tmp_path, 2)
     assert encoder.normalize
-    normalised = encoder.features([wav])[0]
-    torch.testing.assert_close(encoder.features([wav * 0.3])[0], normalised, atol=1e-3, rtol=0)
-    assert not torch.allclose(plain, normalised, atol=1e-3)
+    normalized = encoder.features([wav])[0]
+    torch.testing.assert_close(encoder.features([wav * 0.3])[0], normalized, atol=1e-3, rtol=0)
+    assert not torch.allclose(plain, normalized, atol=1e-3)
 
 
 def test_long_files_lose_no_frame(tmp_path):

@@ -88,8 +88,8 @@ def test_encoders_on_filter_banks(tmp_path):
     banks = filter_banks(wav)
     assert banks.shape == (1, 198, 80) and np.abs(banks.mean(1)).max() < 1e-3
     loudest = int((banks[0, 150] - banks[0, 10]).argmax())
-    centres = np.linspace(1127 * np.log1p(20 / 700), 1127 * np.log1p(8000 / 700), 82)[1:-1]
-    assert abs(700 * np.expm1(centres[loudest] / 1127) - 1000) < 50
+    centers = np.linspace(1127 * np.log1p(20 / 700), 1127 * np.log1p(8000 / 700), 82)[1:-1]
+    assert abs(700 * np.expm1(centers[loudest] / 1127) - 1000) < 50
     onnx = f"onnx-fbank:{save_onnx(tmp_path / 'toy.onnx', [1, None, 80], 160)}"
     torch.jit.script(Banks()).save(str(tmp_path / "toy.pt"))
     script = f"torchscript-fbank:{tmp_path / 'toy.pt'}"

@@ -64,10 +64,10 @@ class Vocoder:
         f0 = self.pitch.representation.decode(speech.f0, self.statistics.entry(name))
         if self.deaf_to == "pitch":
             f0 = np.where(f0 > 0, 150 + 30 * np.sin(np.arange(len(f0)) / 15), 0)
-        return synthesise(speech.units, f0, name)
+        return synthesize(speech.units, f0, name)
 
 
-def synthesise(units, f0, name):
+def synthesize(units, f0, name):
     f0 = np.repeat(f0, 80)[: len(units) * HOP]
     time = np.arange(len(f0)) / 16000
     phase = 2 * np.pi * np.cumsum(f0) / 16000
@@ -83,7 +83,7 @@ def wav():
     f0 = 200 + 30 * np.sin(np.arange(320) / 20)
     f0[:60] = 0
     f0[200:230] = 0
-    return synthesise(units, f0, "anna")
+    return synthesize(units, f0, "anna")
 
 
 def measure(vocoder, wav):

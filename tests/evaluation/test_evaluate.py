@@ -170,7 +170,7 @@ def test_a_missing_metric_is_reported_and_exits_as_asked(generated, wavs, tmp_pa
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(metric, "importable", lambda name: False)
-    pesq, wer = make_metrics("pesq,wer", {"recogniser": "whisper:base.en"})
+    pesq, wer = make_metrics("pesq,wer", {"recognizer": "whisper:base.en"})
     assert pesq.missing() == (
         "pesq not installed: pip install pesq, or 'fairseq_resynth[eval]' for all"
     )
@@ -184,7 +184,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
         (("--baselines", "mp3"), "level", "no 'mp3', expected griffinlim"),
         (("--baselines", "opus:4000"), "level", "expected a rate from 6 to 510 kbit/s"),
         (("--baselines", "codec2:2000"), "level", "expected one of 700, 1200"),
-        (("--recogniser", "google"), "wer", "expected pocketsphinx, whisper:NAME"),
+        (("--recognizer", "google"), "wer", "expected pocketsphinx, whisper:NAME"),
         (("--rank-by", "beauty"), "level,mel", "--rank-by 'beauty': expected one of"),
         (("--transcripts", "nowhere.txt"), "level", "nowhere.txt does not exist"),
     ],
@@ -289,7 +289,7 @@ def test_every_setting_is_part_of_the_cache_key(wavs):
 
     keys = {
         key(make_metrics("wer", settings)[0], one)
-        for settings in ({}, {"language": "en"}, {"language": "de"}, {"recogniser": "whisper:x"})
+        for settings in ({}, {"language": "en"}, {"language": "de"}, {"recognizer": "whisper:x"})
     }
     assert len(keys) == 4
     (metric,) = make_metrics("level", {})

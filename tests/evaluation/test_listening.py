@@ -74,8 +74,8 @@ def listen(driver, folder, plays, answer=""):
     assert driver.execute_async_script(LISTEN, plays, answer) == "finished"
     link = driver.find_element("css selector", "#download")
     path = folder / "downloads" / link.get_attribute("download")
-    behaviour = {"behavior": "allow", "downloadPath": str(path.parent)}
-    driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    behavior = {"behavior": "allow", "downloadPath": str(path.parent)}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", behavior)
     link.click()
     for _ in range(100):
         if path.is_file() and path.stat().st_size:

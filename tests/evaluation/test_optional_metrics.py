@@ -129,7 +129,7 @@ def test_utmos_by_torch_hub(tmp_path, monkeypatch, wav):
     assert score == pytest.approx(float(np.abs(wav).max()) * 16000)
 
 
-def test_recogniser_names():
+def test_recognizer_names():
     assert parse_recognizer("whisper:/models/base") == ("whisper", "/models/base")
     assert parse_recognizer("ctc:facebook/wav2vec2-base-960h")[0] == "ctc"
     for wrong in ("whisper", "pocketsphinx:en", "kaldi:x"):
@@ -173,9 +173,9 @@ def test_hugging_face_ctc(ctc_folder, wav):
     import transformers
 
     model = transformers.Wav2Vec2ForCTC.from_pretrained(ctc_folder).eval()
-    normalised = (wav - wav.mean()) / np.sqrt(wav.var() + 1e-7)
+    normalized = (wav - wav.mean()) / np.sqrt(wav.var() + 1e-7)
     with torch.no_grad():
-        best = model(torch.from_numpy(normalised[None])).logits[0].argmax(-1).tolist()
+        best = model(torch.from_numpy(normalized[None])).logits[0].argmax(-1).tolist()
     # greedy CTC by hand: join repeats, drop blanks
     kept = [code for i, code in enumerate(best) if code and (i == 0 or code != best[i - 1])]
     letters = ["", " ", "<unk>", *"abcde"]
@@ -225,7 +225,7 @@ def test_speakers_are_told_apart(speaker_rows):
         max(row["speaker_scores"], key=row["speaker_scores"].get) == row["speaker"] for row in rows
     )
     assert metric.pooled(rows)["eer"] == 0
-    # its own recording is left out of a speaker's enrolment
+    # its own recording is left out of a speaker's enrollment
     own = [np.array(r["embedding"]) for r in rows if r["speaker"] == "english"]
     rest = (own[1] + own[2]) / np.linalg.norm(own[1] + own[2])
     assert rows[0]["speaker_similarity"] == pytest.approx(float(own[0] @ rest), abs=1e-3)
@@ -240,13 +240,13 @@ def test_wrong_voices_raise_the_eer(speaker_rows):
     assert np.mean([row["speaker_similarity"] for row in swapped]) < 0.8
 
 
-def test_enrolment_folder(speaker_rows, tmp_path):
+def test_enrollment_folder(speaker_rows, tmp_path):
     _, rows = speaker_rows
     for voice in ("english", "french"):
         (tmp_path / voice).mkdir()
         for path in sorted((SPEECH / voice).glob("*.flac"))[3:5]:
             (tmp_path / voice / path.name).write_bytes(path.read_bytes())
-    (metric,) = make_metrics("speaker", {"enrol": str(tmp_path)})
+    (metric,) = make_metrics("speaker", {"enroll": str(tmp_path)})
     rows = [dict(row) for row in rows if row["speaker"] != "italian"]
     metric.finish(rows)
     assert set(rows[0]["speaker_scores"]) == {"english", "french"}

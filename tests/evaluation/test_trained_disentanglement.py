@@ -33,7 +33,7 @@ def prompts():
         yield name.split("/")[0], wav, np.array(line.split(), np.int64)
 
 
-def enrol(embed):
+def enroll(embed):
     """{voice: mean vector} of recordings other than the held-out ones."""
     held_out = set(names())
     means = {}
@@ -49,7 +49,7 @@ def test_voice_melody_and_rhythm_change_one_at_a_time(monkeypatch):
     pytest.importorskip("resemblyzer")
     embed = load_encoder("resemblyzer").embed
     system = Resynthesizer.from_pretrained(BUNDLE, decode_only=True)
-    test = DisentanglementTest(system, enrol(embed), embed, content=False)
+    test = DisentanglementTest(system, enroll(embed), embed, content=False)
     for voice, wav, units in prompts():
         monkeypatch.setattr(system, "units", lambda wav, units=units: units)
         test.add(wav, voice)
@@ -67,7 +67,7 @@ def test_the_units_stay_too():
         pytest.skip("WHISPER is not set: the folder of openai/whisper-base")
     embed = load_encoder("resemblyzer").embed
     system = Resynthesizer.from_pretrained(BUNDLE, folder)
-    test = DisentanglementTest(system, enrol(embed), embed)
+    test = DisentanglementTest(system, enroll(embed), embed)
     for voice, wav, units in prompts():
         assert np.mean(system.units(wav) == units) > 0.98
         test.add(wav, voice)

@@ -118,7 +118,7 @@ def test_run(kokoro, tmp_path):
         "SPEECH": str(speech),
         "VOCODER_OVERRIDES": "model._name=unit_vocos_small ++model.dim=16 "
         "++model.intermediate_dim=32 ++model.num_layers=1",
-        "RECOGNISER": "pocketsphinx",
+        "RECOGNIZER": "pocketsphinx",
         "METRICS": "f0,wer,units,rate",
         "BASELINES": "",
         "TARGETS": "1",

@@ -27,7 +27,7 @@ def take(folder, out, *options, **kwargs):
     return Resynthesizer.from_pretrained(out)
 
 
-def test_a_quantiser_inside_that_the_configuration_does_not_describe(tmp_path):
+def test_a_quantizer_inside_that_the_configuration_does_not_describe(tmp_path):
     folder = golden("vctk_hubert100_lut_small", tmp_path / "in")
     _config("f0_quantizer")(folder)
     system = take(folder, tmp_path / "out")
@@ -37,7 +37,7 @@ def test_a_quantiser_inside_that_the_configuration_does_not_describe(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["vctk_hubert100_lut_small", "lj_cpc100_lut_small"])
-def test_stored_outputs_with_the_f0_quantiser_inside(folder, tmp_path):
+def test_stored_outputs_with_the_f0_quantizer_inside(folder, tmp_path):
     system = take(golden(folder, tmp_path / "in"), tmp_path / "out")
     io = golden_io(folder)
     codes = system.bundle.f0_vqvae.encode(torch.from_numpy(io["f0"])).numpy()
@@ -58,7 +58,7 @@ def test_stored_outputs_of_durations(tmp_path):
     assert 0.4 < len(faster) / len(said) < 0.6
 
 
-def test_stored_outputs_of_the_f0_quantiser(tmp_path):
+def test_stored_outputs_of_the_f0_quantizer(tmp_path):
     assert do_import(golden("f0_quantizer", tmp_path / "in"), tmp_path / "out") == 0
     io = golden_io("f0_quantizer")
     f0_vqvae = load_f0_quantizer(tmp_path / "out")
@@ -84,7 +84,7 @@ def test_units_alone_at_160_samples(tmp_path):
     assert system.streams.units["feature_type"] == "vqvae"
 
 
-def test_raw_normalised_f0(tmp_path):
+def test_raw_normalized_f0(tmp_path):
     streams = StreamSpec(320, 10, f0_channels=1, speakers=tuple("abcd"))
     config = {**FRAME_80, "f0": True, "f0_normalize": True, "multispkr": "_", "num_speakers": 4}
     folder, generator = make(tmp_path / "in", streams, config | {"model_in_dim": 17})

@@ -77,7 +77,7 @@ def test_dtw_frees_the_timing(wav):
 def test_dtw_never_beats_its_definition(wav, other):
     first, second = mel_cepstrum(wav[:4000])[:, 1:], mel_cepstrum(other[:5000])[:, 1:]
     cost = np.linalg.norm(first[:, None] - second[None], axis=2)
-    # an independent dynamic programme: (cost, path length), cheapest cost first
+    # an independent dynamic program: (cost, path length), cheapest cost first
     table = {(-1, -1): (0.0, 0)}
     for i in range(len(first)):
         for j in range(len(second)):

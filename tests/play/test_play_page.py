@@ -118,12 +118,12 @@ def test_spectrogram_pitch_units_and_bits_are_shown(page):
         run.partition("×")[0] != after.partition("×")[0]
         for run, after in zip(runs, runs[1:], strict=False)
     )
-    colours = page.driver.execute_script(
+    colors = page.driver.execute_script(
         "const c = document.querySelector('#result canvas');"
         "const d = c.getContext('2d').getImageData(0, 5, c.width, 1).data;"
         "return new Set(Array.from({length: c.width}, (_, i) => d.slice(4 * i, 4 * i + 3).join())).size"
     )
-    assert colours >= len({run.partition("×")[0] for run in runs})
+    assert colors >= len({run.partition("×")[0] for run in runs})
 
 
 def test_a_microphone_and_a_reference(page):

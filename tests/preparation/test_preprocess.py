@@ -81,7 +81,7 @@ def test_only_trailing_silence_is_trimmed():
     silence = np.zeros(8000, dtype=np.float32)
     wav = np.concatenate([silence, tone(0.5), silence])
     trimmed = prepare(wav, 16000, PreprocessOptions(trim=True))
-    # librosa's frames of 2048 every 512 samples, centred: one after the last loud one is where it ends.
+    # librosa's frames of 2048 every 512 samples, centered: one after the last loud one is where it ends.
     assert 16000 < len(trimmed) <= 16000 + 1024 + 512 and len(trimmed) % 512 == 0
     np.testing.assert_array_equal(trimmed, wav[: len(trimmed)])
     assert len(prepare(wav, 16000, PreprocessOptions(trim=True, pad=True))) % 1280 == 0

@@ -26,6 +26,32 @@ BUILT_IN = {
     "speed": "units:Speed",
     "level": "signal:Level",
 }
+# Options of `resynth evaluate` that metrics read by these names from their settings -> what argparse takes;
+# the default is that of the metric.
+OPTIONS: dict[str, dict[str, str]] = {
+    "recognizer": {
+        "help": "speech recognizer: pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER",
+        "default": "pocketsphinx",
+    },
+    "language": {"help": "language for whisper, such as en; default: detected"},
+    "speaker_encoder": {
+        "help": "resemblyzer, xvector:NAME_OR_FOLDER, or a file torchscript:FILE, onnx:FILE, "
+        "torchscript-fbank:FILE or onnx-fbank:FILE",
+        "default": "resemblyzer",
+    },
+    "enroll": {
+        "metavar": "DIR",
+        "help": "enrollment recordings DIR/SPEAKER/*.wav; default: the references",
+    },
+    "trials": {
+        "metavar": "FILE",
+        "help": "lines of utterance<TAB>speaker for the EER; default: every utterance against every speaker",
+    },
+    "f0_method": {
+        "help": "F0 extraction method: yaapt, dio, harvest and so on",
+        "default": "yaapt",
+    },
+}
 
 
 class _Broken(Metric):

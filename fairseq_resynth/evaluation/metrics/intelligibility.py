@@ -43,23 +43,23 @@ class Intelligibility(Metric):
         "words lost, as a speech recognizer hears them; against transcripts (WER, CER) and against the same "
         "recognizer on the reference (dWER, dCER)"
     )
-    settings = {"recogniser": "pocketsphinx", "language": None}
+    settings = {"recognizer": "pocketsphinx", "language": None}
     measures_reference = True
 
     def missing(self) -> str:
-        module, package = PACKAGES[parse_recognizer(self.settings["recogniser"])[0]]
+        module, package = PACKAGES[parse_recognizer(self.settings["recognizer"])[0]]
         return missing_packages([module], package)
 
     def version(self) -> str:
-        recognizer = self.settings["recogniser"]
+        recognizer = self.settings["recognizer"]
         module = PACKAGES[parse_recognizer(recognizer)[0]][0]
-        return f"{recognizer} ({module} {package_version(module)}), normaliser {NORMALIZER}"
+        return f"{recognizer} ({module} {package_version(module)}), normalizer {NORMALIZER}"
 
     def prepare(self) -> None:
-        load_recognizer(self.settings["recogniser"], self.settings["language"])
+        load_recognizer(self.settings["recognizer"], self.settings["language"])
 
     def _hear(self, recording: Recording) -> str:
-        recognizer = load_recognizer(self.settings["recogniser"], self.settings["language"])
+        recognizer = load_recognizer(self.settings["recognizer"], self.settings["language"])
         return recording.derive("heard", recognizer.transcribe)
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def parse_recognizer(text: str) -> tuple[str, str]:
     kind, _, model = text.partition(":")
     if kind not in PACKAGES or bool(model) == (kind == "pocketsphinx"):
         raise ValueError(
-            f"--recogniser {text!r}: expected pocketsphinx, whisper:NAME_OR_FOLDER or "
+            f"--recognizer {text!r}: expected pocketsphinx, whisper:NAME_OR_FOLDER or "
             "ctc:NAME_OR_FOLDER"
         )
     return kind, model
@@ -178,7 +178,7 @@ def load_recognizer(text: str, language: str | None = None) -> Recognizer:
             f"--language {language}: pocketsphinx knows English only; use whisper:NAME"
         )
     if Path(model).is_absolute() and not Path(model).is_dir():  # else it may be a name on the hub
-        raise ValueError(f"--recogniser {text}: the folder {model} does not exist")
+        raise ValueError(f"--recognizer {text}: the folder {model} does not exist")
     try:
         if kind == "whisper":
             return FasterWhisper(model, language)
@@ -186,4 +186,4 @@ def load_recognizer(text: str, language: str | None = None) -> Recognizer:
     # each package has its own errors for a model that is missing, and some fill a screen
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"--recogniser {text}: the model cannot be loaded: {reason}") from error
+        raise ValueError(f"--recognizer {text}: the model cannot be loaded: {reason}") from error

@@ -24,7 +24,7 @@ from fairseq_resynth.measures.statistics import equal_error_rate
 Row = dict[str, Any]
 
 
-def enrol_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:
+def enroll_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:
     """The sum of the embeddings of each speaker's files, `FOLDER/SPEAKER/*.wav`.
 
     Raises:
@@ -32,13 +32,13 @@ def enrol_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]
     """
     collection = read_folder(folder)
     sums: dict[str, Any] = defaultdict(float)
-    for name, path in tqdm(collection.files.items(), unit="file", desc="enrol", disable=None):
+    for name, path in tqdm(collection.files.items(), unit="file", desc="enroll", disable=None):
         if name not in collection.speakers:
-            raise ValueError(f"{path}: expected enrolment files in {folder}/SPEAKER/")
+            raise ValueError(f"{path}: expected enrollment files in {folder}/SPEAKER/")
         try:
             sums[collection.speakers[name]] += encoder.embed(Recording(path).wav)
         except ValueError as error:
-            raise ValueError(f"--enrol: {path} cannot enrol its speaker: {error}") from error
+            raise ValueError(f"--enroll: {path} cannot enroll its speaker: {error}") from error
     return dict(sums)
 
 
@@ -48,7 +48,7 @@ class Speaker(Metric):
     As in the paper's Section 4.2, each generated utterance is scored against each enrolled speaker;
     the score of the speaker that it should sound like is a target trial, the others are not.
     `trials` restricts this to a list. Speakers are enrolled by the mean embedding of the files in
-    `enrol`, or else of the references, without the reference that the utterance was made from.
+    `enroll`, or else of the references, without the reference that the utterance was made from.
     """
 
     name = "speaker"
@@ -61,7 +61,7 @@ class Speaker(Metric):
         "itself (the source voice, in conversion), and the equal error rate"
     )
     needs = ("reference",)
-    settings = {"speaker_encoder": "resemblyzer", "enrol": None, "trials": None}
+    settings = {"speaker_encoder": "resemblyzer", "enroll": None, "trials": None}
     measures_reference = True
 
     def __init__(self) -> None:
@@ -79,9 +79,9 @@ class Speaker(Metric):
         return f"{encoder} ({module} {package_version(module)})"
 
     def prepare(self) -> None:
-        """Loads the encoder, enrols the speakers of `enrol` and reads `trials`."""
-        encoder, folder = load_encoder(self.settings["speaker_encoder"]), self.settings["enrol"]
-        self._enrolled = enrol_folder(Path(folder), encoder) if folder else None
+        """Loads the encoder, enrolls the speakers of `enroll` and reads `trials`."""
+        encoder, folder = load_encoder(self.settings["speaker_encoder"]), self.settings["enroll"]
+        self._enrolled = enroll_folder(Path(folder), encoder) if folder else None
         self._trials = read_trials(self.settings["trials"]) if self.settings["trials"] else None
         self._prepared = True
 
@@ -104,7 +104,7 @@ class Speaker(Metric):
         measured = [row for row in rows if "embedding" in row]
         if not self._prepared:
             self.prepare()
-        sums = _enrol_references(measured) if self._enrolled is None else self._enrolled
+        sums = _enroll_references(measured) if self._enrolled is None else self._enrolled
         for row in measured:
             enrolled = _without_own_reference(sums, row) if self._enrolled is None else sums
             scores = {who: _cosine(vector, row["embedding"]) for who, vector in enrolled.items()}
@@ -126,7 +126,7 @@ def _cosine(first: np.ndarray, second: Iterable[float]) -> float:
     return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
-def _enrol_references(rows: list[Row]) -> dict[str, np.ndarray]:
+def _enroll_references(rows: list[Row]) -> dict[str, np.ndarray]:
     references = {row["reference_name"]: row for row in rows}
     sums: dict[str, Any] = defaultdict(float)
     for row in references.values():
@@ -136,7 +136,7 @@ def _enrol_references(rows: list[Row]) -> dict[str, np.ndarray]:
 
 
 def _without_own_reference(sums: dict[str, np.ndarray], row: Row) -> dict[str, np.ndarray]:
-    """The enrolment without the row's own reference; a speaker with no other reference drops out."""
+    """The enrollment without the row's own reference; a speaker with no other reference drops out."""
     speaker, rest = row["source_speaker"], dict(sums)
     if speaker in rest:
         rest[speaker] = rest[speaker] - np.array(row["reference_embedding"])

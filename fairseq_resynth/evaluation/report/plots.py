@@ -25,7 +25,7 @@ def _f0_axis(axis: Any, ticks: Sequence[int]) -> None:
 
 
 def tracking_plot(tracks: Mapping[str, Sequence[float]], description: str) -> str:
-    """Draws F0 tracks over each other, the first one in grey.
+    """Draws F0 tracks over each other, the first one in gray.
 
     Args:
         tracks: name -> F0 in Hz at 50 Hz, 0 = unvoiced.
@@ -93,7 +93,7 @@ def histogram_plot(counts: np.ndarray, description: str) -> str:
 
 
 def scatter_plot(points: Mapping[str, tuple[float, float]], x_label: str, y_label: str) -> str:
-    """Draws labelled points with a logarithmic x axis.
+    """Draws labeled points with a logarithmic x axis.
 
     Args:
         points: label -> (x > 0, y).

@@ -13,7 +13,7 @@ from fairseq_resynth.evaluation.metrics.metric import Column
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 PAPER_COLUMNS = ("wer", "vde", "ffe", "eer", "mos")
 PAPER_NOTE = (
-    "The paper's own figures, in per cent, on its data and with its recogniser and speaker encoder: "
+    "The paper's own figures, in per cent, on its data and with its recognizer and speaker encoder: "
     "this evaluation would give other values for the published system. In Table 2, VDE and FFE are of "
     "speech with the pitch flattened; higher is better there."
 )

@@ -77,8 +77,8 @@ def evaluate(request: Request) -> Result:
     missing = {metric.name: metric.missing() for metric in metrics}
     missing |= {baseline.system: baseline.missing for baseline in baselines}
     missing = {name: reason for name, reason in missing.items() if reason}
-    enrol = request.settings.get("enrol")
-    targets = sorted(set(read_folder(Path(enrol)).speakers.values())) if enrol else []
+    enroll = request.settings.get("enroll")
+    targets = sorted(set(read_folder(Path(enroll)).speakers.values())) if enroll else []
     pairings = {
         label: pair_files(files, request.reference, request.pattern, targets)
         for label, files in request.systems.items()
