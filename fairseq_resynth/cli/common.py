@@ -277,7 +277,7 @@ def page_options(args: argparse.Namespace):
 
 def summary_lines(evaluation) -> list[str]:
     """One line per system and figure: mean, confidence interval, number of utterances."""
-    from fairseq_resynth.evaluation.report.report import POOLED
+    from fairseq_resynth.evaluation.metrics.catalogue import POOLED
     from fairseq_resynth.evaluation.report.tables import number
     from fairseq_resynth.evaluation.runs.summary import comparison_note
 

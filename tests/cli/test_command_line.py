@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fairseq_resynth
+from fairseq_resynth.cli import common
 from fairseq_resynth.cli.main import GROUPS, OLD_SPELLINGS, VERBS, main, modernize
 
 
@@ -33,7 +34,8 @@ def test_help_shows_five_groups_with_every_verb(capsys):
     assert heads == sorted(heads)
     for verb, line in VERBS.items():
         assert f"  {verb} " in shown and line in shown
-    assert len(VERBS) == 28
+    files = {path.stem.replace("_", "-") for path in Path(common.__file__).parent.glob("*.py")}
+    assert set(VERBS) == files - {"--init--", "main", "common"}
 
 
 def test_messages_name_only_verbs_that_exist():
@@ -93,6 +95,7 @@ def test_old_spellings_work_with_a_warning(tmp_path, capsys):
     assert modernize("quantize-f0", ["DATA", f"--path={file}"]) == ["DATA", f"--checkpoint={file}"]
     assert modernize("encode", ["--speaker", "anna"]) == ["--speaker", "anna"]
     assert modernize("convert", ["--source", "anna"]) == ["--speaker", "anna"]
+    assert modernize("evaluate", ["--enrol=DIR"]) == ["--enroll=DIR"]
     assert modernize("kmeans", ["--workers", "2"]) == ["--threads", "2"]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
 
-from fairseq_resynth.evaluation.metrics.metric import Metric
+from fairseq_resynth.evaluation.metrics.metric import Column, Metric
 
 ENTRY_POINTS = "fairseq_resynth.metrics"
 # name of the metric -> file of this folder and class; a file is imported when one of its metrics is asked for
@@ -26,6 +26,12 @@ BUILT_IN = {
     "speed": "units:Speed",
     "level": "signal:Level",
 }
+# How the report shows what `pooled` of the metrics returns.
+POOLED = (
+    Column("eer", "EER %", "lower", "", 1, 100),
+    Column("codebook_use", "codebook used %", "", "", 1, 100),
+    Column("codebook_perplexity", "codebook perplexity", "", "", 1),
+)
 # Options of `resynth evaluate` that metrics read by these names from their settings -> what argparse takes;
 # the default is that of the metric.
 OPTIONS: dict[str, dict[str, str]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairseq_resynth.data.storage.files import write_text
+from fairseq_resynth.evaluation.metrics.catalogue import POOLED
 from fairseq_resynth.evaluation.metrics.metric import Column
 from fairseq_resynth.evaluation.report import plots, tables
 from fairseq_resynth.evaluation.report.examples import examples_section
@@ -15,11 +16,6 @@ from fairseq_resynth.evaluation.runs.measure import REFERENCE
 from fairseq_resynth.evaluation.runs.store import Evaluation, failure
 from fairseq_resynth.evaluation.runs.summary import comparison_note, notes_by_kind
 
-POOLED = (
-    Column("eer", "EER %", "lower", "", 1, 100),
-    Column("codebook_use", "codebook used %", "", "", 1, 100),
-    Column("codebook_perplexity", "codebook perplexity", "", "", 1),
-)
 # the rate is drawn against the first measured column of each group
 QUALITY_AXES = (
     ("utmos", "distillmos", "dnsmos_ovrl", "pesq_wb"),
