@@ -43,10 +43,8 @@ class Manifest:
         return self.root / self.paths[row]
 
     def name(self, row: int) -> str:
-        """The name of a row in output files: its relative path without the suffix.
-
-        The name of a row of an archive, `a/b.zip:12:345`, is `a/b_12`.
-        """
+        """The name of a row in output files: its relative path without the suffix; `a/b_12` for
+        `a/b.zip:12:345`."""
         if zipped := zip_range(self.paths[row]):
             return f"{zipped[0].with_suffix('')}_{zipped[1]}"
         return str(Path(self.paths[row]).with_suffix(""))
@@ -73,11 +71,7 @@ def _parse_rows(block: bytes, source: Path) -> tuple[StringArray, np.ndarray]:
 
 
 def require_data_directory(data: str | Path) -> Path:
-    """The path of a data directory.
-
-    Raises:
-        FileNotFoundError: it does not exist, or no name was given.
-    """
+    """The path of a data directory. Raises FileNotFoundError if it does not exist or no name was given."""
     if not str(data) or not Path(data).is_dir():
         name = str(data) or "DATA"
         raise FileNotFoundError(
@@ -88,12 +82,8 @@ def require_data_directory(data: str | Path) -> Path:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Reads `{split}.tsv`.
-
-    Raises:
-        FileNotFoundError: the file or its root folder does not exist.
-        ValueError: a row is malformed or repeated, there are no rows, or the file is not UTF-8.
-    """
+    """Reads `{split}.tsv`. Raises FileNotFoundError if it or its root folder does not exist, and ValueError
+    if a row is malformed or repeated, there are no rows, or the file is not UTF-8."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `resynth manifest`.")
@@ -118,14 +108,9 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Manifest]:
-    """Reads the manifests of a data folder.
+    """Reads the manifests of the named splits; None: those of train, valid and test that exist.
 
-    Args:
-        data: the folder.
-        names: which splits; None: those of train, valid and test that exist.
-
-    Raises:
-        FileNotFoundError: The folder does not exist, has no manifest at all, or lacks one that was named.
+    Raises FileNotFoundError if the folder does not exist, has no manifest at all, or lacks a named one.
     """
     data = Path(data)
     if not data.is_dir():
@@ -154,16 +139,10 @@ def write_manifest(path: str | Path, root: str | Path, rows: Iterable[tuple[str,
 
 
 def read_lines(path: str | Path, rows: int, made_by: str) -> list[str]:
-    """Reads a file that has one line per manifest row.
+    """Reads a file that has one line per manifest row; `made_by` is the command that makes it, for
+    messages.
 
-    Args:
-        path: the file.
-        rows: rows of the manifest.
-        made_by: the command that makes the file, for the message.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the number of lines is not `rows`.
+    Raises FileNotFoundError if it does not exist, and ValueError if the number of lines is not `rows`.
     """
     path = Path(path)
     if not path.is_file():

@@ -48,12 +48,8 @@ def pack_command(folder: Path, index: dict[str, Any]) -> str:
 
 
 def map_array(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> np.ndarray:
-    """Maps one file of a packed split.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: its length in bytes is not the one in the index.
-    """
+    """Maps one file of a packed split. Raises FileNotFoundError if it does not exist, and ValueError if its
+    length in bytes is not the one in the index."""
     path = folder / entry["file"]
     if not path.is_file():
         raise FileNotFoundError(
@@ -83,12 +79,8 @@ class MappedArray:
 def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
     """The packed integers of `{split}.units` or `{split}.f0`, or None if they are not packed.
 
-    Returns:
-        (values, lengths (rows,) int64, the largest value).
-
-    Raises:
-        FileNotFoundError: a packed file does not exist.
-        ValueError: a packed file is truncated, or the text file exists too, so that one of both is outdated.
+    They are (values, lengths (rows,) int64, the largest value). Raises as `map_array` does, and ValueError
+    if the text file exists too, so that one of both is outdated.
     """
     folder, name = pack_folder(path.parent, path.stem), path.suffix[1:]
     if not (folder / f"{name}.npy").is_file():
@@ -119,20 +111,16 @@ class AudioFiles:
         self.manifest = manifest
 
     def read(self, row: int, start: int, num_samples: int) -> np.ndarray:
-        """(num_samples,) float32 of a row; raises as `read_audio` does."""
+        """(num_samples,) float32 of a row from sample `start` on; fewer where it ends. Raises as
+        `read_audio` does."""
         return read_audio(self.manifest.path(row), start, num_samples)
 
 
 class PackedAudio:
-    """Recordings in shards.
+    """Recordings in the shards of `{split}.pack`.
 
-    Args:
-        folder: `{split}.pack`.
-        manifest: the manifest of the split.
-
-    Raises:
-        FileNotFoundError: packing was interrupted, or a shard is missing.
-        ValueError: other rows were packed, or a shard is truncated.
+    Raises FileNotFoundError if packing was interrupted or a shard is missing, and ValueError if other rows
+    than the manifest's were packed or a shard is truncated.
     """
 
     def __init__(self, folder: Path, manifest: Manifest):
@@ -178,9 +166,7 @@ def open_audio(data: str | Path, split: str, manifest: Manifest) -> AudioRows:
 def verify_pack(data: str | Path, split: str) -> int:
     """Checks the hash of every file of a packed split, and returns the number of files.
 
-    Raises:
-        FileNotFoundError: a file does not exist.
-        ValueError: a file has another length or hash than in the index.
+    Raises FileNotFoundError if one does not exist, and ValueError if its length or hash is not the index's.
     """
     folder = pack_folder(data, split)
     index = read_index(folder)

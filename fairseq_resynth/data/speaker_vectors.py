@@ -1,7 +1,7 @@
-"""Speaker vectors of a data folder: `{split}.speaker_vectors.npy` and `speaker_vectors.json`.
+"""Speaker vectors of a data folder, which `preparation.speakers` writes.
 
-`{split}.speaker_vectors.npy` has one vector of length 1 for each manifest row, computed from the whole
-utterance. `speaker_vectors.json` has the mean vector of each speaker. `preparation.speakers` writes both.
+`{split}.speaker_vectors.npy` has one vector of length 1 per manifest row, computed from the whole
+utterance; `speaker_vectors.json` has the mean vector of each speaker.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,11 +23,8 @@ def format_vector(vector: np.ndarray) -> str:
 
 
 def parse_vectors(means: Mapping[str, str], dim: int) -> dict[str, np.ndarray]:
-    """Parses strings of `format_vector`, {name: (D,) float32}.
-
-    Raises:
-        ValueError: a speaker does not have `dim` finite numbers.
-    """
+    """Parses strings of `format_vector`, {name: (D,) float32}. Raises ValueError unless each has `dim`
+    finite numbers."""
     vectors = {}
     for name, text in means.items():
         try:
@@ -41,11 +38,8 @@ def parse_vectors(means: Mapping[str, str], dim: int) -> dict[str, np.ndarray]:
 
 
 def mean_vector(vectors: Iterable[np.ndarray]) -> np.ndarray:
-    """The mean of vectors, scaled to length 1: (D,) float32.
-
-    Raises:
-        ValueError: there are no vectors, or their mean is 0.
-    """
+    """The mean of vectors, scaled to length 1: (D,) float32. Raises ValueError if there are none or it is
+    0."""
     vectors = list(vectors)
     mean = np.mean(vectors, axis=0) if vectors else np.zeros(1)
     length = float(np.linalg.norm(mean))
@@ -57,9 +51,7 @@ def mean_vector(vectors: Iterable[np.ndarray]) -> np.ndarray:
 def read_vectors(data: str | Path, split: str, rows: int) -> np.ndarray:
     """Maps the vectors of a split, (rows, D) float32; rows without a vector of their own are NaN.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is truncated, or has another number of rows.
+    Raises FileNotFoundError if the file does not exist, ValueError if it is truncated or has other rows.
     """
     path = vectors_path(data, split)
     command = f"Make it with `resynth speakers {data}`."

@@ -65,16 +65,12 @@ class StreamSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "StreamSpec":
-        """Builds the description from the result of `to_dict`."""
+        """The description of which `to_dict` gave the values."""
         names = {key: tuple(values.get(key, ())) for key in ("speakers", "styles")}
         return cls(**{**values, **names})
 
     def speaker_index(self, name: str) -> int:
-        """The row of a speaker in the table.
-
-        Raises:
-            ValueError: the model does not know the speaker; the message lists the known ones.
-        """
+        """The row of a speaker in the table. Raises ValueError, with the known speakers, for any other."""
         if name not in self.speakers:
             known = ", ".join(self.speakers[:20]) + (" …" if len(self.speakers) > 20 else "")
             raise ValueError(
@@ -83,11 +79,8 @@ class StreamSpec:
         return self.speakers.index(name)
 
     def check_same_encoders(self, data: Path) -> None:
-        """Checks that the same encoders made the streams of a data directory and of this description.
-
-        Raises:
-            ValueError: an encoder differs; the message has both values and the command to run.
-        """
+        """Raises ValueError if other encoders than this description's made the streams of a data
+        directory."""
         compared: dict[str, tuple[dict, tuple[str, ...]]] = {"units.json": (self.units, UNIT_KEYS)}
         if self.num_f0_codes:
             compared["f0_codes.json"] = (self.f0_codes, F0_KEYS)
@@ -112,11 +105,11 @@ class Utterance:
 
     Attributes:
         units: (U,) int64 content units.
-        f0_codes: (F,) int64 pitch codes; None for a model without pitch codes.
+        f0_codes: (F,) int64 pitch codes.
         speaker: name or (D,) vector of the speaker; None if it is unknown.
         num_samples: length of the recording in samples; 0 if there is none.
-        f0: (C, N) float normalized continuous F0 at 200 Hz; None for a model without it.
-        style: name of the speaking style, for a model with styles.
+        f0: (C, N) float normalized continuous F0 at 200 Hz.
+        style: name of the speaking style.
         name: used in reports and messages.
     """
 
@@ -169,9 +162,8 @@ def read_streams(
         num_units: size of the table, for units without `units.json`.
         speaker_input: `table`, or `vector` for the vectors of `resynth speakers`.
 
-    Raises:
-        FileNotFoundError: a file is missing; the message has the command that makes it.
-        ValueError: files or arguments contradict each other.
+    Raises FileNotFoundError if a file is missing, and ValueError if files or arguments contradict each
+    other.
     """
     data = require_data_directory(data)
     wanted = _chosen_streams(data, split, names)
@@ -248,16 +240,10 @@ def _unit_sizes(data: Path, units: dict, unit_hop: int, num_units: int) -> tuple
 
 
 def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> list[Utterance]:
-    """Reads the units and the pitch codes of a data directory or of a unit file.
+    """Reads the units and the pitch codes of a data directory (`splits`; None: all) or of a unit file.
 
-    Args:
-        path: a data directory; or a file that `read_unit_file` reads. Next to NAME.txt, NAME.f0 may have the
-            pitch codes, one line per utterance.
-        splits: splits of the directory to read; None: all.
-
-    Raises:
-        FileNotFoundError: the path does not exist, or the directory has no units.
-        ValueError: a line cannot be parsed.
+    Next to a unit file NAME.txt, NAME.f0 may have the pitch codes, one line per utterance. Raises
+    FileNotFoundError if there are no units, and ValueError if a line cannot be parsed.
     """
     path = Path(path)
     if path.is_dir():
@@ -309,15 +295,9 @@ def _read_split(folder: Path, split: str) -> list[Utterance]:
 def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -> dict[str, int]:
     """The hops and table sizes of utterances: `num_units` and `num_f0_codes`, `unit_hop` and `f0_code_hop`.
 
-    Args:
-        paths: the data directories, whose `units.json` and `f0_codes.json` are read, or unit files.
-        utterances: whose largest unit and code count where a directory does not say the size of the table.
-
-    Returns:
-        A dict of those that are known; the hops of unit files are not.
-
-    Raises:
-        ValueError: the directories contradict each other.
+    They are those in the directories among `paths`. Where none says the size of a table, the largest unit
+    and code of the utterances do; the hops of unit files are left out. Raises ValueError if directories
+    differ.
     """
     known: dict[str, int] = {}
     names = {

@@ -30,16 +30,16 @@ _DIGITS = 18  # that an int64 always holds
 
 @dataclass(frozen=True)
 class UnitRow:
-    """One utterance of a unit file.
+    """One utterance of a unit file; the fields after `name` are of dict lines.
 
     Attributes:
         units: (U,) int64.
         line: its number in the file, from 1.
-        name: the text before `|` or the tab, or the audio path without its suffix; None if there is none.
-        audio: path of the recording, from a dict line.
-        speaker: name of the speaker, from a dict line.
-        f0: (U,) pitch of each unit, from a dict line: integers are codes, other numbers normalized F0.
-        style: name of the speaking style, from a dict line.
+        name: the text before `|` or the tab, or the audio path without its suffix.
+        audio: path of the recording.
+        speaker: name of the speaker.
+        f0: (U,) pitch of each unit: integers are codes, other numbers normalized F0.
+        style: name of the speaking style.
     """
 
     units: np.ndarray
@@ -58,13 +58,8 @@ class UnitRow:
 
 @dataclass
 class GeneratedUnits:
-    """Samples of a unit language model.
-
-    Attributes:
-        rows: the samples that have units.
-        dropped: how often each special symbol was left out.
-        empty: names of the samples without units.
-    """
+    """Samples of a unit language model: those with units, how often each special symbol was left out, and
+    the names of those without units."""
 
     rows: list[UnitRow] = field(default_factory=list)
     dropped: Counter = field(default_factory=Counter)
@@ -74,8 +69,7 @@ class GeneratedUnits:
 def parse_integers(text: str, where: str) -> np.ndarray:
     """Parses non-negative integers separated by spaces into (n,) int64.
 
-    Raises:
-        ValueError: a word is something else; the message starts with `where` (file:line).
+    Raises ValueError if a word is something else; the message starts with `where` (file:line).
     """
     words = text.split()
     for word in words:
@@ -88,11 +82,8 @@ def parse_integers(text: str, where: str) -> np.ndarray:
 
 
 def parse_dict_line(line: str, where: str) -> dict[str, Any]:
-    """Parses a dict line as a literal; it is never evaluated.
-
-    Raises:
-        ValueError: not a dict of plain values, or `audio` is not a string; the message starts with `where`.
-    """
+    """Parses a dict line as a literal; it is never evaluated. Raises ValueError if it is not a dict of
+    plain values, or `audio` is not a string; the message starts with `where`."""
     try:
         values = ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
@@ -109,9 +100,8 @@ def parse_dict_line(line: str, where: str) -> dict[str, Any]:
 def read_unit_file(path: str | Path) -> list[UnitRow]:
     """Reads a file of unit sequences, in any format of this module.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is empty or not text, or a line has no units or cannot be parsed.
+    Raises FileNotFoundError if it does not exist, and ValueError if it is empty or not text, or a line has
+    no units or cannot be parsed.
     """
     rows = [_parse_line(*line) for line in _unit_lines(Path(path))]
     for row in rows:
@@ -121,15 +111,8 @@ def read_unit_file(path: str | Path) -> list[UnitRow]:
 
 
 def read_generated_units(path: str | Path) -> GeneratedUnits:
-    """Reads samples of a unit language model, without fairseq's special symbols such as `</s>`.
-
-    Args:
-        path: a file in any format of this module. Empty lines are skipped.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: no sample has units, or a word is neither a unit nor a special symbol.
-    """
+    """Reads samples of a unit language model, without fairseq's special symbols such as `</s>`; empty lines
+    are skipped. Raises as `read_unit_file` does, but only if no sample has units."""
     found = GeneratedUnits()
     for text, where, number in _unit_lines(Path(path)):
         found.dropped.update(_SPECIAL.findall(text))

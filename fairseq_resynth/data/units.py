@@ -17,10 +17,7 @@ class IntegerRows(Sequence[np.ndarray]):
     Args:
         values: (n,) all integers, row after row, of any integer type.
         lengths: (rows,) number of integers in each row.
-        maximum: the largest integer; None: computed.
-
-    Attributes:
-        maximum: the largest integer of all rows, -1 if there are no integers.
+        maximum: the largest integer, -1 if there are none; None: computed.
     """
 
     def __init__(self, values: Any, lengths: np.ndarray, maximum: int | None = None):
@@ -50,9 +47,8 @@ def read_integer_rows(path: str | Path, rows: int | None, made_by: str) -> Integ
         rows: rows of the manifest; None: as many as the file has.
         made_by: the command that makes the file, for the messages.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the number of lines is not `rows`, or a line is empty or has a word that is no integer.
+    Raises FileNotFoundError if the file does not exist, and ValueError if it has another number of lines or
+    a line is empty or has a word that is no integer.
     """
     path, end = Path(path), 0
     lengths: list[np.ndarray] = []
@@ -84,7 +80,7 @@ def _checked(found: IntegerRows, path: Path, rows: int | None, made_by: str) -> 
 
 
 def _widened(values: np.ndarray, largest: int) -> np.ndarray:
-    """Returns the array in an integer type that can also hold `largest`."""
+    """The array in an integer type that can also hold `largest`."""
     fits = next(kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
     return values.astype(np.promote_types(values.dtype, fits), copy=False)
 
@@ -108,14 +104,7 @@ def format_integers(values: Sequence[int] | np.ndarray) -> str:
 
 
 def collapse_runs(units: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Collapses repeated units.
-
-    Args:
-        units: (U,) integers.
-
-    Returns:
-        (units without repeats, number of repeats of each), (R,) int64 both.
-    """
+    """Collapses (U,) integers: (units without repeats, number of repeats of each), (R,) int64 both."""
     units = np.asarray(units, dtype=np.int64)
     starts = np.flatnonzero(np.diff(units, prepend=units[:1] - 1))
     return units[starts], np.diff(starts, append=len(units))

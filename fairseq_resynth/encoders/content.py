@@ -31,10 +31,8 @@ def build_encoder(
             otherwise the number of transformer blocks. None if it has no weights.
         device: where to compute.
 
-    Raises:
-        FileNotFoundError: the checkpoint does not exist.
-        ValueError: the type is unknown, the checkpoint is refused, or checkpoint or layer are missing or
-            given for an encoder that has none.
+    Raises FileNotFoundError if the checkpoint does not exist, and ValueError if the type is unknown, the
+    checkpoint is refused, or checkpoint or layer are missing or given for an encoder that has none.
     """
     if feature_type == "torchaudio":
         raise ValueError(
@@ -76,18 +74,13 @@ def _waveform(wav: np.ndarray | Tensor, min_samples: int) -> Tensor:
 class ContentEncoder:
     """Speech to content units: frame features and the nearest centroid of each.
 
-    Args:
-        encoder: computes the features.
-        kmeans: fitted to features of the same encoder and layer.
-
     Attributes:
         unit_hop: samples per unit.
         min_samples: smallest number of samples that gives a unit.
         num_units: number of centroids K.
         description: the content of `units.json`: encoder, checkpoint, layer, k-means and their hashes.
 
-    Raises:
-        ValueError: the k-means was fitted to other features.
+    Raises ValueError if the k-means was fitted to features of another encoder or layer.
     """
 
     def __init__(self, encoder: FrameEncoder, kmeans: KMeans):
@@ -109,16 +102,11 @@ class ContentEncoder:
         checkpoint_path: str | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> "ContentEncoder":
-        """Builds the encoder that a k-means file names.
+        """Builds the encoder that a file of `resynth kmeans` names; `checkpoint_path` are its weights, None
+        for logmel.
 
-        Args:
-            kmeans_path: a file of `resynth kmeans`.
-            checkpoint_path: the encoder's weights; None for logmel.
-            device: where to compute.
-
-        Raises:
-            FileNotFoundError: a file does not exist.
-            ValueError: a file is of another kind, or the checkpoint is not the one of the k-means.
+        Raises FileNotFoundError if a file does not exist, and ValueError if it is of another kind or the
+        checkpoint is not the one of the k-means.
         """
         kmeans = load_kmeans(kmeans_path)
         found = kmeans.description
@@ -134,14 +122,8 @@ class ContentEncoder:
         )
 
     def features(self, wav: np.ndarray | Tensor) -> Tensor:
-        """Computes the frame features of one waveform, (U, D) float32 on the encoder's device.
-
-        Args:
-            wav: (T,) float32 in [-1, 1] at 16 kHz.
-
-        Raises:
-            ValueError: the waveform is not of one dimension, or too short for a frame.
-        """
+        """The (U, D) float32 frame features of (T,) float32 in [-1, 1] at 16 kHz, on the encoder's device.
+        Raises ValueError if the waveform is not of one dimension, or too short for a frame."""
         return self.encoder.features([_waveform(wav, self.min_samples)])[0]
 
     def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
@@ -160,18 +142,8 @@ CONTEXT = (
 
 
 class VqvaeUnits:
-    """Speech to units by a content VQ-VAE, with the interface of `ContentEncoder`.
-
-    Args:
-        vqvae: the network.
-        device: where to compute.
-
-    Attributes:
-        unit_hop: samples per unit.
-        min_samples: smallest number of samples that gives a unit.
-        num_units: size of the codebook.
-        description: the content of `units.json`.
-    """
+    """Speech to units by a content VQ-VAE, with the interface of `ContentEncoder`; `num_units` is its
+    codebook's size."""
 
     def __init__(self, vqvae: ContentVqvae, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
@@ -188,10 +160,7 @@ class VqvaeUnits:
     @torch.inference_mode()
     def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
         """Maps (T,) samples at 16 kHz to (T // unit_hop,) int64 units; samples left over get no unit.
-
-        Raises:
-            ValueError: the waveform is not of one dimension, or too short for a unit.
-        """
+        Raises ValueError if the waveform is not of one dimension, or too short for a unit."""
         wav, hop, units = _waveform(wav, self.min_samples).to(self.device), self.unit_hop, []
         for chunk in plan_chunks(len(wav) // hop, CHUNK + 2 * CONTEXT, CONTEXT):
             piece = wav[chunk.start * hop : chunk.stop * hop]

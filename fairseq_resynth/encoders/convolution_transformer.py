@@ -70,12 +70,8 @@ class ConvolutionTransformer(FrameEncoder):
 
     @abstractmethod
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
-        """Maps frames to the layer's output (B, U, D).
-
-        Args:
-            frames: (B, U, C), zeros where padded.
-            padding: (B, U) bool, True where padded; None: nowhere.
-        """
+        """Maps (B, U, C) frames, zeros where padded, to the layer's output (B, U, D); padding is (B, U)
+        bool or None."""
 
     def num_frames(self, samples: int) -> int:
         """The number of windows of `min_samples` every `unit_hop` that lie inside the waveform."""

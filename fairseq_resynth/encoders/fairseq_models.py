@@ -66,9 +66,8 @@ def fairseq_classes() -> list[type]:
 class _FairseqEncoder(ConvolutionTransformer):
     """The common part of HuBERT and wav2vec 2.0; the arguments are those of `ConvolutionTransformer`.
 
-    Raises:
-        FileNotFoundError: the checkpoint does not exist.
-        ValueError: the checkpoint is of another kind, or has no such layer.
+    Raises FileNotFoundError if the checkpoint does not exist, and ValueError if it is of another kind, or
+    has no such layer.
     """
 
     first_layer: int
@@ -108,19 +107,11 @@ class _FairseqEncoder(ConvolutionTransformer):
 
 
 def require_model(state: dict[str, Any], path: Path, model: str, task: str) -> None:
-    """Checks what a fairseq checkpoint says it is, before fairseq builds it.
+    """Checks what a fairseq checkpoint read from `path` says it is, before fairseq builds it.
 
     fairseq evaluates `conv_feature_layers`, a string of the checkpoint, as Python: it must be a list of
-    integer triples here, so that evaluating it cannot do anything else.
-
-    Args:
-        state: the checkpoint.
-        path: where it was read, for the messages.
-        model: `_name` or `arch` of the model.
-        task: name of the task.
-
-    Raises:
-        ValueError: It is another model or task, has no configuration, or other text for the convolutions.
+    integer triples here, so that evaluating it cannot do anything else. Raises ValueError for that, for
+    another model (`_name` or `arch`) or task, and without a configuration.
     """
     if not isinstance(state.get("model"), dict):
         raise ValueError(f"{path} holds no `model`; found {', '.join(map(str, list(state)[:8]))}")
@@ -234,11 +225,7 @@ class Wav2vec2Encoder(_FairseqEncoder):
 class CpcEncoder(FrameEncoder):
     """CPC (Rivière et al., 2020) as in GSLM's CpcFeatureReader: the first `layer` LSTM layers, 100 Hz.
 
-    Args:
-        path: the checkpoint.
-        layer: number of LSTM layers to run.
-        device: where to compute.
-        chunk_frames: frames that the convolutions compute together; the features do not depend on it.
+    `chunk_frames` is how many frames the convolutions compute together; the features do not depend on it.
     """
 
     feature_type = "cpc"

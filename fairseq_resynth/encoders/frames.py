@@ -1,5 +1,4 @@
-"""Frame features of speech: the base class of content encoders, chunks of long files, and log-mel
-features."""
+"""The base class of content encoders, chunks and batches of files, and log-mel features."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -38,14 +37,8 @@ class FrameEncoder(ABC):
 
     @abstractmethod
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes a batch of waveforms; the features of each do not depend on the others.
-
-        Args:
-            wavs: each (T,) float32 in [-1, 1] at 16 kHz, of `min_samples` or more.
-
-        Returns:
-            (U, D) float32 for each waveform, on the encoder's device.
-        """
+        """Encodes waveforms, each (T,) float32 in [-1, 1] at 16 kHz of `min_samples` or more, to (U, D)
+        float32 each on the encoder's device; the features of each do not depend on the others."""
 
     def description(self) -> dict[str, Any]:
         """The identity of these features: a k-means fits only features with the same description."""
@@ -92,13 +85,9 @@ class Chunk:
 def plan_chunks(frames: int, window: int, context: int) -> Iterator[Chunk]:
     """Divides a long file into overlapping chunks whose kept frames are 0 … frames - 1, each once.
 
-    GSLM's readers divide the samples instead, which loses one frame at each seam and leaves the frames next
-    to it without context.
-
-    Args:
-        frames: frames of the whole file.
-        window: frames of a chunk, more than twice `context`.
-        context: frames on either side of a seam that are encoded but not kept.
+    A chunk has `window` frames, of which `context` on either side of a seam are not kept. GSLM's readers
+    divide the samples instead, which loses one frame at each seam and leaves the frames next to it without
+    context.
     """
     if window <= 2 * context:
         raise ValueError(f"window is {window} frames, expected more than twice {context}")
@@ -112,12 +101,7 @@ def plan_chunks(frames: int, window: int, context: int) -> Iterator[Chunk]:
 
 
 class LogMelEncoder(FrameEncoder):
-    """GSLM's log-mel features: 80 Kaldi filter banks, windows of 25 ms every 10 ms. Needs no weights.
-
-    Args:
-        device: where to compute.
-        chunk_frames: frames computed together; frames do not depend on each other.
-    """
+    """GSLM's log-mel features: 80 Kaldi filter banks, windows of 25 ms every 10 ms. Needs no weights."""
 
     feature_type = "logmel"
     unit_hop = 160
@@ -147,13 +131,7 @@ class LogMelEncoder(FrameEncoder):
 def read_speech(path: str | Path, min_samples: int) -> Tensor:
     """Reads a prepared file, (T,) float32, and checks that it can have content units.
 
-    Args:
-        path: a 16 kHz mono file.
-        min_samples: smallest number of samples that gives a frame.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not readable (see `read_audio`), too short for one frame, or digital silence.
+    Raises as `read_audio`, and ValueError if it is too short for one frame or digital silence.
     """
     wav = torch.from_numpy(read_audio(path))
     if len(wav) < min_samples:
@@ -168,16 +146,8 @@ def read_speech(path: str | Path, min_samples: int) -> Tensor:
 def plan_batches(
     num_samples: Sequence[int], rows: Sequence[int], batch_samples: int
 ) -> Iterator[list[int]]:
-    """Groups rows of similar length, so that a batch padded to its longest row has `batch_samples` at most.
-
-    Args:
-        num_samples: (all rows,) samples of each row.
-        rows: the rows to group.
-        batch_samples: largest padded size; a longer row is a batch by itself. 0: every row is.
-
-    Yields:
-        Lists of rows, shortest rows first.
-    """
+    """Yields rows grouped by length, shortest first, so that a batch padded to its longest row has at most
+    `batch_samples`; a longer row is a batch by itself, and with 0 every row is."""
     batch: list[int] = []
     for row in sorted(rows, key=lambda row: (num_samples[row], row)):
         if batch and (len(batch) + 1) * num_samples[row] > batch_samples:

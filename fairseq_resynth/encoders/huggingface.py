@@ -22,16 +22,11 @@ from fairseq_resynth.encoders.frames import FrameEncoder
 def build_huggingface(
     path: str | Path, layer: int, device: str | torch.device = "cpu"
 ) -> FrameEncoder:
-    """Builds the encoder for a model of transformers.
+    """Builds the encoder for a model of transformers, in a local folder or on the hub.
 
-    Args:
-        path: a local folder, or the name of a model on the hub.
-        layer: number of blocks whose output is taken, before any final normalization: `hidden_states[layer]`.
-        device: where to compute.
-
-    Raises:
-        ValueError: transformers is not installed, or the model cannot be loaded, is of another kind or has no
-            such layer.
+    `layer` is the number of blocks whose output is taken, before any final normalization:
+    `hidden_states[layer]`. Raises ValueError if transformers is not installed, or the model cannot be
+    loaded, is of another kind or has no such layer.
     """
     model = _load(path)
     if model.config.model_type == "whisper":
@@ -152,13 +147,9 @@ def _needs_normalized(path: str | Path, model: Any) -> bool:
 class WhisperEncoder(_TransformersModel):
     """Whisper's encoder (Radford et al., 2022) at 50 Hz, on the speech without padding to 30 s.
 
-    Args:
-        model: `WhisperModel.encoder`.
-        path: folder or name on the hub.
-        layer: number of blocks whose output is taken, before the final normalization. The last blocks give
-            poor units.
-        device: where to compute.
-        context: frames on either side of a seam, in files of over 30 s, that are encoded but not kept.
+    `layer` counts the blocks whose output is taken, before the final normalization; the last ones give poor
+    units. `context` are the frames on either side of a seam, in files of over 30 s, that are encoded but
+    not kept.
     """
 
     unit_hop = 320

@@ -21,14 +21,9 @@ PICKLE_ADVICE = (
 
 
 class KMeans:
-    """Centroids of frame features.
+    """Centroids (K, D) float32 and the `FrameEncoder.description()` of their features.
 
-    Args:
-        centroids: (K, D) float32.
-        description: `FrameEncoder.description()` of the features.
-
-    Raises:
-        ValueError: the centroids are not finite or not of two dimensions.
+    Raises ValueError if the centroids are not finite or not of two dimensions.
     """
 
     def __init__(self, centroids: np.ndarray, description: dict[str, Any]):
@@ -46,14 +41,8 @@ class KMeans:
         return len(self.centroids)
 
     def assign(self, features: Tensor) -> Tensor:
-        """Finds the nearest centroid of each frame, (U,) int64 on the device of the features.
-
-        Args:
-            features: (U, D) float32 on any device.
-
-        Raises:
-            ValueError: the features have another number of dimensions than the centroids.
-        """
+        """The nearest centroid of each of (U, D) features, (U,) int64 on their device. Raises ValueError
+        for another D."""
         if features.shape[-1] != self.centroids.shape[1]:
             raise ValueError(
                 f"features have {features.shape[-1]} dimensions, the k-means {self.centroids.shape[1]}"
@@ -81,9 +70,8 @@ class KMeans:
 def load_kmeans(path: str | Path) -> KMeans:
     """Reads a k-means file of `resynth kmeans`; its description also has the file's name and hash.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it is a pickle or another kind of file, or has no description of its features.
+    Raises FileNotFoundError if it does not exist, and ValueError if it is a pickle or another kind of file,
+    or has no description of its features.
     """
     path = Path(path)
     if not path.is_file():
@@ -103,11 +91,8 @@ def load_kmeans(path: str | Path) -> KMeans:
 
 
 def require_same_features(kmeans: KMeans, description: dict[str, Any]) -> None:
-    """Checks that a k-means was fitted to the features that an encoder's description identifies.
-
-    Raises:
-        ValueError: the encoder, checkpoint or layer differs; the message says which.
-    """
+    """Raises ValueError if a k-means was not fitted to the features that an encoder's description
+    identifies."""
     for name in ("feature_type", "layer", "checkpoint_hash", "unit_hop", "sample_rate"):
         made_from, found = kmeans.description.get(name), description.get(name)
         if made_from != found:
@@ -118,12 +103,8 @@ def require_same_features(kmeans: KMeans, description: dict[str, Any]) -> None:
 
 
 def read_centroids(path: str | Path) -> np.ndarray:
-    """Reads centroids (K, D) that `numpy.save` wrote.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not an array of numbers.
-    """
+    """Reads centroids (K, D) that `numpy.save` wrote. Raises FileNotFoundError if the file does not exist,
+    and ValueError if it is not an array of numbers."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")

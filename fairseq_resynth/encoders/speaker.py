@@ -30,11 +30,8 @@ class SpeakerEncoder(Protocol):
     """Maps a waveform to a vector of the voice."""
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
-        """Maps (T,) samples at 16 kHz to (D,) float32 of length 1.
-
-        Raises:
-            ValueError: the waveform is silent or too short.
-        """
+        """Maps (T,) samples at 16 kHz to (D,) float32 of length 1. Raises ValueError for silence or too
+        few."""
 
 
 class Resemblyzer:
@@ -62,11 +59,8 @@ class Resemblyzer:
 
 
 class HuggingFaceXVector:
-    """Any x-vector model of transformers, for instance microsoft/wavlm-base-plus-sv.
-
-    Args:
-        model: a folder, or a name on the hub.
-    """
+    """Any x-vector model of transformers, a folder or a name on the hub: microsoft/wavlm-base-plus-sv, for
+    instance."""
 
     def __init__(self, model: str) -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
@@ -107,11 +101,8 @@ def _samples(wav: np.ndarray) -> np.ndarray:
 class ModelFile:
     """An encoder in a file, for instance ECAPA-TDNN: TorchScript, or ONNX with one float32 input.
 
-    Args:
-        path: the file.
-        is_onnx: whether it is ONNX.
-        prepare: maps (T,) samples at 16 kHz to the model's input: (1, T) samples, or `filter_banks`. The
-            first output of the model is (1, D).
+    `prepare` maps (T,) samples at 16 kHz to the model's input: (1, T) samples, or `filter_banks`. The first
+    output of the model is (1, D).
     """
 
     def __init__(
@@ -162,11 +153,8 @@ def _unit_vector(output: np.ndarray) -> np.ndarray:
 def parse_encoder(text: str) -> tuple[str, str]:
     """Splits `resemblyzer`, `xvector:NAME_OR_FOLDER`, `torchscript[-fbank]:FILE` or `onnx[-fbank]:FILE`.
 
-    Returns:
-        (kind, model); the model of `resemblyzer` is empty.
-
-    Raises:
-        ValueError: the kind is unknown, or the model is missing or given where there is none.
+    Returns (kind, model); the model of `resemblyzer` is empty. Raises ValueError if the kind is unknown, or
+    the model is missing or given where there is none.
     """
     kind, _, model = text.partition(":")
     if kind not in MODULES or bool(model) == (kind == "resemblyzer"):
@@ -180,14 +168,10 @@ def parse_encoder(text: str) -> tuple[str, str]:
 
 @functools.cache
 def load_encoder(text: str) -> SpeakerEncoder:
-    """Loads a speaker encoder, once per process.
+    """Loads the speaker encoder of a text for `parse_encoder`, once per process.
 
-    Args:
-        text: as `parse_encoder` splits it.
-
-    Raises:
-        FileNotFoundError: the model file does not exist.
-        ValueError: the text cannot be parsed, or the model cannot be loaded.
+    Raises FileNotFoundError if the model file does not exist, and ValueError if the text cannot be parsed
+    or the model cannot be loaded.
     """
     kind, model = parse_encoder(text)
     if kind.startswith(("torchscript", "onnx")) and not Path(model).is_file():
@@ -211,10 +195,8 @@ def load_encoder(text: str) -> SpeakerEncoder:
 def describe_encoder(text: str) -> dict[str, Any]:
     """The description of an encoder in `speaker_vectors.json`: `encoder`, `encoder_hash` and `speaker_dim`.
 
-    Vectors of encoders with different `encoder_hash` must not be mixed.
-
-    Raises:
-        FileNotFoundError, ValueError: the model cannot be loaded, or does not accept its input.
+    Vectors of encoders with different `encoder_hash` must not be mixed. Raises as `load_encoder`, and
+    ValueError if the model does not accept its input.
     """
     kind, model = parse_encoder(text)
     encoder = load_encoder(text)

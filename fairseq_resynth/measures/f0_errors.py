@@ -14,16 +14,10 @@ GROSS_ERROR = 0.2  # the paper, Section 4.1: more than 20 % off
 def align(
     reference: np.ndarray, estimate: np.ndarray, tolerance: int = TOLERANCE_FRAMES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts two tracks to the shorter one's length.
+    """Cuts two tracks (N,) and (N',) to the shorter one's length.
 
-    Args:
-        reference: (N,) Hz, 0 = unvoiced.
-        estimate: (N',) Hz, 0 = unvoiced.
-        tolerance: how many frames N and N' may differ by.
-
-    Raises:
-        ValueError: a track is not one-dimensional, is empty, or has negative or non-finite values; or the
-            lengths differ by more than `tolerance`.
+    Raises ValueError if a track is not one-dimensional, is empty, or has negative or non-finite values, or
+    if the lengths differ by more than `tolerance` frames.
     """
     tracks = [np.asarray(track, dtype=np.float64) for track in (reference, estimate)]
     for name, track in zip(("reference", "estimate"), tracks, strict=True):
@@ -50,7 +44,6 @@ def voicing_decision_error(reference: np.ndarray, estimate: np.ndarray) -> float
     """VDE: the share of all frames, in [0, 1], that are voiced in one track and unvoiced in the other.
 
     Nakatani et al., "A method for fundamental frequency estimation and voicing decision" (2008).
-    Both (N,) Hz.
     """
     reference, estimate = align(reference, estimate)
     return float(np.mean((reference > 0) != (estimate > 0)))
@@ -59,8 +52,7 @@ def voicing_decision_error(reference: np.ndarray, estimate: np.ndarray) -> float
 def gross_pitch_error(reference: np.ndarray, estimate: np.ndarray) -> float:
     """GPE: of the frames voiced in both tracks, the share in [0, 1] that is more than 20 % off.
 
-    NaN if no frame is voiced in both. Rabiner et al. (1976) as restated by Chu and Alwan (2009). Both (N,)
-    Hz.
+    NaN if no frame is voiced in both. Rabiner et al. (1976) as restated by Chu and Alwan (2009).
     """
     reference, estimate = align(reference, estimate)
     both = np.sum((reference > 0) & (estimate > 0))
@@ -70,8 +62,7 @@ def gross_pitch_error(reference: np.ndarray, estimate: np.ndarray) -> float:
 def f0_frame_error(reference: np.ndarray, estimate: np.ndarray) -> float:
     """FFE: the share of all frames, in [0, 1], with a voicing error or more than 20 % off.
 
-    Chu and Alwan, "Reducing F0 frame error of F0 tracking algorithms under noisy conditions"
-    (ICASSP 2009). Both (N,) Hz.
+    Chu and Alwan, "Reducing F0 frame error of F0 tracking algorithms under noisy conditions" (ICASSP 2009).
     """
     reference, estimate = align(reference, estimate)
     voicing = (reference > 0) != (estimate > 0)
@@ -87,7 +78,7 @@ def _both_voiced_logs(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.n
 def log_f0_rmse(reference: np.ndarray, estimate: np.ndarray) -> float:
     """Root mean square of the difference of natural logarithms over the frames voiced in both.
 
-    NaN if there are none. An octave is 0.693, a semitone 0.058. Both (N,) Hz.
+    NaN if there are none. An octave is 0.693, a semitone 0.058.
     """
     first, second = _both_voiced_logs(reference, estimate)
     return float(np.sqrt(np.mean((first - second) ** 2))) if len(first) else float("nan")
@@ -97,7 +88,7 @@ def log_f0_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
     """Pearson's correlation of log F0 over the frames voiced in both.
 
     NaN with fewer than 2 such frames, or if one track is constant. A constant shift in semitones does not
-    change it, so it can be used for conversion, where RMSE and FFE cannot. Both (N,) Hz.
+    change it, so it can be used for conversion, where RMSE and FFE cannot.
     """
     first, second = _both_voiced_logs(reference, estimate)
     # The standard deviation of a flat contour is rounding noise instead of 0; it would correlate by chance.
@@ -107,19 +98,10 @@ def log_f0_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def f0_errors(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
-    """All measures of this module, and the counts that are needed to pool them over utterances.
+    """All measures of this module: `vde`, `gpe`, `ffe`, `log_f0_rmse` and `log_f0_correlation`.
 
-    Args:
-        reference: (N,) Hz, 0 = unvoiced.
-        estimate: (N',) Hz, 0 = unvoiced, at the same frame rate.
-
-    Returns:
-        `vde`, `gpe`, `ffe` in [0, 1], `log_f0_rmse`, `log_f0_correlation`, `frames`,
-        `frames_both_voiced`. Over several utterances, weight vde and ffe by the first count and gpe by the
-        second.
-
-    Raises:
-        ValueError: the tracks cannot be aligned, see `align`.
+    Over several utterances, weight vde and ffe by `frames`, and gpe by `frames_both_voiced`. Raises as
+    `align`.
     """
     reference, estimate = align(reference, estimate)
     return {

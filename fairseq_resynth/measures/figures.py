@@ -31,12 +31,8 @@ def save_figure(figure: Any, path: str | Path) -> None:
 
 
 def figure_svg(figure: Any, description: str) -> str:
-    """The figure as an <svg> element to be put into a page; its texts stay texts.
-
-    Args:
-        figure: of `new_figure`.
-        description: plain text that a screen reader says.
-    """
+    """The figure as an <svg> element to be put into a page; its texts stay texts, and a screen reader says
+    the description."""
     import matplotlib
 
     stream = io.StringIO()

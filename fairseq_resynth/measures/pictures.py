@@ -37,12 +37,8 @@ def _log_mel(sample_rate: int) -> LogMelSpectrogram:
 
 
 def indexed_png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
-    """Encodes palette indices as PNG.
-
-    Args:
-        pixels: (H, W) uint8 indices, row 0 at the top.
-        palette: (up to 256, 3) uint8.
-    """
+    """Encodes (H, W) uint8 palette indices, row 0 at the top, as PNG; the palette is (up to 256, 3)
+    uint8."""
     image, stream = Image.fromarray(pixels.astype(np.uint8)), io.BytesIO()
     image.putpalette(palette.tobytes())
     image.save(stream, "PNG", optimize=True)
@@ -52,26 +48,20 @@ def indexed_png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
 def spectrogram_png(
     wav: np.ndarray, f0: np.ndarray | None = None, sample_rate: int = SAMPLE_RATE
 ) -> bytes:
-    """Draws a mel spectrogram with F0 over it, as a PNG file; the arguments are those of `spectrogram`."""
+    """The picture of `spectrogram` as a PNG file."""
     return indexed_png(_draw(wav, f0, sample_rate), _palette())
 
 
 def spectrogram(
     wav: np.ndarray, f0: np.ndarray | None = None, sample_rate: int = SAMPLE_RATE
 ) -> np.ndarray:
-    """Draws a mel spectrogram of 70 dB with F0 over it.
+    """Draws a mel spectrogram of 70 dB with F0 over it: (96, W, 3) uint8 RGB, 100 columns per second.
 
     Args:
-        wav: (T,) samples in [-1, 1], T > 0.
+        wav: (T,) samples in [-1, 1], T > 0; otherwise ValueError is raised.
         f0: (N,) Hz over the same time, 0 = unvoiced; None: no line. Its axis is logarithmic, from 50 Hz at
             the bottom edge to 600 Hz at the top.
         sample_rate: Hz.
-
-    Returns:
-        (96, W, 3) uint8 RGB, 100 columns per second.
-
-    Raises:
-        ValueError: there are no samples.
     """
     return _palette()[_draw(wav, f0, sample_rate)]
 

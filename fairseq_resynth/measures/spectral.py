@@ -22,11 +22,8 @@ MAGNITUDE_FLOOR = 1e-4  # -80 dB of a full-scale bin; anything lower is rounding
 def align_waveforms(
     reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts two waveforms (T,) to the shorter one's length.
-
-    Raises:
-        ValueError: one is empty, or they differ by more than 0.2 s.
-    """
+    """Cuts two waveforms to the shorter one's length. Raises ValueError if one is empty or they differ by
+    over 0.2 s."""
     lengths = len(reference), len(generated)
     if not min(lengths):
         raise ValueError(f"the waveforms have {lengths[0]} and {lengths[1]} samples: one is empty")
@@ -48,8 +45,8 @@ def mel_l1_distance(
 ) -> float:
     """Mean absolute difference of HiFi-GAN's log-mel spectrograms, in nepers: the training loss / 45.
 
-    80 bands from 0 Hz to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al., 2020).
-    Both (T,), see `align_waveforms`.
+    80 bands from 0 Hz to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al.,
+    2020).
     """
     pair = align_waveforms(reference, generated, sample_rate)
     mels = [
@@ -65,16 +62,9 @@ def mel_cepstral_distortion(
     """MCD in dB: 10 / ln 10 * mean over frames of sqrt(2 * sum over d >= 1 of (c_d - c'_d)^2).
 
     Kubichek (1993), over the frames of SPTK's mel-cepstrum of order 23 and alpha 0.42 at 16 kHz, with
-    windows of 1024 samples every 256. The loudness c_0 is left out; silent frames are included.
-
-    Args:
-        reference: (T,) samples.
-        generated: (T',) samples, T' within 0.2 s of T unless `dtw`.
-        sample_rate: 8000, 16000, 22050 or 24000 Hz.
-        dtw: pair frames along the cheapest monotonic path instead of by time, so that timing does not count.
-
-    Raises:
-        ValueError: another rate, fewer than 1024 samples, or lengths too far apart.
+    windows of 1024 samples every 256. The loudness c_0 is left out; silent frames are included. `dtw` pairs
+    frames along the cheapest monotonic path instead of by time, so that timing does not count. Raises
+    ValueError for rates that are not in `WARPING`, fewer than 1024 samples, or lengths too far apart.
     """
     if sample_rate not in WARPING:
         raise ValueError(f"mel-cepstra are set up for {sorted(WARPING)} Hz, not {sample_rate}")
@@ -94,12 +84,9 @@ def multi_resolution_stft(
 ) -> dict[str, float]:
     """Spectral convergence and log-magnitude L1, each the mean over three resolutions.
 
-    Yamamoto, Song and Kim, "Parallel WaveGAN" (ICASSP 2020), equations 3 to 6. Both (T,), see
-    `align_waveforms`.
-
-    Returns:
-        `spectral_convergence`: ||S - S'|| / ||S||, NaN for a silent reference;
-        `log_magnitude`: mean |ln S - ln S'| in nepers, floored at 1e-4.
+    `spectral_convergence` is ||S - S'|| / ||S||, NaN for a silent reference; `log_magnitude` is mean |ln S
+    - ln S'| in nepers, floored at 1e-4. Yamamoto, Song and Kim, "Parallel WaveGAN" (ICASSP 2020), equations
+    3 to 6.
     """
     pair = align_waveforms(reference, generated, sample_rate)
     rows = [_stft_distances(*pair, *resolution) for resolution in STFT_RESOLUTIONS]
@@ -129,14 +116,10 @@ TOLERANCE = 1e-3
 
 @functools.cache
 def frequency_transform(size_in: int, size_out: int, alpha: float) -> np.ndarray:
-    """The matrix of SPTK's `freqt`, (size_out, size_in): warped = matrix @ cepstrum.
+    """The matrix of SPTK's `freqt`, (size_out, size_in): warped = matrix @ cepstrum, both with c0.
 
-    It warps the frequency axis of a cepstrum by a first-order all-pass (Oppenheim and Johnson, 1972).
-
-    Args:
-        size_in: coefficients of the input, c0 included.
-        size_out: coefficients of the output, c0 included.
-        alpha: all-pass constant in (-1, 1).
+    It warps the frequency axis of a cepstrum by a first-order all-pass of constant alpha in (-1, 1)
+    (Oppenheim and Johnson, 1972).
     """
     warped = np.zeros((size_out, size_in))
     # Horner's scheme over the input coefficients, run on all unit vectors at once.
@@ -154,20 +137,14 @@ def frequency_transform(size_in: int, size_out: int, alpha: float) -> np.ndarray
 def mel_cepstrum(
     wav: np.ndarray, order: int = 23, alpha: float = 0.42, n_fft: int = 1024, hop: int = 256
 ) -> np.ndarray:
-    """Mel-cepstrum of every whole window, as SPTK's `mcep` computes it.
+    """Mel-cepstrum of every whole window, as SPTK's `mcep` computes it: (M, order + 1) float64, c0 first.
 
     Args:
-        wav: (T,) samples in [-1, 1], T >= n_fft.
+        wav: (T,) samples in [-1, 1], T >= n_fft, otherwise ValueError is raised; M = (T - n_fft) // hop + 1.
         order: highest coefficient.
         alpha: frequency warping; 0.42 approximates the mel scale at 16 kHz.
         n_fft: samples of the Hamming window.
         hop: samples between windows.
-
-    Returns:
-        (M, order + 1) float64, c0 first; M = (T - n_fft) // hop + 1.
-
-    Raises:
-        ValueError: the waveform is shorter than one window.
     """
     if len(wav) < n_fft:
         raise ValueError(f"{len(wav)} samples are too short for a mel-cepstrum: {n_fft} needed")
@@ -181,13 +158,8 @@ def mel_cepstrum(
 
 
 def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray:
-    """Minimizes the criterion of unbiased log-spectrum estimation by Newton's method.
-
-    Args:
-        cepstrum: (order + 1,) starting point.
-        power: (n_fft / 2 + 1,) periodogram.
-        alpha: frequency warping.
-    """
+    """Minimizes the criterion of unbiased log-spectrum estimation over (n_fft / 2 + 1,) power by Newton's
+    method."""
     size, bins = len(cepstrum), len(power)
     unwarp = frequency_transform(size, bins, -alpha)
     warp = frequency_transform(2 * size - 1, bins, -alpha).T  # SPTK's `frqtr`

@@ -12,16 +12,11 @@ _CELLS = 1_000_000  # indices drawn at once, to bound the memory
 def bootstrap(
     statistic: Callable[[np.ndarray], float], count: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval (Efron and Tibshirani, 1993, Section 13) over utterances.
+    """95 % percentile interval (Efron and Tibshirani, 1993, Section 13) over utterances: its lower and
+    upper bound.
 
-    Args:
-        statistic: maps (count,) indices, drawn with replacement, to a number.
-        count: number of utterances.
-        resamples: number of draws.
-        seed: seed of the random generator.
-
-    Returns:
-        The lower and the upper bound; NaN for fewer than two utterances.
+    `statistic` maps (count,) indices, drawn with replacement, to a number. NaN for fewer than two
+    utterances.
     """
     if count < 2:
         return float("nan"), float("nan")
@@ -39,8 +34,7 @@ def mean_interval(
         values: one per utterance; NaN is left out and counted.
         weights: non-negative, one per utterance (words for WER, frames for VDE); None: all equal.
 
-    Returns:
-        `mean`, `low`, `high`, `count` (values used) and `undefined` (values left out).
+    Returns `mean`, `low`, `high`, `count` (values used) and `undefined` (values left out).
     """
     found = np.asarray(values, dtype=float)
     counts = np.ones_like(found) if weights is None else np.asarray(weights, dtype=float)
@@ -72,18 +66,13 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def equal_error_rate(target_scores: Sequence[float], other_scores: Sequence[float]) -> float:
-    """The error rate at the threshold where false rejections are as frequent as false acceptances.
+    """The error rate at the threshold where false rejections are as frequent as false acceptances, in [0,
+    1].
 
-    A trial is accepted if its score is at least the threshold. The curve of false acceptances against false
+    Scores of the right and of other speakers, higher means more similar; NaN if there are none of either. A
+    trial is accepted if its score is at least the threshold. The curve of false acceptances against false
     rejections is interpolated linearly between thresholds, as with scikit-learn's `roc_curve` and a root
     finder; its convex hull is not taken.
-
-    Args:
-        target_scores: scores of trials of the right speaker; higher means more similar.
-        other_scores: scores of trials of other speakers.
-
-    Returns:
-        In [0, 1]; NaN if either is empty.
     """
     targets, others = np.sort(target_scores), np.sort(other_scores)
     if not len(targets) or not len(others):

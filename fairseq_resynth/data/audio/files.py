@@ -41,12 +41,8 @@ def _require_prepared(path: str | Path, sample_rate: int, channels: int, frames:
 
 
 def audio_length(path: str | Path) -> int:
-    """The number of samples of a prepared file, from its header.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is empty, not readable as audio, or not 16 kHz mono.
-    """
+    """The number of samples of a prepared file, from its header. Raises FileNotFoundError if it does not
+    exist, and ValueError if it is empty, not readable as audio, or not 16 kHz mono."""
     with _open_sound(path) as sound:
         _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
         return sound.frames
@@ -74,12 +70,8 @@ def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.nd
         start: first sample of the range.
         num_samples: length of the range; -1: to the end.
 
-    Returns:
-        (T,) float32 in [-1, 1]; shorter than `num_samples` where the file ends.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is empty, not readable as audio, not 16 kHz mono, or has non-finite samples.
+    Returns (T,) float32 in [-1, 1], shorter than `num_samples` where the file ends. Raises as
+    `audio_length` does, and ValueError if there are non-finite samples.
     """
     with _open_sound(path) as sound:
         _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
@@ -98,12 +90,9 @@ def _require_finite(path: str | Path, wav: np.ndarray) -> None:
 def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
     """Reads any audio that libsndfile or FFmpeg (PyAV) can decode, including G.722; channels are averaged.
 
-    Returns:
-        (T,) float32 at the file's own rate, and that rate in Hz. Samples of lossy formats may exceed 1.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file has no samples, cannot be decoded, or has non-finite samples.
+    Returns (T,) float32 at the file's own rate, and that rate in Hz; samples of lossy formats may exceed 1.
+    Raises FileNotFoundError if the file does not exist, and ValueError if it has no samples or non-finite
+    ones, or cannot be decoded.
     """
     path = Path(path)
     _require_file(path)
@@ -144,10 +133,8 @@ def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
 
 
 def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Resamples (T,) float32 from one rate to another, in Hz: (ceil(T * to_rate / from_rate),) float32.
-
-    The method is torchaudio's windowed sinc.
-    """
+    """Resamples (T,) float32 between rates in Hz by torchaudio's windowed sinc: (ceil(T * to_rate /
+    from_rate),)."""
     if from_rate == to_rate:
         return wav
     import torch
@@ -160,16 +147,15 @@ def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.
 def write_audio(
     path: str | Path, wav: np.ndarray, sample_rate: int = SAMPLE_RATE, subtype: str = "PCM_16"
 ) -> None:
-    """Writes a mono file atomically; the suffix determines its format.
+    """Writes (T,) float in [-1, 1] as a mono file atomically; PCM clips samples outside of this range.
 
     Args:
         path: .wav or .flac (FLAC cannot store floats).
-        wav: (T,) float in [-1, 1]; PCM clips samples outside of this range.
+        wav: the samples.
         sample_rate: Hz.
         subtype: PCM_16 or FLOAT.
 
-    Raises:
-        ValueError: `wav` has non-finite samples, or libsndfile cannot write the format.
+    Raises ValueError if there are non-finite samples, or libsndfile cannot write the format.
     """
     write_audio_pieces(path, [wav], sample_rate, subtype)
 

@@ -24,9 +24,8 @@ def decode_audio_bytes(data: bytes, max_seconds: float, name: str = "the recordi
         max_seconds: longest allowed duration.
         name: its name in messages.
 
-    Raises:
-        ValueError: the file is empty, has no audio, is damaged or truncated, is longer than allowed, or has
-            non-finite samples.
+    Raises ValueError if it is empty, has no audio, is damaged or truncated, is longer than allowed, or has
+    non-finite samples.
     """
     if not data:
         raise ValueError(f"{name} is empty (0 bytes), expected an audio file")

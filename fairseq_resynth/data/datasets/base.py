@@ -13,10 +13,7 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
     Args:
         sizes: (rows,) frames of each item (units or F0 frames), which --max-tokens counts.
         crops: whether items are random crops, with other crops in each epoch.
-        seed: seed of the crops and of the order.
-
-    Attributes:
-        epoch: set by fairseq; crops and order depend on it.
+        seed: seed of the crops and of the order, which also depend on the epoch that fairseq sets.
     """
 
     def __init__(self, sizes: np.ndarray, crops: bool, seed: int):
@@ -74,17 +71,11 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
 
 
 def crop_start(length: int, segment_size: int, step: int, seed: int, epoch: int, index: int) -> int:
-    """The random start of a crop in samples, a multiple of `step`.
+    """The random start of a crop in samples, a multiple of `step`, so that units and pitch codes begin with
+    it.
 
-    It depends only on the arguments, so it is the same in any worker or rank.
-
-    Args:
-        length: samples of the utterance.
-        segment_size: samples of the crop; an utterance that is not longer is not cropped.
-        step: samples between possible starts, so that units and pitch codes begin with the crop.
-        seed: seed of the training.
-        epoch: epoch of the training.
-        index: index of the utterance.
+    It depends only on the arguments, so it is the same in any worker or rank. An utterance of `length`
+    samples that is not longer than `segment_size` is not cropped.
     """
     if length <= segment_size:
         return 0
@@ -93,15 +84,10 @@ def crop_start(length: int, segment_size: int, step: int, seed: int, epoch: int,
 
 
 def check_segment_size(segment_size: int, unit_hop: int, f0_code_hop: int) -> int:
-    """The step between starts of crops in samples, the least common multiple of the hops.
+    """The step between starts of crops in samples: the least common multiple of the hops (0: no pitch
+    codes).
 
-    Args:
-        segment_size: samples of a crop.
-        unit_hop: samples per unit.
-        f0_code_hop: samples per pitch code; 0: no pitch stream.
-
-    Raises:
-        ValueError: the crop is not a whole number of steps.
+    Raises ValueError if the crop is not a whole number of steps.
     """
     step = math.lcm(unit_hop, f0_code_hop or unit_hop)
     if segment_size < step or segment_size % step:

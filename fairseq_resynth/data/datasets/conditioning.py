@@ -15,17 +15,8 @@ from fairseq_resynth.data.streams import StreamSpec
 
 
 def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.ndarray:
-    """Reads `{split}.speaker` or `{split}.style` as (rows,) int32 indices into the known names.
-
-    Args:
-        path: the file.
-        rows: rows of the manifest.
-        known: names that the model was trained on.
-        what: `speaker` or `style`, for messages.
-
-    Raises:
-        ValueError: a name was not trained on.
-    """
+    """Reads `{split}.speaker` or `{split}.style` as (rows,) int32 indices into the names known to the
+    model; `what` is `speaker` or `style`. Raises ValueError if a name was not trained on."""
     names, place = read_names(path, rows), {name: row for row, name in enumerate(known)}
     for name in set(names.table) - set(known):
         raise ValueError(
@@ -38,15 +29,8 @@ def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.n
 class SpeakerTable:
     """The speaker of each row as an index into the table of speakers.
 
-    Args:
-        data: the data directory.
-        split: `train`, `valid`, …
-        streams: the streams, with the names of the table.
-        rows: rows of the manifest.
-
-    Raises:
-        FileNotFoundError: `{split}.speaker` does not exist.
-        ValueError: a name is not in the table.
+    Raises FileNotFoundError if `{split}.speaker` does not exist, and ValueError if a name is not in the
+    table.
     """
 
     def __init__(self, data: Path, split: str, streams: StreamSpec, rows: int):
@@ -65,21 +49,10 @@ class SpeakerTable:
 class SpeakerVectors:
     """The speaker of each row as a vector.
 
-    In training it is the vector of the utterance or, at random in each epoch, the mean of its speaker, so
-    that the generator learns to speak with either. Otherwise it is the mean for known speakers and the
-    utterance's own vector for others.
-
-    Args:
-        data: the data directory.
-        split: `train`, `valid`, …
-        streams: the streams, with the means of the speakers.
-        rows: rows of the manifest.
-        mean_rate: probability of the mean, 0 to 1; None: not training.
-        seed: seed of the random choice.
-
-    Raises:
-        FileNotFoundError: the split has no vectors.
-        ValueError: the vectors have other dimensions than the model.
+    In training it is the vector of the utterance or, with probability `mean_rate` in each epoch, the mean
+    of its speaker, so that the generator learns to speak with either. Otherwise (`mean_rate` None) it is
+    the mean for known speakers and the utterance's own vector for others. Raises FileNotFoundError if the
+    split has no vectors, and ValueError if they have other dimensions than the model.
     """
 
     def __init__(
@@ -103,11 +76,8 @@ class SpeakerVectors:
         self.mean_rate, self.seed = mean_rate, seed
 
     def tensor(self, row: int, epoch: int = 0) -> torch.Tensor:
-        """The vector (D,) float32; the random choice depends only on seed, epoch and row.
-
-        Raises:
-            ValueError: the row has no vector, and its speaker no mean.
-        """
+        """The vector (D,) float32; the random choice depends only on seed, epoch and row. Raises ValueError
+        if the row has no vector, and its speaker no mean."""
         own, name = np.array(self.vectors[row]), self.names[row]
         if np.isnan(own).any() and name not in self.means:
             raise ValueError(f"row {row + 1}: no vector of its own, and {name!r} has no mean.")
@@ -125,17 +95,7 @@ class SpeakerVectors:
 
 
 class F0Tracks:
-    """Normalized F0 of each row at 200 Hz, from the cache of `resynth f0`.
-
-    Args:
-        data: the data directory.
-        split: `train`, `valid`, …
-        streams: the streams, with the F0 statistics of the speakers.
-        manifest: the manifest of the split.
-
-    Raises:
-        FileNotFoundError, ValueError: as for `F0Cache`.
-    """
+    """Normalized F0 of each row at 200 Hz, from the cache of `resynth f0`; raises as `F0Cache` does."""
 
     def __init__(self, data: Path, split: str, streams: StreamSpec, manifest: Manifest):
         self.cache = F0Cache(data, split, manifest)
@@ -144,11 +104,7 @@ class F0Tracks:
         self.representation = make_representation(streams.f0_codes, None, streams.f0_channels)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The F0 of a row, (C, N) float32.
-
-        Raises:
-            ValueError: the speaker has no F0 statistics.
-        """
+        """The F0 of a row, (C, N) float32. Raises ValueError if the speaker has no F0 statistics."""
         entry = self.statistics.entry(self.names[row])
         return self.representation.encode(self.cache[row], entry)
 
@@ -158,25 +114,14 @@ class F0Tracks:
 
 
 class SourceF0:
-    """The F0 that a generator with a pulse source is trained on: interpolated, and the voicing.
-
-    Args:
-        data: the data directory.
-        split: `train`, `valid`, …
-        manifest: the manifest of the split.
-
-    Raises:
-        FileNotFoundError, ValueError: as for `F0Cache`.
-    """
+    """The F0 that a generator with a pulse source is trained on; raises as `F0Cache` does."""
 
     def __init__(self, data: Path, split: str, manifest: Manifest):
         self.cache = F0Cache(data, split, manifest)
 
     def crop(self, row: int, start: int, length: int) -> torch.Tensor:
-        """F0 in Hz, interpolated over unvoiced frames, and voicing: (2, ceil(length / 80)) float32.
-
-        A recording without a voiced frame has 0 Hz.
-        """
+        """F0 in Hz, interpolated over unvoiced frames (0 without a voiced one), and voicing: (2,
+        ceil(length / 80)) float32."""
         f0 = np.asarray(self.cache[row], np.float32)
         voiced = np.flatnonzero(f0 > 0)
         filled = np.interp(np.arange(len(f0)), voiced, f0[voiced]) if len(voiced) else f0

@@ -26,9 +26,7 @@ class F0Dataset(UtteranceDataset):
         seed: seed of the crops and of the order.
         log_voicing: use two channels, log-F0 interpolated over unvoiced frames and a voicing flag.
 
-    Raises:
-        FileNotFoundError: a file is missing; the message has the command that makes it.
-        ValueError: files contradict each other.
+    Raises FileNotFoundError if a file is missing, and ValueError if files contradict each other.
     """
 
     def __init__(
@@ -75,11 +73,10 @@ class F0Dataset(UtteranceDataset):
         return {"id": index, "f0": torch.from_numpy(values[:, start : start + length].T)}
 
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        """Batches pitch tracks, padded with unvoiced frames to a whole number of codes.
+        """Batches pitch tracks, padded with unvoiced frames to a whole number of codes; empty for no items.
 
-        Returns:
-            {"id": (B,), "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool, True for codes that
-            are not padding}, "target": (B, C, N)}; empty for no items.
+        {"id": (B,), "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool, True for codes that are
+        not padding}, "target": (B, C, N)}
         """
         if not items:
             return {}

@@ -15,7 +15,7 @@ from fairseq_resynth.data.units import IntegerRows
 
 
 class UnitDataset(UnitSplit, UtteranceDataset):
-    """One split of a data directory.
+    """One split of a data directory, as `UnitSplit`.
 
     An utterance is as long as its units; samples after the last unit (less than 50 ms) are not used.
 
@@ -28,10 +28,6 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         load_wav: whether items have the waveform.
         speaker_mean_rate: probability that a crop has its speaker's mean vector instead of its own, 0 to 1.
         source_f0: whether items have the recording's F0, for a generator that learns to predict it.
-
-    Raises:
-        FileNotFoundError: a file is missing; the message has the command that makes it.
-        ValueError: files contradict each other.
     """
 
     def __init__(
@@ -95,12 +91,11 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         return torch.from_numpy(rows.slice(index, start // hop, -(-length // hop)))
 
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        """Batches items, padded with zeros.
+        """Batches items, padded with zeros; empty for no items.
 
-        Returns:
-            {"id": (B,), "split": its name, "net_input": {"units": (B, U), "f0_codes": (B, F) or "f0":
-            (B, C, N), "source_f0": (B, 2, N), "speaker": (B,) or (B, D), "style": (B,), "unit_lengths":
-            (B,) when lengths differ}, "target": (B, 1, T) or None}; empty for no items.
+        {"id": (B,), "split": its name, "net_input": {"units": (B, U), "f0_codes": (B, F) or "f0": (B, C,
+        N), "source_f0": (B, 2, N), "speaker": (B,) or (B, D), "style": (B,), "unit_lengths": (B,) when
+        lengths differ}, "target": (B, 1, T) or None}
         """
         if not items:
             return {}

@@ -19,7 +19,7 @@ MAX_UNCOVERED = 800  # samples, 50 ms
 
 
 class UnitSplit:
-    """The streams of a split that a model needs.
+    """The streams of a split that a model needs; those that it does not need are None.
 
     Args:
         data: the data directory.
@@ -29,17 +29,7 @@ class UnitSplit:
             training.
         seed: seed of that choice.
 
-    Attributes:
-        manifest: paths and lengths of the recordings.
-        units: the content units of each row.
-        f0_codes: the pitch codes of each row; None for a model without pitch codes.
-        f0: the normalized continuous F0 of each row; None for a model without it.
-        speakers: the speaker of each row; None for a model of one voice.
-        styles: (rows,) indices of the speaking styles; None for a model without styles.
-
-    Raises:
-        FileNotFoundError: a file is missing; the message has the command that makes it.
-        ValueError: files contradict each other.
+    Raises FileNotFoundError if a file is missing, and ValueError if files contradict each other.
     """
 
     def __init__(

@@ -21,10 +21,6 @@ class WavDataset(UtteranceDataset):
         segment_size: samples of a crop, a multiple of `stride`.
         seed: seed of the crops and of the order.
         moving: whether each epoch has other crops.
-
-    Raises:
-        FileNotFoundError: the manifest does not exist.
-        ValueError: the manifest is malformed, or a crop is not a whole number of units.
     """
 
     def __init__(
@@ -54,11 +50,9 @@ class WavDataset(UtteranceDataset):
         }
 
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        """Batches crops, padded with silence to a whole number of units.
+        """Batches crops, padded with silence to a whole number of units; empty for no items.
 
-        Returns:
-            {"id": (B,), "split": its name, "net_input": {"wav": (B, 1, T)}, "target": (B, 1, T)}; empty for
-            no items.
+        {"id": (B,), "split": its name, "net_input": {"wav": (B, 1, T)}, "target": (B, 1, T)}
         """
         if not items:
             return {}

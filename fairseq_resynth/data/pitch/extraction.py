@@ -25,15 +25,9 @@ _BLOCK, _CONTEXT = 30 * SAMPLE_RATE, SAMPLE_RATE  # samples, of `_by_blocks`
 
 @dataclass(frozen=True)
 class F0Options:
-    """Settings of the extraction.
+    """Settings of the extraction: one of `METHODS`, and the lowest and highest F0 of the search in Hz.
 
-    Attributes:
-        method: one of `METHODS`.
-        f0_min: lowest F0 of the search, in Hz.
-        f0_max: highest F0 of the search, in Hz.
-
-    Raises:
-        ValueError: the method is unknown, or the range is empty or too wide.
+    Raises ValueError if the method is unknown, or the range is empty or too wide.
     """
 
     method: str = "yaapt"
@@ -95,10 +89,8 @@ def _dio(wav: np.ndarray, options: F0Options) -> np.ndarray:
 def _by_blocks(
     find: Callable[[np.ndarray, F0Options], np.ndarray], wav: np.ndarray, options: F0Options
 ) -> np.ndarray:
-    """Extracts F0 of recordings of over a minute in blocks of 30 s with a second of context on both sides.
-
-    YAAPT needs 16 MB of memory per second of audio.
-    """
+    """F0 of recordings of over a minute in blocks of 30 s with a second of context on both sides, since
+    YAAPT needs 16 MB of memory per second of audio."""
     if len(wav) <= 2 * _BLOCK:
         return find(wav, options)
     pieces = []
@@ -124,11 +116,8 @@ _LIBRARIES = {"yaapt": "amfm_decompy.pYAAPT", "harvest": "pyworld", "dio": "pywo
 
 
 def require_method(method: str) -> None:
-    """Checks that the library of an F0 method can be imported; call it once, before the first file.
-
-    Raises:
-        ValueError: the method is unknown, or its library is missing; the message has the command to run.
-    """
+    """Raises ValueError, with the command to run, if the library of an F0 method is missing; call it once,
+    before the first file."""
     if method not in METHODS:
         raise ValueError(f"F0 method {method!r} is unknown, expected {', '.join(METHODS)}")
     try:
@@ -152,12 +141,9 @@ def extract_f0(
         f0_min: lowest F0 of the search, in Hz.
         f0_max: highest F0 of the search, in Hz.
 
-    Returns:
-        (ceil(T / 80),) float32 Hz, 0 where unvoiced; all 0 for silence (peak below -60 dB of full scale).
-
-    Raises:
-        ValueError: the waveform has fewer than 320 samples or is not finite, the library of the method is
-            missing, or the method failed.
+    Returns (ceil(T / 80),) float32 Hz, 0 where unvoiced; all 0 for silence (peak below -60 dB of full
+    scale). Raises ValueError if the waveform has fewer than 320 samples or is not finite, the library of
+    the method is missing, or the method failed.
     """
     options = F0Options(method, f0_min, f0_max)
     require_method(method)
@@ -205,18 +191,12 @@ def _run_method(options: F0Options, wav: np.ndarray) -> np.ndarray:
 class F0Cache:
     """F0 of all utterances of a split, memory-mapped: `DATA/f0/{split}.npy`, with `{split}.json`.
 
-    Args:
-        data_dir: the data directory.
-        split: `train`, `valid`, …
-        manifest: the manifest of the split.
-
     Attributes:
         lengths: (rows,) int64 frames.
         description: method, range and hash of the rows, as `resynth f0` recorded them.
 
-    Raises:
-        FileNotFoundError: the cache does not exist or is not finished.
-        ValueError: the cache was made from other rows, or is truncated.
+    Raises FileNotFoundError if it does not exist or is not finished, and ValueError if it was made from
+    other rows than the manifest's, or is truncated.
     """
 
     def __init__(self, data_dir: str | Path, split: str, manifest: Manifest):

@@ -135,11 +135,7 @@ class ContinuousF0:
 
 
 class VqvaeF0:
-    """The paper's: codes of a VQ-VAE over F0 z-scored by speaker (Polyak et al., 2021, section 2.1).
-
-    Args:
-        f0_vqvae: the quantizer, in evaluation mode.
-    """
+    """The paper's: codes of a VQ-VAE over F0 z-scored by speaker (Polyak et al., 2021, section 2.1)."""
 
     def __init__(self, f0_vqvae: F0Encoder):
         self.f0_vqvae = f0_vqvae
@@ -155,11 +151,8 @@ class VqvaeF0:
 
 
 class LogVqvaeF0:
-    """Codes of a VQ-VAE over `ContinuousF0`, trained with a loss on both channels.
-
-    Args:
-        f0_vqvae: the quantizer, trained with --f0-input log_voicing, in evaluation mode.
-    """
+    """Codes of a VQ-VAE over `ContinuousF0`, trained with --f0-input log_voicing: a loss on both
+    channels."""
 
     def __init__(self, f0_vqvae: F0Encoder):
         self.f0_vqvae = f0_vqvae
@@ -184,9 +177,6 @@ class QuantileF0:
         edges: (bins - 1,) ascending, between the bins.
         centers: (bins,) the median of each bin.
         hop: samples per code.
-
-    Raises:
-        ValueError: the edges do not ascend, or are not one fewer than the centers.
     """
 
     def __init__(self, edges: Iterable[float], centers: Iterable[float], hop: int):
@@ -197,15 +187,9 @@ class QuantileF0:
 
     @classmethod
     def fit(cls, rows: Iterable[tuple[np.ndarray, F0Entry]], bins: int, hop: int) -> "QuantileF0":
-        """Fits bins of equal counts.
+        """Fits bins of equal counts to ((N,) Hz, statistics of the speaker) of each utterance.
 
-        Args:
-            rows: ((N,) Hz, statistics of the speaker) of each utterance.
-            bins: number of bins.
-            hop: samples per code.
-
-        Raises:
-            ValueError: there are too few different values for so many bins.
+        Raises ValueError if there are too few different values for so many bins.
         """
         values = np.concatenate([normalize_log(f0, entry)[f0 > 0] for f0, entry in rows])
         edges = np.quantile(values, np.arange(1, bins) / bins) if len(values) else np.zeros(bins)
@@ -247,15 +231,14 @@ class QuantileF0:
 def make_representation(
     description: Mapping[str, Any], f0_vqvae: F0Encoder | None, f0_channels: int = 0
 ) -> F0Representation:
-    """Builds the representation that `f0_codes.json` describes.
+    """The representation that `f0_codes.json` describes.
 
     Args:
         description: the content of `f0_codes.json`; without the key `representation` it is the paper's.
-        f0_vqvae: the quantizer, for the representations that have one.
+        f0_vqvae: the quantizer in evaluation mode, for the representations that have one.
         f0_channels: channels of F0 of the model; without the key `representation`, one channel is a z-score.
 
-    Raises:
-        ValueError: the representation is unknown, or its quantizer is missing.
+    Raises ValueError if the representation is unknown, or its quantizer is missing.
     """
     kind = description.get("representation", "zscore" if f0_channels else "vqvae")
     if kind == "quantile":

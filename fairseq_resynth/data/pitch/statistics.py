@@ -28,11 +28,8 @@ class SpeakerStatistics:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SpeakerStatistics":
-        """Builds the statistics from the content of `speakers.json`.
-
-        Raises:
-            ValueError: a key is missing or not a number.
-        """
+        """The statistics in the content of `speakers.json`. Raises ValueError if a key is missing or not a
+        number."""
         try:
             for entry in (*values["speakers"].values(), values["global"]):
                 float(entry["f0_mean"]), float(entry["f0_std"])
@@ -49,12 +46,8 @@ class SpeakerStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> "SpeakerStatistics":
-        """Reads `speakers.json`.
-
-        Raises:
-            FileNotFoundError: the file does not exist.
-            ValueError: it is not JSON, or a key is missing or not a number.
-        """
+        """Reads `speakers.json`. Raises FileNotFoundError if it does not exist, and ValueError if it is
+        malformed."""
         path = Path(path)
         values = read_json(path, f"Make it with `resynth f0 {path.parent}`.")
         try:
@@ -68,14 +61,10 @@ class SpeakerStatistics:
 
     @classmethod
     def from_frames(cls, rows: Iterable[tuple[str, np.ndarray]]) -> "SpeakerStatistics":
-        """Computes the statistics over voiced frames.
+        """The statistics over voiced frames of utterances, each (speaker, (N,) F0 in Hz, 0 = unvoiced).
 
-        Args:
-            rows: (speaker, (N,) F0 in Hz, 0 = unvoiced) of each utterance. A speaker without a voiced frame
-                gets the statistics of all speakers.
-
-        Raises:
-            ValueError: no utterance has a voiced frame.
+        A speaker without a voiced frame gets the statistics of all speakers. Raises ValueError if there is
+        none at all.
         """
         sums: dict[str, np.ndarray] = {}
         for name, f0 in rows:
@@ -98,11 +87,8 @@ class SpeakerStatistics:
         return cls(speakers, overall)
 
     def entry(self, name: str | None) -> F0Entry:
-        """The statistics of a speaker, or of all speakers for None.
-
-        Raises:
-            ValueError: the speaker is unknown; the message lists the known ones.
-        """
+        """The statistics of a speaker, or of all speakers for None. Raises ValueError, with the known
+        speakers, for any other name."""
         if name is None:
             return self.overall
         if name in self.speakers:
@@ -115,17 +101,10 @@ class SpeakerStatistics:
         return entry["f0_mean"], max(entry["f0_std"], STD_FLOOR)
 
     def normalize(self, f0: np.ndarray, name: str | None) -> np.ndarray:
-        """The z-score of voiced frames by the statistics of a speaker; unvoiced frames stay 0.
+        """The z-score of voiced frames by the statistics of a speaker (None: all speakers); unvoiced frames
+        stay 0.
 
-        Args:
-            f0: Hz in any shape, 0 = unvoiced.
-            name: the speaker; None: the statistics of all speakers.
-
-        Returns:
-            float32 of the same shape.
-
-        Raises:
-            ValueError: the speaker is unknown.
+        Hz in any shape to float32 of the same shape. Raises ValueError if the speaker is unknown.
         """
         mean, std = self._pair(name)
         f0 = np.asarray(f0, dtype=np.float32)

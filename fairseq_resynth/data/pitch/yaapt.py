@@ -122,11 +122,7 @@ def _peaks(data, low, high, half, most, least_ratio, threshold, bins, merits):
 
 
 class SpectralTrack:
-    """Replaces `spec_track` in a copy of the library's module, whose dynamic programming it uses.
-
-    Args:
-        module: the copy.
-    """
+    """Replaces `spec_track` in `module`, a copy of the library's, whose dynamic programming it uses."""
 
     def __init__(self, module: types.ModuleType):
         self._module = module
@@ -246,11 +242,8 @@ def _last_smallest(values: np.ndarray) -> int:
 def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames: int) -> np.ndarray:
     """The candidates of the cheapest path, (frames,) int64, by dynamic programming.
 
-    Args:
-        local: (rows, frames) cost of each candidate.
-        transitions: (rows, rows, frames) cost of a transition from the first candidate to the second.
-        rows: candidates per frame.
-        frames: number of frames.
+    `local` is the (rows, frames) cost of each candidate, `transitions` the (rows, rows, frames) cost of a
+    transition from the first candidate to the second.
     """
     before = np.zeros((rows, frames), dtype=np.int64)
     path = np.zeros(frames, dtype=np.int64)
@@ -349,11 +342,8 @@ def time_track(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Replaces the library's `time_track`: candidates by correlation, near a rough track.
 
-    Returns:
-        Hz and merits, (candidates, frames) each.
-
-    Raises:
-        ValueError: the analysis frame is shorter than the longest period.
+    Returns Hz and merits, (candidates, frames) each. Raises ValueError if the analysis frame is shorter
+    than the longest period.
     """
     size, jump = int(parameters["tda_frame_length"] * signal.fs / 1000), pitch.frame_jump
     frames = min(int((len(signal.data) - size + jump) / jump), len(spec_pitch))
