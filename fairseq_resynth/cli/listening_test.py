@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> int:
     from fairseq_resynth.evaluation.listening.page import (
         ANCHOR,
-        REFERENCE,
         ListeningTest,
         make_test,
         names_left_out,
     )
+    from fairseq_resynth.evaluation.runs.measure import REFERENCE
     from fairseq_resynth.evaluation.runs.pairing import named_folder, read_collection, read_folder
 
     if not args.systems:

@@ -16,10 +16,11 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample, write_audio
 from fairseq_resynth.data.storage.files import write_json, write_text
 from fairseq_resynth.evaluation.report.page import document
+from fairseq_resynth.evaluation.runs.measure import REFERENCE
 from fairseq_resynth.evaluation.runs.pairing import Collection
 
 KINDS = ("mos", "mushra", "abx")
-REFERENCE, ANCHOR = "reference", "anchor"
+ANCHOR = "anchor"
 LEVEL_DB = -26.0  # of full scale, root mean square: the usual level of speech tests (ITU-T P.830)
 ANCHOR_HZ = 3500  # low-pass of ITU-R BS.1534's low anchor
 INSTRUCTIONS = {
@@ -61,7 +62,7 @@ def _common_names(systems: Mapping[str, Collection]) -> list[str]:
 
 
 def names_left_out(systems: Mapping[str, Collection]) -> dict[str, list[str]]:
-    """The utterances, by system, that another system lacks and the test therefore leaves out."""
+    """The utterances, by system, that the test leaves out since another system lacks them."""
     common = set(_common_names(systems))
     left = {label: sorted(set(files.files) - common) for label, files in systems.items()}
     return {label: names for label, names in left.items() if names}
@@ -70,19 +71,14 @@ def names_left_out(systems: Mapping[str, Collection]) -> dict[str, list[str]]:
 def make_test(
     systems: Mapping[str, Collection], outdir: str | Path, options: ListeningTest
 ) -> dict[str, Any]:
-    """Writes `index.html`, `audio/` with names that reveal nothing, and `key.json`.
+    """Writes `index.html`, `audio/` with names that reveal nothing, and `key.json` into a folder.
 
-    Args:
-        systems: label -> files by name; `reference` has the recordings, if there are any.
-        outdir: a folder without a test in it.
-        options: kind and size of the test.
+    `systems` maps labels to files by name; `reference` has the recordings, if there are any.
+    Returns the contents of `key.json`, which listeners must not see: it says which file is which
+    system.
 
-    Returns:
-        The contents of `key.json`. Listeners must not see it: it says which file is which system.
-
-    Raises:
-        ValueError: too few systems, no common utterance, or an unreadable file.
-        FileExistsError: the folder has a test already, whose results would lose their key.
+    Raises ValueError for too few systems, no common utterance or an unreadable file, and
+    FileExistsError if the folder has a test already, whose results would lose their key.
     """
     outdir = Path(outdir)
     if options.kind not in KINDS:
@@ -139,30 +135,29 @@ def _set_level(wav: np.ndarray) -> np.ndarray:
 def _trials(
     kind: str, systems: Sequence[str], names: Sequence[str], stimuli: Mapping[str, Mapping]
 ) -> list[dict[str, Any]]:
-    found = {(entry["utterance"], entry["system"]): name for name, entry in stimuli.items()}
     if kind == "mos":
         return [{"stimuli": [stimulus]} for stimulus in stimuli]
-    if kind == "mushra":
-        labels = [*systems, ANCHOR]
-        return [
-            {
-                "reference": found[name, REFERENCE],
-                "stimuli": sorted(found[name, label] for label in labels),
-            }
-            for name in names
-        ]
-    pairs = list(combinations(systems, 2))
-    return [{"stimuli": [found[name, a], found[name, b]]} for name in names for a, b in pairs]
+    found = {(entry["utterance"], entry["system"]): name for name, entry in stimuli.items()}
+    trials = []
+    for name in names:
+        if kind == "mushra":
+            rated = sorted(found[name, label] for label in (*systems, ANCHOR))
+            trials.append({"reference": found[name, REFERENCE], "stimuli": rated})
+        else:
+            trials += [
+                {"stimuli": [found[name, label] for label in pair]}
+                for pair in combinations(systems, 2)
+            ]
+    return trials
 
 
 def _page(key: Mapping[str, Any], options: ListeningTest) -> str:
     shown = {name: key[name] for name in ("test", "kind", "trials")}
-    instructions = html.escape(INSTRUCTIONS[options.kind])
     data = json.dumps(shown).replace("</", "<\\/")
     body = (
         f"<main><h1>{html.escape(options.title)}</h1>"
-        f'<p id="instructions">{instructions} Use headphones in a quiet room, and listen '
-        "to each recording to its end.</p>"
+        f'<p id="instructions">{html.escape(INSTRUCTIONS[options.kind])} '
+        "Use headphones in a quiet room, and listen to each recording to its end.</p>"
         '<p><label>Your name or number <input id="listener" autocomplete="off"></label></p>'
         '<p id="progress" aria-live="polite"></p><div id="trial"></div>'
         '<p><button id="next" type="button" disabled>Next (Enter)</button></p>'

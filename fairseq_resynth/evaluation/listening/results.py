@@ -1,6 +1,6 @@
 """Means and confidence intervals of listeners' answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 import scipy.stats
 
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.evaluation.listening.page import REFERENCE
+from fairseq_resynth.evaluation.runs.measure import REFERENCE
+from fairseq_resynth.evaluation.runs.summary import grouped
 
 RESAMPLES = 1000
 # ITU-R BS.1534-3, Section 4.1.2: listeners who rate the hidden reference below 90 in more than 15 %
@@ -17,11 +18,7 @@ HIDDEN_REFERENCE_RATING, HIDDEN_REFERENCE_SHARE = 90, 0.15
 
 
 def read_key(path: str | Path) -> dict[str, Any]:
-    """Reads a test's `key.json`.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or it is not a key.
-    """
+    """Reads a test's `key.json`. Raises FileNotFoundError, or ValueError if it is not a key."""
     key = read_json(path, "Give the folder of the test with --outdir.")
     kinds = {"test": str, "kind": str, "stimuli": dict, "trials": list}
     if not isinstance(key, dict) or any(not isinstance(key.get(k), t) for k, t in kinds.items()):
@@ -30,19 +27,11 @@ def read_key(path: str | Path) -> dict[str, Any]:
 
 
 def read_results(paths: Sequence[str | Path], key: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Reads listeners' files.
+    """Reads the JSON files that the page let listeners download.
 
-    Args:
-        paths: JSON files that the page let them download.
-        key: the test's `key.json`.
-
-    Returns:
-        One dictionary per file: `listener`, `session`, and `answers`, a list of dictionaries with
-        `trial`, `stimulus` and `value`.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, results of another test, an answer to which the
-            test has no question, or two files of one session.
+    Returns per file `listener`, `session`, and `answers`: dictionaries of `trial`, `stimulus` and
+    `value`. Raises FileNotFoundError, or ValueError for results of another test, an answer to which
+    the test has no question, or two files of one session.
     """
     results, sessions = [], {}
     for path in map(Path, paths):
@@ -65,8 +54,7 @@ def _check_answers(path: Path, answers: Sequence[Any], key: Mapping[str, Any]) -
     given = set()
     for answer in answers:
         fields = answer if isinstance(answer, dict) else {}
-        trial, stimulus = fields.get("trial"), fields.get("stimulus")
-        value = fields.get("value")
+        trial, stimulus, value = map(fields.get, ("trial", "stimulus", "value"))
         known = isinstance(trial, int) and trial in range(len(key["trials"]))
         known = known and stimulus in key["trials"][trial]["stimuli"]
         if not known or not isinstance(value, int | float) or not low <= value <= high:
@@ -79,19 +67,11 @@ def _check_answers(path: Path, answers: Sequence[Any], key: Mapping[str, Any]) -
 
 
 def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> dict[str, Any]:
-    """The outcome of a test.
+    """The outcome of a test: `kind`, `listeners`, `dropped` (by MUSHRA's screening) and `systems`.
 
-    Args:
-        results: from `read_results`.
-        key: the test's `key.json`.
-
-    Returns:
-        `kind`, `listeners`, `dropped` (the listeners that MUSHRA's screening excludes), and
-        `systems`: for mos and mushra label -> mean, low, high, count; for abx "A | B" -> correct,
-        count, share, low, high, p.
-
-    Raises:
-        ValueError: there are no answers, or all listeners were dropped.
+    `systems` are for mos and mushra label -> mean, low, high, count; for abx "A | B" -> correct,
+    count, share, low, high, p. Raises ValueError if there are no answers, or all listeners were
+    dropped.
     """
     dropped = _screened(results, key) if key["kind"] == "mushra" else []
     kept = [result for result in results if result["session"] not in dropped]
@@ -102,9 +82,8 @@ def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]
     ]
     if not answers and dropped:
         raise ValueError(
-            f"no answers are left: all {len(dropped)} listeners were dropped, who rated the hidden "
-            f"reference below {HIDDEN_REFERENCE_RATING} in more than {HIDDEN_REFERENCE_SHARE:.0%} of "
-            "the items"
+            f"no answers are left: all {len(dropped)} listeners were dropped for a hidden reference "
+            f"below {HIDDEN_REFERENCE_RATING} in more than {HIDDEN_REFERENCE_SHARE:.0%} of the items"
         )
     if not answers:
         raise ValueError("there are no answers to collect")
@@ -127,21 +106,11 @@ def _screened(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> l
     return dropped
 
 
-def _grouped(answers: Sequence[dict], name_of: Callable[[dict], str]) -> dict[str, list[dict]]:
-    groups: dict[str, list[dict]] = {}
-    for answer in answers:
-        groups.setdefault(name_of(answer), []).append(answer)
-    return dict(sorted(groups.items()))
-
-
 def _ratings(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    keys = ("value", "session", "utterance")
     return {
-        system: pigeonhole_interval(
-            [answer["value"] for answer in own],
-            [answer["session"] for answer in own],
-            [answer["utterance"] for answer in own],
-        )
-        for system, own in _grouped(answers, lambda answer: answer["system"]).items()
+        system: pigeonhole_interval(*([answer[key] for answer in own] for key in keys))
+        for system, own in grouped(answers, lambda answer: answer["system"]).items()
     }
 
 
@@ -151,17 +120,11 @@ def pigeonhole_interval(
     """Mean rating with a 95 % interval over listeners and utterances.
 
     Owen's pigeonhole bootstrap (Annals of Applied Statistics, 2007): both are resampled, and a
-    rating counts as often as its listener was drawn times as often as its utterance was. An interval
-    over ratings alone would be too narrow, since ratings of one listener are similar.
+    rating counts as often as its listener was drawn times as often as its utterance was. An
+    interval over ratings alone would be too narrow, since ratings of one listener are similar.
 
-    Args:
-        values: ratings.
-        listeners: the listener of each rating.
-        utterances: the utterance of each rating.
-        seed: random seed.
-
-    Returns:
-        `mean`, `low`, `high` and `count`.
+    `listeners` and `utterances` are those of each rating. Returns `mean`, `low`, `high` and
+    `count`.
     """
     ratings = np.asarray(values, dtype=float)
     groups = [np.unique(labels, return_inverse=True)[1] for labels in (listeners, utterances)]
@@ -186,7 +149,7 @@ def _identified(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, di
         return " | ".join(key["stimuli"][stimulus]["system"] for stimulus in stimuli)
 
     outcome = {}
-    for pair, own in _grouped(answers, pair_of).items():
+    for pair, own in grouped(answers, pair_of).items():
         correct = int(sum(answer["value"] for answer in own))
         test = scipy.stats.binomtest(correct, len(own), 0.5, alternative="greater")
         interval = scipy.stats.binomtest(correct, len(own)).proportion_ci(method="wilson")

@@ -15,33 +15,31 @@ RANKED = ("ffe", "mel_l1", "mcd_dtw", "wer", "dwer", "stoi", "dnsmos_ovrl")
 
 
 def ranking_column(evaluation: Evaluation, wanted: str = "") -> Column | None:
-    """The column that best and worst are determined by: `wanted`, or the first measured of `RANKED`.
+    """The column that ranks the utterances: `wanted`, or the first measured one of `RANKED`.
 
-    Raises:
-        ValueError: there is no such column, or neither of its ends is better.
+    Raises ValueError if there is no such column, or neither of its ends is better.
     """
     known = {column.name: column for column in evaluation.columns if column.better}
     if wanted and wanted not in known:
         raise ValueError(f"--rank-by {wanted!r}: expected one of {', '.join(known)}")
     measured = {name for row in evaluation.rows for name in row if row[name] is not None}
-    for name in [wanted] if wanted else RANKED:
-        if name in known and name in measured:
-            return known[name]
-    return None
+    names = [wanted] if wanted else RANKED
+    return next((known[name] for name in names if name in known and name in measured), None)
 
 
 def best_and_worst(
     evaluation: Evaluation, column: Column, count: int
 ) -> tuple[list[Row], list[Row]]:
-    """Ranks the utterances of the first system that has the column.
+    """Up to `count` best rows, best first, and as many worst ones, worst first; none is in both.
 
-    Returns:
-        Up to `count` best rows, best first, and up to `count` worst rows, worst first; no row is in
-        both.
+    They are of the first system that has the column.
     """
     for system in evaluation.systems:
-        rows = [row for row in evaluation.rows if row["system"] == system]
-        rows = [row for row in rows if row.get(column.name) is not None]
+        rows = [
+            row
+            for row in evaluation.rows
+            if row["system"] == system and row.get(column.name) is not None
+        ]
         if rows and system != REFERENCE:
             sign = 1 if column.better == "lower" else -1
             rows.sort(key=lambda row: (sign * row[column.name], row["name"]))
@@ -53,14 +51,9 @@ def best_and_worst(
 def examples_section(
     page: Path, evaluation: Evaluation, count: int, rank_by: str, audio: str
 ) -> str:
-    """The section with players, the reference and every system next to each other.
+    """Players of the best and worst `count` utterances, the reference next to every system.
 
-    Args:
-        page: the page that it is put into.
-        evaluation: what is shown.
-        count: best and worst utterances, each.
-        rank_by: see `ranking_column`.
-        audio: "embed", "link" or "none".
+    `page` is the file that the section is put into; `audio` is "embed", "link" or "none".
     """
     column = ranking_column(evaluation, rank_by)
     if audio == "none" or not count or column is None:
@@ -83,12 +76,9 @@ def _example(page: Path, evaluation: Evaluation, row: Row, column: Column, audio
         tracks[system] = _track(evaluation, other, "f0_generated")
         figures.append(_figure(page, system, other["generated"], tracks[system], audio))
     words = "".join(
-        f"<p>{label}: {html.escape(text)}</p>"
-        for label, text in (
-            ("transcript", row.get("transcript")),
-            ("recognized", row.get("heard")),
-        )
-        if text
+        f"<p>{label}: {html.escape(row[key])}</p>"
+        for label, key in (("transcript", "transcript"), ("recognized", "heard"))
+        if row.get(key)
     )
     plot = tracking_plot(tracks, f"F0 of {row['name']}") if any(map(len, tracks.values())) else ""
     value = number(row[column.name], column)

@@ -24,13 +24,9 @@ def asset(name: str) -> str:
 
 
 def document(title: str, body: str, styles: Sequence[str] = (), scripts: Sequence[str] = ()) -> str:
-    """A whole page around a body, with its style sheets and scripts inside.
+    """A page around a body of HTML, with its style sheets and scripts inside.
 
-    Args:
-        title: plain text.
-        body: HTML.
-        styles: names of assets besides `page.css`.
-        scripts: names of assets besides `page.js`.
+    `styles` and `scripts` name assets besides `page.css` and `page.js`.
     """
     css = "\n".join(asset(name) for name in ("page.css", *styles))
     javascript = "\n".join(asset(name) for name in ("page.js", *scripts))
@@ -55,20 +51,6 @@ def flac_bytes(wav: np.ndarray, sample_rate: int) -> bytes:
     return stream.getvalue()
 
 
-def audio_source(path: Path, page: Path, embed: bool) -> str:
-    """The `src` of a player.
-
-    Args:
-        path: the audio file.
-        page: the page that plays it.
-        embed: put the samples into the page instead of linking the file relative to the page.
-    """
-    if embed:
-        return data_uri(flac_bytes(*load_any_audio(path)), "audio/flac")
-    relative = Path(os.path.relpath(path.resolve(), page.resolve().parent))
-    return "/".join(part if part == ".." else quote(part) for part in relative.parts)
-
-
 def player(
     path: Path, page: Path, label: str, embed: bool, f0: Callable | Sequence[float] | None = None
 ) -> str:
@@ -77,21 +59,24 @@ def player(
     Args:
         path: the audio file.
         page: the page that it is put into.
-        label: plain text that a screen reader says.
+        label: plain text for screen readers.
         embed: put the audio into the page instead of linking it.
         f0: (N,) Hz drawn over the spectrogram, or a function of wav and sample rate that gives it.
 
-    Raises:
-        FileNotFoundError, ValueError: the file cannot be read.
+    Raises FileNotFoundError or ValueError if the file cannot be read.
     """
     wav, sample_rate = load_any_audio(path)
     if f0 is not None:
         f0 = f0(wav, sample_rate) if callable(f0) else np.asarray(f0, dtype=float)
     picture = data_uri(spectrogram_png(wav, f0, sample_rate), "image/png")
-    source, name = html.escape(audio_source(path, page, embed)), html.escape(label)
+    if embed:
+        source = data_uri(flac_bytes(wav, sample_rate), "audio/flac")
+    else:
+        source = quote(Path(os.path.relpath(path.resolve(), page.resolve().parent)).as_posix())
+    name = html.escape(label)
     return (
         f'<img alt="spectrogram of {name}" src="{picture}">'
-        f'<audio controls preload="metadata" aria-label="{name}" src="{source}"></audio>'
+        f'<audio controls preload="metadata" aria-label="{name}" src="{html.escape(source)}"></audio>'
     )
 
 
@@ -113,9 +98,8 @@ def write_gallery(
         embed: put the audio into the page, so that the one file can be sent; else link it.
         f0_of: maps wav and sample rate to (N,) Hz that is drawn over the spectrogram.
 
-    Raises:
-        ValueError: no rows, or a file that cannot be read.
-        FileNotFoundError: a missing file.
+    Raises ValueError without rows, and FileNotFoundError or ValueError for a file that cannot be
+    read.
     """
     path, rows = Path(path), list(rows)
     if not rows:
@@ -123,16 +107,12 @@ def write_gallery(
     columns = list(dict.fromkeys(column for _, files in rows for column in files))
     lines = []
     for name, files in rows:
-        cells = "".join(
-            f'<td data-column="{html.escape(column)}">'
-            + (
-                player(Path(files[column]), path, f"{name}, {column}", embed, f0_of)
-                if column in files
-                else "–"
-            )
-            + "</td>"
-            for column in columns
-        )
+        cells = ""
+        for column in columns:
+            shown = "–"
+            if column in files:
+                shown = player(Path(files[column]), path, f"{name}, {column}", embed, f0_of)
+            cells += f'<td data-column="{html.escape(column)}">{shown}</td>'
         lines.append(f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     body = "\n".join(lines)

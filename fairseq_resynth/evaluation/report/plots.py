@@ -25,11 +25,9 @@ def _f0_axis(axis: Any, ticks: Sequence[int]) -> None:
 
 
 def tracking_plot(tracks: Mapping[str, Sequence[float]], description: str) -> str:
-    """Draws F0 tracks over each other, the first one in gray.
+    """Draws F0 tracks (name -> Hz at 50 Hz, 0 = unvoiced) over each other, the first one in gray.
 
-    Args:
-        tracks: name -> F0 in Hz at 50 Hz, 0 = unvoiced.
-        description: what a screen reader says.
+    `description` is what a screen reader says.
     """
     figure = new_figure(8, 1.9)
     axes = figure.add_axes((0.06, 0.14, 0.91, 0.74))
@@ -57,18 +55,14 @@ def tracking_plot(tracks: Mapping[str, Sequence[float]], description: str) -> st
 def f0_histogram(details: Mapping[str, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Counts frames by reference and generated F0, and by voicing.
 
-    Args:
-        details: name -> `f0_reference` and `f0_generated`.
-
-    Returns:
-        (48, 48) counts of frames that are voiced in both, rows by the reference, over `F0_EDGES`;
-        and (2, 2) counts, rows the reference unvoiced and voiced, columns the generated.
+    `details` maps names to `f0_reference` and `f0_generated`. Returns (48, 48) counts of the frames
+    voiced in both, rows by the reference, over `F0_EDGES`; and (2, 2) counts, rows the reference
+    unvoiced and voiced, columns the generated.
     """
     pitch, voicing = np.zeros((len(F0_EDGES) - 1,) * 2), np.zeros((2, 2), int)
     for entry in details.values():
-        pair = [np.array(entry.get(key, []), float) for key in ("f0_reference", "f0_generated")]
-        length = min(map(len, pair))
-        first, second = (track[:length] for track in pair)
+        pair = [entry.get(key, []) for key in ("f0_reference", "f0_generated")]
+        first, second = np.array(list(zip(*pair, strict=False)), float).reshape(-1, 2).T
         np.add.at(voicing, ((first > 0).astype(int), (second > 0).astype(int)), 1)
         both = (first > 0) & (second > 0)
         pitch += np.histogram2d(first[both], second[both], [F0_EDGES, F0_EDGES])[0]
@@ -93,13 +87,7 @@ def histogram_plot(counts: np.ndarray, description: str) -> str:
 
 
 def scatter_plot(points: Mapping[str, tuple[float, float]], x_label: str, y_label: str) -> str:
-    """Draws labeled points with a logarithmic x axis.
-
-    Args:
-        points: label -> (x > 0, y).
-        x_label: text under the axis.
-        y_label: text over the plot.
-    """
+    """Draws labeled points, label -> (x > 0, y), with a logarithmic x axis; `y_label` is on top."""
     figure = new_figure(7, 3.75)
     axes = figure.add_axes((0.09, 0.14, 0.89, 0.77))
     style_axes(axes)

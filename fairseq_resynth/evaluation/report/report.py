@@ -42,11 +42,7 @@ class ReportOptions:
 
 
 def write_report(path: str | Path, evaluation: Evaluation, options: ReportOptions) -> None:
-    """Writes the page atomically.
-
-    Raises:
-        ValueError: `rank_by` is not a column, or `audio` is not one of the three.
-    """
+    """Writes the page atomically. Raises ValueError if `rank_by` or `audio` is invalid."""
     if options.audio not in ("embed", "link", "none"):
         raise ValueError(f"audio: found {options.audio!r}, expected embed, link or none")
     path = Path(path)
@@ -112,9 +108,7 @@ def _plot_section(evaluation: Evaluation) -> str:
         pitch, voicing = plots.f0_histogram(details)
         if voicing.sum():
             plot = plots.histogram_plot(pitch, f"F0 of {system} against the reference")
-            caption = (
-                f"{system}: F0 of the reference (to the right) and generated (up), logarithmic"
-            )
+            caption = f"{system}: F0 of the reference (right) and generated (up), logarithmic"
             figures.append(_figure(plot, caption, "f0"))
             figures.append(_figure(tables.voicing_table(voicing), f"{system}: voicing"))
         own = {row["name"]: row["speaker"] for row in evaluation.rows if row["system"] == system}
@@ -165,9 +159,9 @@ def _rows_data(evaluation: Evaluation) -> str:
     used = {name for row in evaluation.rows for name in row if row[name] is not None}
     columns = [column for column in evaluation.columns if column.name in used]
     rows = [
-        [row["name"], row["system"], row["speaker"]]
+        [row[name] for name in ("name", "system", "speaker")]
         + [row.get(column.name) for column in columns]
-        + ["; ".join([*row["notes"], *filter(None, [failure(row)])])]
+        + ["; ".join(filter(None, [*row["notes"], failure(row)]))]
         for row in evaluation.rows
     ]
     heads = [{"label": c.label, "digits": c.digits, "scale": c.scale} for c in columns]

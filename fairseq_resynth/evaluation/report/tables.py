@@ -51,10 +51,7 @@ def table(
 ) -> str:
     """A table that scrolls where it is wider than the page.
 
-    Args:
-        head: plain text over the columns; the first column has the rows' headings.
-        rows: (plain text of the heading, cells as HTML).
-        identifier: the table's `id`.
+    `head` is plain text; a row is the plain text of its heading and its cells as HTML.
     """
     heads = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in head)
     body = "".join(
@@ -92,11 +89,8 @@ def figures_table(
 ) -> str:
     """A table of means with intervals and numbers of utterances, one row per group.
 
-    Args:
-        groups: name -> figures by column, of `summary.summarize`.
-        columns: the columns; those that no group has are left out.
-        corner: plain text over the names.
-        identifier: the table's `id`.
+    `groups` maps names to the figures of `summary.summarize`; columns that no group has are left
+    out. `corner` is plain text over the names, `identifier` the table's `id`.
     """
     columns = [c for c in columns if any(c.name in figures for figures in groups.values())]
     head = [corner, *(column.label + ARROWS[column.better] for column in columns)]
@@ -122,24 +116,19 @@ def voicing_table(counts: np.ndarray) -> str:
     """The 2 x 2 voicing confusions of `plots.f0_histogram` in per cent of all frames."""
     shares = 100 * counts / max(counts.sum(), 1)
     names = ("unvoiced", "voiced")
-    return table(
-        ["", *names],
-        [
-            (f"reference {name}", [number_cell(f"{share:.1f} %") for share in row])
-            for name, row in zip(names, shares, strict=True)
-        ],
-    )
+    rows = [
+        (f"reference {name}", [number_cell(f"{share:.1f} %") for share in row])
+        for name, row in zip(names, shares, strict=True)
+    ]
+    return table(["", *names], rows)
 
 
 def speaker_confusion(details: Mapping[str, Mapping[str, Any]], targets: Mapping[str, str]) -> str:
-    """Which enrolled speaker scores best, for the utterances of each target speaker.
+    """A table of the enrolled speaker that scores best, by target speaker; "" without scores.
 
     Args:
-        details: name -> `speaker_scores`.
-        targets: name -> the speaker that it should sound like.
-
-    Returns:
-        HTML, or an empty string if no utterance has scores.
+        details: name of the utterance -> `speaker_scores`.
+        targets: name of the utterance -> the speaker that it should sound like.
     """
     counts: dict[str, Counter] = {}
     for name, entry in details.items():

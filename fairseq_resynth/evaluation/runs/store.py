@@ -17,7 +17,7 @@ import fairseq_resynth
 from fairseq_resynth.data.storage.files import read_json, write_json, write_text
 from fairseq_resynth.evaluation.metrics.metric import Column, Metric
 from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
-from fairseq_resynth.evaluation.runs.summary import columns_of, summarize
+from fairseq_resynth.evaluation.runs.summary import summarize
 
 FORMAT = 1
 NAMES = ("system", "name", "reference_name", "speaker", "source_speaker", "generated", "reference")
@@ -89,7 +89,7 @@ def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluati
         {"name": metric.name, "version": metric.version(), "predicts": metric.predicts}
         for metric in metrics
     ]
-    columns = columns_of(metrics)
+    columns = [column for metric in metrics for column in metric.columns]
     names = [*NAMES, *(column.name for column in columns), *TEXTS, *ERRORS]
     plain = [{name: without_nan(row[name]) for name in names if name in row} for row in rows]
     summary = summarize(rows, metrics)

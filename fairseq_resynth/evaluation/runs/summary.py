@@ -15,11 +15,6 @@ POOLED_RESAMPLES = 200  # fewer than for means, since each equal error rate sort
 Figures = dict[str, dict[str, float]]
 
 
-def columns_of(metrics: Sequence[Metric]) -> list[Column]:
-    """The columns of all metrics in order."""
-    return [column for metric in metrics for column in metric.columns]
-
-
 def _column_figures(rows: Sequence[Row], column: Column) -> dict[str, float] | None:
     rows = [row for row in rows if row.get(column.name) is not None]
     if not rows:
@@ -29,12 +24,12 @@ def _column_figures(rows: Sequence[Row], column: Column) -> dict[str, float] | N
 
 
 def _figures(rows: Sequence[Row], metrics: Sequence[Metric]) -> Figures:
-    found = {column.name: _column_figures(rows, column) for column in columns_of(metrics)}
+    columns = [column for metric in metrics for column in metric.columns]
+    found = {column.name: _column_figures(rows, column) for column in columns}
     return {name: figure for name, figure in found.items() if figure}
 
 
-def _pooled_figures(rows: Sequence[Row], metric: Metric) -> Figures:
-    rows = list(rows)
+def _pooled_figures(rows: list[Row], metric: Metric) -> Figures:
     result: Figures = {}
     for name, value in metric.pooled(rows).items():
 
@@ -48,7 +43,8 @@ def _pooled_figures(rows: Sequence[Row], metric: Metric) -> Figures:
     return result
 
 
-def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+def grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+    """The rows by their key, in the order of the keys."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -58,27 +54,21 @@ def _grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[R
 def summarize(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
     """Mean, 95 % interval and counts of every column, by system.
 
-    Args:
-        rows: rows after `Metric.finish`; those with an error are left out and counted as `failed`.
-        metrics: the metrics that gave the rows.
-
-    Returns:
-        system -> `utterances`, `failed`, `all` (with the figures of `Metric.pooled`), `speakers` by
-        target speaker, and `pairs` of source and target speaker.
+    `rows` are taken after `Metric.finish`; those with an error are only counted as `failed`.
+    Returns system -> `utterances`, `failed`, `all` (with the figures of `Metric.pooled`),
+    `speakers` by target speaker, and `pairs` of source and target speaker.
     """
     summary: dict[str, Any] = {}
-    for system, own in _grouped(rows, lambda row: row["system"]).items():
+    for system, own in grouped(rows, lambda row: row["system"]).items():
         good = [row for row in own if not row["error"]]
         entry: dict[str, Any] = {"utterances": len(good), "failed": len(own) - len(good)}
         entry["all"] = _figures(good, metrics)
         for metric in metrics:
             entry["all"] |= _pooled_figures(good, metric)
-        speakers = _grouped([row for row in good if row["speaker"]], lambda row: row["speaker"])
+        speakers = grouped([row for row in good if row["speaker"]], lambda row: row["speaker"])
         entry["speakers"] = {who: _figures(part, metrics) for who, part in speakers.items()}
         converted = [row for row in good if row["speaker"] != row["source_speaker"]]
-        pairs = _grouped(
-            converted, lambda row: f"{row['source_speaker'] or '?'} → {row['speaker']}"
-        )
+        pairs = grouped(converted, lambda row: f"{row['source_speaker'] or '?'} → {row['speaker']}")
         entry["pairs"] = {names: _figures(part, metrics) for names, part in pairs.items()}
         summary[system] = entry
     return summary
@@ -89,7 +79,7 @@ def comparison_note(rows: Sequence[Row]) -> str:
     good = [row for row in rows if not row["error"] and row["system"] != REFERENCE]
     measured = {
         system: {row["reference_name"] for row in own}
-        for system, own in _grouped(good, lambda row: row["system"]).items()
+        for system, own in grouped(good, lambda row: row["system"]).items()
     }
     common = set.intersection(*measured.values()) if measured else set()
     if all(names == common for names in measured.values()):
