@@ -20,7 +20,7 @@ Target = str | Path | Sequence[str | Path] | Voice
 
 @dataclass(frozen=True)
 class Controls:
-    """Changes in addition to the voice.
+    """Changes in addition to the voice. Raises ValueError for impossible values and contradictions.
 
     Attributes:
         pitch: `shift=+3st`, `scale=1.2`, `flatten` or `from=OTHER.wav`; None: no change.
@@ -29,9 +29,6 @@ class Controls:
             words; None: no change.
         style: name of a speaking style; None for a model without styles.
         duration_speaker: a speaker of the model whose durations are predicted instead of the target's.
-
-    Raises:
-        ValueError: an impossible value, or two controls that contradict each other.
     """
 
     pitch: str | None = None
@@ -48,13 +45,13 @@ class Controls:
             raise ValueError(
                 f"--duration-speaker and --durations {self.durations} contradict each other: give one of them"
             )
-        if self.durations is None:
+        if self.durations in (None, "predicted"):
             return
-        if self.durations != "predicted" and not re.fullmatch("from=.+", self.durations):
+        if not re.fullmatch("from=.+", self.durations):
             raise ValueError(
                 f"--durations {self.durations!r}: expected predicted or from=OTHER.wav"
             )
-        if self.durations != "predicted" and self.rate != 1:
+        if self.rate != 1:
             raise ValueError(
                 "--rate and --durations from=… contradict each other: give one of them"
             )
@@ -67,14 +64,8 @@ class Controls:
 
 @dataclass(frozen=True)
 class Converted:
-    """The result of a conversion.
-
-    Attributes:
-        wav: (T,) float32 at 16 kHz.
-        speech: its streams.
-        f0: (N,) Hz, the requested pitch; None for a model without pitch.
-        voice: the voice of the result.
-        notes: sentences for the user.
+    """The result: (T,) float32 at 16 kHz, its streams, the requested (N,) F0 in Hz (None for a model
+    without pitch), its voice, and sentences for the user.
     """
 
     wav: np.ndarray
@@ -109,7 +100,10 @@ def convert(
     voice = choose_voice(system, target, source)
     units, hop = system.units(wav), system.streams.unit_hop
     positions = _positions(system, units, controls, voice)
-    notes, f0, pitch = _duration_notes(system, controls), None, {}
+    notes, f0, pitch = [], None, {}
+    if controls.predicts and not system.bundle.generator.durations_need_speaker:
+        if len(system.streams.speakers) > 1 or system.streams.speaker_dim:
+            notes.append("the predicted durations are the same for every speaker of this model")
     if system.pitch.exists:
         f0, entry, pitch_notes = _target_f0(system, wav, units, voice, source, controls)
         notes += pitch_notes
@@ -142,29 +136,19 @@ def check_controls(system: SpeechSystem, controls: Controls) -> None:
         raise ValueError(
             "--durations predicted needs a model trained with --duration-predictor, and this bundle has none."
         )
-    if controls.duration_speaker is None:
-        return
-    system.streams.speaker_index(controls.duration_speaker)
-    if not generator.durations_need_speaker:
-        raise ValueError(
-            "--duration-speaker needs a model whose predicted durations depend on the speaker, and this "
-            "bundle's do not: train with --duration-predictor --duration-condition speaker."
-        )
-
-
-def _duration_notes(system: SpeechSystem, controls: Controls) -> list[str]:
-    if not controls.predicts or system.bundle.generator.durations_need_speaker:
-        return []
-    if len(system.streams.speakers) < 2 and not system.streams.speaker_dim:
-        return []
-    return ["the predicted durations are the same for every speaker of this model"]
+    if controls.duration_speaker is not None:
+        system.streams.speaker_index(controls.duration_speaker)
+        if not generator.durations_need_speaker:
+            raise ValueError(
+                "--duration-speaker needs a model whose predicted durations depend on the speaker, and this "
+                "bundle's do not: train with --duration-predictor --duration-condition speaker."
+            )
 
 
 def choose_voice(system: SpeechSystem, target: Target | None, source: str | None) -> Voice:
     """The voice of the result: the target, else the source, else the model's only voice.
 
-    Raises:
-        FileNotFoundError, ValueError: none of these is given, or `find_voice` finds no such voice.
+    Raises FileNotFoundError or ValueError if none of these is given, or `find_voice` finds no such voice.
     """
     if isinstance(target, Voice):
         return target
@@ -194,8 +178,9 @@ def _target_f0(
         f0 = _transferred_f0(system, units, f0, str(path), entry)
     else:
         f0 = prosody.apply_pitch(prosody.convert_f0(f0, own, entry), controls.pitch)
-    warning = prosody.range_warning(f0, entry) if controls.pitch else ""
-    return f0, entry, notes + ([warning] if warning else [])
+    if controls.pitch and (warning := prosody.range_warning(f0, entry)):
+        notes.append(warning)
+    return f0, entry, notes
 
 
 def _transferred_f0(

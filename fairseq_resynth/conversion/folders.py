@@ -16,11 +16,7 @@ from fairseq_resynth.preparation.preprocess import find_sources
 
 @dataclass
 class ConversionOutcome(Outcome):
-    """What a run did.
-
-    Attributes:
-        notes: sentences about files that were written, by path.
-    """
+    """What a run did; `notes` are sentences about files that were written, by path."""
 
     notes: dict[str, list[str]] = field(default_factory=dict)
 
@@ -28,8 +24,7 @@ class ConversionOutcome(Outcome):
 def find_inputs(source: str | Path, outdir: str | Path) -> dict[str, Path]:
     """{name in the output folder: path} of a file, or of the audio in a folder.
 
-    Raises:
-        FileNotFoundError, ValueError: There is no audio, or two files differ only in their suffix.
+    Raises FileNotFoundError or ValueError if there is no audio, or two files differ only in their suffix.
     """
     source = Path(source)
     if source.is_file():
@@ -46,8 +41,7 @@ def find_inputs(source: str | Path, outdir: str | Path) -> dict[str, Path]:
 def parse_target(text: str) -> str | list[str]:
     """Splits `A.wav,B.wav`; a name or one file is returned as it is."""
     parts = [part for part in text.split(",") if part]
-    several = len(parts) > 1 and not Path(text).is_file()
-    return parts if several else text
+    return parts if len(parts) > 1 and not Path(text).is_file() else text
 
 
 def convert_files(
@@ -64,7 +58,7 @@ def convert_files(
 
     Args:
         system: the models.
-        inputs: see `find_inputs`.
+        inputs: as `find_inputs` returns them.
         outdir: the output folder, created if it does not exist.
         target: a speaker of the model or recordings of one person; None: the source.
         source: who speaks, if the model knows the voice.
@@ -73,14 +67,18 @@ def convert_files(
         overwrite: whether to replace files that other settings, or something else, have made.
 
     Raises:
-        ValueError: The target or a control is impossible, or a file must not be replaced.
+        ValueError: the target or a control is impossible, or a file must not be replaced.
     """
     outcome = ConversionOutcome()
     voice = choose_voice(system, target, source)
     check_controls(system, controls)
     with Record(outdir) as record:
-        settings = record.key(system.bundle.identity, *_settings(target, source, controls))
-        refuse_conflicts(record, settings, inputs, _read_files(target, controls), overwrite)
+        targets, _, options = made_by = _settings(target, source, controls)
+        settings = record.key(system.bundle.identity, *made_by)
+        # References, melodies and rhythms: options that name files come as [kind, path].
+        named = [*targets, options["pitch"], options["durations"]]
+        others = [option[1] for option in named if isinstance(option, list)]
+        refuse_conflicts(record, settings, inputs, others, overwrite)
         for name, path in inputs.items():
             try:
                 key = record.key(settings, path)
@@ -112,13 +110,6 @@ def _settings(target: str | list[str] | None, source: str | None, controls: Cont
     return [[with_content(one) for one in targets], source, asdict(controls) | named]
 
 
-def _read_files(target: str | list[str] | None, controls: Controls) -> list[Path]:
-    """The files that are read in addition to the inputs: references, melodies and rhythms."""
-    targets, _, options = _settings(target, None, controls)
-    named = [*targets, options["pitch"], options["durations"]]
-    return [option[1] for option in named if isinstance(option, list)]
-
-
 def refuse_conflicts(
     record: Record,
     settings: str,
@@ -126,27 +117,18 @@ def refuse_conflicts(
     others: Iterable[Path],
     overwrite: bool,
 ) -> None:
-    """Protects files that are to be read, and files that something else has made.
+    """Raises ValueError if a file to be written is read by the run, or was made by something else.
 
-    Args:
-        record: of the output folder.
-        settings: the key of everything but the inputs.
-        inputs: name -> source of each file to be written.
-        others: files that are read in addition to the sources.
-        overwrite: whether files that something else has made may be replaced.
-
-    Raises:
-        ValueError: One of the files to be written is such a file.
+    `settings` is the key of everything but the inputs; `others` are files that are read in addition to them.
     """
     read = {path.resolve() for path in [*inputs.values(), *others]}
     for name, source in inputs.items():
         out = record.folder / f"{name}.wav"
         if out.resolve() in read:
             raise ValueError(f"{out} is read by this conversion: give another --outdir")
-        if overwrite or not out.exists():
+        if overwrite or not out.exists() or _facts(settings, source) in record.facts(f"{name}.wav"):
             continue
-        if _facts(settings, source) not in record.facts(f"{name}.wav"):
-            raise ValueError(
-                f"{out} exists, and this version has no record that it was made from {source} with these "
-                "settings: give another --outdir, or --overwrite"
-            )
+        raise ValueError(
+            f"{out} exists, and this version has no record that it was made from {source} with these "
+            "settings: give another --outdir, or --overwrite"
+        )

@@ -24,17 +24,10 @@ def check_rate(rate: float) -> None:
 def change_rate(
     units: np.ndarray, f0_codes: np.ndarray | None, rate: float, unit_hop: int, f0_code_hop: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Speaks `rate` times as fast by sampling every stream at its nearest frame.
+    """Speaks 0.25 to 4 times as fast by sampling every stream at its nearest frame.
 
-    Args:
-        units: (U,) int64.
-        f0_codes: (F,) int64 or None.
-        rate: 0.25 to 4; the length becomes round(U / rate).
-        unit_hop: samples per unit.
-        f0_code_hop: samples per F0 code.
-
-    Raises:
-        ValueError: the rate is outside this range.
+    (U,) units become round(U / rate); the hops are samples per unit and per F0 code. Raises ValueError for
+    other rates.
     """
     check_rate(rate)
     if rate == 1 or not len(units):
@@ -53,17 +46,9 @@ def rate_positions(num_units: int, rate: float) -> np.ndarray:
 
 
 def duration_positions(units: np.ndarray, expanded: np.ndarray) -> np.ndarray:
-    """The position in `units` of each unit of `expanded`, which has the same runs with other lengths.
+    """The (U',) positions in (U,) units of `expanded`, which has the same runs with other lengths.
 
-    Args:
-        units: (U,) int64.
-        expanded: (U',) int64.
-
-    Returns:
-        (U',) float.
-
-    Raises:
-        ValueError: the runs are not the same.
+    Raises ValueError if the runs are not the same.
     """
     (runs, counts), (others, new_counts) = collapse_runs(units), collapse_runs(expanded)
     if not np.array_equal(runs, others):
@@ -78,15 +63,7 @@ def duration_positions(units: np.ndarray, expanded: np.ndarray) -> np.ndarray:
 
 
 def align_units(units: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Aligns two utterances by dynamic time warping over their units; equal units cost nothing.
-
-    Args:
-        units: (U,) int64.
-        others: (V,) int64.
-
-    Returns:
-        (U,) float, the position in `others` of each unit; never decreasing.
-    """
+    """The (U,) position in (V,) other units of each unit, never decreasing, by dynamic time warping."""
     from librosa.sequence import dtw
 
     # Where nothing matches, a small cost off the diagonal makes both utterances advance.
@@ -105,15 +82,10 @@ def nearest_indices(positions: np.ndarray, size: int) -> np.ndarray:
 
 
 def warp_f0(f0: np.ndarray, positions: np.ndarray, unit_hop: int) -> np.ndarray:
-    """Stretches F0 together with the units.
+    """Stretches (N,) F0 at 200 Hz together with the units; frames take the value of the nearest frame.
 
-    Args:
-        f0: (N,) Hz at 200 Hz.
-        positions: (U',) position in the units of each unit of the result.
-        unit_hop: samples per unit.
-
-    Returns:
-        (ceil(U' * unit_hop / 80),) Hz; each frame has the value of the nearest frame of `f0`.
+    `positions` holds the (U',) position in the units of each unit of the result, which has
+    ceil(U' * unit_hop / 80) frames.
     """
     num_frames = -(-len(positions) * unit_hop // F0_HOP)
     # In units and then back in frames, both measured at their centers; unit_hop / 80 need not be whole.
@@ -125,11 +97,8 @@ def warp_f0(f0: np.ndarray, positions: np.ndarray, unit_hop: int) -> np.ndarray:
 def parse_pitch(text: str) -> tuple[str, float | str]:
     """Reads `shift=+3st`, `scale=1.2`, `flatten` or `from=OTHER.wav`.
 
-    Returns:
-        (`scale`, factor), (`flatten`, 0) or (`from`, path).
-
-    Raises:
-        ValueError: none of these, or a change of more than two octaves.
+    Returns (`scale`, factor), (`flatten`, 0) or (`from`, path); raises ValueError for anything else and for
+    changes of more than two octaves.
     """
     shift = re.fullmatch(r"(?:shift=)?([+-]?\d+(?:\.\d+)?)(?:st)?", text)
     scale = re.fullmatch(r"scale=(\d+(?:\.\d+)?)", text)
@@ -162,19 +131,10 @@ def apply_pitch(f0: np.ndarray, pitch: str | None) -> np.ndarray:
 def transfer_f0(
     f0: np.ndarray, other: np.ndarray, positions: np.ndarray, unit_hop: int
 ) -> np.ndarray:
-    """Gives the voiced frames of an utterance the melody of another.
+    """Gives the voiced frames of an utterance, (N,) Hz, the melody of another, (M,) Hz.
 
-    Args:
-        f0: (N,) Hz of the utterance; its voicing is kept.
-        other: (M,) Hz of the other.
-        positions: (U,) position in the other's units of each unit of the utterance.
-        unit_hop: samples per unit.
-
-    Returns:
-        (N,) Hz.
-
-    Raises:
-        ValueError: the other has no voiced frame.
+    `positions` holds the (U,) position in the other's units of each unit. Raises ValueError if the other has
+    no voiced frame.
     """
     if not (other > 0).any():
         raise ValueError("--pitch from=…: no frame of that recording is voiced")
@@ -188,17 +148,12 @@ def transfer_f0(
 def change_pitch(
     f0_codes: np.ndarray, pitch: str, representation: F0Representation, entry: F0Entry
 ) -> np.ndarray:
-    """Changes the pitch of coded speech: decoded to Hz, changed, and quantized again.
+    """Changes (F,) pitch codes in Hz as `shift=…`, `scale=…` or `flatten` says, and quantizes them again.
 
-    Args:
-        f0_codes: (F,) int64.
-        pitch: `shift=…`, `scale=…` or `flatten`.
-        representation: of the codes.
-        entry: F0 statistics of the target voice; a warning is logged if the pitch leaves their range.
+    `entry` holds the F0 statistics of the target voice; a warning is logged if the pitch leaves their range.
     """
     hertz = apply_pitch(representation.decode(f0_codes, entry), pitch)
-    warning = range_warning(hertz, entry)
-    if warning:
+    if warning := range_warning(hertz, entry):
         logging.getLogger(__name__).warning("--pitch %s: %s", pitch, warning)
     return representation.encode(hertz, entry)[: len(f0_codes)]
 
@@ -210,12 +165,7 @@ def convert_f0(f0: np.ndarray, source: F0Entry, target: F0Entry) -> np.ndarray:
 
 
 def range_warning(f0: np.ndarray, entry: F0Entry) -> str:
-    """A sentence if more than a tenth of the pitch is outside the range of the training data, else "".
-
-    Args:
-        f0: (N,) Hz, the requested pitch.
-        entry: F0 statistics of the target voice.
-    """
+    """A sentence if over a tenth of (N,) Hz is outside the range of the voice's training data, else ""."""
     voiced = f0[f0 > 0]
     low = max(entry["f0_mean"] - TRAINED_DEVIATIONS * entry["f0_std"], 1)
     high = entry["f0_mean"] + TRAINED_DEVIATIONS * entry["f0_std"]

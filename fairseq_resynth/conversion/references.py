@@ -55,16 +55,16 @@ def find_voice(
     streams: StreamSpec,
     statistics: SpeakerStatistics | None,
 ) -> Voice:
-    """Finds a voice by its name in the model, or measures it on recordings.
+    """A voice by its name in the model, or measured on one or more recordings of one person.
 
     Args:
-        target: a name; or one or more audio files of one person.
+        target: a name, or audio files.
         streams: of the model.
         statistics: F0 statistics of its speakers.
 
     Raises:
-        FileNotFoundError, ValueError: neither a speaker nor a file, files that contain no voice, or a model
-            with a table of speakers and a recording.
+        ValueError: neither a speaker nor a file, files that contain no voice, or recordings for a model with
+            a table of speakers.
     """
     targets = [target] if isinstance(target, str | Path) else list(target)
     if len(targets) == 1 and str(targets[0]) in streams.speakers:
@@ -88,14 +88,10 @@ def find_voice(
 
 
 def measure_voice(recordings: Sequence[tuple[str, np.ndarray]], streams: StreamSpec) -> Voice:
-    """Measures the speaker vector and the F0 statistics of one person.
+    """Measures the speaker vector and the F0 statistics of one person for a model on speaker vectors.
 
-    Args:
-        recordings: (name, (T,) float at 16 kHz) of each.
-        streams: of a model on speaker vectors.
-
-    Raises:
-        ValueError: recordings that contain no voice, or another speaker encoder than the model's.
+    `recordings` are (name, (T,) float at 16 kHz). Raises ValueError if one contains no voice, or the speaker
+    encoder is another than the model's.
     """
     encoder = streams.speaker_vectors["encoder"]
     found, expected = describe_encoder(encoder), streams.speaker_vectors.get("encoder_hash")
@@ -117,18 +113,10 @@ def measure_voice(recordings: Sequence[tuple[str, np.ndarray]], streams: StreamS
 
 
 def validate_reference(wav: np.ndarray, name: str) -> np.ndarray:
-    """Checks that a recording contains a voice and nothing else.
+    """The (ceil(T / 80),) F0 in Hz of a (T,) recording at 16 kHz that contains a voice and nothing else.
 
-    Args:
-        wav: (T,) float at 16 kHz.
-        name: for the message.
-
-    Returns:
-        Its F0, (ceil(T / 80),) Hz.
-
-    Raises:
-        ValueError: shorter than a second, silent, without pitch; or more than a quarter of it is music, noise
-            or whisper.
+    Raises ValueError if it is shorter than a second, silent or without pitch, or if more than a quarter of it
+    is music, noise or whisper.
     """
     seconds = len(wav) / SAMPLE_RATE
     if seconds < MIN_SECONDS:
@@ -157,12 +145,7 @@ def validate_reference(wav: np.ndarray, name: str) -> np.ndarray:
 
 
 def nonspeech_reason(wav: np.ndarray, f0: np.ndarray) -> str:
-    """A sentence if more than a quarter of the seconds with sound contain no voice or a melody, else "".
-
-    Args:
-        wav: (T,) float at 16 kHz.
-        f0: (N,) Hz at 200 Hz.
-    """
+    """A sentence if more than a quarter of the seconds with sound contain no voice or a melody, else ""."""
     found = nonspeech_seconds(wav, f0)
     reasons = {
         "voiceless": "no voice is heard in {}: is it noise, whisper or music there?",
@@ -177,15 +160,10 @@ def nonspeech_reason(wav: np.ndarray, f0: np.ndarray) -> str:
 
 
 def nonspeech_seconds(wav: np.ndarray, f0: np.ndarray) -> dict[str, list[float]]:
-    """Tests each second, with an overlap of half a second.
+    """Tests each second of (T,) samples and their (N,) F0, with an overlap of half a second.
 
-    Args:
-        wav: (T,) float at 16 kHz, a second or longer.
-        f0: (N,) Hz at 200 Hz.
-
-    Returns:
-        Start times in seconds: of `all` seconds with sound, of the `voiceless` ones among them (noise,
-        chords, whisper) and of those with a `melody`.
+    Returns start times in seconds: of `all` seconds with sound, of the `voiceless` ones among them (noise,
+    chords, whisper) and of those with a `melody`.
     """
     periodic, loud = _periodicity(wav, f0) > PERIODIC, _is_loud(wav, len(f0))
     steady, both_voiced = _is_steady(f0)

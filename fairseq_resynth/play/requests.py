@@ -14,13 +14,13 @@ _TEXTS = ("source", "voice", "reference", "speaker", "pitch", "durations", "styl
 
 @dataclass(frozen=True)
 class ConversionRequest:
-    """One conversion that the page asks for.
+    """One conversion that the page asks for; recordings are named by the keys of their uploads.
 
     Attributes:
-        source: key of an uploaded recording.
+        source: the recording.
         controls: pitch, rate, durations and style.
         voice: a speaker of the model, or None.
-        reference: key of an uploaded recording of the target speaker, or None.
+        reference: a recording of the target speaker, or None.
         speaker: who speaks in the source, if the model knows the voice.
     """
 
@@ -31,11 +31,7 @@ class ConversionRequest:
     speaker: str | None = None
 
     def title(self, name_of: Callable[[str], str]) -> str:
-        """The conversion in one line: `boris, shift=+3st, rate 0.8`.
-
-        Args:
-            name_of: returns the name of a reference by its key.
-        """
+        """The conversion in one line, with the names of references by key: `boris, shift=+3st, rate 0.8`."""
         voice = self.voice or (name_of(self.reference) if self.reference else self.speaker)
         controls = self.controls
         rate = f"rate {controls.rate:g}" if controls.rate != 1 else None
@@ -47,12 +43,8 @@ class ConversionRequest:
 def parse_request(body: bytes, streams: StreamSpec) -> ConversionRequest:
     """Reads `{"source": key, "voice": name | "reference": key, "pitch": "shift=+3st", "rate": 0.8, …}`.
 
-    Args:
-        body: JSON; `speaker`, `durations` (`predicted`) and `style` are optional; null is the same as absent.
-        streams: of the model.
-
-    Raises:
-        ValueError: other JSON, an unknown voice, or a control that is impossible or names a file.
+    `speaker`, `durations` (`predicted`) and `style` are optional; null is the same as absent. Raises
+    ValueError for other JSON, an unknown voice, or a control that is impossible or names a file.
     """
     values = _parse_object(body)
     unknown = sorted(set(values) - {*_TEXTS, "rate"})

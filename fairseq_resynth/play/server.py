@@ -40,15 +40,9 @@ class RequestError(Exception):
 
 
 class PlayServer(ThreadingHTTPServer):
-    """Serves the page.
+    """Serves the page at (host, port), port 0 being any free one; uploads have up to `max_bytes`.
 
-    Args:
-        address: (host, port); port 0: any free one.
-        session: the models.
-        max_bytes: the largest upload.
-
-    Raises:
-        OSError: the address is in use, or is not one of this machine.
+    Raises OSError if the address is in use, or is not one of this machine.
     """
 
     daemon_threads = True
@@ -219,15 +213,11 @@ def is_loopback(host: str) -> bool:
 
 
 def check_origin(headers: Mapping[str, str], bound: str) -> str:
-    """The reason to refuse a request of another site's page, or "".
+    """The reason why a server bound to `bound` refuses a request of another site's page, or "".
 
     Another site can make its own name resolve to this machine (DNS rebinding) and read what this server
     answers. The `Host` of such requests is that name, instead of an address or `localhost`. A site that does
     not do so can still send requests, whose `Origin` then differs from their `Host`.
-
-    Args:
-        headers: of the request.
-        bound: the host that the server is bound to.
     """
     host = headers.get("Host", "")
     if not _is_own_host((_split(f"//{host}").hostname or "").lower(), bound):

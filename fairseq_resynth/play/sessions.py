@@ -46,12 +46,9 @@ class PlaySession:
     """Answers one request at a time, from any thread.
 
     Args:
-        system: the bundle with its content encoder.
+        system: the bundle with its content encoder; raises ValueError if it has none.
         codec: counts the bits of coded speech; None: the bundle has no context model.
         max_seconds: the longest recording.
-
-    Raises:
-        ValueError: the bundle has no content encoder.
     """
 
     def __init__(
@@ -70,16 +67,9 @@ class PlaySession:
     def load(
         cls, bundle: str, content_checkpoint: str | None, device: str, max_seconds: float
     ) -> "PlaySession":
-        """Loads a bundle, with its codec's context model if it has one.
+        """Loads a bundle (folder, hub id or address), with its codec's context model if it has one.
 
-        Args:
-            bundle: folder, hub id or address.
-            content_checkpoint: weights of the content encoder; log-mel units need none.
-            device: where to compute.
-            max_seconds: the longest recording.
-
-        Raises:
-            FileNotFoundError, ValueError: something is missing or does not fit.
+        Raises FileNotFoundError or ValueError if something is missing or does not fit.
         """
         folder = find_bundle(bundle)
         system = Resynthesizer.from_pretrained(folder, content_checkpoint, device)
@@ -105,16 +95,9 @@ class PlaySession:
         }
 
     def add_source(self, data: bytes) -> dict[str, Any]:
-        """Keeps a recording that is to be converted.
+        """Keeps a recording that is to be converted; returns its `key` and what to show of it.
 
-        Args:
-            data: of an audio file.
-
-        Returns:
-            `key`, and what to show of it.
-
-        Raises:
-            ValueError: not audio, silent, shorter than a quarter of a second, or longer than allowed.
+        Raises ValueError if the bytes are not audio, or it is silent, shorter than 0.25 s or longer than allowed.
         """
         with self._lock:
             wav = self._decoded(data, "the recording")
@@ -124,8 +107,7 @@ class PlaySession:
     def add_reference(self, data: bytes) -> dict[str, Any]:
         """Keeps a few seconds of the target speaker; returns the same as `add_source`.
 
-        Raises:
-            ValueError: as `add_source`, no voice in the recording, or a model with a table of speakers.
+        Raises ValueError as `add_source`, without a voice in it, or for a model with a table of speakers.
         """
         streams = self.system.streams
         if not streams.speaker_dim:
@@ -142,17 +124,10 @@ class PlaySession:
             return {"key": self._keep(data, "reference", recording), **summary}
 
     def speak(self, body: bytes) -> dict[str, Any]:
-        """Converts an uploaded recording.
+        """Converts an uploaded recording as the JSON of `parse_request` says.
 
-        Args:
-            body: JSON, see `parse_request`.
-
-        Returns:
-            Speech and pictures as data: addresses, the units, bits per second and notes, as JSON types.
-
-        Raises:
-            RecordingExpired: the recording is no longer kept.
-            ValueError: see `parse_request` and `conversion.convert`.
+        Returns speech and pictures as data: addresses, the units, bits per second and notes, as JSON types.
+        Raises RecordingExpired if the recording is no longer kept, ValueError as `parse_request` and `convert`.
         """
         request = parse_request(body, self.system.streams)
         with self._lock:
@@ -220,17 +195,11 @@ def _summary(wav: np.ndarray, f0: np.ndarray) -> dict[str, Any]:
 
 
 def bit_rates(speech: Utterance, streams: StreamSpec, codec: SpeechCodec | None) -> dict[str, Any]:
-    """The bit rates of an utterance.
+    """The bit rates of an utterance, for a codec or, without one, at codes of a fixed length alone.
 
-    Args:
-        speech: its streams.
-        streams: of the model.
-        codec: None: the bundle has no context model, and only the fixed length is known.
-
-    Returns:
-        `fixed`, bit/s of each stream at codes of a fixed length, rate * log2(codes), without continuous F0;
-        `coded`, bit/s of each stream and their total, and `bytes` of the coded file, None without a codec;
-        `pcm`; and whether the model has `continuous` pitch, which none of these count.
+    Returns `fixed`, bit/s of each stream, rate * log2(codes), without continuous F0; `coded`, bit/s of each
+    stream and their total, and `bytes` of the coded file, None without a codec; `pcm`; and whether the model
+    has `continuous` pitch, which none of these count.
     """
     fixed = {"units": streams.sample_rate / streams.unit_hop * np.log2(streams.num_units)}
     if streams.num_f0_codes:
