@@ -1,7 +1,6 @@
 """Checked requests of the page: a browser's JSON becomes controls and a voice. No text in it is a path."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +29,11 @@ class ConversionRequest:
     reference: str | None = None
     speaker: str | None = None
 
-    def title(self, name_of: Callable[[str], str]) -> str:
-        """The conversion in one line, with the names of references by key: `boris, shift=+3st, rate 0.8`."""
-        voice = self.voice or (name_of(self.reference) if self.reference else self.speaker)
+    @property
+    def title(self) -> str:
+        """The conversion in one line: `boris, shift=+3st, rate 0.8`."""
+        reference = self.reference and f"voice of {self.reference[:8]}"
+        voice = self.voice or reference or self.speaker
         controls = self.controls
         rate = f"rate {controls.rate:g}" if controls.rate != 1 else None
         durations = f"durations {controls.durations}" if controls.durations else None
@@ -46,7 +47,12 @@ def parse_request(body: bytes, streams: StreamSpec) -> ConversionRequest:
     `speaker`, `durations` (`predicted`) and `style` are optional; null is the same as absent. Raises
     ValueError for other JSON, an unknown voice, or a control that is impossible or names a file.
     """
-    values = _parse_object(body)
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the request is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"the request is a JSON {type(values).__name__}, expected an object")
     unknown = sorted(set(values) - {*_TEXTS, "rate"})
     if unknown:
         raise ValueError(
@@ -66,16 +72,6 @@ def parse_request(body: bytes, streams: StreamSpec) -> ConversionRequest:
     return ConversionRequest(
         texts["source"], controls, texts["voice"], texts["reference"], texts["speaker"]
     )
-
-
-def _parse_object(body: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the request is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"the request is a JSON {type(values).__name__}, expected an object")
-    return values
 
 
 def _text(values: dict[str, Any], name: str) -> str | None:

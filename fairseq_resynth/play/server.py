@@ -107,8 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self) -> None:
         path = self.path.split("?")[0]
         if path == "/api/model":
-            limits = {"max_bytes": self.server.max_bytes}
-            self._answer({**self.server.session.describe(), **limits})
+            self._answer(self.server.session.describe() | {"max_bytes": self.server.max_bytes})
         elif path in self.server.files:
             kind, content = self.server.files[path]
             self._send(content, f"{kind}; charset=utf-8", HTTPStatus.OK)
@@ -191,7 +190,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers broken HTTP, and methods other than GET and POST, in JSON as well."""
-        del explain
         status = HTTPStatus(code)
         self._answer(
             {"error": f"{message or status.phrase}: expected a GET or POST request"}, status
@@ -204,12 +202,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 def is_loopback(host: str) -> bool:
     """Whether a server bound to `host` can be reached from this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _ip_address(host)
+    return host.lower() == "localhost" or (address is not None and address.is_loopback)
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host)
+    return None
 
 
 def check_origin(headers: Mapping[str, str], bound: str) -> str:
@@ -240,10 +240,5 @@ def _split(address: str) -> SplitResult:
 def _is_own_host(name: str, bound: str) -> bool:
     if is_loopback(bound):
         return is_loopback(name)
-    if name in (bound.lower(), "localhost", socket.gethostname().lower()):
-        return True
-    try:
-        ipaddress.ip_address(name)
-        return True
-    except ValueError:
-        return False
+    own = (bound.lower(), "localhost", socket.gethostname().lower())
+    return name in own or _ip_address(name) is not None

@@ -12,7 +12,7 @@ from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.inspection import inspect
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.conversion.convert import Converted, convert
+from fairseq_resynth.conversion.convert import convert
 from fairseq_resynth.conversion.references import Voice, measure_voice
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK, extract_f0
@@ -21,7 +21,7 @@ from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes
 from fairseq_resynth.inference.bundle import ENTROPY_FILE
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.measures.pictures import spectrogram_png
-from fairseq_resynth.play.requests import ConversionRequest, parse_request
+from fairseq_resynth.play.requests import parse_request
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SHORTEST_SECONDS = 0.25  # four pitch periods of the lowest voice, and a few units
@@ -73,8 +73,7 @@ class PlaySession:
         """
         folder = find_bundle(bundle)
         system = Resynthesizer.from_pretrained(folder, content_checkpoint, device)
-        model = folder / ENTROPY_FILE
-        codec = None
+        model, codec = folder / ENTROPY_FILE, None
         if model.is_file() and not system.streams.f0_channels:  # the codec stores no continuous F0
             codec = SpeechCodec(system, EntropyModel.load(model))
         return cls(system, codec, max_seconds)
@@ -97,7 +96,7 @@ class PlaySession:
     def add_source(self, data: bytes) -> dict[str, Any]:
         """Keeps a recording that is to be converted; returns its `key` and what to show of it.
 
-        Raises ValueError if the bytes are not audio, or it is silent, shorter than 0.25 s or longer than allowed.
+        Raises ValueError if it is not audio, silent, shorter than 0.25 s or longer than allowed.
         """
         with self._lock:
             wav = self._decoded(data, "the recording")
@@ -127,26 +126,25 @@ class PlaySession:
         """Converts an uploaded recording as the JSON of `parse_request` says.
 
         Returns speech and pictures as data: addresses, the units, bits per second and notes, as JSON types.
-        Raises RecordingExpired if the recording is no longer kept, ValueError as `parse_request` and `convert`.
+        Raises RecordingExpired if the recording is no longer kept, else ValueError.
         """
         request = parse_request(body, self.system.streams)
         with self._lock:
-            source = self._find(request.source)
-            target = self._voice(request.reference) if request.reference else request.voice
+            source, target = self._find(request.source), request.voice
+            if request.reference:
+                target = self._find(request.reference).voice
+                if target is None:
+                    raise ValueError("that recording was not uploaded as a voice: choose it again")
             done = convert(self.system, source.wav, target, request.speaker, request.controls)
-            return self._answer(done, request)
-
-    def _answer(self, done: Converted, request: ConversionRequest) -> dict[str, Any]:
-        f0 = self._f0(done.wav) if done.f0 is None else done.f0
-        streams = self.system.streams
-        return {
-            **_summary(done.wav, f0),
-            "title": request.title(lambda key: f"voice of {key[:8]}"),
-            "units": done.speech.units.tolist(),
-            "unit_seconds": streams.unit_hop / streams.sample_rate,
-            "notes": list(done.notes),
-            "bits": bit_rates(done.speech, streams, self.codec),
-        }
+            streams = self.system.streams
+            return {
+                **_summary(done.wav, self._f0(done.wav) if done.f0 is None else done.f0),
+                "title": request.title,
+                "units": done.speech.units.tolist(),
+                "unit_seconds": streams.unit_hop / streams.sample_rate,
+                "notes": list(done.notes),
+                "bits": bit_rates(done.speech, streams, self.codec),
+            }
 
     def _decoded(self, data: bytes, name: str) -> np.ndarray:
         wav = decode_audio_bytes(data, self.max_seconds, name)
@@ -175,12 +173,6 @@ class PlaySession:
             raise RecordingExpired("that recording is no longer kept: record or upload it again")
         self._recordings.move_to_end(key)
         return self._recordings[key]
-
-    def _voice(self, key: str) -> Voice:
-        voice = self._find(key).voice
-        if voice is None:
-            raise ValueError("that recording was not uploaded as a voice: choose it again")
-        return voice
 
 
 def _summary(wav: np.ndarray, f0: np.ndarray) -> dict[str, Any]:
