@@ -55,11 +55,10 @@ WEIGHTS = tuple(
 
 @dataclass
 class Bundle:
-    """The contents of a bundle.
+    """The contents of a bundle; one of an F0 quantizer alone has no generator, model and streams.
 
     Attributes:
-        generator: the unit vocoder in evaluation mode; None, as are its sizes and streams, in the bundle of
-            an F0 quantizer alone.
+        generator: the unit vocoder in evaluation mode.
         model: sizes of the unit vocoder.
         streams: the streams that it was trained on.
         f0_vqvae: the F0 quantizer; None if the model has no pitch codes of one.
@@ -113,14 +112,14 @@ def save_bundle(
     """Writes a bundle, the configuration last, so that an interrupted bundle cannot be loaded.
 
     Nothing of another bundle that was in the folder stays; the codec's context model stays if the weights
-    are the same.
+    are the same. The weight norm of the generator is folded away.
 
     Args:
         folder: created if it does not exist.
-        bundle: its contents; the weight norm of the generator is folded away.
+        bundle: its contents.
         license_name: license of the weights for the model card, as the Hugging Face hub spells it.
-        half: whether to store the weights of the vocoder in float16; they are computed with in float32. The
-            F0 quantizer stays in float32, because its codes must not change.
+        half: whether to store the vocoder's weights in float16; they are computed with in float32. The F0
+            quantizer stays in float32, because its codes must not change.
 
     Returns:
         The identity.
@@ -162,14 +161,10 @@ def save_bundle(
 
 
 def load_bundle(name: str | Path) -> Bundle:
-    """Loads a bundle.
+    """Loads a bundle that `find_bundle` finds.
 
-    Args:
-        name: folder, archive, hub id or address; see `find_bundle`.
-
-    Raises:
-        FileNotFoundError: no such bundle, or a file of it is missing.
-        ValueError: another format or version, or weights that do not fit the configuration.
+    Raises FileNotFoundError if it or a file of it is missing, ValueError for another format or version, or
+    weights that do not fit the configuration.
     """
     folder = find_bundle(name)
     config = read_json(folder / "config.json", "Make a bundle with `resynth export`.")
@@ -256,12 +251,7 @@ resynthesizer = Resynthesizer.from_pretrained("THIS_FOLDER"{encoder})
 
 
 def model_card(bundle: Bundle, license_name: str = "") -> str:
-    """The Markdown of a bundle's README.
-
-    Args:
-        bundle: with its identity.
-        license_name: license of the weights as the hub spells it (`mit`, `cc-by-4.0`, …); empty: unknown.
-    """
+    """The Markdown of a bundle's README; an empty license is unknown."""
     header = ["library_name: fairseq_resynth", "pipeline_tag: audio-to-audio"]
     if license_name:
         header.append(f"license: {license_name}")

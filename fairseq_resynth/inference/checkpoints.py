@@ -64,17 +64,10 @@ def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, path: str 
 def load_unit_generator(
     path: str | Path, ema: bool = False
 ) -> tuple[UnitGenerator, StreamSpec, UnitVocoderSizes]:
-    """Loads a unit vocoder.
+    """The unit vocoder of a checkpoint of `fairseq-train --task unit_resynthesis`, its streams and its sizes.
 
-    Args:
-        path: checkpoint of `fairseq-train --task unit_resynthesis`.
-        ema: whether to use the exponentially averaged weights of --store-ema.
-
-    Returns:
-        (the generator in evaluation mode, the streams it was trained on, its sizes).
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or not such a checkpoint.
+    `ema` takes the exponentially averaged weights of --store-ema. Raises FileNotFoundError or ValueError if
+    the file does not exist or is no such checkpoint.
     """
     return _unit_generator(*_read(path, *ARCHITECTURES), path, ema)
 
@@ -93,17 +86,7 @@ def _unit_generator(
 
 
 def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeSizes]:
-    """Loads an F0 quantizer.
-
-    Args:
-        path: checkpoint of `fairseq-train --task f0_quantization`.
-
-    Returns:
-        (the quantizer in evaluation mode, its sizes).
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or not such a checkpoint.
-    """
+    """The F0 quantizer of a checkpoint of `fairseq-train --task f0_quantization`, and its sizes."""
     state, config = _read(path, "f0_vqvae")
     sizes = sizes_from(F0VqvaeSizes, config)
     f0_vqvae = F0Vqvae(sizes)
@@ -172,10 +155,9 @@ def _content_bundle(weights: dict[str, Tensor], config: dict[str, Any], path: st
 
 
 def load_f0_quantizer(name: str | Path) -> F0Vqvae:
-    """Loads the F0 quantizer of a checkpoint, or of a bundle anywhere that `find_bundle` looks.
+    """The F0 quantizer of a checkpoint, or of a bundle anywhere that `find_bundle` looks.
 
-    Raises:
-        FileNotFoundError, ValueError: no such file, or one without an F0 quantizer.
+    Raises FileNotFoundError or ValueError if there is no such file, or no F0 quantizer in it.
     """
     if is_checkpoint(name):
         return load_f0_vqvae(name)[0]
@@ -186,11 +168,7 @@ def load_f0_quantizer(name: str | Path) -> F0Vqvae:
 
 
 def load_content_vqvae(name: str | Path) -> ContentVqvae:
-    """Loads the encoder and codebook of a content VQ-VAE, of a checkpoint or bundle as `load_f0_quantizer`.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or one without a content VQ-VAE.
-    """
+    """The encoder and codebook of a content VQ-VAE; arguments and errors as `load_f0_quantizer`."""
     if is_checkpoint(name):
         state, config = _read(name, CONTENT)
         return _content_bundle(state["model"], config, name).content_vqvae

@@ -24,15 +24,13 @@ class ChunkDecoder:
     Args:
         decoder: the unit vocoder.
         speaker: name, index or vector; None for a model without speakers.
-        chunk_units: units decoded at once, without their context; rounded up to whole F0 codes.
+        chunk_units: units decoded at once, without their context; rounded up to whole F0 codes. Raises
+            ValueError if there are none.
         style: name, for a model with styles.
 
     Attributes:
         context: units on either side of a chunk that are decoded with it and whose samples are discarded. It
             follows from the generator and cannot be chosen, because less would change the samples.
-
-    Raises:
-        ValueError: a chunk without units.
     """
 
     def __init__(
@@ -72,11 +70,7 @@ class ChunkDecoder:
     def push(
         self, units: Sequence[int], f0_codes: Sequence[int] = (), f0: np.ndarray | None = None
     ) -> np.ndarray:
-        """Takes units and their pitch, as codes or as (C, N) continuous F0; returns the finished samples.
-
-        Returns:
-            (n,) float32.
-        """
+        """Takes units and their pitch, as codes or (C, N) continuous F0; returns the finished samples."""
         self._append(units, f0_codes, f0)
         pieces = []
         # A chunk is finished only when the context after it is known as well.
@@ -85,11 +79,7 @@ class ChunkDecoder:
         return _concatenate(pieces)
 
     def finish(self) -> np.ndarray:
-        """Returns the remaining samples, (n,) float32.
-
-        Raises:
-            ValueError: a stream that the model needs is missing or too short.
-        """
+        """The remaining (n,) samples. Raises ValueError if a stream of the model is missing or too short."""
         return _concatenate(self._rest())
 
     def pieces(
@@ -164,13 +154,8 @@ def decode_in_chunks(
 ) -> Iterator[np.ndarray]:
     """Decodes an utterance of any length to (n,) float32 pieces, in the memory of one chunk.
 
-    Args:
-        decoder: the unit vocoder.
-        speech: the utterance, with its speaker.
-        chunk_units: units of a piece; the samples do not depend on it.
-
-    Raises:
-        ValueError: as `UnitDecoder.decode`.
+    The samples do not depend on `chunk_units`, the units of a piece. Raises ValueError as
+    `UnitDecoder.decode`.
     """
     speaker = speech.speaker if decoder.streams.speakers or decoder.streams.speaker_dim else None
     style = speech.style if decoder.streams.styles else None
@@ -182,15 +167,9 @@ def decode_in_chunks(
 def decode_all(
     decoder: UnitDecoder, utterances: Sequence[Utterance], batch_seconds: float = 60.0
 ) -> list[np.ndarray]:
-    """Decodes utterances in batches of similar length; no result depends on its batch.
+    """Decodes utterances to (T,) float32 each, in batches of similar length; no result depends on its batch.
 
-    Args:
-        decoder: the unit vocoder.
-        utterances: each with its speaker.
-        batch_seconds: seconds of audio in a batch, with padding; longer utterances are decoded in chunks.
-
-    Returns:
-        (T,) float32 for each utterance, in the order given.
+    `batch_seconds` of audio with padding are in a batch; longer utterances are decoded in chunks.
     """
     limit = _units_in(decoder.streams, batch_seconds)
     order = sorted(range(len(utterances)), key=lambda row: len(utterances[row].units))

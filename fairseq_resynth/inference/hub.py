@@ -41,13 +41,9 @@ def _is_archive(name: str | Path) -> bool:
 def find_bundle(name: str | Path) -> Path:
     """The folder of a bundle, downloaded or unpacked if it is not on this machine.
 
-    Args:
-        name: a folder; a .tar.gz or .zip of one; `owner/name` or `owner/name@revision` on the Hugging Face
-            hub; the http(s) address of a folder or of an archive.
-
-    Raises:
-        FileNotFoundError: none of these.
-        ValueError: the download failed, or an archive writes outside its folder.
+    `name` is a folder; a .tar.gz or .zip of one; `owner/name` or `owner/name@revision` on the Hugging Face
+    hub; or the http(s) address of a folder or an archive. Raises FileNotFoundError for anything else, and
+    ValueError if the download fails or an archive writes outside its folder.
     """
     path, text = Path(name), str(name)
     if path.is_dir():

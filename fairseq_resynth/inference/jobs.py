@@ -18,13 +18,7 @@ from fairseq_resynth.inference.decoder import UnitDecoder
 
 @dataclass(frozen=True)
 class Job:
-    """One file to write.
-
-    Attributes:
-        name: its path in the output folder, without suffix.
-        speech: what to say, and in whose voice.
-        reference: the recording, when there is one.
-    """
+    """One file to write: its path in the output folder without suffix, its speech, any recording of it."""
 
     name: str
     speech: Utterance
@@ -34,14 +28,9 @@ class Job:
 def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> list[Job]:
     """Reads the utterances of one split of a data directory, or of a file of units.
 
-    Args:
-        source: a data directory; or a file with one line `1 2 3`, `name|1 2 3` or a dict per utterance, next
-            to which NAME.f0 and NAME.speaker may stand.
-        streams: of the model.
-        split: of the data directory.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or malformed, or lacks a stream of the model.
+    A file has one line `1 2 3`, `name|1 2 3` or a dict per utterance; NAME.f0 and NAME.speaker may stand next
+    to it. Raises FileNotFoundError or ValueError if a file is missing or malformed, or lacks a stream of the
+    model.
     """
     source = Path(source)
     if source.is_dir():
@@ -99,17 +88,10 @@ def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndar
 
 
 def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], list[str]]:
-    """Reads what a unit language model wrote, for `predict_durations`.
+    """Reads what a unit language model wrote, for `predict_durations`: jobs, and notes on what was left out.
 
-    Args:
-        source: `name|1 2 3 </s>`, `1 2 3`, or the output of fairseq-interactive.
-        streams: of a model without pitch.
-
-    Returns:
-        (one job per sample, sentences on what was left out).
-
-    Raises:
-        FileNotFoundError, ValueError: the file is missing, has no units, or the model has pitch.
+    The file has lines `name|1 2 3 </s>` or `1 2 3`, or is the output of fairseq-interactive. Raises
+    FileNotFoundError or ValueError if it is missing or has no units, or the model has pitch.
     """
     if streams.num_f0_codes or streams.f0_channels:
         raise ValueError("the model needs pitch, and units without repeats come without it.")
@@ -135,13 +117,7 @@ def _check_names(jobs: list[Job], source: Path) -> None:
 def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) -> list[Job]:
     """Repeats each unit as often as the duration predictor says, in the voice of each job.
 
-    Args:
-        jobs: runs of a unit count as one.
-        decoder: of a model with a duration predictor.
-        rate: of speaking; 2 halves every duration.
-
-    Raises:
-        ValueError: the model has no duration predictor, an unknown speaker, units outside the table.
+    Arguments and errors as `UnitDecoder.expand`.
     """
     voices = [job.speech.speaker for job in jobs]
     expanded = decoder.expand([job.speech.units for job in jobs], rate, speaker=voices)

@@ -17,11 +17,7 @@ from fairseq_resynth.data.streams import StreamSpec
 
 
 class PitchStream:
-    """Extracts F0 and turns it into the pitch stream of a model.
-
-    Args:
-        streams: of the model.
-        f0_vqvae: its F0 quantizer, if it has one.
+    """Extracts F0 and turns it into the pitch stream of a model, with its F0 quantizer if it has one.
 
     Attributes:
         exists: whether the model has a pitch stream.
@@ -37,11 +33,7 @@ class PitchStream:
 
     @functools.cached_property
     def representation(self) -> F0Representation:
-        """The conversion of F0 in Hz to the model's pitch stream and back.
-
-        Raises:
-            ValueError: the quantizer is missing.
-        """
+        """The conversion of F0 in Hz to the model's pitch stream; raises ValueError without its quantizer."""
         streams = self._streams
         return make_representation(streams.f0_codes, self._f0_vqvae, streams.f0_channels)
 
@@ -60,8 +52,7 @@ class PitchStream:
     def voice_entry(self, speaker: object) -> F0Entry:
         """The F0 statistics of a speaker by name or index; of all speakers for anyone else, or a vector.
 
-        Raises:
-            ValueError: the model has no F0 statistics.
+        Raises ValueError if the model has no F0 statistics.
         """
         if self.statistics is None:
             raise ValueError(
@@ -74,13 +65,7 @@ class PitchStream:
         return self.statistics.entry(speaker if known else None)
 
     def encode(self, f0: np.ndarray, entry: F0Entry, num_units: int) -> dict[str, Any]:
-        """Turns F0 into {`f0_codes`: (F,)} or {`f0`: (C, N)}, as long as the units.
-
-        Args:
-            f0: (n,) Hz at 200 Hz, 0 = unvoiced.
-            entry: F0 statistics of the speaker.
-            num_units: the number of units of the same utterance.
-        """
+        """Turns (n,) Hz at 200 Hz into {`f0_codes`: (F,)} or {`f0`: (C, N)}, as long as the units."""
         samples = num_units * self._streams.unit_hop
         f0 = np.pad(f0, (0, max(-(-samples // F0_HOP) - len(f0), 0)))
         values = self.representation.encode(f0, entry)

@@ -19,16 +19,9 @@ def with_speaker_vectors(bundle: Bundle, data: str | Path) -> Bundle:
     The known speakers sound the same except for rounding. Other vectors are mapped between the rows: good for
     voices near the known ones and as a start of training on vectors, no replacement for that training.
 
-    Args:
-        bundle: of a model with a table; it is not changed.
-        data: folder with `speaker_vectors.json`, which has every speaker of the table.
-
-    Returns:
-        The new bundle; it gets an identity when it is saved.
-
-    Raises:
-        FileNotFoundError: the vectors do not exist.
-        ValueError: a model without a table, a speaker without a vector, or more speakers than dimensions.
+    `data` holds the `speaker_vectors.json` of every speaker of the table. Returns a new bundle, which gets an
+    identity when it is saved. Raises FileNotFoundError if the vectors do not exist, and ValueError for a
+    model without a table, a speaker without a vector, or more speakers than dimensions.
     """
     path = Path(data) / DESCRIPTION
     found = read_json(path, f"Make it with `resynth speakers {data}`.")

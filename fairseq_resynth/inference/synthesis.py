@@ -19,11 +19,7 @@ WINDOW = 64  # utterances held in memory at a time
 
 @dataclass
 class SynthesisOutcome(Outcome):
-    """What `write_wavs` did.
-
-    Attributes:
-        model_seconds: seconds that the generator took for the files that were written.
-    """
+    """What `write_wavs` did; `model_seconds` are those that the generator took for the files written."""
 
     model_seconds: float = 0.0
 
