@@ -15,48 +15,32 @@ import torch
 
 @contextmanager
 def refusals(path: Path, what: str, allowed: Sequence[Any]) -> Iterator[None]:
-    """Lets `torch.load` build `allowed`, and turns what it says about other files into one sentence.
+    """Lets `torch.load` build the classes `allowed` in addition to tensors and plain types.
 
     For the readers of other projects, which call `torch.load` themselves; all else uses `load_checkpoint`.
-
-    Args:
-        path: the checkpoint.
-        what: what it should be, for the message.
-        allowed: classes that it may hold in addition to tensors and plain types.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: It holds another class, which is named, or is truncated or of another format.
+    Raises FileNotFoundError if the file does not exist, and ValueError if it holds another class, which is
+    named, or is not readable as `what`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected {what}")
     try:
         with torch.serialization.safe_globals(list(allowed)):
             yield
-    except UnpicklingError as error:
-        raise ValueError(_refusal(path, what, str(error))) from error
     except Exception as error:  # a foreign file can make its reader fail in any way
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        message = str(error)
+        if isinstance(error, UnpicklingError):
+            if found := re.search(r"GLOBAL ([\w.]+)", message):
+                raise ValueError(
+                    f"{path} holds {found[1]}, which {what} does not have. The file was refused, since "
+                    "opening it could run code; nothing in it was run."
+                ) from error
+            message = message.rpartition("\n")[2]  # what precedes is advice to load it unsafely
+        reason = " ".join(message.split())[:300] or type(error).__name__
         raise ValueError(f"{path} is not readable as {what}: {reason}") from error
 
 
-def _refusal(path: Path, what: str, message: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)", message)
-    if found:
-        return (
-            f"{path} holds {found[1]}, which {what} does not have. The file was refused, since opening it "
-            "could run code; nothing in it was run."
-        )
-    return f"{path} is not readable as {what}: {message.splitlines()[-1][:300]}"
-
-
 def load_checkpoint(path: str | Path, what: str, allowed: Sequence[Any] = ()) -> dict[str, Any]:
-    """Loads a checkpoint on the CPU with `weights_only=True`; see `refusals` for arguments and errors.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: It is refused, unreadable, or not a dictionary.
-    """
+    """Loads a dictionary on the CPU with `weights_only=True`; arguments and errors as `refusals` has them."""
     with refusals(Path(path), what, allowed):
         state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict):

@@ -47,16 +47,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path, hint: str = "") -> Any:
-    """Reads JSON.
-
-    Args:
-        path: the file.
-        hint: what to do if the file is missing, for instance a command.
-
-    Raises:
-        FileNotFoundError: The file does not exist; the message ends with `hint`.
-        ValueError: It is not JSON; the message has the line.
-    """
+    """Reads JSON. `hint`, how to make the file, ends the message if it is missing or is not JSON."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. {hint}".strip())
@@ -69,19 +60,15 @@ def read_json(path: str | Path, hint: str = "") -> Any:
 def array_header(shape: tuple[int, ...], kind: str) -> bytes:
     """The first bytes of a `.npy` file, for arrays that are written in pieces; `kind` as in "<f4"."""
     header = io.BytesIO()
-    fields = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, fields)
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": kind, "fortran_order": False, "shape": shape}
+    )
     return header.getvalue()
 
 
 def file_hash(path: str | Path, start: int = 0, length: int | None = None) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a file, or of `length` bytes from `start`.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-    """
-    digest = hashlib.sha256()
-    path = Path(path)
+    """The first 16 hexadecimal digits of the SHA-256 of a file, or of `length` bytes from `start`."""
+    digest, path = hashlib.sha256(), Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     with path.open("rb") as stream:

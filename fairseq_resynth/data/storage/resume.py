@@ -43,19 +43,12 @@ _CLOCK = 2.0
 
 @dataclass
 class Outcome:
-    """What a run did with the files, or with the rows, that it was given.
-
-    Attributes:
-        written: files that it made.
-        reused: files that an earlier run had made from the same settings and inputs.
-        failed: the name of each file that could not be made -> the reason.
-        seconds: seconds of audio in the files that it made.
-    """
+    """What a run did with the files, or with the rows, that it was given."""
 
     written: int = 0
-    reused: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
+    reused: int = 0  # made by an earlier run from the same settings and inputs
+    failed: dict[str, str] = field(default_factory=dict)  # name -> reason
+    seconds: float = 0.0  # of audio in the files that were written
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types, failed files sorted by name."""
@@ -74,11 +67,7 @@ def with_content(option: Any) -> Any:
 class Record:
     """What made the files of a folder. Use it as a context manager, or call `flush` at the end.
 
-    Args:
-        folder: the output folder; `.made_by` appears in it with the first line.
-
-    Raises:
-        ValueError: a line is damaged; the message names it.
+    `.made_by` appears in the folder with the first line. Raises ValueError if a line of it is damaged.
     """
 
     def __init__(self, folder: str | Path):
@@ -97,15 +86,16 @@ class Record:
         self.flush()
 
     def _read(self) -> None:
-        files = sorted(self._own.parent.glob("*.jsonl"))
-        for file in files:
+        settled = []
+        for file in sorted(self._own.parent.glob("*.jsonl")):
             try:
                 lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+                if time.time() - file.stat().st_mtime > _SETTLED:
+                    settled.append(file)
             except FileNotFoundError:  # another process has just gathered it
                 return self._read()
             for number, line in enumerate(lines[:-1], 1):  # a last line without its end was cut off
                 self._take(line, f"{file}:{number}")
-        settled = [file for file in files if time.time() - _modified(file) > _SETTLED]
         if len(settled) > _MANY_FILES:
             self._gather(settled)
         return None
@@ -134,10 +124,8 @@ class Record:
     def content(self, path: str | Path) -> str:
         """The hash of a file's content, or of a member of a ZIP archive, `archive.zip:offset:length`.
 
-        A file whose size and times are as they were when it was hashed is not read again.
-
-        Raises:
-            FileNotFoundError: The file does not exist.
+        A file whose size and times are as they were when it was hashed is not read again. Raises
+        FileNotFoundError if it does not exist.
         """
         name = os.path.abspath(path)
         zipped = zip_range(name)
@@ -159,11 +147,8 @@ class Record:
     def key(self, *parts: Any) -> str:
         """The hash of settings and inputs: JSON types, data classes, arrays, and Paths of files.
 
-        A Path stands for the content of its file. Take the key before the inputs are read: should one of
-        them change afterwards, the file is made again the next time.
-
-        Raises:
-            FileNotFoundError: An input does not exist.
+        A Path stands for the content of its file, which must exist. Take the key before the inputs are read:
+        should one of them change afterwards, the file is made again the next time.
         """
         text = json.dumps(parts, sort_keys=True, default=self._plain)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -185,12 +170,7 @@ class Record:
         return name in self._made and (self.folder / name).is_file()
 
     def find(self, name: str, key: str) -> dict[str, Any] | None:
-        """The facts that were recorded with a file, or None if it is not what this key makes.
-
-        Args:
-            name: path relative to the folder.
-            key: see `key`.
-        """
+        """The facts that were recorded with a file, or None if it is not what this key makes."""
         lines = self._made.get(name, {}).get(key, [])
         return next((line["facts"] for line in lines if self._is_whole(line)), None)
 
@@ -222,16 +202,20 @@ class Record:
         with atomic_path(self.folder / name) as temporary:
             yield temporary
             # The line comes first: a file is never without it, wherever the process is killed.
-            self._add_file(name, key, temporary, facts or {})
+            self.add(name, key, facts, temporary)
 
-    def add(self, name: str, key: str, facts: Mapping[str, Any] | None = None) -> None:
-        """Records a file that has just been written, by another process perhaps; see `writing`."""
-        self._add_file(name, key, self.folder / name, facts or {})
-
-    def _add_file(self, name: str, key: str, path: Path, facts: Mapping[str, Any]) -> None:
+    def add(
+        self,
+        name: str,
+        key: str,
+        facts: Mapping[str, Any] | None = None,
+        written: Path | None = None,
+    ) -> None:
+        """Records a file that has just been written, perhaps by another process or to the path `written`."""
+        path = written or self.folder / name
         status = path.stat()
         content = [status.st_size, status.st_mtime_ns, file_hash(path)]
-        self._add({"made": name, "by": key, "is": content, "facts": dict(facts)})
+        self._add({"made": name, "by": key, "is": content, "facts": dict(facts or {})})
 
     def values(self, key: str) -> dict[str, Any] | None:
         """Values kept under a key with `keep`, or None."""
@@ -254,10 +238,3 @@ class Record:
             with self._own.open("a", encoding="utf-8") as stream:
                 stream.write("\n".join(self._waiting) + "\n")
             self._waiting.clear()
-
-
-def _modified(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except FileNotFoundError:
-        return time.time()

@@ -24,7 +24,7 @@ from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.workers import parallel_map, progress
 
 logger = logging.getLogger(__name__)
-_PART = re.compile(r"(?P<target>.+)\.(?P<index>\d+)-of-(?P<count>\d+)")
+_PART = re.compile(r"(?P<target>.+)\.\d+-of-(?P<count>\d+)")
 _STAMP = 8  # bytes per row
 _NOT_DONE, _UNREADABLE = bytes(_STAMP), b"\xff" * _STAMP
 
@@ -45,11 +45,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """Parses `I/N`.
-
-    Raises:
-        ValueError: The text has another form, or I is not within 1 … N.
-    """
+    """Parses `I/N`. Raises ValueError if the text has another form, or if I is not within 1 … N."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(
@@ -68,8 +64,11 @@ def rows_hash(manifest: Manifest) -> str:
 
 def part_path(path: str | Path, shard: Shard) -> Path:
     """The path of a share of `path`: `train.units.2-of-4`."""
-    path = Path(path)
-    return path.with_name(f"{path.name}.{shard.index}-of-{shard.count}")
+    return Path(f"{path}.{shard.index}-of-{shard.count}")
+
+
+def _parts(path: Path, count: int) -> list[Path]:
+    return [part_path(path, Shard(index, count)) for index in range(1, count + 1)]
 
 
 def _beside(part: Path, suffix: str) -> Path:
@@ -78,20 +77,17 @@ def _beside(part: Path, suffix: str) -> Path:
 
 @dataclass
 class RowsOutcome(Outcome):
-    """What a run did with the rows of a split, or with those of its shard.
+    """What a run did with the rows of a split, or with those of its shard."""
 
-    Attributes:
-        rows: rows of this shard.
-        joined: whether the split's file is complete. It may be waiting for other shards, or for failed rows.
-    """
-
-    rows: int = 0
-    joined: bool = False
+    rows: int = 0  # of this shard
+    joined: bool = (
+        False  # whether the split's file is complete, or waits for shards or for failed rows
+    )
 
 
 @dataclass(frozen=True)
 class Item:
-    """A row to make: its recording, the samples that it should have, and its `Part.stamp`."""
+    """A row to make: its recording, the samples that the recording should have, and its `Part.stamp`."""
 
     row: int
     path: Path
@@ -112,10 +108,6 @@ class Part:
         settings: JSON types, what the rows are made from in addition to the recordings.
         described: JSON files, by name, to write beside the whole file.
         from_recordings: False if the settings already hold the contents of whatever the rows are made from.
-
-    Attributes:
-        rows: the rows of this shard.
-        path: the part's file.
     """
 
     shape: tuple[int, ...] | None = None  # of the whole array; None: lines of text
@@ -150,8 +142,8 @@ class Part:
             if (self.record.folder / self.name).is_file():
                 logger.warning("%s is made again: nothing is recorded of what made it", self.name)
             return None
-        rows = range(len(self.manifest)) if self._from_recordings else ()
-        stamps = b"".join(map(self.stamp, rows))
+        recordings = range(len(self.manifest)) if self._from_recordings else ()
+        stamps = b"".join(map(self.stamp, recordings))
         found = self.record.find(self.name, _whole_key(self.record, self._state["key"], stamps))
         if found is None:
             return None
@@ -201,18 +193,12 @@ class Part:
         self._stamps.flush()
 
     def close(self, failed: Mapping[str, str], accept: bool = False) -> bool:
-        """Marks the part as complete if no row failed, and joins all parts if it was the last.
+        """Marks the part as complete, and joins all parts if it was the last: whether the whole file exists.
 
-        Args:
-            failed: rows that failed: path -> reason.
-            accept: whether the part is complete with something else in the place of these rows.
-
-        Returns:
-            Whether the whole file exists now.
+        `failed` has the reasons of rows by path; with them the part is complete only if `accept` is true.
         """
         if failed and not accept:
             return False
-        self._stream.flush()
         state = {**self._state, "failed": dict(failed), "complete": True}
         write_json(_beside(self.path, ".json"), state)
         return join_parts(self.record, self.name, self.shard.count, state["key"])
@@ -222,21 +208,17 @@ class LinesPart(Part):
     """A part that is text, with one line per row."""
 
     def keep_lines(self, block: int = 1) -> int:
-        """Cuts off what is not a whole block of lines, and counts the lines.
-
-        Args:
-            block: rows that are made together, counted from the first row of the part.
-        """
+        """Cuts off what is not a whole block of `block` lines, made together, and counts the lines."""
         ends = [0]
         self._stream.seek(0)
         for line in self._stream:
             if line.endswith(b"\n"):
                 ends.append(ends[-1] + len(line))
-        count = len(ends) - 1
+        count = min(len(ends) - 1, len(self.rows))
         if count < len(self.rows):
             count -= count % block
-        self._stream.truncate(ends[min(count, len(self.rows))])
-        return min(count, len(self.rows))
+        self._stream.truncate(ends[count])
+        return count
 
     def append(self, lines: Mapping[int, str], stamps: Mapping[int, bytes] | None = None) -> None:
         """Writes the lines of the next rows; with stamps, rows without one have failed."""
@@ -267,10 +249,7 @@ class LinesPart(Part):
 class ArrayPart(Part):
     """A part that is raw float32, the values of one row after those of another.
 
-    Args:
-        lengths: (rows,) values of each row of the manifest.
-        shape: of the whole array.
-        *arguments: see `Part`.
+    `lengths` is the number of values of each row of the manifest, `shape` that of the whole array.
     """
 
     def __init__(self, lengths: np.ndarray, shape: tuple[int, ...], *arguments: Any):
@@ -323,88 +302,77 @@ class ArrayPart(Part):
 
     def read(self, row: int) -> np.ndarray:
         """The float32 values of a row."""
-        start, stop = self._starts[row - self.rows.start : row - self.rows.start + 2].tolist()
-        self._stream.seek(start * 4)
-        return np.frombuffer(self._stream.read((stop - start) * 4), np.float32)
+        size = self._seek(row)
+        return np.frombuffer(self._stream.read(size * 4), np.float32)
 
     def _write(self, row: int, values: np.ndarray | float, stamp: bytes) -> None:
-        # The stamp marks the row as done, so it comes last.
-        start, stop = self._starts[row - self.rows.start : row - self.rows.start + 2].tolist()
-        self._stream.seek(start * 4)
-        self._stream.write(np.broadcast_to(np.float32(values), stop - start).tobytes())
+        size = self._seek(row)
+        self._stream.write(np.broadcast_to(np.float32(values), size).tobytes())
         self._stream.flush()
-        self._mark(row, stamp)
+        self._mark(row, stamp)  # as done, so it comes last
+
+    def _seek(self, row: int) -> int:
+        """Goes to the first value of a row and returns how many it has."""
+        start, stop = self._starts[row - self.rows.start :][:2].tolist()
+        self._stream.seek(start * 4)
+        return stop - start
 
 
 def _whole_key(record: Record, key: Mapping[str, Any], stamps: bytes) -> str:
     return record.key(key, hashlib.sha256(stamps).hexdigest())
 
 
-def part_states(path: str | Path, count: int) -> dict[Path, dict[str, Any]]:
+def part_states(path: Path, count: int) -> dict[Path, dict[str, Any]]:
     """What each part that exists says of itself: `key`, `settings`, `manifest`, `complete`, …"""
-    parts = [part_path(path, Shard(index, count)) for index in range(1, count + 1)]
     return {
         part: read_json(_beside(part, ".json"))
-        for part in parts
+        for part in _parts(path, count)
         if part.is_file() and _beside(part, ".json").is_file()
     }
 
 
-def missing_parts(path: str | Path, count: int, key: Mapping[str, Any] | None = None) -> list[int]:
-    """The indices (from 1) of the parts that are not complete.
+def missing_parts(path: Path, count: int, key: Mapping[str, Any] | None = None) -> list[int]:
+    """The indices (from 1) of the `count` parts of a file that are not complete.
 
-    Args:
-        path: the file that the parts make together.
-        count: how many parts there are.
-        key: what they must be made from, parts of an earlier run count as missing; None: all of the same.
-
-    Raises:
-        ValueError: Without `key`, complete parts were made from different things.
+    Parts that were made from another `key` count as missing. Without one, all must have the same key;
+    raises ValueError if complete parts differ in it.
     """
     complete = {
-        part: state for part, state in part_states(path, count).items() if state["complete"]
+        part: state["key"] for part, state in part_states(path, count).items() if state["complete"]
     }
     if key is None and complete:
-        first = next(iter(complete))
-        key = complete[first]["key"]
-        for part, state in complete.items():
-            differing = [name for name, value in key.items() if state["key"].get(name) != value]
-            if differing:
+        first, key = next(iter(complete.items()))
+        for part, other in complete.items():
+            if differing := [name for name, value in key.items() if other.get(name) != value]:
                 raise ValueError(
                     f"{part} and {first.name} were made differently ({', '.join(differing)}). Run one of the "
                     "two shards again."
                 )
-    good = {part for part, state in complete.items() if state["key"] == key}
-    indices = range(1, count + 1)
-    return [index for index in indices if part_path(path, Shard(index, count)) not in good]
+    parts = enumerate(_parts(path, count), 1)
+    return [index for index, part in parts if part not in complete or complete[part] != key]
 
 
 def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | None = None) -> bool:
-    """Joins the parts, writes the files beside the whole one and removes the parts, if all are complete.
+    """Joins the parts of the file `name` of a data folder and removes them, if `missing_parts` finds none.
 
-    Args:
-        record: of the data folder.
-        name: of the whole file, relative to the data folder.
-        count: how many parts there are.
-        key: see `missing_parts`.
-
-    Returns:
-        Whether it joined them: False while a part is missing, or when another process was joining them.
-
-    Raises:
-        ValueError: The parts were made from different things.
+    Also writes the JSON files beside it. Returns False if it joined nothing, since a part is missing or
+    another process joined them. Raises ValueError if the parts were made from different things.
     """
     path = record.folder / name
     if missing_parts(path, count, key):
         return False
-    parts = [part_path(path, Shard(index, count)) for index in range(1, count + 1)]
+    parts = _parts(path, count)
     try:
         states = [read_json(_beside(part, ".json")) for part in parts]
         stamps = b"".join(
             stamps.read_bytes() for part in parts if (stamps := _beside(part, ".rows")).is_file()
         )
-        shape = states[0]["shape"]
-        _concatenate(path, parts, array_header(tuple(shape), "<f4") if shape else b"")
+        with atomic_path(path) as temporary, temporary.open("wb") as output:
+            if shape := states[0]["shape"]:
+                output.write(array_header(tuple(shape), "<f4"))
+            for part in parts:
+                with part.open("rb") as stream:
+                    shutil.copyfileobj(stream, output, 1 << 20)
     except FileNotFoundError:  # two shards finished at once and the other one joined
         return False
     for beside, value in states[0]["described"].items():
@@ -418,28 +386,17 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
     return True
 
 
-def _concatenate(path: Path, parts: Sequence[Path], header: bytes) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as output:
-        output.write(header)
-        for part in parts:
-            with part.open("rb") as stream:
-                shutil.copyfileobj(stream, output, 1 << 20)
-
-
 def find_parts(folder: str | Path) -> dict[Path, int]:
     """The files that parts in `folder` belong to, with the number of parts that each needs.
 
-    Raises:
-        ValueError: Parts of the same file were made with different N.
+    Raises ValueError if parts of the same file were made with different N.
     """
     found: dict[Path, int] = {}
     for file in sorted(Path(folder).glob("*-of-*")):
-        match = _PART.fullmatch(file.name)
-        if not match:
-            continue
-        target, count = file.with_name(match["target"]), int(match["count"])
-        if found.setdefault(target, count) != count:
-            raise ValueError(
-                f"{target} has parts of {found[target]} and of {count} shards. Delete those of one run."
-            )
+        if match := _PART.fullmatch(file.name):
+            target, count = file.with_name(match["target"]), int(match["count"])
+            if found.setdefault(target, count) != count:
+                raise ValueError(
+                    f"{target} has parts of {found[target]} and of {count} shards. Delete those of one run."
+                )
     return found

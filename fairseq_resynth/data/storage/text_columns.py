@@ -13,20 +13,14 @@ _DIGITS = 18  # of an int64
 
 
 class StringArray(Sequence[str]):
-    """Strings in one block of UTF-8 bytes.
-
-    Args:
-        block: the bytes.
-        starts: (n,) int64, first byte of each string.
-        ends: (n,) int64, the byte after its last.
-    """
+    """Strings in one block of UTF-8 bytes, each from its start to before its end, (n,) int64 both."""
 
     def __init__(self, block: bytes, starts: np.ndarray, ends: np.ndarray):
         self._block, self._starts, self._ends = block, starts, ends
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> "StringArray":
-        """Packs strings."""
+        """Packs strings into one block."""
         encoded = [text.encode("utf-8") for text in strings]
         ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
         return cls(b"".join(encoded), ends - [len(text) for text in encoded], ends)
@@ -69,8 +63,7 @@ class Names(Sequence[str]):
         found = np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int32)
         self.table = sorted(index)
         place = {name: number for number, name in enumerate(self.table)}
-        order = np.array([place[name] for name in index], dtype=np.int32)
-        self.rows = order[found]
+        self.rows = np.array([place[name] for name in index], dtype=np.int32)[found]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,10 +102,9 @@ def parse_decimals(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np
 
 
 def parse_integer_lines(block: bytes) -> tuple[np.ndarray, np.ndarray] | None:
-    """Parses lines of non-negative integers separated by spaces.
+    """Parses lines of non-negative integers separated by spaces: (all integers, how many each line has).
 
-    Returns:
-        (all integers, the number of integers in each line), int64; None if a line is empty or has other text.
+    Both are int64. None if a line is empty or has other text.
     """
     data = np.frombuffer(block, dtype=np.uint8)
     inside = data > _SPACE

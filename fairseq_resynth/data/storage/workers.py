@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -14,8 +15,6 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _THREADS = "OMP_NUM_THREADS"
-
-
 _leaving = False  # of a worker: whether its parent has told it to end
 
 
@@ -60,15 +59,14 @@ def parallel_map(
 ) -> Iterator[tuple[Item, Result]]:
     """Yields (item, function(item)) as they finish, in any order; at most 4 items per worker are under way.
 
+    Up to one worker, everything runs in this process. Raises ValueError if a worker process died.
+
     Args:
         function: can be pickled, as its results can; does not raise for a bad item but returns what failed.
         items: may be longer than memory.
-        workers: number of processes; up to 1: everything runs in this process.
+        workers: number of processes.
         preload: modules to import once for all workers, in addition to the function's own.
         setup: called once in each process before its first item; can be pickled.
-
-    Raises:
-        ValueError: A worker died, usually because memory ran out.
     """
     if workers <= 1:
         if setup:
@@ -92,41 +90,25 @@ def parallel_map(
             "continues"
         ) from error
     finally:
-        if not finished:
-            _terminate(pool)
+        if not finished:  # an interruption does not wait for what the processes have begun
+            # The public method, terminate_workers, exists only from Python 3.14.
+            for process in list((getattr(pool, "_processes", None) or {}).values()):
+                process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _terminate(pool: concurrent.futures.ProcessPoolExecutor) -> None:
-    """Ends the pool's own processes, so that an interruption need not wait for what they have begun."""
-    # A public method for it, terminate_workers, exists only from Python 3.14.
-    for process in list((getattr(pool, "_processes", None) or {}).values()):
-        process.terminate()
 
 
 def _bounded(pool, function, items: Iterator[Item], limit: int) -> Iterator[tuple[Item, Result]]:
     pending = {}
-    exhausted = False
-    while pending or not exhausted:
-        while len(pending) < limit and not exhausted:
-            try:
-                item = next(items)
-            except StopIteration:
-                exhausted = True
-            else:
-                pending[pool.submit(_call, function, item)] = item
+    while True:
+        for item in itertools.islice(items, limit - len(pending)):
+            pending[pool.submit(_call, function, item)] = item
+        if not pending:
+            return
         finished, _ = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
         for future in finished:
             yield pending.pop(future), future.result()
 
 
 def progress(iterable: Iterable[Item], total: int, what: str, done: int = 0) -> Iterator[Item]:
-    """Passes items through while a bar on stderr counts them.
-
-    Args:
-        iterable: the items.
-        total: number of items, including those that an earlier run did.
-        what: words before the bar.
-        done: number of items that an earlier run did.
-    """
+    """Passes items through while a bar on stderr counts them up from `done`, after the words `what`."""
     return iter(tqdm(iterable, desc=what, total=total, initial=done, unit="file", mininterval=0.5))
