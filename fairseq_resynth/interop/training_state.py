@@ -14,7 +14,7 @@ from fairseq_resynth.interop.weight_names import discriminator_name, parameter_n
 from fairseq_resynth.modules.architectures import UnitHifiganSizes
 from fairseq_resynth.modules.discriminators.base import Discriminators
 from fairseq_resynth.modules.discriminators.families import HIFIGAN, build_discriminators
-from fairseq_resynth.modules.discriminators.periods import PERIOD_CHANNELS
+from fairseq_resynth.modules.discriminators.waveforms import PERIOD_CHANNELS
 
 WHAT = "a file of discriminators and optimizers (do_*)"
 KEYS = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")

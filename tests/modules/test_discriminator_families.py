@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from fairseq_resynth.modules import losses
-from fairseq_resynth.modules.discriminators.base import Discriminators
+from fairseq_resynth.modules.discriminators.base import DiscriminatorFamily, Discriminators
 from fairseq_resynth.modules.discriminators.families import FAMILIES, build_discriminators
-from fairseq_resynth.modules.discriminators.periods import period_discriminators
-from fairseq_resynth.modules.discriminators.scales import ScaleDiscriminators
 from fairseq_resynth.modules.discriminators.spectrograms import (
     BandDiscriminator,
     ComplexDiscriminator,
     MagnitudeDiscriminator,
     Stft,
+)
+from fairseq_resynth.modules.discriminators.waveforms import (
+    PeriodDiscriminator,
+    ScaleDiscriminators,
 )
 
 SAMPLES = 8960
@@ -27,7 +29,8 @@ def noise(*shape, seed=0):
 
 def test_the_default_is_the_papers_nets_bit_for_bit():
     torch.manual_seed(5)
-    families = {"periods": period_discriminators(1 / 16), "scales": ScaleDiscriminators(1 / 16)}
+    periods = DiscriminatorFamily([PeriodDiscriminator(p, 1 / 16) for p in (2, 3, 5, 7, 11)])
+    families = {"periods": periods, "scales": ScaleDiscriminators(1 / 16)}
     paper = Discriminators(families).state_dict()
     torch.manual_seed(5)
     built = build_discriminators(width=1 / 16).state_dict()

@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 LEAKY_RELU_SLOPE = 0.1
 
-# the scores (B, n) of one discriminator, and the feature maps: the activations of all its layers
+# The scores (B, n) of one discriminator, near 1 for real speech, and the activations of all its layers.
 Output = tuple[Tensor, list[Tensor]]
+# The scores and the activations of several discriminators.
+Outputs = tuple[list[Tensor], list[list[Tensor]]]
 
 
 def scaled(channels: int, width: float) -> int:
@@ -16,13 +18,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 class Discriminator(nn.Module):
-    """Layers with a leaky ReLU after each, and a last layer whose outputs are the scores.
-
-    Args:
-        layers: convolutions.
-        score_layer: convolution to one channel.
-        slope: slope of the leaky ReLU below 0.
-    """
+    """Layers with a leaky ReLU of slope `slope` after each, and a last layer whose outputs are the scores."""
 
     def __init__(
         self, layers: list[nn.Module], score_layer: nn.Module, slope: float = LEAKY_RELU_SLOPE
@@ -37,15 +33,14 @@ class Discriminator(nn.Module):
         return wav
 
     def forward(self, wav: Tensor) -> Output:
-        """Maps (B, 1, T) to scores, near 1 for real speech, and feature maps."""
+        """Maps (B, 1, T) to scores and feature maps."""
         x = self.prepare(wav)
         feature_maps = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), self.slope)
             feature_maps.append(x)
         x = self.conv_post(x)
-        feature_maps.append(x)
-        return x.flatten(1), feature_maps
+        return x.flatten(1), [*feature_maps, x]
 
 
 class DiscriminatorFamily(nn.ModuleList):
@@ -56,29 +51,12 @@ class DiscriminatorFamily(nn.ModuleList):
         return [discriminator(wav) for discriminator in self]
 
 
-class Discriminators(nn.Module):
-    """Families of discriminators on the same waveform.
+class Discriminators(nn.ModuleDict):
+    """Families of discriminators on the same waveform; their weights' names begin with the keys."""
 
-    Args:
-        families: attribute name, with which the names of the weights begin, to family.
-    """
-
-    def __init__(self, families: dict[str, DiscriminatorFamily]):
-        super().__init__()
-        for name, family in families.items():
-            self.add_module(name, family)
-
-    def forward(self, wav: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Scores a waveform.
-
-        Args:
-            wav: (B, 1, T) samples.
-
-        Returns:
-            (scores, feature_maps): for each discriminator its scores (B, n), near 1 for real speech, and
-            the list of the activations of its layers.
-        """
-        outputs = [output for family in self.children() for output in family(wav)]
+    def forward(self, wav: Tensor) -> Outputs:
+        """Maps (B, 1, T) to the scores and the feature maps of each discriminator."""
+        outputs = [output for family in self.values() for output in family(wav)]
         scores, feature_maps = zip(*outputs, strict=True)
         return list(scores), list(feature_maps)
 
@@ -94,9 +72,7 @@ def detach(feature_maps: list[list[Tensor]]) -> list[list[Tensor]]:
     return [[feature_map.detach() for feature_map in maps] for maps in feature_maps]
 
 
-def split_batch(
-    scores: list[Tensor], feature_maps: list[list[Tensor]]
-) -> tuple[tuple[list[Tensor], list[list[Tensor]]], tuple[list[Tensor], list[list[Tensor]]]]:
+def split_batch(scores: list[Tensor], feature_maps: list[list[Tensor]]) -> tuple[Outputs, Outputs]:
     """Splits the output for torch.cat([real, fake]) into the output for real and the output for fake."""
     halves = [torch.chunk(score, 2) for score in scores]
     maps = [[torch.chunk(feature_map, 2) for feature_map in layer] for layer in feature_maps]

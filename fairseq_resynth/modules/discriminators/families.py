@@ -1,23 +1,39 @@
 """The families of discriminators by the names that `--discriminators` takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
+from torch import nn
+
+from fairseq_resynth.modules.discriminators import spectrograms
 from fairseq_resynth.modules.discriminators.base import DiscriminatorFamily, Discriminators
-from fairseq_resynth.modules.discriminators.periods import period_discriminators
-from fairseq_resynth.modules.discriminators.scales import ScaleDiscriminators
-from fairseq_resynth.modules.discriminators.spectrograms import (
-    band_discriminators,
-    complex_discriminators,
-    magnitude_discriminators,
+from fairseq_resynth.modules.discriminators.waveforms import (
+    PERIODS,
+    PeriodDiscriminator,
+    ScaleDiscriminators,
 )
+
+
+def _family(
+    build: Callable[[Any, float], nn.Module], sizes: Sequence[Any], width: float
+) -> DiscriminatorFamily:
+    return DiscriminatorFamily([build(size, width) for size in sizes])
+
 
 # name: (attribute, with which the names of the weights begin; how it is built from a width)
 FAMILIES: dict[str, tuple[str, Callable[[float], DiscriminatorFamily]]] = {
-    "mpd": ("periods", period_discriminators),
+    "mpd": ("periods", partial(_family, PeriodDiscriminator, PERIODS)),
     "msd": ("scales", ScaleDiscriminators),
-    "mrd": ("magnitudes", magnitude_discriminators),
-    "msstft": ("spectra", complex_discriminators),
-    "mbstft": ("bands", band_discriminators),
+    "mrd": (
+        "magnitudes",
+        partial(_family, spectrograms.MagnitudeDiscriminator, spectrograms.UNIVNET_RESOLUTIONS),
+    ),
+    "msstft": (
+        "spectra",
+        partial(_family, spectrograms.ComplexDiscriminator, spectrograms.ENCODEC_WINDOWS),
+    ),
+    "mbstft": ("bands", partial(_family, spectrograms.BandDiscriminator, spectrograms.DAC_WINDOWS)),
 }
 HIFIGAN = "mpd,msd"  # the paper's: five period discriminators and three scale discriminators
 
@@ -25,8 +41,7 @@ HIFIGAN = "mpd,msd"  # the paper's: five period discriminators and three scale d
 def parse_names(text: str) -> list[str]:
     """The names in "mpd,mrd", in the order of `FAMILIES`, which is also the order of the weights.
 
-    Raises:
-        ValueError: if a name is unknown or occurs twice.
+    Raises ValueError if a name is unknown or occurs twice.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -40,14 +55,10 @@ def parse_names(text: str) -> list[str]:
 
 
 def build_discriminators(names: str = HIFIGAN, width: float = 1.0) -> Discriminators:
-    """Builds the families named.
+    """Builds the families that `names` lists with commas; `width` is a factor on the published channels.
 
-    Args:
-        names: names of `FAMILIES` with commas between them.
-        width: factor on the published channels; 1 gives the paper's discriminators 70.7 M parameters.
-
-    Raises:
-        ValueError: if a name is unknown or occurs twice, or the width is not positive.
+    The paper's discriminators have 70.7 M parameters at width 1. Raises ValueError if a name is unknown or
+    occurs twice, or the width is not positive.
     """
     if width <= 0:
         raise ValueError(f"the discriminators' width is {width}, expected a positive factor.")

@@ -14,7 +14,6 @@ from torch.nn.utils.parametrizations import weight_norm
 from fairseq_resynth.modules.discriminators.base import (
     LEAKY_RELU_SLOPE,
     Discriminator,
-    DiscriminatorFamily,
     Output,
     scaled,
 )
@@ -29,13 +28,7 @@ DAC_BANDS = ((0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))  # 
 
 
 class Stft(nn.Module):
-    """Complex spectrum, divided by the window's norm; frames are centered and reflection padded.
-
-    Args:
-        n_fft: points of the transform.
-        hop: samples between frames.
-        window: samples of the Hann window, at most `n_fft`.
-    """
+    """Complex spectrum, divided by the norm of the Hann window; frames are centered and reflection padded."""
 
     def __init__(self, n_fft: int, hop: int, window: int):
         super().__init__()
@@ -47,15 +40,8 @@ class Stft(nn.Module):
     def forward(self, wav: Tensor) -> Tensor:
         """Maps (B, 1, T), T > n_fft / 2, to complex64 (B, T // hop + 1, n_fft / 2 + 1)."""
         with torch.autocast(wav.device.type, enabled=False):
-            spectrum = torch.stft(
-                wav.float().squeeze(1),
-                self.n_fft,
-                self.hop,
-                self.window.numel(),
-                self.window,
-                return_complex=True,
-            )
-            return spectrum.transpose(1, 2)
+            wav, sizes = wav.float().squeeze(1), (self.n_fft, self.hop, self.window.numel())
+            return torch.stft(wav, *sizes, self.window, return_complex=True).transpose(1, 2)
 
 
 def as_image(spectrum: Tensor) -> Tensor:
@@ -66,9 +52,7 @@ def as_image(spectrum: Tensor) -> Tensor:
 def _image_layers(
     channels_in: int, width: float, dilations: Sequence[int] = (1, 1, 1)
 ) -> list[nn.Module]:
-    """The layers that all of these papers use: a 3 x 9 convolution, then one for each dilation in time that
-    halves the frequencies, and a 3 x 3 convolution.
-    """
+    # A 3 x 9 convolution, then one for each dilation in time that halves the frequencies, and a 3 x 3 one.
     channels = scaled(CHANNELS, width)
     layers = [nn.Conv2d(channels_in, channels, (3, 9), padding=(1, 4))]
     for dilation in dilations:
@@ -83,12 +67,7 @@ def _score_layer(width: float) -> nn.Module:
 
 
 class MagnitudeDiscriminator(Discriminator):
-    """UnivNet's discriminator of the magnitudes at one resolution.
-
-    Args:
-        resolution: (points, hop, window) in samples.
-        width: factor on the published channels.
-    """
+    """UnivNet's discriminator of the magnitudes at one resolution: (points, hop, window) in samples."""
 
     def __init__(self, resolution: tuple[int, int, int], width: float = 1.0):
         super().__init__(_image_layers(1, width), _score_layer(width), IMAGE_SLOPE)
@@ -104,9 +83,7 @@ class MagnitudeDiscriminator(Discriminator):
 class ComplexDiscriminator(Discriminator):
     """EnCodec's discriminator of real and imaginary parts, with dilations of 1, 2 and 4 frames.
 
-    Args:
-        window: in samples; the hop is a quarter of it.
-        width: factor on the published channels.
+    The window is given in samples, and the hop is a quarter of it.
     """
 
     def __init__(self, window: int, width: float = 1.0):
@@ -121,9 +98,7 @@ class ComplexDiscriminator(Discriminator):
 class BandDiscriminator(nn.Module):
     """DAC's discriminator of the complex spectrum in five bands, each with its own layers.
 
-    Args:
-        window: in samples; the hop is a quarter of it.
-        width: factor on the published channels.
+    The window is given in samples, and the hop is a quarter of it.
     """
 
     def __init__(self, window: int, width: float = 1.0):
@@ -151,18 +126,3 @@ class BandDiscriminator(nn.Module):
             ends.append(band)
         scores = self.conv_post(torch.cat(ends, dim=3))
         return scores.flatten(1), [*feature_maps, scores]
-
-
-def magnitude_discriminators(width: float = 1.0) -> DiscriminatorFamily:
-    """Builds UnivNet's discriminators at three resolutions."""
-    return DiscriminatorFamily([MagnitudeDiscriminator(r, width) for r in UNIVNET_RESOLUTIONS])
-
-
-def complex_discriminators(width: float = 1.0) -> DiscriminatorFamily:
-    """Builds EnCodec's discriminators with five windows."""
-    return DiscriminatorFamily([ComplexDiscriminator(w, width) for w in ENCODEC_WINDOWS])
-
-
-def band_discriminators(width: float = 1.0) -> DiscriminatorFamily:
-    """Builds DAC's discriminators with three windows."""
-    return DiscriminatorFamily([BandDiscriminator(w, width) for w in DAC_WINDOWS])

@@ -1,4 +1,4 @@
-"""HiFi-GAN's multi-scale discriminator (MelGAN's: Kumar et al., 2019; Kong et al., 2020, section 2.3)."""
+"""HiFi-GAN's discriminators (Kong et al., 2020, arXiv 2010.05646, section 2.3): periods and scales."""
 
 import math
 
@@ -13,6 +13,8 @@ from fairseq_resynth.modules.discriminators.base import (
     scaled,
 )
 
+PERIODS = (2, 3, 5, 7, 11)  # samples
+PERIOD_CHANNELS = (32, 128, 512, 1024, 1024)
 # (channels, kernel, stride, groups) of each layer
 SCALE_LAYERS = (
     (128, 15, 1, 1),
@@ -25,13 +27,27 @@ SCALE_LAYERS = (
 )
 
 
-class ScaleDiscriminator(Discriminator):
-    """Strided convolutions over the waveform.
+class PeriodDiscriminator(Discriminator):
+    """Takes the samples that are `period` apart as the columns of an image of (T / period, period)."""
 
-    Args:
-        norm: weight norm or spectral norm.
-        width: factor on the published channels.
-    """
+    def __init__(self, period: int, width: float = 1.0):
+        layers, before = [], 1
+        for index, channels in enumerate(PERIOD_CHANNELS):
+            stride, after = 3 if index < 4 else 1, scaled(channels, width)
+            conv = nn.Conv2d(before, after, (5, 1), (stride, 1), padding=(2, 0))
+            layers.append(weight_norm(conv))
+            before = after
+        super().__init__(layers, weight_norm(nn.Conv2d(before, 1, (3, 1), padding=(1, 0))))
+        self.period = period
+
+    def prepare(self, wav: Tensor) -> Tensor:
+        """Maps (B, 1, T) to (B, 1, ceil(T / period), period), reflection padded."""
+        wav = F.pad(wav, (0, -wav.size(2) % self.period), "reflect")
+        return wav.view(wav.size(0), 1, -1, self.period)
+
+
+class ScaleDiscriminator(Discriminator):
+    """Strided convolutions over the waveform; `norm` is weight norm or spectral norm."""
 
     def __init__(self, norm=weight_norm, width: float = 1.0):
         layers, before = [], 1
@@ -45,11 +61,7 @@ class ScaleDiscriminator(Discriminator):
 
 
 class ScaleDiscriminators(DiscriminatorFamily):
-    """Three discriminators, each at half the sample rate of the one before.
-
-    Args:
-        width: factor on the published channels.
-    """
+    """Three discriminators, each at half the sample rate of the one before (MelGAN: Kumar et al., 2019)."""
 
     def __init__(self, width: float = 1.0):
         norms = (spectral_norm, weight_norm, weight_norm)
