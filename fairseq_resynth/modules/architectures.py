@@ -95,14 +95,11 @@ class UnitSourceFilterSizes(UnitVocoderSizes, SourceFilterSizes):
 
 def _hifigan(sizes: UnitHifiganSizes, streams: Streams, channels: int) -> nn.Module:
     hop = F0_HOP if streams.f0_channels else streams.unit_hop
-    return HifiganGenerator.from_sizes(sizes, channels, hop)
+    return HifiganGenerator(channels, sizes, hop)
 
 
 def _vocos(sizes: UnitVocosSizes, streams: Streams, channels: int) -> nn.Module:
-    hop = sizes.frame_hop or streams.unit_hop
-    return VocosGenerator(
-        channels, hop, sizes.dim, sizes.intermediate_dim, sizes.num_layers, sizes.n_fft
-    )
+    return VocosGenerator(channels, sizes, streams.unit_hop)
 
 
 def _source_filter(sizes: UnitSourceFilterSizes, streams: Streams, channels: int) -> nn.Module:
@@ -111,15 +108,8 @@ def _source_filter(sizes: UnitSourceFilterSizes, streams: Streams, channels: int
     voice = sizes.embedding_dim if streams.speakers or streams.speaker_dim else 0
     # A model without a pitch stream predicts its F0 from the units, the first channels of a frame.
     first = sizes.embedding_dim if pitch else 0
-    return SourceFilterGenerator(
-        channels,
-        (first, sizes.embedding_dim + pitch + voice),
-        sizes.frame_hop or default_hop,
-        sizes.dim,
-        sizes.intermediate_dim,
-        sizes.num_layers,
-        sizes.n_fft,
-    )
+    pitch_channels = (first, sizes.embedding_dim + pitch + voice)
+    return SourceFilterGenerator(channels, pitch_channels, sizes, default_hop)
 
 
 @dataclass(frozen=True)
@@ -157,22 +147,14 @@ ARCHITECTURES = {
 
 
 def sizes_class(arch: str) -> type[UnitVocoderSizes]:
-    """The class of an architecture's sizes.
-
-    Raises:
-        ValueError: if no unit vocoder has that name.
-    """
+    """The class of an architecture's sizes. Raises ValueError if no unit vocoder has that name."""
     if arch not in ARCHITECTURES:
         raise ValueError(f"the unit vocoder {arch!r}: expected {', '.join(sorted(ARCHITECTURES))}.")
     return ARCHITECTURES[arch].sizes
 
 
 def default_sizes(arch: str) -> Any:
-    """The sizes of an architecture when no option is given.
-
-    Raises:
-        ValueError: if no unit vocoder has that name.
-    """
+    """The sizes of an architecture when no option is given; raises ValueError as `sizes_class` does."""
     return sizes_class(arch)(**ARCHITECTURES[arch].defaults)
 
 
@@ -187,8 +169,7 @@ def arch_of(sizes: UnitVocoderSizes) -> str:
 def build_vocoder(sizes: UnitVocoderSizes, streams: Streams) -> UnitGenerator:
     """Builds a unit vocoder: the embeddings of the streams and a waveform generator.
 
-    Raises:
-        ValueError: if the sizes do not fit each other or the streams.
+    Raises ValueError if the sizes do not fit each other or the streams.
     """
     tables: dict[str, Any] = {
         "num_f0_codes": streams.num_f0_codes,

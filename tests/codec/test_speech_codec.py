@@ -20,7 +20,7 @@ from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.pitch.representations import VqvaeF0
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.inference.chunks import ChunkDecoder
-from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_stream_decodes_to_the_samples_of_the_whole(codec, speech, chunk):
 
 def test_context_covers_what_the_generator_looks_at():
     """The measured receptive field of HiFi-GAN V1's kernels is 20 frames on either side."""
-    generator = HifiganGenerator(4, upsample_initial_channel=32).double().eval()
+    generator = HifiganGenerator(4, HifiganSizes(upsample_initial_channel=32)).double().eval()
     frames = torch.randn(1, 4, 81, dtype=torch.float64, requires_grad=True)
     wav = generator(frames)
     wav[0, 0, 40 * 320 : 41 * 320].sum().backward()

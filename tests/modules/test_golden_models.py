@@ -8,7 +8,7 @@ import torch
 from golden import GOLDEN
 
 from fairseq_resynth.interop.weight_names import convert_vqvae, generator_name
-from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
 from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
@@ -22,19 +22,23 @@ def _load(folder):
     return config, state, io
 
 
+def _text(integers):
+    return ",".join(map(str, integers))
+
+
 def _generator(config, state):
     streams = {
         "num_f0_codes": 20 if "f0_dict.weight" in state else 0,
         "num_speakers": len(state["spkr.weight"]) if "spkr.weight" in state else 0,
     }
-    generator = HifiganGenerator(
-        UnitGenerator.frame_channels(**streams),
-        config["upsample_rates"],
-        config["upsample_kernel_sizes"],
+    sizes = HifiganSizes(
+        _text(config["upsample_rates"]),
+        _text(config["upsample_kernel_sizes"]),
         config["upsample_initial_channel"],
-        config["resblock_kernel_sizes"],
-        config["resblock_dilation_sizes"],
+        _text(config["resblock_kernel_sizes"]),
+        ";".join(map(_text, config["resblock_dilation_sizes"])),
     )
+    generator = HifiganGenerator(UnitGenerator.frame_channels(**streams), sizes)
     model = UnitGenerator(
         generator, config["num_embeddings"], config.get("code_hop_size", 320), **streams
     )

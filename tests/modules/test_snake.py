@@ -12,7 +12,7 @@ from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, load_bundle, save_bundle
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
-from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, Snake
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes, Snake
 from fairseq_resynth.modules.generators.inference import InferenceGenerator
 from fairseq_resynth.resynthesizer import Resynthesizer
 
@@ -21,8 +21,7 @@ UNITS = np.array([[3, 3, 1, 9, 0, 4, 4, 7]])
 
 def generator(activation="snake"):
     torch.manual_seed(0)
-    sizes = ((5, 4), (11, 8), 16, (3,), ((1, 3),))
-    made = HifiganGenerator(6, *sizes, activation=activation)
+    made = HifiganGenerator(6, HifiganSizes("5,4", "11,8", 16, "3", "1,3", activation))
     for name, parameter in made.named_parameters():
         if name.endswith("log_alpha"):
             parameter.data.uniform_(-0.5, 1.5)

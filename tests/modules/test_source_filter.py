@@ -10,7 +10,11 @@ from fairseq_resynth.modules.generators.pulses import (
     pulses,
     sample_frames,
 )
-from fairseq_resynth.modules.generators.source_filter import PitchHead, SourceFilterGenerator
+from fairseq_resynth.modules.generators.source_filter import (
+    PitchHead,
+    SourceFilterGenerator,
+    SourceFilterSizes,
+)
 
 RATE = 16000
 
@@ -18,7 +22,7 @@ RATE = 16000
 def make_generator(**sizes):
     torch.manual_seed(0)
     sizes = {"dim": 32, "intermediate_dim": 64, "num_layers": 2, **sizes}
-    generator = SourceFilterGenerator(20, (8, 20), **sizes).eval()
+    generator = SourceFilterGenerator(20, (8, 20), SourceFilterSizes(**sizes)).eval()
     with torch.no_grad():
         generator.pitch_head.convs[-1].bias.copy_(torch.tensor([0.3, 0.0]))
         generator.pitch_head.convs[-1].weight.mul_(20)  # voiced and unvoiced stretches
@@ -132,7 +136,9 @@ def test_gradients_reach_the_filters_but_the_melody_only_through_its_own_loss():
     assert all(parameter.grad is not None for parameter in generator.pitch_head.parameters())
 
 
-@pytest.mark.parametrize("sizes", [{"hop": 100}, {"n_fft": 200}, {"hop": 240, "n_fft": 360}])
+@pytest.mark.parametrize(
+    "sizes", [{"frame_hop": 100}, {"n_fft": 200}, {"frame_hop": 240, "n_fft": 360}]
+)
 def test_sizes_that_do_not_fit_are_refused(sizes):
     with pytest.raises(ValueError, match="expected a multiple"):
         make_generator(**sizes)

@@ -7,17 +7,15 @@ import pytest
 import torch
 
 import fairseq_resynth
-from fairseq_resynth.modules.generators.hifigan import HifiganGenerator
+from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
 def make(num_f0_codes=5, num_speakers=3, unit_hop=320, **streams):
     channels = UnitGenerator.frame_channels(num_f0_codes, 0, num_speakers, embedding_dim=8)
-    rates, kernels = {320: ((5, 4, 4, 4), (11, 8, 8, 8)), 160: ((5, 4, 4, 2), (11, 8, 8, 4))}[
-        unit_hop
-    ]
+    rates, kernels = {320: ("5,4,4,4", "11,8,8,8"), 160: ("5,4,4,2", "11,8,8,4")}[unit_hop]
     torch.manual_seed(0)
-    generator = HifiganGenerator(channels, rates, kernels, 32, (3, 7), ((1, 3), (1, 3)))
+    generator = HifiganGenerator(channels, HifiganSizes(rates, kernels, 32, "3,7", "1,3;1,3"))
     return UnitGenerator(
         generator, 10, unit_hop, num_f0_codes, num_speakers=num_speakers, embedding_dim=8, **streams
     ).eval()

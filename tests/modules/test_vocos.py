@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from fairseq_resynth.modules.generators.vocos import InverseStftHead, VocosGenerator
+from fairseq_resynth.modules.generators.vocos import InverseStftHead, VocosGenerator, VocosSizes
 
 
 def make(hop=40, **sizes):
     torch.manual_seed(0)
     sizes = {"dim": 16, "intermediate_dim": 24, "num_layers": 2, **sizes}
-    generator = VocosGenerator(6, hop, **sizes).double().eval()
+    generator = VocosGenerator(6, VocosSizes(**sizes), hop).double().eval()
     for parameter in generator.parameters():  # at the initial scale distant frames hardly matter
         torch.nn.init.normal_(parameter, std=0.3)
     return generator
@@ -74,4 +74,4 @@ def test_sizes_of_the_two_presets():
         return sum(parameter.numel() for parameter in generator.parameters()) / 1e6
 
     assert 13 < millions(VocosGenerator(384)) < 15
-    assert millions(VocosGenerator(192, 320, 256, 768, 5)) < 3
+    assert millions(VocosGenerator(192, VocosSizes(256, 768, 5))) < 3

@@ -53,25 +53,12 @@ def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Residual block of dilated convolutions: HiFi-GAN's resblock "1".
+    """HiFi-GAN's resblock "1": pairs of convolutions, of which the first has a dilation of `dilations`.
 
-    Args:
-        channels: channels in and out.
-        kernel_size: odd kernel size of all six convolutions.
-        dilations: dilation of each first convolution; the second of each pair has none.
-        activation: activation before each convolution, one of `ACTIVATIONS`.
-
-    Attributes:
-        reach: positions on either side of an output on which it depends.
+    An output depends on `reach` positions on either side; all kernels have the same odd size.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        kernel_size: int,
-        dilations: Sequence[int],
-        activation: str = "leaky-relu",
-    ):
+    def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int], activation: str):
         super().__init__()
 
         def conv(dilation: int) -> nn.Module:
@@ -83,11 +70,10 @@ class ResBlock(nn.Module):
         self.plain = nn.ModuleList([conv(1) for _ in dilations])
         self.reach = sum(map(_reach, [*self.dilated, *self.plain]))
         # In place where nothing else needs the tensor: those of the late stages do not fit into the cache.
-        activations = [
+        self.activations = nn.ModuleList(
             make_activation(activation, channels, LEAKY_RELU_SLOPE, in_place=index % 2 == 1)
             for index in range(2 * len(dilations))
-        ]
-        self.activations = nn.ModuleList(activations)
+        )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what follows each row's end."""
@@ -114,95 +100,46 @@ class HifiganGenerator(nn.Module):
 
     Args:
         in_channels: channels of a frame.
-        upsample_rates: factor of each stage; their product is `hop`.
-        upsample_kernel_sizes: kernel of each stage's transposed convolution, the rate plus an even number.
-        upsample_initial_channel: channels before the first stage; each stage halves them.
-        resblock_kernel_sizes: kernel sizes of the residual blocks after each stage, which are averaged.
-        resblock_dilation_sizes: dilations of each of these blocks.
-        activation: `leaky-relu`, as published, or `snake`.
+        sizes: sizes of the network; None: HiFi-GAN V1's.
+        default_hop: samples per frame, by which the upsampling is chosen if `sizes` has none.
 
     Attributes:
-        hop: samples per frame.
+        hop: samples per frame, the product of the upsampling rates.
         context_frames: upper bound of the frames on either side of a sample on which it depends.
 
     Raises:
-        ValueError: if the sizes do not fit together.
+        ValueError: if the sizes cannot be read or do not fit together.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        upsample_rates: Sequence[int] = (5, 4, 4, 2, 2),
-        upsample_kernel_sizes: Sequence[int] = (11, 8, 8, 4, 4),
-        upsample_initial_channel: int = 512,
-        resblock_kernel_sizes: Sequence[int] = (3, 7, 11),
-        resblock_dilation_sizes: Sequence[Sequence[int]] = ((1, 3, 5),) * 3,
-        activation: str = "leaky-relu",
-    ):
+    def __init__(self, in_channels: int, sizes: HifiganSizes | None = None, default_hop: int = 320):
         super().__init__()
-        _check_sizes(upsample_rates, upsample_kernel_sizes, upsample_initial_channel)
-        if len(resblock_kernel_sizes) != len(resblock_dilation_sizes):
+        sizes = sizes or HifiganSizes()
+        self.upsample_rates, kernels = _upsampling(sizes, default_hop)
+        block_sizes = _residual_blocks(sizes)
+        channels, stages = sizes.upsample_initial_channel, len(kernels)
+        if channels % 2**stages:
             raise ValueError(
-                f"{len(resblock_kernel_sizes)} resblock kernel sizes, "
-                f"{len(resblock_dilation_sizes)} lists of dilations: expected equal numbers."
+                f"upsample_initial_channel {channels} cannot be halved {stages} times: "
+                f"expected a multiple of {2**stages}."
             )
-        self.hop = math.prod(upsample_rates)
-        self.upsample_rates = tuple(upsample_rates)
-        channels = upsample_initial_channel
+        self.hop = math.prod(self.upsample_rates)
         self.conv_pre = weight_norm(nn.Conv1d(in_channels, channels, 7, padding=3))
         self.upsamples = nn.ModuleList()
         self.resblocks = nn.ModuleList()
         self.activations = nn.ModuleList()
-        for rate, kernel in zip(upsample_rates, upsample_kernel_sizes, strict=True):
+        for rate, kernel in zip(self.upsample_rates, kernels, strict=True):
             layer = nn.ConvTranspose1d(
                 channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2
             )
-            self.activations.append(make_activation(activation, channels, LEAKY_RELU_SLOPE))
+            self.activations.append(make_activation(sizes.activation, channels, LEAKY_RELU_SLOPE))
             self.upsamples.append(weight_norm(layer))
             channels //= 2
-            blocks = zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True)
-            self.resblocks.append(
-                ResBlocks([ResBlock(channels, k, d, activation) for k, d in blocks])
-            )
+            blocks = [ResBlock(channels, *block, sizes.activation) for block in block_sizes]
+            self.resblocks.append(ResBlocks(blocks))
         # The published generator leaves the slope of the last activation at torch's default.
-        self.activations.append(make_activation(activation, channels, 0.01))
+        self.activations.append(make_activation(sizes.activation, channels, 0.01))
         self.conv_post = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
         self.context_frames = self._context_frames()
-
-    @classmethod
-    def from_sizes(cls, sizes: HifiganSizes, in_channels: int, hop: int) -> "HifiganGenerator":
-        """Builds the generator.
-
-        Args:
-            sizes: as the options give them.
-            in_channels: channels of a frame.
-            hop: samples per frame, which choose the upsampling if `sizes` has none.
-
-        Raises:
-            ValueError: if the sizes cannot be read or do not fit together.
-        """
-        rates, kernels = sizes.upsample_rates, sizes.upsample_kernel_sizes
-        if not rates and not kernels:
-            if hop not in UPSAMPLINGS:
-                raise ValueError(
-                    f"units of {hop} samples have no default upsampling: give --upsample-rates and "
-                    "--upsample-kernel-sizes; the product of the rates must divide it."
-                )
-            rates, kernels = UPSAMPLINGS[hop]
-        if not rates or not kernels:
-            raise ValueError("give --upsample-rates and --upsample-kernel-sizes together.")
-        return cls(
-            in_channels,
-            parse_integers(rates, "upsample-rates"),
-            parse_integers(kernels, "upsample-kernel-sizes"),
-            sizes.upsample_initial_channel,
-            parse_integers(sizes.resblock_kernel_sizes, "resblock-kernel-sizes"),
-            [
-                parse_integers(dilations, "resblock-dilation-sizes")
-                for dilations in sizes.resblock_dilation_sizes.split(";")
-            ],
-            sizes.activation,
-        )
 
     def _context_frames(self) -> int:
         """Counted from the kernels: half the kernel times the dilation for each convolution, plus the spread
@@ -215,15 +152,12 @@ class HifiganGenerator(nn.Module):
         return reach + _reach(self.conv_pre)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Generates samples.
+        """Maps frames to (B, 1, L * hop) samples in [-1, 1].
 
         Args:
             x: (B, C, L) frames; (B, C, 1, L) inside `InferenceGenerator` with channels last.
             lengths: (B,) frames of each row. The output after them is 0, and a row of a padded batch is
                 what it is alone. None: no padding.
-
-        Returns:
-            (B, 1, L * hop) samples in [-1, 1].
         """
         mask = None
         if lengths is not None:
@@ -252,7 +186,20 @@ def _reach(layer: nn.Conv1d) -> int:
     return layer.dilation[0] * (layer.kernel_size[0] // 2)
 
 
-def _check_sizes(rates: Sequence[int], kernels: Sequence[int], channels: int) -> None:
+def _upsampling(sizes: HifiganSizes, default_hop: int) -> tuple[list[int], list[int]]:
+    """The rate and the kernel of each upsampling stage."""
+    texts = sizes.upsample_rates, sizes.upsample_kernel_sizes
+    if not any(texts):
+        if default_hop not in UPSAMPLINGS:
+            raise ValueError(
+                f"units of {default_hop} samples have no default upsampling: give --upsample-rates and "
+                "--upsample-kernel-sizes; the product of the rates must divide it."
+            )
+        texts = UPSAMPLINGS[default_hop]
+    if not all(texts):
+        raise ValueError("give --upsample-rates and --upsample-kernel-sizes together.")
+    rates = parse_integers(texts[0], "upsample-rates")
+    kernels = parse_integers(texts[1], "upsample-kernel-sizes")
     if len(rates) != len(kernels):
         raise ValueError(
             f"{len(rates)} upsample rates, {len(kernels)} kernels: expected equal numbers."
@@ -262,11 +209,19 @@ def _check_sizes(rates: Sequence[int], kernels: Sequence[int], channels: int) ->
             raise ValueError(
                 f"upsample kernel {kernel} at rate {rate}: expected the rate plus an even number."
             )
-    if channels % 2 ** len(rates):
+    return rates, kernels
+
+
+def _residual_blocks(sizes: HifiganSizes) -> list[tuple[int, list[int]]]:
+    """The kernel and the dilations of each residual block of a stage."""
+    kernels = parse_integers(sizes.resblock_kernel_sizes, "resblock-kernel-sizes")
+    texts = sizes.resblock_dilation_sizes.split(";")
+    if len(kernels) != len(texts):
         raise ValueError(
-            f"upsample_initial_channel {channels} cannot be halved {len(rates)} times: "
-            f"expected a multiple of {2 ** len(rates)}."
+            f"{len(kernels)} resblock kernel sizes, {len(texts)} lists of dilations: expected equal numbers."
         )
+    dilations = [parse_integers(text, "resblock-dilation-sizes") for text in texts]
+    return list(zip(kernels, dilations, strict=True))
 
 
 ACTIVATIONS = ("leaky-relu", "snake")
@@ -278,9 +233,6 @@ class Snake(nn.Module):
     Ziyin et al., 2020, arXiv 2006.08195, equation 3; used in a vocoder by BigVGAN (Lee et al., 2022, arXiv
     2206.04658), whose filters against aliasing are left out. alpha starts at 1 and stays positive, since its
     logarithm is learned.
-
-    Args:
-        channels: channels of the input.
     """
 
     def __init__(self, channels: int):
@@ -295,16 +247,9 @@ class Snake(nn.Module):
 
 
 def make_activation(name: str, channels: int, slope: float, in_place: bool = False) -> nn.Module:
-    """Builds an activation.
+    """Builds the activation of that name; a leaky ReLU has `slope` below 0 and may overwrite its input.
 
-    Args:
-        name: one of `ACTIVATIONS`.
-        channels: channels of its input.
-        slope: slope of the leaky ReLU below 0.
-        in_place: whether a leaky ReLU may overwrite its input.
-
-    Raises:
-        ValueError: if the name is unknown.
+    Raises ValueError if the name is unknown.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"--activation is {name!r}, expected {' or '.join(ACTIVATIONS)}.")

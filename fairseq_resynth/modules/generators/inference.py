@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, ResBlocks
 
-TILED_CHANNELS = (
-    32  # wider stages gain nothing, since their convolutions compute more than they read
-)
+# Wider stages gain nothing, since their convolutions compute more than they read.
+TILED_CHANNELS = 32
 TILE_VALUES = 2**18  # values of a tensor: 1 MB in float32
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -21,10 +20,8 @@ class ChannelsLastConv(nn.Module):
     """A one-dimensional convolution on (B, C, 1, L) with the channels next to each other in memory.
 
     oneDNN's kernels read that layout directly. The (B, C, L) of `Conv1d` is reordered before and after each
-    layer, which took a quarter of V1's time in float32 and nearly half in bfloat16.
-
-    Args:
-        layer: the convolution, plain or transposed, without groups; weight norm folded away.
+    layer, which took a quarter of V1's time in float32 and nearly half in bfloat16. `layer` is plain or
+    transposed, without groups, and its weight norm is folded away.
     """
 
     def __init__(self, layer: nn.Conv1d | nn.ConvTranspose1d):
@@ -33,8 +30,11 @@ class ChannelsLastConv(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", layer.bias.detach(), persistent=False)
         self.transposed = isinstance(layer, nn.ConvTranspose1d)
-        self.sizes = {"stride": (1, layer.stride[0]), "padding": (0, layer.padding[0])}
-        self.sizes["dilation"] = (1, layer.dilation[0])
+        self.sizes = {
+            "stride": (1, layer.stride[0]),
+            "padding": (0, layer.padding[0]),
+            "dilation": (1, layer.dilation[0]),
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, 1, L) to (B, C', 1, L')."""
@@ -45,11 +45,8 @@ class ChannelsLastConv(nn.Module):
 class TiledResBlocks(nn.Module):
     """The residual blocks of a stage on one span of time after the other, each small enough for the cache.
 
-    A span is computed with the positions around it on which its outputs depend, so only rounding differs.
-
-    Args:
-        blocks: the blocks; this replaces `blocks(x, mask)`.
-        positions: positions of a span, without those around it.
+    A span of `positions` is computed with those around it on which its outputs depend, so only rounding
+    differs from `blocks(x, mask)`.
     """
 
     def __init__(self, blocks: ResBlocks, positions: int):
@@ -66,7 +63,7 @@ class TiledResBlocks(nn.Module):
         edges = [length * span // spans for span in range(spans + 1)]
         for row in range(
             x.size(0)
-        ):  # a span of one row is contiguous in memory, a span of a batch is not
+        ):  # a span of one row is contiguous in memory, of a batch it is not
             row_mask = None if mask is None else mask[row : row + 1]
             for start, stop in itertools.pairwise(edges):
                 span = slice(start, stop)
@@ -114,15 +111,16 @@ class InferenceGenerator(nn.Module):
                 parameter.data = parameter.data.to(self.dtype)
         if self.channels_last:
             _replace_convolutions(self.generator)
-            _tile(self.generator)
+            for stage, blocks in enumerate(self.generator.resblocks):
+                channels = self.generator.upsamples[stage].bias.numel()
+                if channels <= TILED_CHANNELS:
+                    tiled = TiledResBlocks(blocks, TILE_VALUES // channels)
+                    self.generator.resblocks[stage] = tiled
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, **source: Any) -> Tensor:
-        """Generates (B, 1, L * hop) float32 samples.
+        """Maps frames (B, C, L), with (B,) frames of each row, to (B, 1, L * hop) float32 samples.
 
-        Args:
-            x: (B, C, L) frames.
-            lengths: (B,) frames of each row.
-            source: `source_f0` and `clock` of `SourceFilterGenerator.forward`.
+        `source` is `source_f0` and `clock` of `SourceFilterGenerator.forward`.
         """
         x = x.to(self.dtype or x.dtype)
         if not self.channels_last:
@@ -139,23 +137,14 @@ def _replace_convolutions(module: nn.Module) -> None:
             _replace_convolutions(child)
 
 
-def _tile(generator: HifiganGenerator) -> None:
-    for stage, blocks in enumerate(generator.resblocks):
-        channels = generator.upsamples[stage].bias.numel()
-        if channels <= TILED_CHANNELS:
-            generator.resblocks[stage] = TiledResBlocks(blocks, TILE_VALUES // channels)
-
-
 def slow_bfloat16(device: torch.device) -> str | None:
     """The reason why bfloat16 is slow on a device; None for a GPU or a processor with AMX or AVX-512 BF16."""
     if device.type != "cpu" or torch.cpu._is_amx_tile_supported():
         return None
     if torch.cpu._is_avx512_bf16_supported():
         return None
-    if (
-        torch.backends.cpu.get_cpu_capability() == "AVX2"
-    ):  # measured: 42 times, with 256 channels and kernel 7
-        return (
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return (  # measured: 42 times, with 256 channels and kernel 7
             "this processor has no AVX-512, and torch's convolutions in bfloat16 take tens of times longer "
             "than in float32"
         )
@@ -163,11 +152,7 @@ def slow_bfloat16(device: torch.device) -> str | None:
 
 
 def usable_device(name: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        ValueError: if it is unknown, or CUDA on a machine without it.
-    """
+    """The device of that name. Raises ValueError if it is unknown, or CUDA on a machine without it."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -7,6 +7,7 @@ first update on. A ConvNeXt backbone like Vocos's predicts the filters: a comple
 magnitude for the noise.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -29,7 +30,8 @@ from fairseq_resynth.modules.generators.vocos import (
     check_window,
     frame_mask,
     initialize,
-    overlap_add,
+    inverse_stft,
+    polar,
 )
 from fairseq_resynth.modules.options import option
 
@@ -59,30 +61,22 @@ class SourceFilterSizes(BackboneSizes):
 class PitchHead(nn.Module):
     """Predicts F0 and voicing of a speaker from frames of the pitch stream and the speaker.
 
-    Args:
-        in_channels: channels of a frame.
-
-    Attributes:
-        context_frames: frames on either side on which the F0 of a frame depends.
+    The F0 of a frame depends on `context_frames` frames on either side.
     """
 
     def __init__(self, in_channels: int):
         super().__init__()
         sizes = [in_channels] + [PITCH_WIDTH] * (PITCH_LAYERS - 1) + [2]
         self.convs = nn.ModuleList(
-            [
-                nn.Conv1d(before, after, PITCH_KERNEL_SIZE, padding=PITCH_KERNEL_SIZE // 2)
-                for before, after in zip(sizes, sizes[1:], strict=False)
-            ]
+            nn.Conv1d(before, after, PITCH_KERNEL_SIZE, padding=PITCH_KERNEL_SIZE // 2)
+            for before, after in itertools.pairwise(sizes)
         )
         self.context_frames = PITCH_LAYERS * (PITCH_KERNEL_SIZE // 2)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Maps (B, C, L) frames to (B, 2, L): log2(F0 / 150 Hz), and the logit of voicing.
 
-        Args:
-            x: frames.
-            mask: (B, L), 0 after a row's end.
+        `mask` (B, L) is 0 after a row's end.
         """
         for layer, conv in enumerate(self.convs):
             x = F.gelu(x) if layer else x
@@ -107,14 +101,9 @@ class PitchHead(nn.Module):
 
     @staticmethod
     def measured(source_f0: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-        """Averages the F0 of recordings at 200 Hz over frames.
+        """The (log-F0, voicing) (B, frames) of recordings, as `predict` returns them.
 
-        Args:
-            source_f0: (B, 2, N) F0 in Hz without gaps, and voicing, as long as the frames.
-            frames: number of frames; N is a multiple of it.
-
-        Returns:
-            (log-F0 (B, frames), voicing (B, frames)), as `predict` returns them.
+        `source_f0` (B, 2, N) is F0 at 200 Hz in Hz without gaps, and voicing; N is a multiple of `frames`.
         """
         per_frame = source_f0.size(2) // frames
         log_f0 = torch.log2(source_f0[:, 0].clamp(*F0_RANGE) / MIDDLE_F0)
@@ -125,10 +114,7 @@ class PitchHead(nn.Module):
     def loss(self, x: Tensor, source_f0: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The mean distance in semitones over voiced frames plus the voicing's cross-entropy in bits.
 
-        Args:
-            x: (B, C, L) frames.
-            source_f0: (B, 2, N), as for `measured`.
-            lengths: (B,) frames of each row; None: no padding.
+        Takes frames (B, C, L), `source_f0` as `measured` does, and the frames of each row (B,).
         """
         mask = torch.ones_like(x[:, 0]) if lengths is None else frame_mask(x, lengths)
         log_f0, logit = self(x, mask).float().unbind(1)
@@ -146,9 +132,8 @@ class SourceFilterGenerator(ConvNextBackbone):
     Args:
         in_channels: channels of a frame.
         pitch_channels: (first, last + 1) channel from which F0 is predicted: pitch stream and speaker.
-        hop: samples per frame.
-        dim, intermediate_dim, num_layers: sizes of the backbone.
-        n_fft: samples of a window, a multiple of the hop; 0: 40 ms.
+        sizes: sizes of the network; None: the defaults.
+        default_hop: samples per frame if `sizes` has none.
 
     Attributes:
         hop: samples per frame.
@@ -165,15 +150,14 @@ class SourceFilterGenerator(ConvNextBackbone):
         self,
         in_channels: int,
         pitch_channels: tuple[int, int],
-        hop: int = 160,
-        dim: int = 512,
-        intermediate_dim: int = 1536,
-        num_layers: int = 8,
-        n_fft: int = 0,
+        sizes: SourceFilterSizes | None = None,
+        default_hop: int = 160,
     ):
+        sizes = sizes or SourceFilterSizes()
         # F0 and voicing are two more channels of a frame for the backbone
-        super().__init__(in_channels + 2, dim, intermediate_dim, num_layers)
-        n_fft = n_fft or hop * max(2, round(640 / hop))
+        super().__init__(in_channels + 2, sizes)
+        hop = sizes.frame_hop or default_hop
+        n_fft = sizes.n_fft or hop * max(2, round(640 / hop))
         check_window(n_fft, hop)
         if hop % F0_HOP:
             raise ValueError(
@@ -184,7 +168,7 @@ class SourceFilterGenerator(ConvNextBackbone):
         self.pitch_context_frames = self.pitch_head.context_frames + 1
         overlap = -(-n_fft // (2 * hop))
         self.context_frames = self.backbone_context + overlap + self.pitch_context_frames
-        self.filters = nn.Linear(dim, 3 * (n_fft // 2 + 1))
+        self.filters = nn.Linear(sizes.dim, 3 * (n_fft // 2 + 1))
         # Not saved, since both follow from the arguments. The noise is uniform, of unit power and always the
         # same, so that a chunk of an utterance gets the noise that it has in the whole.
         noise = np.random.PCG64(0).random_raw(NOISE_PERIOD) / 2.0**64 - 0.5
@@ -201,7 +185,7 @@ class SourceFilterGenerator(ConvNextBackbone):
         source_f0: Tensor | None = None,
         clock: SourceClock | None = None,
     ) -> Tensor:
-        """Generates samples.
+        """Maps frames to (B, 1, L * hop) samples, in [-1, 1] in evaluation mode only.
 
         Args:
             x: (B, C, L) frames.
@@ -210,9 +194,6 @@ class SourceFilterGenerator(ConvNextBackbone):
             source_f0: (B, 2, N) F0 of the recording at 200 Hz for training: Hz without gaps, and voicing (0
                 or 1); None: the predicted F0.
             clock: where in its utterance a single row begins; None: at the start.
-
-        Returns:
-            (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded in training mode.
         """
         mask = frame_mask(x, lengths)
         x = x if mask is None else x * mask[:, None]
@@ -226,7 +207,11 @@ class SourceFilterGenerator(ConvNextBackbone):
         gains = self.filters(self.backbone(torch.cat([x, pitch], dim=1), mask))
         with torch.autocast(x.device.type, enabled=False):
             harmonic, noise = self._sources(log_f0.float(), voicing.float(), lengths, clock)
-            wav = self._filter(gains.float(), harmonic, noise, mask)
+            log_magnitude, phase, noise_log_magnitude = gains.float().chunk(3, dim=2)
+            spectrum = polar(log_magnitude, phase) * self._spectrum(harmonic, mask)
+            noise_magnitude = noise_log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
+            spectrum = spectrum + noise_magnitude * self._spectrum(noise, mask)
+            wav = inverse_stft(spectrum, self.window, self.hop, mask, MIN_ENVELOPE)
         return wav if self.training else wav.clamp(-1, 1)
 
     def pitch_loss(self, x: Tensor, source_f0: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -251,23 +236,6 @@ class SourceFilterGenerator(ConvNextBackbone):
             start = torch.randint(NOISE_PERIOD, start.shape, device=f0.device)
         index = (torch.arange(f0.size(1), device=f0.device) + start) % NOISE_PERIOD
         return pulses(phase, f0, SAMPLE_RATE) * gate, self.noise[index]
-
-    def _filter(
-        self, gains: Tensor, harmonic: Tensor, noise: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        magnitude, phase, noise_magnitude = gains.chunk(3, dim=2)
-        magnitude = magnitude.exp().clamp(max=MAX_MAGNITUDE)
-        response = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
-        noise_response = noise_magnitude.exp().clamp(max=MAX_MAGNITUDE)
-        spectrum = response * self._spectrum(harmonic, mask)
-        spectrum = spectrum + noise_response * self._spectrum(noise, mask)
-        frames = torch.fft.irfft(spectrum, self.n_fft, dim=2) * self.window
-        weight = torch.ones_like(gains[:, :, :1]) if mask is None else mask.float()[:, :, None]
-        envelope = overlap_add(weight * self.window**2, self.hop).clamp(min=MIN_ENVELOPE)
-        wav = overlap_add(frames * weight, self.hop) / envelope
-        if mask is not None:
-            wav = wav * mask.float().repeat_interleave(self.hop, dim=1)
-        return wav[:, None]
 
     def _spectrum(self, wav: Tensor, mask: Tensor | None) -> Tensor:
         """The spectra (B, L, n_fft / 2 + 1) of windows around the middle of each frame."""

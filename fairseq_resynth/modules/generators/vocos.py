@@ -39,10 +39,7 @@ class VocosSizes(BackboneSizes):
 class ConvNextBlock(nn.Module):
     """Depthwise convolution, then a two-layer perceptron on each frame (Liu et al., 2022).
 
-    Args:
-        dim: channels.
-        intermediate_dim: channels between the two layers of the perceptron.
-        scale: initial factor on the residual.
+    `intermediate_dim` channels lie between the two layers; `scale` is the initial factor on the residual.
     """
 
     def __init__(self, dim: int, intermediate_dim: int, scale: float):
@@ -64,25 +61,19 @@ class ConvNextBlock(nn.Module):
 class ConvNextBackbone(nn.Module):
     """ConvNeXt blocks from frames to frames; the base of generators with a spectral head.
 
-    Args:
-        in_channels: channels of a frame.
-        dim: channels of the output.
-        intermediate_dim: channels inside the blocks.
-        num_layers: number of blocks.
-
-    Attributes:
-        backbone_context: frames on either side of a frame on which its output depends.
+    An output frame depends on `backbone_context` frames on either side.
     """
 
-    def __init__(self, in_channels: int, dim: int, intermediate_dim: int, num_layers: int):
+    def __init__(self, in_channels: int, sizes: BackboneSizes):
         super().__init__()
+        dim, count = sizes.dim, sizes.num_layers
         self.embed = nn.Conv1d(in_channels, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.blocks = nn.ModuleList(
-            [ConvNextBlock(dim, intermediate_dim, 1 / num_layers) for _ in range(num_layers)]
+            [ConvNextBlock(dim, sizes.intermediate_dim, 1 / count) for _ in range(count)]
         )
         self.final_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.backbone_context = (num_layers + 1) * (KERNEL_SIZE // 2)
+        self.backbone_context = (count + 1) * (KERNEL_SIZE // 2)
 
     def backbone(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Maps (B, in_channels, L) to (B, L, dim); `mask` (B, L) zeroes what follows each row's end."""
@@ -105,41 +96,42 @@ def frame_mask(x: Tensor, lengths: Tensor | None) -> Tensor | None:
 class InverseStftHead(nn.Module):
     """Predicts magnitude and phase of every bin of a spectrum, and overlap-adds the windowed frames.
 
-    A frame is in the middle of its window, so that L frames give L * hop samples.
-
-    Args:
-        dim: channels of a frame.
-        n_fft: samples of a window, a multiple of `hop` that is larger by an even number of samples.
-        hop: samples per frame.
+    A frame is in the middle of its window of `n_fft` samples, so that L frames give L * hop samples.
     """
 
     def __init__(self, dim: int, n_fft: int, hop: int):
         super().__init__()
-        self.n_fft, self.hop = n_fft, hop
+        self.hop = hop
         self.lines = nn.Linear(dim, n_fft + 2)
-        window = torch.hann_window(n_fft)
-        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Maps (B, L, C) frames to (B, 1, L * hop) samples; in float32 after the linear layer.
 
-        Args:
-            x: frames.
-            mask: (B, L) float, 0 after a row's end: such frames add neither sound nor window.
+        Frames after a row's end, where `mask` (B, L) is 0, add neither sound nor window.
         """
-        magnitude, phase = self.lines(x).float().chunk(2, dim=2)
-        magnitude = magnitude.exp().clamp(max=MAX_MAGNITUDE)
-        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
-        frames = torch.fft.irfft(spectrum, self.n_fft, dim=2, norm="backward") * self.window
-        weight = torch.ones_like(x[:, :, 0], dtype=torch.float32) if mask is None else mask.float()
-        frames = frames * weight[:, :, None]
-        envelope = weight[:, :, None] * self.window**2
-        wav = overlap_add(frames, self.hop) / overlap_add(envelope, self.hop).clamp(
-            min=MIN_ENVELOPE
-        )
-        if mask is not None:
-            wav = wav * mask.float().repeat_interleave(self.hop, dim=1)
-        return wav[:, None]
+        log_magnitude, phase = self.lines(x).float().chunk(2, dim=2)
+        spectrum = polar(log_magnitude, phase)
+        return inverse_stft(spectrum, self.window, self.hop, mask, MIN_ENVELOPE)
+
+
+def polar(log_magnitude: Tensor, phase: Tensor) -> Tensor:
+    """The complex numbers with these magnitudes, which are limited to `MAX_MAGNITUDE`, and phases."""
+    magnitude = log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
+    return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+
+
+def inverse_stft(
+    spectrum: Tensor, window: Tensor, hop: int, mask: Tensor | None, min_envelope: float
+) -> Tensor:
+    """Maps spectra (B, L, n_fft / 2 + 1) to (B, 1, L * hop) samples; frames where `mask` is 0 give none."""
+    frames = torch.fft.irfft(spectrum, len(window), dim=2) * window
+    weight = torch.ones_like(frames[:, :, :1]) if mask is None else mask.float()[:, :, None]
+    envelope = overlap_add(weight * window**2, hop).clamp(min=min_envelope)
+    wav = overlap_add(frames * weight, hop) / envelope
+    if mask is not None:
+        wav = wav * mask.float().repeat_interleave(hop, dim=1)
+    return wav[:, None]
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
@@ -157,9 +149,8 @@ class VocosGenerator(ConvNextBackbone):
 
     Args:
         in_channels: channels of a frame.
-        hop: samples per frame.
-        dim, intermediate_dim, num_layers: sizes of the backbone.
-        n_fft: samples of a window; 0: 4 * hop.
+        sizes: sizes of the network; None: Vocos's.
+        default_hop: samples per frame if `sizes` has none.
 
     Attributes:
         hop: samples per frame.
@@ -169,33 +160,21 @@ class VocosGenerator(ConvNextBackbone):
         ValueError: if the window is not a multiple of the hop or too short to overlap.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        hop: int = 320,
-        dim: int = 512,
-        intermediate_dim: int = 1536,
-        num_layers: int = 8,
-        n_fft: int = 0,
-    ):
-        super().__init__(in_channels, dim, intermediate_dim, num_layers)
-        n_fft = n_fft or 4 * hop
+    def __init__(self, in_channels: int, sizes: VocosSizes | None = None, default_hop: int = 320):
+        sizes = sizes or VocosSizes()
+        super().__init__(in_channels, sizes)
+        hop = sizes.frame_hop or default_hop
+        n_fft = sizes.n_fft or 4 * hop
         check_window(n_fft, hop)
         self.hop = hop
         self.context_frames = self.backbone_context + -(-(n_fft - hop) // (2 * hop))
-        self.head = InverseStftHead(dim, n_fft, hop)
+        self.head = InverseStftHead(sizes.dim, n_fft, hop)
         self.apply(initialize)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Generates samples.
+        """Maps (B, C, L) frames to (B, 1, L * hop) samples, in [-1, 1] in evaluation mode only.
 
-        Args:
-            x: (B, C, L) frames.
-            lengths: (B,) frames of each row. The output after them is 0, and a row of a padded batch is
-                what it is alone. None: no padding.
-
-        Returns:
-            (B, 1, L * hop) samples; in [-1, 1] in evaluation mode, unbounded in training mode.
+        The output after `lengths` (B,) frames of a row is 0, and a row of a padded batch is what it is alone.
         """
         mask = frame_mask(x, lengths)
         wav = self.head(self.backbone(x, mask), mask)
