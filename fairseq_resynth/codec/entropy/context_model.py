@@ -20,30 +20,24 @@ TAIL_START, TAIL_LEAST, TAIL_SHIFT = PROBABILITY_ONE >> 3, PROBABILITY_ONE >> 8,
 class UnitModel:
     """Predicts content units frame by frame: whether the run of equal units ends, then which unit follows.
 
-    Attributes:
-        end: A, the symbol that ends the units.
-        unit: The unit of the current run, or A before the first.
+    `end` is A, the symbol that ends the units; `unit` is that of the current run, or A before the first.
     """
 
     def __init__(self, model: EntropyModel):
         settings = model.settings
         self.end = self.unit = settings.num_units
         self._longest_run = settings.longest_run
-        self._unit_table, self._run_table, self._rate_table = (
-            model.tables[name].arrays() for name in ("unit", "run", "rate")
-        )
-        self._radices = np.full(4, self.end + 1, np.int64)
+        unit_table, *run_tables = (model.tables[name].arrays() for name in ("unit", "run", "rate"))
+        radices = np.full(4, self.end + 1, np.int64)
         self._past = np.array([[self.end], [0]]).repeat(4, axis=1)  # the most recent first
-        self._past_units, self._past_runs = self._past
+        self._unit_context = self._past[0], radices, unit_table
+        self._run_context = *self._past, radices, *run_tables
         self._run = 0
         self._unit_weights, self._run_weights = (model.weights[k].copy() for k in ("unit", "run"))
         self._unit_rates, self._run_rate = model.rates["unit"], model.rates["run"][0]
-        self._bias = np.zeros(self.end + 1, np.int64)
         self._experts = np.zeros((len(self._unit_weights), self.end + 1), np.int64)
-        self._table_experts = self._experts[:4]
         self._odds = np.zeros(len(self._run_weights), np.int64)
-        self._mixed = np.zeros(self.end + 1, np.int64)
-        self._frequencies = np.zeros(self.end + 1, np.int64)
+        self._bias, self._mixed, self._frequencies = np.zeros((3, self.end + 1), np.int64)
         self._cache = np.zeros(mixing.CACHE_SIZE, np.int32)
         self._share = mixing.CACHE_SHARE
         self._tail = TAIL_START
@@ -55,15 +49,7 @@ class UnitModel:
         if self._run >= self._longest_run:
             self._probability = self._tail
             return self._probability
-        run_experts(
-            self._run,
-            self._past_units,
-            self._past_runs,
-            self._radices,
-            self._run_table,
-            self._rate_table,
-            self._odds,
-        )
+        run_experts(self._run, *self._run_context, self._odds)
         if self._network is not None:
             self._odds[3] = self._network.run_odds(self._run)
         self._probability = mixing.mix_binary(self._odds, self._run_weights)
@@ -84,7 +70,7 @@ class UnitModel:
 
     def frequencies(self) -> np.ndarray:
         """Frequencies of the symbol after a change, (A + 1,) int64, with the sum 2**24 - (A + 1)."""
-        symbol_experts(0, self._past_units, self._radices, self._unit_table, self._table_experts)
+        symbol_experts(0, *self._unit_context, self._experts[:4])
         if self._network is not None:
             self._network.unit_logits(self._experts[4])
         # After a change the old unit cannot follow, so it gets no share; but any may begin a file.
@@ -109,11 +95,7 @@ class UnitModel:
 
 
 class F0Model:
-    """Predicts F0 codes from the codes before them and from the units at the same time.
-
-    Attributes:
-        end: C, the symbol that ends the codes.
-    """
+    """Predicts F0 codes from the codes before them and from the units; `end` is C, which ends the codes."""
 
     def __init__(self, model: EntropyModel):
         settings = model.settings
@@ -125,22 +107,18 @@ class F0Model:
         self._unit_context = np.zeros(2, np.int64)
         self._unit_radices = np.array([self.end + 1, settings.num_units + 1])
         self._weights = model.weights["f0"].copy()
-        self._bias = np.zeros(self.end + 1, np.int64)
         self._experts = np.zeros((len(self._weights), self.end + 1), np.int64)
-        self._code_experts, self._unit_experts = self._experts[:3], self._experts[3:]
-        self._frequencies = np.zeros(self.end + 1, np.int64)
+        self._bias, self._frequencies = np.zeros((2, self.end + 1), np.int64)
 
     def frequencies(self, unit: int, unit_before: int) -> np.ndarray:
         """Frequencies of the next code, (C + 1,) int64, with the sum 2**24 - (C + 1).
 
-        Args:
-            unit: The unit in the middle of the code's span, A when there is none.
-            unit_before: The same of the code before.
+        `unit` is in the middle of the code's span, A when there is none; `unit_before`: of the code before.
         """
         by_code, by_unit = self._tables
-        symbol_experts(0, self._past, self._radices, by_code, self._code_experts)
+        symbol_experts(0, self._past, self._radices, by_code, self._experts[:3])
         self._unit_context[:] = self._past[0], unit_before
-        symbol_experts(unit, self._unit_context, self._unit_radices, by_unit, self._unit_experts)
+        symbol_experts(unit, self._unit_context, self._unit_radices, by_unit, self._experts[3:])
         # The end of the codes is coded apart, after the units; a model without codes has no other symbol.
         masked = self.end if self.end else -1
         mixing.mix(self._experts, self._weights, self._bias, masked, self._frequencies)
@@ -153,11 +131,9 @@ class F0Model:
         self._past[0] = code
 
     def end_probability(self, units_left: int, extra: int) -> int:
-        """The probability, Q24, that the codes end here, once the units have ended.
+        """The probability, Q24, that the codes end here, `extra` codes after the units.
 
-        Args:
-            units_left: Units in the last, unfinished span.
-            extra: Codes since the units ended.
+        `units_left` is the number of units in the last, unfinished span.
         """
         on, stop = self._end_counts[units_left, min(extra, 2)].tolist()
         return (stop * PROBABILITY_ONE) // (on + stop)

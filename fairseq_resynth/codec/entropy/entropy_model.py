@@ -21,23 +21,14 @@ MADE_BY = "Fit one with `resynth fit-codec DATA --out entropy.safetensors`."
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes of the streams and of the tables' contexts.
+    """Sizes of the streams and of the tables' contexts."""
 
-    Attributes:
-        num_units: A, units are 0 … A - 1.
-        unit_hop: Samples per unit.
-        num_f0_codes: C, F0 codes are 0 … C - 1; 0: no F0 stream.
-        f0_code_hop: Samples per F0 code, a multiple of unit_hop.
-        sample_rate: Hz.
-        longest_run: Longer runs share a context.
-    """
-
-    num_units: int
-    unit_hop: int = 320
-    num_f0_codes: int = 0
-    f0_code_hop: int = 1280
+    num_units: int  # A
+    unit_hop: int = 320  # samples
+    num_f0_codes: int = 0  # C; 0: no F0 stream
+    f0_code_hop: int = 1280  # samples, a multiple of unit_hop
     sample_rate: int = 16000
-    longest_run: int = 24
+    longest_run: int = 24  # longer runs share a context
 
     def __post_init__(self) -> None:
         sound = (
@@ -107,11 +98,7 @@ class EntropyModel:
         return digest.digest()
 
     def check(self) -> None:
-        """Checks that the arrays belong together and that compiled code can use them safely.
-
-        Raises:
-            ValueError: If not; the message names the array.
-        """
+        """Raises ValueError unless the arrays belong together and compiled code can use them safely."""
         settings = self.settings
         symbols = {"unit": settings.num_units + 1, "run": 2, "rate": 2}
         for name, orders in ORDERS.items():
@@ -124,8 +111,7 @@ class EntropyModel:
                     f"tables {settings.longest_run}"
                 )
         with_network = int(self.network is not None)
-        sizes = {"unit": 4 + with_network, "run": 3 + with_network, "f0": 5}
-        for name, size in sizes.items():
+        for name, size in (("unit", 4 + with_network), ("run", 3 + with_network), ("f0", 5)):
             weights, rates = self.weights[name], self.rates[name]
             sound = weights.shape == (size,) and rates.shape == (2,)
             if not sound or max(abs(weights).max(), abs(rates).max()) > 1 << 18:
@@ -143,12 +129,7 @@ class EntropyModel:
 
     @classmethod
     def load(cls, path: str | Path) -> "EntropyModel":
-        """Reads what `save` wrote.
-
-        Raises:
-            FileNotFoundError: If the file does not exist.
-            ValueError: If it is another kind of file, or damaged.
-        """
+        """Reads what `save` wrote; raises ValueError if it is another kind of file, or damaged."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist. {MADE_BY}")
@@ -194,7 +175,5 @@ class EntropyModel:
 
 def _smallest(array: np.ndarray) -> np.ndarray:
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
-    for kind in (np.uint8, np.int16, np.uint16, np.int32, np.uint32):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return array.astype(kind)
-    return array.astype(np.int64)
+    kinds = map(np.iinfo, (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64))
+    return array.astype(next(kind.dtype for kind in kinds if kind.min <= low and high <= kind.max))

@@ -65,7 +65,7 @@ def _unit_tables(runs: Sequence[Run], end: int) -> NgramTables:
     return _fit("unit", 0, past, [end + 1] * len(past), np.concatenate(rows))
 
 
-def _run_tables(runs: Sequence[Run], end: int, longest: int) -> tuple[NgramTables, NgramTables]:
+def _run_tables(runs: Sequence[Run], end: int, longest: int) -> dict[str, NgramTables]:
     """Counts whether a run ends after each of its frames."""
     units, lengths = [row for row, _ in runs], [row for _, row in runs]
     flat = np.concatenate(lengths)
@@ -76,15 +76,13 @@ def _run_tables(runs: Sequence[Run], end: int, longest: int) -> tuple[NgramTable
     past_units = [_past(units, by, end)[here] for by in range(2)]
     before, earlier = (np.minimum(_past(lengths, by, 0), RATE_CLASSES - 1)[here] for by in (1, 2))
     by_rate = rate_keys(frame, before, earlier, past_units[0], end + 1)
-    return (
-        _fit("run", frame, past_units, [end + 1] * 2, ends),
-        fit_tables(by_rate, ends, _LEAST["rate"]),
-    )
+    return {
+        "run": _fit("run", frame, past_units, [end + 1] * 2, ends),
+        "rate": fit_tables(by_rate, ends, _LEAST["rate"]),
+    }
 
 
-def _f0_tables(
-    utterances: Sequence[Utterance], settings: Settings
-) -> tuple[NgramTables, NgramTables]:
+def _f0_tables(utterances: Sequence[Utterance], settings: Settings) -> dict[str, NgramTables]:
     span, end, no_unit = settings.units_per_f0_code, settings.num_f0_codes, settings.num_units
     codes, units = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for utterance in utterances:
@@ -96,10 +94,10 @@ def _f0_tables(
     past = [_past(codes, by, end) for by in range(1, ORDERS["f0"])]
     here, before = (_past(units, by, no_unit) for by in range(2))
     flat = np.concatenate(codes)
-    return (
-        _fit("f0", 0, past, [end + 1] * len(past), flat),
-        _fit("f0_by_unit", here, [past[0], before], [end + 1, no_unit + 1], flat),
-    )
+    return {
+        "f0": _fit("f0", 0, past, [end + 1] * len(past), flat),
+        "f0_by_unit": _fit("f0_by_unit", here, [past[0], before], [end + 1, no_unit + 1], flat),
+    }
 
 
 def _f0_end(utterances: Sequence[Utterance], settings: Settings) -> np.ndarray:
@@ -124,13 +122,8 @@ def fit_entropy_model(
 ) -> EntropyModel:
     """Fits the tables, and trains the network unless its size or its updates are 0.
 
-    Args:
-        utterances: Their units and F0 codes must be below the settings' numbers.
-        settings: Sizes of the streams.
-        options: How the network is trained; its longest run is that of the settings.
-
-    Raises:
-        ValueError: If no utterance has a unit, or a unit or an F0 code is too large.
+    The network's longest run is that of the settings. Raises ValueError if no utterance has a unit, or a
+    unit or an F0 code is too large for the settings.
     """
     utterances = [utterance for utterance in utterances if len(utterance.units)]
     _check(utterances, settings)
@@ -140,16 +133,12 @@ def fit_entropy_model(
     if options.hidden_size and options.updates:
         options = replace(options, longest_run=longest)
         network = to_integers(train_network(runs, end, options))
-    run, rate = _run_tables(runs, end, longest)
-    f0, f0_by_unit = _f0_tables(utterances, settings)
     return EntropyModel(
         settings,
         {
             "unit": _unit_tables(runs, end),
-            "run": run,
-            "rate": rate,
-            "f0": f0,
-            "f0_by_unit": f0_by_unit,
+            **_run_tables(runs, end, longest),
+            **_f0_tables(utterances, settings),
         },
         {name: _fixed_point(values) for name, values in _WEIGHTS[network is not None].items()},
         {name: _fixed_point(values) for name, values in _RATES.items()},

@@ -59,7 +59,7 @@ LOGARITHMS = _logarithm_table()
 
 @register_jitable
 def _power(exponent):
-    """2**exponent in Q30 for an exponent from -31 to 0 in Q16, an integer or (n,) int64."""
+    """2**exponent in Q30 for an exponent from -31 to 0, Q16, an integer or (n,) int64."""
     fraction = exponent & 0xFFFF
     index = fraction >> 6
     low = POWERS[index]
@@ -69,21 +69,13 @@ def _power(exponent):
 
 @njit(cache=True)
 def power_of_two(exponent: int) -> int:
-    """2**exponent in Q30.
-
-    Args:
-        exponent: Q16, at most 0.
-    """
+    """2**exponent in Q30, for an exponent in Q16 of at most 0."""
     return _power(exponent) if exponent >= -31 << 16 else 0
 
 
 @njit(cache=True)
 def logarithm(value: int) -> int:
-    """log2(value) in Q16.
-
-    Args:
-        value: 1 … 2**48.
-    """
+    """log2(value) in Q16, for an integer from 1 to 2**48."""
     bits, rest = 0, value
     for step in (32, 16, 8, 4, 2, 1):
         if rest >> step:
@@ -98,11 +90,7 @@ def logarithm(value: int) -> int:
 
 @njit(cache=True)
 def log_odds(probability: int) -> int:
-    """log2(p / (1 - p)) in Q16.
-
-    Args:
-        probability: p in Q24, strictly between 0 and 1.
-    """
+    """log2(p / (1 - p)) in Q16, for p in Q24, strictly between 0 and 1."""
     return logarithm(probability) - logarithm(PROBABILITY_ONE - probability)
 
 

@@ -30,15 +30,11 @@ CACHE_LEAST = 655  # 0.01 in Q16: a share that has fallen to 0 could never rise 
 def mix(
     experts: np.ndarray, weights: np.ndarray, bias: np.ndarray, masked: int, frequencies: np.ndarray
 ) -> None:
-    """Mixes the experts into frequencies for the range coder.
+    """Mixes (experts, symbols) int64 log2 probabilities, Q16 up to a constant, into (symbols,) frequencies.
 
-    Args:
-        experts: (experts, symbols) int64, log2 probabilities up to a constant, Q16.
-        weights: (experts,) int64, Q16.
-        bias: (symbols,) int64, Q16.
-        masked: A symbol that cannot occur, or -1.
-        frequencies: (symbols,) int64, written: at least 0, with the sum 2**24 - symbols (the range coder
-            adds 1 to each, so that every symbol, even the masked one, stays decodable).
+    `weights` and `bias` are Q16, `masked` a symbol that cannot occur, or -1. The int64 frequencies are at
+    least 0 with the sum 2**24 - symbols: the range coder adds 1 to each, so that every symbol, even the
+    masked one, stays decodable.
     """
     size = len(bias)
     best = -(1 << 62)
@@ -68,20 +64,10 @@ def mix(
 
 
 @njit(cache=True)
-def learn(
-    experts: np.ndarray,
-    weights: np.ndarray,
-    bias: np.ndarray,
-    frequencies: np.ndarray,
-    symbol: int,
-    rates: np.ndarray,
-) -> None:
-    """Updates weights and bias after a symbol, in place.
+def learn(experts, weights, bias, frequencies, symbol: int, rates) -> None:
+    """Updates weights and bias after a symbol, in place; the arrays are those of `mix`.
 
-    Args:
-        experts, weights, bias, frequencies: As `mix` took and wrote them.
-        symbol: The symbol that occurred.
-        rates: (2,) int64, step sizes of the weights (Q16 per bit) and of the bias (Q16).
+    `rates` are (2,) int64 step sizes: of the weights (Q16 per bit) and of the bias (Q16).
     """
     for expert in range(len(weights)):
         expected = 0
@@ -105,13 +91,9 @@ def blend_cache(
     """Blends the mixed frequencies with what has followed the last unit earlier in this file.
 
     This second opinion is (20 p(s) + c(s)) / (20 + n): the mixed p and the file's own counts c, n in total.
-
-    Args:
-        mixed: (symbols,) int64 as `mix` wrote them.
-        cache: (CACHE_SIZE,) int32 counts; where there are many units, several pairs share a place.
-        context: The last unit.
-        share: Weight of the second opinion, Q16.
-        frequencies: (symbols,) int64, written, with the sum of `mixed`.
+    `cache` holds (CACHE_SIZE,) int32 counts, of which several pairs share one where there are many units;
+    `context` is the last unit, `share` the weight of the second opinion, Q16. Writes (symbols,) frequencies
+    with the sum of `mixed`.
     """
     size = len(mixed)
     total, rest, best = CACHE_PRIOR, 0, 0
@@ -132,14 +114,7 @@ def blend_cache(
 
 
 @njit(cache=True)
-def learn_cache(
-    mixed: np.ndarray,
-    cache: np.ndarray,
-    context: int,
-    share: int,
-    frequencies: np.ndarray,
-    symbol: int,
-) -> int:
+def learn_cache(mixed, cache, context: int, share: int, frequencies, symbol: int) -> int:
     """Counts a symbol in the cache; returns the new share of the second opinion by Bayes' rule, Q16."""
     size, total = len(mixed), CACHE_PRIOR
     for other in range(size):

@@ -24,32 +24,21 @@ ODDS_LIMIT = 12 << 16  # Q16
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Weights, with H hidden units, A content units, R the longest run, D the inner layer.
+    """Weights, int32 Q12: H hidden units, A content units, R the longest run, D the inner layer.
 
-    Attributes:
-        unit_input: (A + 1, 3H) int32 Q12, inputs of the gates reset, update and new by the unit of a run;
-            row A is for the start of the file.
-        run_input: (R + 1, 3H) int32 Q12, the same by the length of the run.
-        recurrent: (3H, H) int32 Q12.
-        recurrent_bias: (H,) int32 Q12, of the gate new, within the product with the reset gate.
-        unit_output: (A + 1, H) int32 Q12, to log2 probabilities; row A is for the end of the file.
-        unit_output_bias: (A + 1,) int32 Q12.
-        run_hidden: (D, H) int32 Q12.
-        run_hidden_unit: (A + 1, D) int32 Q12, by the unit of the run.
-        run_output: (R + 1, D) int32 Q12, to log2 probabilities of the length; row R is for R or longer.
-        run_output_bias: (R + 1,) int32 Q12.
+    The gates of the (3H,) rows are reset, update and new; outputs are log2 probabilities up to a constant.
     """
 
-    unit_input: np.ndarray
-    run_input: np.ndarray
-    recurrent: np.ndarray
-    recurrent_bias: np.ndarray
-    unit_output: np.ndarray
-    unit_output_bias: np.ndarray
-    run_hidden: np.ndarray
-    run_hidden_unit: np.ndarray
-    run_output: np.ndarray
-    run_output_bias: np.ndarray
+    unit_input: np.ndarray  # (A + 1, 3H), by the unit of a run; row A is for the start of the file
+    run_input: np.ndarray  # (R + 1, 3H), by the length of the run
+    recurrent: np.ndarray  # (3H, H)
+    recurrent_bias: np.ndarray  # (H,), of the gate new, within the product with the reset gate
+    unit_output: np.ndarray  # (A + 1, H); row A is for the end of the file
+    unit_output_bias: np.ndarray  # (A + 1,)
+    run_hidden: np.ndarray  # (D, H)
+    run_hidden_unit: np.ndarray  # (A + 1, D), by the unit of the run
+    run_output: np.ndarray  # (R + 1, D); row R is for R or longer
+    run_output_bias: np.ndarray  # (R + 1,)
 
     @property
     def longest_run(self) -> int:
@@ -57,11 +46,7 @@ class IntegerNetwork:
         return len(self.run_input) - 1
 
     def check(self, num_units: int) -> None:
-        """Checks the shapes, and that no sum can leave int32.
-
-        Raises:
-            ValueError: If an array is damaged; the message names it.
-        """
+        """Raises ValueError, which names the array, if a shape is wrong or a sum could leave int32."""
         hidden, depth, runs = self.recurrent.shape[1], len(self.run_hidden), len(self.run_input)
         shapes = {
             "unit_input": (num_units + 1, 3 * hidden),
@@ -85,15 +70,11 @@ class IntegerNetwork:
 
 
 class NetworkState:
-    """The network at work on one file.
-
-    Args:
-        weights: Checked weights.
-        num_units: A.
-    """
+    """The network at work on one file, with checked weights and A = `num_units`."""
 
     def __init__(self, weights: IntegerNetwork, num_units: int):
-        self._weights = weights
+        arrays = list(vars(weights).values())
+        self._step, self._unit, self._run = arrays[:4], arrays[4:6], arrays[6:]
         hidden = weights.recurrent.shape[1]
         self._state = np.zeros(hidden, np.int32)
         self._sums = np.zeros(max(3 * hidden, num_units + 1), np.int32)
@@ -102,36 +83,15 @@ class NetworkState:
 
     def feed(self, unit: int, run: int) -> None:
         """Takes a run of `run` frames that has ended."""
-        weights = self._weights
-        _step(
-            unit,
-            run,
-            weights.unit_input,
-            weights.run_input,
-            weights.recurrent,
-            weights.recurrent_bias,
-            self._state,
-            self._sums,
-        )
+        _step(unit, run, *self._step, self._state, self._sums)
 
     def unit_logits(self, out: np.ndarray) -> None:
         """Writes log2 probabilities of the next unit up to a constant to `out`, (A + 1,) int64 Q16."""
-        weights = self._weights
-        _unit_logits(weights.unit_output, weights.unit_output_bias, self._state, self._sums, out)
+        _unit_logits(*self._unit, self._state, self._sums, out)
 
     def begin_run(self, unit: int) -> None:
         """Predicts the length of the run of `unit` that begins."""
-        weights = self._weights
-        _run_odds(
-            unit,
-            weights.run_hidden,
-            weights.run_hidden_unit,
-            weights.run_output,
-            weights.run_output_bias,
-            self._state,
-            self._sums,
-            self._odds,
-        )
+        _run_odds(unit, *self._run, self._state, self._sums, self._odds)
 
     def run_odds(self, run: int) -> int:
         """The log2 odds, Q16, that the run ends after `run` frames, for 0 < run < R."""
@@ -139,7 +99,7 @@ class NetworkState:
 
 
 @njit(cache=True)
-def _multiply(matrix: np.ndarray, vector: np.ndarray, out: np.ndarray) -> None:
+def _multiply(matrix, vector, out):
     for row in range(matrix.shape[0]):
         total = np.int32(0)
         for column in range(matrix.shape[1]):
@@ -148,25 +108,8 @@ def _multiply(matrix: np.ndarray, vector: np.ndarray, out: np.ndarray) -> None:
 
 
 @njit(cache=True)
-def _step(
-    unit: int,
-    run: int,
-    unit_input: np.ndarray,
-    run_input: np.ndarray,
-    recurrent: np.ndarray,
-    recurrent_bias: np.ndarray,
-    state: np.ndarray,
-    sums: np.ndarray,
-) -> None:
-    """Feeds one run to the network.
-
-    Args:
-        unit: Of the run.
-        run: Its frames.
-        unit_input, run_input, recurrent, recurrent_bias: See `IntegerNetwork`.
-        state: (H,) int32 Q12, within ±2**12, updated in place.
-        sums: (3H,) int32 or more, overwritten.
-    """
+def _step(unit, run, unit_input, run_input, recurrent, recurrent_bias, state, sums):
+    """Updates the state, (H,) int32 Q12 within ±2**12, by one run; overwrites (3H,) int32 sums."""
     by_unit, by_run = unit_input[unit], run_input[min(run, len(run_input) - 1)]
     size = len(state)
     _multiply(recurrent, state, sums)
@@ -184,34 +127,15 @@ def _step(
 
 
 @njit(cache=True)
-def _unit_logits(
-    output: np.ndarray, bias: np.ndarray, state: np.ndarray, sums: np.ndarray, out: np.ndarray
-) -> None:
+def _unit_logits(output, bias, state, sums, out):
     _multiply(output, state, sums)
     for symbol in range(len(out)):
         out[symbol] = (sums[symbol] >> (2 * GATE_BITS - 16)) + (np.int64(bias[symbol]) << 4)
 
 
 @njit(cache=True)
-def _run_odds(
-    unit: int,
-    hidden: np.ndarray,
-    hidden_unit: np.ndarray,
-    output: np.ndarray,
-    bias: np.ndarray,
-    state: np.ndarray,
-    sums: np.ndarray,
-    odds: np.ndarray,
-) -> None:
-    """Writes odds[r] = log2 P(length = r) / P(length > r), Q16, for 0 < r < R.
-
-    Args:
-        unit: Of the run.
-        hidden, hidden_unit, output, bias: `run_*` of `IntegerNetwork`.
-        state: (H,) int32.
-        sums: (D,) int32 or more, overwritten.
-        odds: (R + 1,) int64.
-    """
+def _run_odds(unit, hidden, hidden_unit, output, bias, state, sums, odds):
+    """Writes odds[r] = log2 P(length = r) / P(length > r), Q16, for 0 < r < R, to (R + 1,) int64."""
     depth = len(hidden)
     _multiply(hidden, state, sums)
     layer = np.empty(depth, np.int32)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from fairseq_resynth.codec.entropy.integer_math import GATE_BITS
@@ -17,27 +18,16 @@ Run = tuple[np.ndarray, np.ndarray]  # units without repetitions, lengths of the
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How the network is trained.
+    """How the network is trained."""
 
-    Attributes:
-        hidden_size: Number of gated recurrent units; 0 leaves the network out.
-        embedding_size, run_size: Widths of the inputs and of the layer before the lengths of runs.
-        longest_run: Longer runs are alike to the network.
-        updates: Steps of the optimizer.
-        batch_size: Utterances per step.
-        learning_rate: Its peak, after 50 steps; from there it falls linearly to zero.
-        dropout: Share of the state that is dropped before the outputs; half of it at the inputs.
-        seed: Seed of weights, order and dropout.
-    """
-
-    hidden_size: int = 256
-    embedding_size: int = 96
-    run_size: int = 64
-    longest_run: int = 24
+    hidden_size: int = 256  # gated recurrent units; 0 leaves the network out
+    embedding_size: int = 96  # width of the inputs
+    run_size: int = 64  # width of the layer before the lengths of runs
+    longest_run: int = 24  # longer runs are alike to the network
     updates: int = 1500
-    batch_size: int = 16
-    learning_rate: float = 4e-3
-    dropout: float = 0.4
+    batch_size: int = 16  # utterances
+    learning_rate: float = 4e-3  # the peak, after 50 steps; then it falls linearly to zero
+    dropout: float = 0.4  # of the state before the outputs; half of it at the inputs
     seed: int = 0
 
 
@@ -60,9 +50,7 @@ class ContextNetwork(nn.Module):
     def forward(self, units: Tensor, runs: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of the units, (B, L, A + 1), and of the lengths of runs, (B, L, R + 1).
 
-        Args:
-            units: (B, L) int64; the unit A ends the utterance.
-            runs: (B, L) int64, lengths of the runs in frames, at most R.
+        Of (B, L) int64 units, of which A ends the utterance, and lengths in frames, at most R.
         """
         end = self.unit_embedding.num_embeddings - 1
         past_units = F.pad(units[:, :-1], (1, 0), value=end)
@@ -80,16 +68,11 @@ class ContextNetwork(nn.Module):
         This is what the coder will spend, as far as the network alone decides it, so no other loss is needed.
         """
         unit_logits, run_logits = self(units, runs)
-        impossible = units[
-            :, :-1, None
-        ]  # a run never has the unit of the run before; the mixer masks it
-        unit_logits = torch.cat(
-            [unit_logits[:, :1], unit_logits[:, 1:].scatter(2, impossible, -1e4)], dim=1
-        )
-        place = torch.arange(units.shape[1])[None]
-        end = unit_logits.shape[2] - 1
-        present = (place < lengths[:, None]).float()
-        has_run = present * (units != end)
+        # A run never has the unit of the run before; the mixer masks it.
+        possible = unit_logits[:, 1:].scatter(2, units[:, :-1, None], -1e4)
+        unit_logits = torch.cat([unit_logits[:, :1], possible], dim=1)
+        present = (torch.arange(units.shape[1]) < lengths[:, None]).float()
+        has_run = present * (units != unit_logits.shape[2] - 1)
         unit_cost = F.cross_entropy(unit_logits.transpose(1, 2), units, reduction="none")
         run_cost = F.cross_entropy(run_logits.transpose(1, 2), runs, reduction="none")
         return ((unit_cost * present).sum() + (run_cost * has_run).sum()) / present.sum()
@@ -102,37 +85,25 @@ def default_updates(num_utterances: int) -> int:
 
 def _batches(rows: Sequence[Run], options: TrainingOptions, rng: np.random.Generator):
     """Yields lists of row numbers without end; the utterances of a batch are of similar length."""
+    size, batches = options.batch_size, []
     while True:
         order = rng.permutation(len(rows))
-        batches = []
-        for start in range(0, len(order), options.batch_size * 16):
-            part = sorted(
-                order[start : start + options.batch_size * 16], key=lambda row: len(rows[row][0])
-            )
-            batches += [
-                part[i : i + options.batch_size] for i in range(0, len(part), options.batch_size)
-            ]
+        for start in range(0, len(order), size * 16):
+            part = sorted(order[start : start + size * 16], key=lambda row: len(rows[row][0]))
+            batches += [part[first : first + size] for first in range(0, len(part), size)]
         yield from (batches[index] for index in rng.permutation(len(batches)))
+        batches.clear()
 
 
 def _collate(rows: Sequence[Run], end: int, longest_run: int) -> tuple[Tensor, Tensor, Tensor]:
-    lengths = torch.tensor([len(units) + 1 for units, _ in rows])
-    units = torch.full((len(rows), int(lengths.max())), end)
-    runs = torch.zeros_like(units)
-    for index, (row_units, row_runs) in enumerate(rows):
-        units[index, : len(row_units)] = torch.from_numpy(row_units)
-        runs[index, : len(row_units)] = torch.from_numpy(np.minimum(row_runs, longest_run))
-    return units, runs, lengths
+    units = [torch.from_numpy(np.r_[units, end]) for units, _ in rows]
+    runs = [torch.from_numpy(np.r_[np.minimum(runs, longest_run), 0]) for _, runs in rows]
+    lengths = torch.tensor([len(row) for row in units])
+    return pad_sequence(units, True, end), pad_sequence(runs, True), lengths
 
 
 def train_network(rows: Sequence[Run], num_units: int, options: TrainingOptions) -> ContextNetwork:
-    """Trains the network.
-
-    Args:
-        rows: The runs of each utterance, at least one utterance.
-        num_units: A.
-        options: How it is trained.
-    """
+    """Trains the network on the runs of each utterance; `num_units` is A."""
     torch.manual_seed(options.seed)
     network = ContextNetwork(num_units, options)
     optimizer = torch.optim.AdamW(
@@ -156,11 +127,7 @@ def train_network(rows: Sequence[Run], num_units: int, options: TrainingOptions)
 
 
 def to_integers(network: ContextNetwork) -> IntegerNetwork:
-    """Rounds the weights to Q12, after folding the embeddings into the inputs of the gates.
-
-    The embeddings take few values, so that their products with the input weights become tables, and the
-    logarithms change their base from e to 2.
-    """
+    """Rounds the weights to Q12; products of embeddings and input weights become tables, logs base 2."""
     recurrence, hidden = network.recurrence, network.recurrence.hidden_size
     bias = recurrence.bias_ih_l0.clone()
     bias[: 2 * hidden] += recurrence.bias_hh_l0[: 2 * hidden]

@@ -25,32 +25,20 @@ LEAST_ODDS = 1 << (PROBABILITY_BITS - 12)
 
 @dataclass(frozen=True)
 class NgramTables:
-    """Counts of the symbol that follows each context, with the contexts of all orders in one block.
+    """Int64 counts of the symbol that follows each context, with the contexts of all orders in one block."""
 
-    Attributes:
-        firsts: (orders + 1,) int64, where the contexts of each order begin.
-        keys: (contexts,) int64, contexts as integers (`context_key`), ascending within an order.
-        ends: (contexts + 1,) int64, where the symbols of each context begin.
-        symbols: (entries,) int64.
-        counts: (entries,) int64, at least 1.
-    """
-
-    firsts: np.ndarray
-    keys: np.ndarray
-    ends: np.ndarray
-    symbols: np.ndarray
-    counts: np.ndarray
+    firsts: np.ndarray  # (orders + 1,), where the contexts of each order begin
+    keys: np.ndarray  # (contexts,), contexts as integers (`context_key`), ascending within an order
+    ends: np.ndarray  # (contexts + 1,), where the symbols of each context begin
+    symbols: np.ndarray  # (entries,)
+    counts: np.ndarray  # (entries,), at least 1
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """The arrays as the tuple that compiled functions take for `table`."""
-        return self.firsts, self.keys, self.ends, self.symbols, self.counts
+        return tuple(vars(self).values())
 
     def check(self, num_symbols: int, orders: int, name: str) -> None:
-        """Checks that the compiled lookups, which test no index, stay within the arrays.
-
-        Raises:
-            ValueError: If sizes, order or ranges do not fit; `name` tells which table.
-        """
+        """Raises ValueError unless the compiled lookups, which test no index, stay within the arrays."""
         firsts, keys, ends, symbols, counts = self.arrays()
         sound = (
             len(firsts) == orders + 1
@@ -72,12 +60,9 @@ class NgramTables:
 def fit_tables(
     contexts: Sequence[np.ndarray], symbols: np.ndarray, least_total: Sequence[int]
 ) -> NgramTables:
-    """Counts symbols by context.
+    """Counts (n,) int64 symbols by the (n,) int64 context of each, for each order.
 
-    Args:
-        contexts: for each order, the context of each symbol: (n,) int64.
-        symbols: (n,) int64.
-        least_total: for each order, how often a context must occur to be kept.
+    `least_total` tells for each order how often a context must occur to be kept.
     """
     firsts, parts = [0], []
     for context, least in zip(contexts, least_total, strict=True):
@@ -99,11 +84,8 @@ def fit_tables(
 def context_key(order: int, start, symbols, radices):
     """The context of an order as an integer: `start`, then the first `order` symbols in mixed radix.
 
-    Args:
-        order: How many symbols the context has.
-        start: What precedes them, for instance the frames of the run so far; an integer, or (n,) int64.
-        symbols: (orders,) int64, the most recent first; or as many arrays of shape (n,).
-        radices: (orders,) int64, one more than the largest value of each symbol.
+    `start` is an integer, for instance the frames of the run so far; `symbols` are integers, the most recent
+    first; both may be (n,) int64 arrays. `radices` are one more than the largest value of each symbol.
     """
     key = start
     for index in range(order):
@@ -115,12 +97,8 @@ def context_key(order: int, start, symbols, radices):
 def rate_keys(run, before, earlier, unit, radix: int):
     """The two contexts of the speaking rate: a run's frames so far with the runs before, and with its unit.
 
-    Args:
-        run: Frames of this run so far; an integer or (n,) int64, as are the next three.
-        before: Length of the run before, at most RATE_CLASSES - 1.
-        earlier: The same of the run before that.
-        unit: Unit of this run.
-        radix: One more than the largest unit.
+    All are integers or (n,) int64: `before` and `earlier` are the lengths of the last two runs, at most
+    RATE_CLASSES - 1; `radix` is one more than the largest unit.
     """
     by_run = run * RATE_CLASSES + before
     return by_run * RATE_CLASSES + earlier, by_run * radix + unit
@@ -133,12 +111,7 @@ def refine(probabilities: np.ndarray, table: tuple, order: int, key: int) -> Non
     Absolute discounting by 3/4, interpolated: p(s) = (c(s) - 3/4) / n + (3/4) m / n * lower(s), with m
     different symbols among n (Ney, Essen & Kneser 1994). The sum may fall short of 1 by the rounding,
     which the mixer makes up for. A context that was never seen leaves the lower order's distribution.
-
-    Args:
-        probabilities: (symbols,) int64, Q24.
-        table: `NgramTables.arrays()`.
-        order: Of the context.
-        key: The context, see `context_key`.
+    `probabilities` are (symbols,) int64 Q24, `table` is `NgramTables.arrays()`, `key` a `context_key`.
     """
     firsts, keys, ends, symbols, counts = table
     row, stop = firsts[order], firsts[order + 1]
@@ -168,40 +141,23 @@ def refine(probabilities: np.ndarray, table: tuple, order: int, key: int) -> Non
 def symbol_experts(
     start: int, context: np.ndarray, radices: np.ndarray, table: tuple, experts: np.ndarray
 ) -> None:
-    """Writes what each order from 1 on predicts: log2 probabilities, Q16.
+    """Writes what each order from 1 on predicts, log2 probabilities, to `experts`: (orders, symbols), Q16.
 
-    Args:
-        start: See `context_key`, as for `context` and `radices`.
-        context: (orders - 1,) int64, the symbols before, the most recent first.
-        radices: (orders - 1,) int64.
-        table: `NgramTables.arrays()`.
-        experts: (orders - 1, symbols) int64, written.
+    The other arguments are those of `context_key` and of `refine`.
     """
     size = experts.shape[1]
     probabilities = np.full(size, PROBABILITY_ONE // size, np.int64)
-    for order in range(len(experts) + 1):
+    refine(probabilities, table, 0, start)
+    for order in range(1, len(experts) + 1):
         refine(probabilities, table, order, context_key(order, start, context, radices))
-        if order > 0:
-            _logarithms(probabilities, experts[order - 1])
+        for symbol in range(size):
+            value = probabilities[symbol]
+            log = logarithm(value) - (PROBABILITY_BITS << 16) if value > 0 else LEAST_LOG
+            experts[order - 1, symbol] = log
 
 
 @njit(cache=True)
-def _logarithms(probabilities: np.ndarray, out: np.ndarray) -> None:
-    for symbol in range(len(probabilities)):
-        value = probabilities[symbol]
-        out[symbol] = logarithm(value) - (PROBABILITY_BITS << 16) if value > 0 else LEAST_LOG
-
-
-@njit(cache=True)
-def run_experts(
-    run: int,
-    units: np.ndarray,
-    lengths: np.ndarray,
-    radices: np.ndarray,
-    run_table: tuple,
-    rate_table: tuple,
-    odds: np.ndarray,
-) -> None:
+def run_experts(run: int, units, lengths, radices, run_table, rate_table, odds) -> None:
     """Writes log2 odds, Q16, that the run ends after this frame.
 
     Args:
