@@ -19,42 +19,24 @@ SUFFIX, ARCHIVE_SUFFIX = ".rsyn", ".rsyna"
 
 @dataclass
 class CodecOutcome(Outcome):
-    """What a run did.
+    """What a run did."""
 
-    Attributes:
-        bytes: Size of the compressed files, reused ones included.
-    """
-
-    bytes: int = 0
+    bytes: int = 0  # size of the compressed files, reused ones included
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input.
+    """One recording."""
 
-    Attributes:
-        name: Its path within the output folder, without suffix.
-        path: The recording.
-        speaker: Who speaks, if the model knows the voice.
-    """
-
-    name: str
+    name: str  # its path within the output folder, without suffix
     path: Path
-    speaker: str | None
+    speaker: str | None  # if the model knows the voice
 
 
 def audio_sources(path: Path, out: Path, speaker: str | None, by_folder: bool) -> list[Source]:
-    """Lists the audio of a file or a folder.
+    """The audio of a file or a folder, without that in `out`; errors are those of `find_inputs`.
 
-    Args:
-        path: File or folder.
-        out: Where the output goes; within the folder, it is left out.
-        speaker: Who speaks in all of it.
-        by_folder: Takes the name of each file's folder as its speaker instead.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If two files differ only in their suffix.
+    `speaker` speaks in all of it; with `by_folder` the name of a file's folder is its speaker instead.
     """
     return [
         Source(name, file, file.resolve().parent.name if by_folder else speaker)
@@ -75,13 +57,11 @@ def encode_all(
     Args:
         codec: The codec.
         sources: The recordings.
-        folder: Where the files go. Those of the same codec, settings and source are reused. None: nowhere.
+        folder: Where the files go; those of the same codec, settings and source are reused. None: nowhere,
+            and the (name, bytes) of each file are returned with what was done.
         encode: Gives the bytes of a source.
-        settings: JSON types, what they depend on in addition to codec and source.
+        settings: JSON types, what the bytes depend on in addition to codec and source.
         progress: Called after each.
-
-    Returns:
-        What was done, and (name, bytes) of each file if nothing is written.
     """
     outcome, members = CodecOutcome(), []
     record = None if folder is None else Record(folder)
@@ -114,14 +94,8 @@ def coded_members(
 ) -> Iterator[tuple[str, bytes, bool]]:
     """Yields (name, bytes, whether they have a checksum) of a file, an archive or a folder.
 
-    Args:
-        codec: The codec that is to decode them.
-        path: `.rsyn` file, `.rsyna` archive, or a folder of `.rsyn` files.
-        name: The only member wanted from an archive; None: all.
-
-    Raises:
-        FileNotFoundError: If there is no file, or no member of that name.
-        CodecError: If an archive is damaged.
+    `name` is the only member wanted from an archive. Raises FileNotFoundError if there is no file, or no
+    member of that name, and CodecError if an archive is damaged.
     """
     if path.is_dir():
         files = sorted(path.rglob(f"*{SUFFIX}"))
@@ -129,9 +103,8 @@ def coded_members(
             raise FileNotFoundError(
                 f"{path} has no *{SUFFIX} files. Make them with `resynth encode`."
             )
-        yield from (
-            (f.relative_to(path).with_suffix("").as_posix(), f.read_bytes(), True) for f in files
-        )
+        for file in files:
+            yield file.relative_to(path).with_suffix("").as_posix(), file.read_bytes(), True
     elif path.suffix == ARCHIVE_SUFFIX:
         archive = Archive(path, codec.identity)
         if name is not None and name not in archive.names:
@@ -171,15 +144,10 @@ def decode_all(
     settings: Any = None,
     progress: Callable[[], object] = lambda: None,
 ) -> CodecOutcome:
-    """Decodes every member into a WAV file; one that fails is named and the rest goes on.
+    """Decodes every member (see `coded_members`) into a WAV file; one that fails is named.
 
-    Args:
-        codec: The codec.
-        members: See `coded_members`.
-        folder: Where the files go. Those of the same codec, settings and bytes are reused.
-        decode: Gives (T,) float32 samples for bytes and whether they have a checksum.
-        settings: JSON types, what they depend on in addition to codec and bytes.
-        progress: Called after each.
+    `decode` gives (T,) float32 samples for bytes and whether they have a checksum; `settings`, JSON types,
+    are what the samples depend on besides. Files of the same codec, settings and bytes are reused.
     """
     outcome, sample_rate = CodecOutcome(), codec.resynthesizer.streams.sample_rate
     with Record(folder) as record:

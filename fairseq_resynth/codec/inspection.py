@@ -29,17 +29,11 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Inspection:
-    """The content of a file and its cost.
+    """The content of a file and its cost."""
 
-    Attributes:
-        summary: Plain JSON types.
-        times: (U,) float, start of each unit in seconds.
-        bits: (U,) float, bits spent up to the end of each unit.
-    """
-
-    summary: dict[str, Any]
-    times: np.ndarray
-    bits: np.ndarray
+    summary: dict[str, Any]  # plain JSON types
+    times: np.ndarray  # (U,) float, start of each unit in seconds
+    bits: np.ndarray  # (U,) float, bits spent up to the end of each unit
 
 
 def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = True) -> Inspection:
@@ -49,10 +43,9 @@ def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = 
     coder, settings = reader.coder, model.settings
     units = np.array(coder.units, dtype=np.int64)
     seconds = len(units) * settings.unit_hop / settings.sample_rate
-    spent = {name: coder.bits[name] for name in PARTS}
-    fixed = {"header": 24.0, "checksum": 24.0 if checksum else 0.0}
-    speaker = len(reader.speaker_field) * 8.0
-    rows = {**fixed, "speaker": speaker, **spent}
+    rows = {"header": 24.0, "checksum": 24.0 if checksum else 0.0}
+    rows["speaker"] = len(reader.speaker_field) * 8.0
+    rows |= {name: coder.bits[name] for name in PARTS}
     rows["rounding to bytes"] = 8 * len(data) - sum(rows.values())
     summary = {
         "bytes": len(data),
@@ -72,11 +65,7 @@ def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = 
 
 
 def header(data: bytes) -> dict[str, Any]:
-    """What a file tells without its model, as plain JSON types.
-
-    Raises:
-        CodecError: If it is not a `.rsyn` file, or truncated.
-    """
+    """What a file tells without its model, as plain JSON types; CodecError if it is not a `.rsyn` file."""
     check_start(data, data[1 : 1 + IDENTITY_BYTES])
     read = unpack_speaker(data[0] >> SPEAKER_SHIFT & 3, data[1 + IDENTITY_BYTES :])
     if read is None or len(data) < 1 + IDENTITY_BYTES + read[1] + CHECKSUM_BYTES:
@@ -92,9 +81,7 @@ def header(data: bytes) -> dict[str, Any]:
 
 
 def _describe(speaker: int | np.ndarray | None) -> Any:
-    if isinstance(speaker, np.ndarray):
-        return f"vector of {len(speaker)}"
-    return speaker
+    return f"vector of {len(speaker)}" if isinstance(speaker, np.ndarray) else speaker
 
 
 def table(summary: dict[str, Any]) -> list[str]:

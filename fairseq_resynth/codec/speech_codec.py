@@ -38,17 +38,10 @@ def _require_f0_codes(streams: StreamSpec) -> None:
 
 
 class SpeechCodec:
-    """A codec of speech, made of a bundle and its context model.
+    """A codec of speech, made of a bundle and its context model, fitted on units of the same encoder.
 
-    Args:
-        resynthesizer: The bundle.
-        model: The context model, fitted on units of the same encoder.
-
-    Attributes:
-        identity: 16 bytes that name both; a file holds the first two, and its checksum depends on all.
-
-    Raises:
-        ValueError: If the bundle takes continuous F0, or other units or F0 codes than the model knows.
+    `identity` is 16 bytes that name both: a file holds the first two, and its checksum depends on all. Raises
+    ValueError if the bundle takes continuous F0, or other units or F0 codes than the model knows.
     """
 
     def __init__(self, resynthesizer: Resynthesizer, model: EntropyModel):
@@ -130,20 +123,16 @@ class SpeechCodec:
         units, f0_codes = self._controlled(code, voice, pitch, rate)
         # In pieces of half a minute, so that memory does not grow with the length of the speech.
         chunks = ChunkDecoder(self.resynthesizer.decoder, voice, OFFLINE_UNITS, style)
-        pieces = list(chunks.pieces(units, () if f0_codes is None else f0_codes))
-        return fit_length(
-            np.concatenate([np.zeros(0, np.float32), *pieces]), code.num_samples, rate
-        )
+        pieces = chunks.pieces(units, () if f0_codes is None else f0_codes)
+        wav = np.concatenate([np.zeros(0, np.float32), *pieces])
+        return fit_length(wav, code.num_samples, rate)
 
     def encode_stream(
         self, audio: Iterable[np.ndarray], speaker: str | None = None, seconds: float = 1.0
     ) -> Iterator[bytes]:
-        """Compresses speech while it arrives, see `BlockEncoder`; how it is cut does not change the bytes.
+        """Compresses (n,) float32 pieces at 16 kHz while they arrive; how they are cut changes no byte.
 
-        Args:
-            audio: Pieces of (n,) float32 samples at 16 kHz.
-            speaker: Who speaks, or None.
-            seconds: Length of a block; the delay is a block and a second.
+        `seconds` is the length of a block, see `BlockEncoder`; the delay is a block and a second.
         """
         field = self._speaker_field(speaker)
         blocks = BlockEncoder(self.resynthesizer, speaker, seconds)
@@ -173,14 +162,8 @@ class SpeechCodec:
     ) -> Iterator[np.ndarray]:
         """Decompresses speech while its bytes arrive; yields (n,) float32 pieces of what `decode` gives.
 
-        Args:
-            pieces: Bytes of the file.
-            speaker: Another voice; None takes the file's.
-            chunk_units: Units decoded at once; the delay is a chunk, the generator's context and 12 bytes.
-            style: Name of the speaking style, for a model with several.
-
-        Raises:
-            CodecError: As `decode`, but only at the end if the checksum does not fit.
+        `chunk_units` are decoded at once; the delay is a chunk, the generator's context and 12 bytes. The
+        rest is as for `decode`, but that a checksum that does not fit is known only at the end.
         """
         reader, chunks, count = FileReader(self.model, self.identity), None, 0
         for data in itertools.chain(pieces, [None]):

@@ -12,9 +12,7 @@ from fairseq_resynth.data.pitch.extraction import SHORTEST, extract_f0, num_fram
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.resynthesizer import Resynthesizer
 
-CONTEXT_SECONDS = (
-    1.0  # audio on either side of a block, from which its units and its pitch follow too
-)
+CONTEXT_SECONDS = 1.0  # audio on either side of a block, on which its units and pitch depend too
 PIECE_BYTES = 3200  # a tenth of a second
 
 
@@ -25,16 +23,8 @@ class BlockEncoder:
     block is encoded with a second of audio on both sides, and its pitch is normalized by the statistics
     of the speaker, or of all speakers, since those of the utterance are unknown before its end.
 
-    Args:
-        resynthesizer: The bundle, with its content encoder.
-        speaker: Who speaks, or None.
-        seconds: Length of a block; rounded to whole F0 codes.
-
-    Attributes:
-        num_samples: Number of samples taken so far.
-
-    Raises:
-        ValueError: If the block is shorter than 0.1 s, or the bundle has no content encoder or no statistics.
+    `seconds`, the length of a block, is rounded to whole F0 codes; `num_samples` counts those taken so far.
+    Raises ValueError for a block under 0.1 s, or a bundle without a content encoder or F0 statistics.
     """
 
     def __init__(self, resynthesizer: Resynthesizer, speaker: str | None, seconds: float):
@@ -53,7 +43,6 @@ class BlockEncoder:
                 "blocks need the F0 statistics of the bundle's speakers, and it has none"
             )
         self._held = np.zeros(0, np.float32)
-        self._first = 0  # number of the first held sample
         self._start = 0  # number of the first sample of the next block
         self.num_samples = 0
 
@@ -65,11 +54,7 @@ class BlockEncoder:
             yield self._encode(last=False)
 
     def finish(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the remaining blocks.
-
-        Raises:
-            ValueError: If all the audio is too short for one unit.
-        """
+        """Yields the remaining blocks; raises ValueError if all the audio is too short for one unit."""
         while self.num_samples > self._start + self._block:
             yield self._encode(last=False)
         yield self._encode(last=True)
@@ -77,11 +62,9 @@ class BlockEncoder:
     def _encode(self, last: bool) -> tuple[np.ndarray, np.ndarray]:
         """Encodes the next block with its context, then drops what no later block needs."""
         streams = self._resynthesizer.streams
-        begin = max(self._start - self._context, 0)
-        piece = self._held[
-            begin - self._first : self._start + self._block + self._context - self._first
-        ]
+        begin = max(self._start - self._context, 0)  # number of the first held sample
         before = self._start - begin
+        piece = self._held[: before + self._block + self._context]
         units = self._resynthesizer.encoder.encode(piece)[before // streams.unit_hop :]
         codes = self._f0_codes(piece)[before // streams.f0_code_hop :]
         if not last:
@@ -89,8 +72,7 @@ class BlockEncoder:
         # As many codes as start within the units: the streams of all blocks then join without a gap.
         codes = codes[: -(-len(units) * streams.unit_hop // streams.f0_code_hop)]
         self._start += self._block
-        keep = max(self._start - self._context, 0)
-        self._held, self._first = self._held[keep - self._first :], keep
+        self._held = self._held[max(self._start - self._context, 0) - begin :]
         return units, codes
 
     def _f0_codes(self, piece: np.ndarray) -> np.ndarray:
@@ -107,19 +89,15 @@ class BlockEncoder:
 def read_pcm(stream: BinaryIO) -> Iterator[np.ndarray]:
     """Yields (n,) float32 pieces of 16-bit little-endian mono audio at 16 kHz as it arrives.
 
-    Args:
-        stream: Raw samples, or a WAV file, whose header is checked.
-
-    Raises:
-        ValueError: If a WAV header tells another format, or the input ends within a sample.
+    The stream is raw, or a WAV file; raises ValueError if its header tells another format, or the input ends
+    within a sample.
     """
     held = stream.read(4)
     if held == b"RIFF":
         _skip_wav_header(stream)
         held = b""
-    read = getattr(
-        stream, "read1", stream.read
-    )  # what has arrived, instead of waiting for all of it
+    # What has arrived, instead of waiting for all of it.
+    read = getattr(stream, "read1", stream.read)
     while True:
         data = read(PIECE_BYTES)
         held += data

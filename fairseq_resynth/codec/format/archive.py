@@ -16,17 +16,10 @@ LARGEST_INDEX = 1 << 26
 
 
 def write_archive(path: str | Path, identity: bytes, members: Iterable[tuple[str, bytes]]) -> int:
-    """Writes an archive atomically and returns its size in bytes.
+    """Writes an archive of (name, `.rsyn` file) atomically and returns its size in bytes.
 
-    One checksum covers all of it, so members carry none.
-
-    Args:
-        path: The archive.
-        identity: 16 bytes that name the model of every member.
-        members: (name, `.rsyn` file); the model and the checksum of each file are left out.
-
-    Raises:
-        ValueError: If a name is empty, comes twice, or contains a line break or a tab.
+    `identity`, 16 bytes, names the model of every member, and one checksum covers all, so that members carry
+    neither. Raises ValueError if a name is empty, comes twice, or contains a line break or a tab.
     """
     bodies, lines, names = [], [], set()
     for name, data in sorted(members):
@@ -41,10 +34,9 @@ def write_archive(path: str | Path, identity: bytes, members: Iterable[tuple[str
     packed = zlib.compress(index, 9)
     rest = packed + b"".join(bodies)
     sizes = len(packed), len(index)
+    head = _HEAD.pack(MAGIC, identity, _digest(identity, *sizes, rest), *sizes)
     with atomic_path(path) as temporary:
-        head = _HEAD.pack(MAGIC, identity, _digest(identity, *sizes, rest), *sizes)
-        temporary.write_bytes(head + rest)
-    return len(head) + len(rest)
+        return temporary.write_bytes(head + rest)
 
 
 def _digest(identity: bytes, packed: int, unpacked: int, rest: bytes) -> bytes:
@@ -53,19 +45,10 @@ def _digest(identity: bytes, packed: int, unpacked: int, rest: bytes) -> bytes:
 
 
 class Archive:
-    """An archive, checked as a whole when it is opened.
+    """An archive, checked as a whole when it is opened; `identity` None takes that of any model.
 
-    Args:
-        path: The archive.
-        identity: 16 bytes that name the model; None takes any, to list the names.
-
-    Attributes:
-        identity: Names the model that the members need.
-        names: The members' names, sorted.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        CodecError: If it is damaged, or of another format or model.
+    `identity` then names the model that the members need, and `names` are theirs, sorted. Raises CodecError
+    if the file is damaged, or of another format or model.
     """
 
     def __init__(self, path: str | Path, identity: bytes | None = None):
@@ -84,7 +67,7 @@ class Archive:
                 f"{path} needs the model {self.identity.hex()[:8]}…, this one is {identity.hex()[:8]}…"
             )
         self._places = _read_index(path, rest[:packed], unpacked)
-        self._data, self._start = rest, packed
+        self._bodies = rest[packed:]
         self.names = list(self._places)
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
@@ -92,12 +75,11 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """A member as a `.rsyn` file without checksum, for `read_bytes(…, checksum=False)`."""
-        first, last = self._places[name]
-        body = self._data[self._start + first : self._start + last]
+        body = self._bodies[self._places[name]]
         return body[:1] + self.identity[:IDENTITY_BYTES] + body[1:]
 
 
-def _read_index(path: Path, packed: bytes, size: int) -> dict[str, tuple[int, int]]:
+def _read_index(path: Path, packed: bytes, size: int) -> dict[str, slice]:
     places, position = {}, 0
     try:
         if size > LARGEST_INDEX:  # a few bytes of zlib could claim gigabytes
@@ -105,7 +87,7 @@ def _read_index(path: Path, packed: bytes, size: int) -> dict[str, tuple[int, in
         index = zlib.decompressobj().decompress(packed, size + 1)
         for line in index.decode().split("\n") if index else []:
             name, length = line.split("\t")
-            places[name] = (position, position + int(length))
+            places[name] = slice(position, position + int(length))
             position += int(length)
     except (ValueError, zlib.error) as error:
         raise CodecError(f"{path} is damaged: {error}") from error

@@ -37,10 +37,8 @@ def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
     """The kind and the bytes of a speaker.
 
     An index is a varint (7 bits per byte, the low ones first). A vector is a varint of its size, its largest
-    magnitude as a little-endian half float, and a signed byte per dimension in 127ths of that.
-
-    Raises:
-        ValueError: If an index is negative, or a vector is empty, too long or not finite.
+    magnitude as a little-endian half float, and a signed byte per dimension in 127ths of that. Raises
+    ValueError if an index is negative, or a vector is empty, too long or not finite.
     """
     if speaker is None:
         return NO_SPEAKER, b""
@@ -77,10 +75,9 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 
 
 def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
-    """Inverse of `pack_speaker`: the speaker and the bytes it took, or None when more bytes are needed.
+    """Inverse of `pack_speaker`: the speaker and its length in bytes, or None when more bytes are needed.
 
-    Raises:
-        CodecError: If the bytes are invalid.
+    Raises CodecError if the bytes are invalid.
     """
     if kind == NO_SPEAKER:
         return None, 0
@@ -102,19 +99,14 @@ def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
 
 @dataclass(frozen=True)
 class SpeechCode:
-    """The content of a file.
+    """The content of a file."""
 
-    Attributes:
-        units: (U,) int64 content units.
-        f0_codes: (F,) int64, or None when the file has no F0 stream.
-        speaker: Row in the model's table, a (D,) float32 vector (stored with 8 bits per dimension), or None.
-        num_samples: Length of the waveform; None when writing: units times their hop.
-    """
-
-    units: np.ndarray
-    f0_codes: np.ndarray | None = None
-    speaker: Speaker = None
-    num_samples: int | None = None
+    units: np.ndarray  # (U,) int64
+    f0_codes: np.ndarray | None = None  # (F,) int64; None: the file has no F0 stream
+    speaker: Speaker = None  # row in the model's table, or (D,) float32, stored with 8 bits each
+    num_samples: int | None = (
+        None  # length of the waveform; None when writing: units times their hop
+    )
 
 
 def _checksum(identity: bytes, header: bytes, streams: bytes) -> bytes:
@@ -124,8 +116,7 @@ def _checksum(identity: bytes, header: bytes, streams: bytes) -> bytes:
 class FileWriter:
     """Writes a file while its streams come, with the same bytes as if written at once.
 
-    Attributes:
-        coder: The `PayloadCoder`, which counts the bits.
+    `coder`, the `PayloadCoder`, counts the bits.
     """
 
     def __init__(self, model: EntropyModel, identity: bytes, has_f0: bool, speaker: Speaker = None):
@@ -144,8 +135,7 @@ class FileWriter:
     def push(self, units: Integers = (), f0_codes: Integers = ()) -> bytes:
         """Takes more of the streams, (n,) and (m,) integers; returns the bytes that can be sent.
 
-        Raises:
-            ValueError: If a value is negative or too large.
+        Raises ValueError if a value is negative or too large.
         """
         for need, values in ((Need.UNIT, units), (Need.F0, f0_codes)):
             symbols = np.asarray(values, dtype=np.int64).tolist()
@@ -166,11 +156,7 @@ class FileWriter:
         return self._encoder.finish()
 
     def finish(self, num_samples: int | None = None) -> bytes:
-        """Ends the file; returns the bytes not yet returned.
-
-        Args:
-            num_samples: Length of the waveform; None: units times their hop.
-        """
+        """Ends the file of a waveform of `num_samples`; returns the bytes not yet returned."""
         self._queues[Need.UNIT].append(END)
         self._queues[Need.F0].append(END)
         self._queues[Need.SAMPLES].append(self._samples if num_samples is None else num_samples)
@@ -197,22 +183,15 @@ class FileWriter:
 class FileReader:
     """Reads a file while its bytes come.
 
-    Args:
-        model: The context model.
-        identity: 16 bytes that name the bundle.
-        checksum: False for a member of an archive, which is checked as a whole.
-
-    Attributes:
-        coder: The `PayloadCoder`, None until the header has come.
-        speaker, speaker_field, has_f0: The speaker, its bytes, and whether there is an F0 stream; known once
-            `coder` is not None.
+    `identity`, 16 bytes, names the bundle; `checksum` is False for a member of an archive, which is checked
+    as a whole.
     """
 
     def __init__(self, model: EntropyModel, identity: bytes, checksum: bool = True):
+        self.coder: PayloadCoder | None = None  # until the header has come
         self.speaker: Speaker = None
         self.speaker_field = b""
         self.has_f0 = False
-        self.coder: PayloadCoder | None = None
         self._decoder = ByteDecoder()
         self._steps: Steps | None = None
         self._model, self._identity = model, identity
@@ -223,8 +202,7 @@ class FileReader:
     def feed(self, data: bytes, complete: bool = False) -> None:
         """Takes more bytes; `complete` tells that they were the last, and then everything is checked.
 
-        Raises:
-            CodecError: If the bytes are damaged, truncated, too many, or of another format or model.
+        Raises CodecError if they are damaged, truncated, too many, or of another format or model.
         """
         self._held += data
         if self.coder is None and not self._read_header(complete):
@@ -252,31 +230,26 @@ class FileReader:
         return units, f0_codes
 
     def _read_header(self, complete: bool) -> bool:
-        data = self._held
+        data, start = self._held, 1 + IDENTITY_BYTES
         check_start(data, self._identity, complete)
-        if len(data) >= 1 + IDENTITY_BYTES:
-            kind = data[0] >> SPEAKER_SHIFT & 3
-            read = unpack_speaker(kind, data[1 + IDENTITY_BYTES :])
-            if read is not None:
-                self.speaker, size = read
-                self.has_f0 = bool(data[0] & HAS_F0)
-                self._header = data[: 1 + IDENTITY_BYTES + size]
-                self.speaker_field = self._header[1 + IDENTITY_BYTES :]
-                self._held = data[len(self._header) :]
-                self.coder = PayloadCoder(self._model, self._decoder, self.has_f0)
-                self._steps = self.coder.steps()
-                return True
-        if complete:
-            raise CodecError("the file is truncated: its header is incomplete")
-        return False
+        read = None
+        if len(data) >= start:
+            read = unpack_speaker(data[0] >> SPEAKER_SHIFT & 3, data[start:])
+        if read is None:
+            if complete:
+                raise CodecError("the file is truncated: its header is incomplete")
+            return False
+        self.speaker, size = read
+        self.has_f0 = bool(data[0] & HAS_F0)
+        self._header, self._held = data[: start + size], data[start + size :]
+        self.speaker_field = self._header[start:]
+        self.coder = PayloadCoder(self._model, self._decoder, self.has_f0)
+        self._steps = self.coder.steps()
+        return True
 
 
 def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
-    """Checks the first bytes of a file, as far as they have come.
-
-    Raises:
-        CodecError: If this is not a `.rsyn` file, or one that needs another model.
-    """
+    """Raises CodecError if the bytes so far do not start a `.rsyn` file, or one that needs another model."""
     if complete and not data:
         raise CodecError("the file is empty")
     if data and (data[0] & 0xF0 != VERSION_NIBBLE or data[0] & 8 or data[0] >> 1 & 3 == 3):
@@ -292,15 +265,9 @@ def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
 
 
 def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes:
-    """The file of one utterance.
+    """The file of one utterance; `identity`, 16 bytes, names the bundle, or else the context model.
 
-    Args:
-        model: The context model.
-        identity: 16 bytes that name the bundle, or the context model where there is no bundle.
-        code: The content.
-
-    Raises:
-        ValueError: If a value is negative or larger than the format holds.
+    Raises ValueError if a value is negative or larger than the format holds.
     """
     writer = FileWriter(model, identity, code.f0_codes is not None, code.speaker)
     first = writer.push(code.units, () if code.f0_codes is None else code.f0_codes)

@@ -3,7 +3,7 @@
 Frame by frame: a change bit (not for the first frame), after a change the unit; after the last unit of each
 span, its F0 code; then the end of the units, the remaining F0 codes, and the number of samples. The streams
 are interleaved in the order of time, so that a file can be played while it arrives, and an F0 code comes
-after the units of its span, because they predict it. `docs/codec.md` specifies the format.
+after the units of its span, because they predict it. `docs/codec_format.md` specifies the format.
 """
 
 import hashlib
@@ -27,9 +27,7 @@ from fairseq_resynth.codec.format.range_coder import (
 )
 
 END = -1  # what a writer pushes instead of a unit or an F0 code when there are no more
-LIMIT = (
-    1 << 21
-)  # units per file: 11 hours at 50 Hz; bounds the memory that a damaged file can claim
+LIMIT = 1 << 21  # units per file: 11 hours at 50 Hz; bounds the memory a damaged file can claim
 LARGEST = (1 << 24) - 1  # of units and F0 codes; a model can know 4096, larger ones are escaped
 SAMPLES_MORE = 1024  # a content encoder's window leaves the end of the audio without a unit
 # The range coder adds 1 to each frequency, so they are 1 short of the probability.
@@ -56,23 +54,16 @@ class PayloadCoder:
 
     One generator serves both directions, so that encoder and decoder cannot get out of step: which symbol
     comes next and how likely each value is depends only on symbols before it.
-
-    Attributes:
-        bits: Code length by part: `units`, `runs`, `f0`, `end`, `samples`.
-        bits_by_unit: Bits spent up to the end of each unit's frame.
-        digest: BLAKE2b of everything coded, in order, as little-endian int64.
-        units, f0_codes: What was coded and has not been taken yet.
-        num_samples: Length of the waveform, once it was coded.
     """
 
     def __init__(self, model: EntropyModel, coder: ByteEncoder | ByteDecoder, has_f0: bool):
-        self.bits: Counter[str] = Counter()
-        self.bits_by_unit = array("f")
+        self.bits: Counter[str] = Counter()  # by part: `units`, `runs`, `f0`, `end`, `samples`
+        self.bits_by_unit = array("f")  # spent up to the end of each unit's frame
         self._spent = 0.0
-        self.digest = hashlib.blake2b(model.identity)
-        self.units: deque[int] = deque()
+        self.digest = hashlib.blake2b(model.identity)  # of everything coded, little-endian int64
+        self.units: deque[int] = deque()  # coded and not taken yet, as the next
         self.f0_codes: deque[int] = deque()
-        self.num_samples: int | None = None
+        self.num_samples: int | None = None  # until it was coded
         self._settings = model.settings
         self._coder = coder
         self._unit_model = UnitModel(model)

@@ -43,10 +43,8 @@ class ByteEncoder:
     def code(self, frequencies: np.ndarray, symbol: int, model: Categorical | None = None) -> int:
         """Encodes one symbol and returns it.
 
-        Args:
-            frequencies: (symbols,) float64 or int64, integers with the sum 2**24 - symbols.
-            symbol: Index of what occurred.
-            model: Made of the frequencies, if the caller has it already.
+        `frequencies` are (symbols,) integers, float64 or int64, with the sum 2**24 - symbols; `model` is made
+        of them, if the caller has it already.
         """
         if len(frequencies) > 1:  # a single symbol needs no bits, and constriction refuses it
             model = model or Categorical(frequencies.astype(np.float64), lazy=True)
@@ -118,16 +116,15 @@ class ByteDecoder:
         data = bytes(self._data[self._mirror.words * WORD_BYTES :])
         if self._complete:
             data += bytes(2 * WORD_BYTES)
-        usable = len(data) // WORD_BYTES * WORD_BYTES
-        decoder = RangeDecoder(np.frombuffer(data[:usable], dtype=">u4").astype(np.uint32))
+        words = np.frombuffer(data, dtype=">u4", count=len(data) // WORD_BYTES)
+        decoder = RangeDecoder(words.astype(np.uint32))
         decoder.seek(0, self._mirror.state)
         return decoder
 
     def code(self, frequencies: np.ndarray, _: int | None = None) -> int:
         """Decodes one symbol, once the decoder is `ready`.
 
-        Raises:
-            CodecError: If the bytes end before the symbols do, or no encoder could have written them.
+        Raises CodecError if the bytes end before the symbols do, or no encoder could have written them.
         """
         if len(frequencies) == 1:
             return 0
@@ -144,10 +141,6 @@ class ByteDecoder:
         return symbol
 
     def finish(self) -> None:
-        """Checks that the bytes are what the encoder writes for the symbols.
-
-        Raises:
-            CodecError: If bytes are missing, changed or too many.
-        """
+        """Raises CodecError unless the bytes are what the encoder writes for the symbols."""
         if self._mirror.finish() != bytes(self._data):
             raise CodecError("the file is damaged: bytes are missing, changed or too many")
