@@ -65,8 +65,7 @@ class DisentanglementTest:
         same: Sequence[Sequence[str]] = (),
         content: bool = True,
     ):
-        self.system, self.means, self.embed = system, dict(means), embed
-        self.content = content
+        self.system, self.means, self.embed, self.content = system, dict(means), embed, content
         self.person = {name: name for name in means}
         for group in same:
             self.person.update(dict.fromkeys(group, group[0]))
@@ -130,8 +129,7 @@ class DisentanglementTest:
     def result(self) -> dict[str, Any]:
         """`figures` by name, and `checks`: statement -> whether it holds.
 
-        Raises:
-            ValueError: nothing was measured.
+        Raises ValueError if nothing was measured.
         """
         if not self.figures:
             raise ValueError("nothing to measure: fewer than two persons, and no pitch stream")
@@ -151,20 +149,16 @@ def _checks(figures: Mapping[str, float]) -> dict[str, bool]:
     if "shift" not in figures:
         return checks
     voice = figures["similarity"] - SIMILARITY_TOLERANCE
-    checks[f"flatten leaves less than {FLAT_RATIO:.0%} of the F0's standard deviation"] = (
-        figures["deviation_flat"] < FLAT_RATIO * figures["deviation"]
-    )
-    checks[f"a shift of 3 semitones is 3 within {SHIFT_TOLERANCE}"] = (
-        abs(figures["shift"] - 3) <= SHIFT_TOLERANCE
-    )
+    flat = figures["deviation_flat"] < FLAT_RATIO * figures["deviation"]
+    shift, length = figures["shift"] - 3, figures["rate_length"] - 1.25
+    checks[f"flatten leaves less than {FLAT_RATIO:.0%} of the F0's standard deviation"] = flat
+    checks[f"a shift of 3 semitones is 3 within {SHIFT_TOLERANCE}"] = abs(shift) <= SHIFT_TOLERANCE
     checks["a shift of 3 semitones keeps the voice"] = figures["similarity_shifted"] >= voice
     if "units" in figures:
         units = figures["units"] - UNITS_TOLERANCE
         checks["flatten keeps the units"] = figures["units_flat"] >= units
         checks["a shift of 3 semitones keeps the units"] = figures["units_shifted"] >= units
-    checks["rate 0.8 makes speech 1.25 times as long"] = (
-        abs(figures["rate_length"] - 1.25) <= RATE_TOLERANCE
-    )
+    checks["rate 0.8 makes speech 1.25 times as long"] = abs(length) <= RATE_TOLERANCE
     return checks
 
 
@@ -186,18 +180,18 @@ def measure_bundle(
         same: see `DisentanglementTest`.
         progress: wraps the iteration over recordings.
 
-    Raises:
-        FileNotFoundError, ValueError: no speaker vectors, or speakers that the model does not know.
+    Raises FileNotFoundError or ValueError without speaker vectors, or for unknown speakers.
     """
     data = Path(data)
     found = read_json(data / DESCRIPTION, f"Make it with `resynth speakers {data}`.")
     manifest = read_manifest(data / f"{split}.tsv")
-    names = read_lines(data / f"{split}.speaker", len(manifest), "resynth manifest")
+    lines = read_lines(data / f"{split}.speaker", len(manifest), "resynth manifest")
+    names = list(map(str.strip, lines))
     means = parse_vectors(found["means"], found["speaker_dim"])
-    for name in sorted({line.strip() for line in names}):
+    for name in sorted(set(names)):
         system.streams.speaker_index(name)
     known = {name: mean for name, mean in means.items() if name in system.streams.speakers}
     test = DisentanglementTest(system, known, load_encoder(found["encoder"]).embed, same)
     for row in progress(range(min(len(manifest), limit or len(manifest)))):
-        test.add(read_audio(manifest.path(row)), names[row].strip())
+        test.add(read_audio(manifest.path(row)), names[row])
     return test.result()

@@ -1,8 +1,8 @@
 """How much content units tell about phones, measured with a phone alignment.
 
-It helps to choose an encoder's layer and the number of units K. Formulas: Hsu et al., "HuBERT" (IEEE/ACM
-TASLP 2021). The joint distribution is over frames: p(phone y, unit z) = frames of phone y and unit z / all
-frames.
+It helps to choose an encoder's layer and the number of units K. Formulas: Hsu et al., "HuBERT"
+(IEEE/ACM TASLP 2021). The joint distribution is over frames: p(phone y, unit z) = frames of phone y
+and unit z / all frames.
 """
 
 import re
@@ -32,14 +32,13 @@ Alignment = dict[str, list[Phone]]
 def read_alignment(path: str | Path) -> Alignment:
     """Reads a phone alignment: a .tsv, .ctm or .TextGrid file, or a folder of such files.
 
-    `.tsv`: `name<TAB>start<TAB>end<TAB>phone` in seconds. `.ctm` (NIST): `name channel start duration phone`.
-    `.TextGrid` (Praat's long text form, as the Montreal Forced Aligner writes it): the tier called phones, or
-    else the last interval tier; the name is the file's path relative to the folder. Empty labels
-    are left out.
+    `.tsv`: `name<TAB>start<TAB>end<TAB>phone` in seconds. `.ctm` (NIST): `name channel start
+    duration phone`. `.TextGrid` (Praat's long text form, as the Montreal Forced Aligner writes it):
+    the tier called phones, or else the last interval tier; the name is the file's path relative to
+    the folder. Empty labels are left out.
 
-    Raises:
-        FileNotFoundError: no such file, or a folder without one.
-        ValueError: a malformed line, with its number; or another suffix.
+    Raises FileNotFoundError without such a file, and ValueError for another suffix, or for a
+    malformed line, with its number.
     """
     path = Path(path)
     if not path.exists():
@@ -79,8 +78,7 @@ def _read_tsv(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
             raise ValueError(
                 f"{file}:{number}: expected `name<TAB>start<TAB>end<TAB>phone`, found {line[:80]!r}"
             )
-        utterance, start, end, label = fields
-        yield utterance, _phone(start, end, label, f"{file}:{number}")
+        yield fields[0], _phone(*fields[1:], f"{file}:{number}")
 
 
 def _read_ctm(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
@@ -121,24 +119,16 @@ _READERS = {".tsv": _read_tsv, ".ctm": _read_ctm, ".TextGrid": _read_textgrid}
 def joint_counts(
     pairs: Iterable[tuple[np.ndarray, Sequence[str]]], num_units: int
 ) -> tuple[np.ndarray, list[str]]:
-    """Counts frames by phone and unit.
+    """Counts frames by phone and unit: (phones, K) int64, and the phones' labels.
 
-    Args:
-        pairs: units (U,) and U phones of each utterance; frames of phone "" are not counted.
-        num_units: K.
-
-    Returns:
-        (phones, K) int64, and the phones' labels.
+    `pairs` are the units (U,) and U phones of each utterance; frames of phone "" are not counted.
     """
-    labels: dict[str, int] = {}
-    counts = np.zeros((0, num_units), dtype=np.int64)
+    rows: dict[str, np.ndarray] = {}
     for units, phones in pairs:
-        kept = [(unit, phone) for unit, phone in zip(units, phones, strict=True) if phone]
-        rows = [labels.setdefault(phone, len(labels)) for _, phone in kept]
-        if len(labels) > len(counts):
-            counts = np.pad(counts, ((0, len(labels) - len(counts)), (0, 0)))
-        np.add.at(counts, (rows, [unit for unit, _ in kept]), 1)
-    return counts, list(labels)
+        for unit, phone in zip(units, phones, strict=True):
+            if phone:
+                rows.setdefault(phone, np.zeros(num_units, np.int64))[unit] += 1
+    return np.array(list(rows.values()), np.int64).reshape(-1, num_units), list(rows)
 
 
 def entropy(counts: np.ndarray) -> float:
@@ -148,10 +138,7 @@ def entropy(counts: np.ndarray) -> float:
 
 
 def unit_quality(counts: np.ndarray) -> dict[str, float]:
-    """Measures of the relation between phones and units.
-
-    Args:
-        counts: (phones, K) frames.
+    """Measures of the relation between phones and units, from their (phones, K) counts of frames.
 
     Returns:
         pnmi: I(phone; unit) / H(phone), the share of the phone's entropy that the unit removes, 0 to 1.
@@ -162,15 +149,14 @@ def unit_quality(counts: np.ndarray) -> dict[str, float]:
         phone_entropy_bits: entropy of the phones.
         frames: number of frames.
 
-    Raises:
-        ValueError: there are no frames, or there is only one phone.
+    Raises ValueError if there are no frames, or there is only one phone.
     """
     frames = int(counts.sum())
     by_phone, by_unit = counts.sum(axis=1), counts.sum(axis=0)
     if frames == 0 or (by_phone > 0).sum() < 2:
         raise ValueError(
-            f"the alignment covers {frames} frames and {int((by_phone > 0).sum())} phones, expected two "
-            "phones or more: do its names and times belong to these utterances?"
+            f"the alignment covers {frames} frames and {int((by_phone > 0).sum())} phones, expected "
+            "two phones or more: do its names and times belong to these utterances?"
         )
     mutual = entropy(by_phone) + entropy(by_unit) - entropy(counts)
     return {
@@ -187,10 +173,8 @@ def unit_quality(counts: np.ndarray) -> dict[str, float]:
 def frame_phones(phones: Sequence[Phone], frames: int, seconds_per_frame: float) -> list[str]:
     """The phone at the middle of each frame, "" where the alignment has none.
 
-    Args:
-        phones: the phones of one utterance, in order of time.
-        frames: number of frames U.
-        seconds_per_frame: unit_hop / sample_rate.
+    `phones` are those of one utterance, in order of time; `seconds_per_frame` is unit_hop /
+    sample_rate.
     """
     starts = np.array([phone.start for phone in phones])
     middles = (np.arange(frames) + 0.5) * seconds_per_frame

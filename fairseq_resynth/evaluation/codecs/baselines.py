@@ -24,12 +24,11 @@ ENCODEC_HIGHEST = 6  # kbit/s: higher rates of EnCodec are left out
 
 
 class Coded(NamedTuple):
-    """Speech that went through a baseline.
+    """Speech that went through a baseline: (T,) float32 at 16 kHz, as long as the original, no
+    delay.
 
-    Attributes:
-        wav: (T,) float32 at 16 kHz, as long as the original and without delay.
-        file_bytes: size of the file; 0 if there are no bits to count.
-        packet_bytes: size of its packets, without container and headers.
+    `file_bytes` is 0 if there are no bits to count; `packet_bytes` leaves out container and
+    headers.
     """
 
     wav: np.ndarray
@@ -59,7 +58,8 @@ class Baseline:
         return self.label.replace(":", "-")
 
 
-def _fit(wav: np.ndarray, length: int) -> np.ndarray:
+def fit_length(wav: np.ndarray, length: int) -> np.ndarray:
+    """The first `length` samples as float32, with zeros at the end if there are fewer."""
     return np.pad(wav[:length], (0, max(0, length - len(wav)))).astype(np.float32)
 
 
@@ -84,7 +84,7 @@ def world(wav: np.ndarray) -> Coded:
     envelope = pyworld.cheaptrick(samples, f0, times, SAMPLE_RATE)
     aperiodicity = pyworld.d4c(samples, f0, times, SAMPLE_RATE)
     again = pyworld.synthesize(f0, envelope, aperiodicity, SAMPLE_RATE, 5.0)
-    return Coded(_fit(again, len(wav)))
+    return Coded(fit_length(again, len(wav)))
 
 
 def opus(wav: np.ndarray, rate: float) -> Coded:
@@ -94,8 +94,7 @@ def opus(wav: np.ndarray, rate: float) -> Coded:
     """
     import av
 
-    stream = io.BytesIO()
-    packet_bytes = 0
+    stream, packet_bytes = io.BytesIO(), 0
     with av.open(stream, "w", format="ogg") as container:
         encoder = container.add_stream("libopus", rate=SAMPLE_RATE, layout="mono")
         encoder.bit_rate = int(1000 * rate)
@@ -111,7 +110,7 @@ def opus(wav: np.ndarray, rate: float) -> Coded:
         frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
         decoded_rate = container.streams.audio[0].rate
     decoded = np.concatenate(frames, axis=1).mean(0).astype(np.float32)
-    return Coded(_fit(resample(decoded, decoded_rate), len(wav)), len(content), packet_bytes)
+    return Coded(fit_length(resample(decoded, decoded_rate), len(wav)), len(content), packet_bytes)
 
 
 def codec2(wav: np.ndarray, rate: int) -> Coded:
@@ -131,7 +130,7 @@ def codec2(wav: np.ndarray, rate: int) -> Coded:
         again = np.frombuffer(decoded.read_bytes(), "<i2").astype(np.float32) / 32768
         size = coded.stat().st_size
     again = resample(again[CODEC2_DELAY[rate] :], NARROW_BAND_RATE)
-    return Coded(_fit(again, len(wav)), size, size)
+    return Coded(fit_length(again, len(wav)), size, size)
 
 
 def speex(wav: np.ndarray, rate: float) -> Coded:
@@ -147,7 +146,7 @@ def speex(wav: np.ndarray, rate: float) -> Coded:
         with av.open(str(coded)) as container:
             packet_bytes = sum(packet.size for packet in container.demux(audio=0))
         again = resample(*load_any_audio(decoded))
-        return Coded(_fit(again, len(wav)), coded.stat().st_size, packet_bytes)
+        return Coded(fit_length(again, len(wav)), coded.stat().st_size, packet_bytes)
 
 
 def _run(program: str, *arguments: str | Path) -> None:
@@ -155,12 +154,9 @@ def _run(program: str, *arguments: str | Path) -> None:
 
 
 def encodec(wav: np.ndarray, model: Any, rate: float) -> Coded:
-    """EnCodec (Défossez et al., 2022) without its entropy coder.
+    """EnCodec (Défossez et al., 2022) without its entropy coder, at one of its rates in kbit/s.
 
-    Args:
-        wav: (T,) float32 at 16 kHz.
-        model: `transformers.EncodecModel`.
-        rate: kbit/s, one of the model's.
+    `model` is a `transformers.EncodecModel`.
     """
     import torch
 
@@ -171,7 +167,7 @@ def encodec(wav: np.ndarray, model: Any, rate: float) -> Coded:
         decoded = model.decode(coded.audio_codes, coded.audio_scales)[0]
     bits = coded.audio_codes.numel() * int(model.config.codebook_size - 1).bit_length()
     again = resample(decoded[0, 0].numpy(), model_rate)
-    return Coded(_fit(again, len(wav)), *[-(-bits // 8)] * 2)
+    return Coded(fit_length(again, len(wav)), *[-(-bits // 8)] * 2)
 
 
 class _Kind(NamedTuple):
@@ -181,7 +177,7 @@ class _Kind(NamedTuple):
     lowest: float = 0.0
     highest: float = 0.0
     programs: tuple[str, ...] = ()
-    package: str = ""  # of the programs
+    package: str = ""  # which has the programs
 
 
 _KINDS = {
@@ -194,27 +190,29 @@ _KINDS = {
 
 
 def parse_baselines(text: str, option: str = "--baselines") -> list[Baseline]:
-    """Parses `griffinlim,world,opus:9,codec2:2400,speex:4`.
+    """Parses `griffinlim,world,opus:9,codec2:2400,speex:4`; `option` is what messages call the
+    text.
 
-    Args:
-        text: kinds, with rates in kbit/s of opus and speex, in bit/s of codec2.
-        option: what messages call the text.
-
-    Raises:
-        ValueError: an unknown kind, or a rate that the kind does not have.
+    Rates are in kbit/s, of codec2 in bit/s. Raises ValueError for an unknown kind, or a rate that
+    the kind does not have.
     """
     baselines = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
+    for item in filter(None, map(str.strip, text.split(","))):
         name, _, rate = item.partition(":")
         if name not in _KINDS:
             raise ValueError(f"{option}: no {name!r}, expected {', '.join(_KINDS)}")
         kind = _KINDS[name]
         if rate and kind.rate is None:
             raise ValueError(f"{option}: {name} has no rate, found {item!r}")
-        code = kind.code
+        code, missing = kind.code, ""
         if kind.rate is not None:
             code = functools.partial(code, rate=_parse_rate(rate, kind, f"{option} {item}"))
-        baselines.append(Baseline(kind.family, item, code, _missing(name, kind)))
+        if not all(map(shutil.which, kind.programs)):
+            programs = " and ".join(kind.programs)
+            missing = f"the programs {programs} are missing: apt-get install {kind.package}"
+        elif name == "world":
+            missing = missing_packages(["pyworld"], "pyworld")
+        baselines.append(Baseline(kind.family, item, code, missing))
     return baselines
 
 
@@ -233,18 +231,10 @@ def _parse_rate(text: str, kind: _Kind, place: str) -> float:
     return rate
 
 
-def _missing(name: str, kind: _Kind) -> str:
-    if not all(map(shutil.which, kind.programs)):
-        programs = " and ".join(kind.programs)
-        return f"the programs {programs} are missing: apt-get install {kind.package}"
-    return missing_packages(["pyworld"], "pyworld") if name == "world" else ""
-
-
 def encodec_baselines(folder: str | Path) -> list[Baseline]:
-    """EnCodec at its rates up to 6 kbit/s, from a folder of `transformers.EncodecModel`.
+    """EnCodec at its rates up to 6 kbit/s, from the folder of a `transformers.EncodecModel`.
 
-    Raises:
-        FileNotFoundError: no such folder.
+    Raises FileNotFoundError if there is no such folder.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} does not exist: give the folder of EnCodec's weights")

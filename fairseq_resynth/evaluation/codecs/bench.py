@@ -44,9 +44,7 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, with rates in bit/s."""
         counts = {f"{part}_bytes": getattr(self, f"{part}_bytes") for part in PARTS}
-        return {
-            "name": self.name, "seconds": round(self.seconds, 4), **counts, **_rates([self])
-        }  # fmt: skip
+        return {"name": self.name, "seconds": round(self.seconds, 4)} | counts | _rates([self])
 
 
 def _rate(size: float, seconds: float) -> float:
@@ -71,19 +69,13 @@ def measure(model: EntropyModel, utterance: Utterance) -> tuple[Cost, bytes]:
         writer = FileWriter(model, model.identity, has_f0=True)
         data = writer.push(utterance.units, utterance.f0_codes) + writer.finish()
     seconds = len(utterance.units) * settings.unit_hop / settings.sample_rate
-    bits = writer.coder.bits
-    return Cost(utterance.name, seconds, content, len(data) - size, len(data), bits), data
+    sizes = content, len(data) - size, len(data)
+    return Cost(utterance.name, seconds, *sizes, writer.coder.bits), data
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Costs of a set, and the speed of the entropy coder on one core.
-
-    Attributes:
-        costs: one per utterance.
-        encode_seconds: CPU time for all utterances, without compilation.
-        decode_seconds: likewise.
-    """
+    """One cost per utterance, and the CPU seconds of coding all of them, without compilation."""
 
     costs: list[Cost]
     encode_seconds: float
@@ -113,13 +105,7 @@ def run_bench(
 ) -> Bench:
     """Encodes each utterance into a file of its own, decodes it and compares.
 
-    Args:
-        model: the context model.
-        utterances: units and F0 codes.
-        progress: called after each utterance.
-
-    Raises:
-        AssertionError: a file does not decode to its streams.
+    `progress` is called after each. Raises AssertionError if a file does not decode to its streams.
     """
     measure(model, Utterance(np.zeros(2, np.int64), np.zeros(1, np.int64)))  # compile first
     costs, encoding, decoding = [], 0.0, 0.0
@@ -130,10 +116,8 @@ def run_bench(
         code = read_bytes(model, model.identity, data)
         decoding += time.process_time() - middle
         encoding += middle - start
-        same = np.array_equal(code.units, utterance.units)
-        if utterance.f0_codes is not None:
-            same = same and np.array_equal(code.f0_codes, utterance.f0_codes)
-        if not same:
+        same_f0 = utterance.f0_codes is None or np.array_equal(code.f0_codes, utterance.f0_codes)
+        if not (same_f0 and np.array_equal(code.units, utterance.units)):
             raise AssertionError(f"{utterance.name} does not decode to what was encoded")
         costs.append(cost)
         progress()

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.manifest import read_splits
-from fairseq_resynth.evaluation.codecs.baselines import Baseline
+from fairseq_resynth.evaluation.codecs.baselines import Baseline, fit_length
 from fairseq_resynth.evaluation.metrics.metric import importable
 from fairseq_resynth.evaluation.runs.pairing import read_data, read_folder
 from fairseq_resynth.measures.figures import new_figure, save_figure, style_axes
@@ -48,17 +49,10 @@ class Point:
 def list_recordings(
     paths: Sequence[str | Path], splits: Sequence[str] | None = None
 ) -> tuple[list[tuple[str, Path]], dict[str, str]]:
-    """Lists the recordings of data directories, or of folders of audio.
+    """(name, path) of each recording of data directories or folders of audio, and known speakers.
 
-    Args:
-        paths: folders.
-        splits: splits of the data directories; None: all.
-
-    Returns:
-        (name, path) of each, and the speakers by name where they are known.
-
-    Raises:
-        FileNotFoundError, ValueError: no such folder, or no audio in it.
+    `splits` are those of the data directories, None: all. Raises FileNotFoundError or ValueError if
+    there is no such folder, or no audio in it.
     """
     listed, speakers = [], {}
     for folder in map(Path, paths):
@@ -90,26 +84,19 @@ def _measures() -> dict[str, Measure]:
     return found
 
 
-def _bundle_coder(codec: SpeechCodec, speakers: Mapping[str, str]) -> Coder:
-    known = codec.resynthesizer.streams.speakers
-
-    def code(name: str, wav: np.ndarray) -> tuple[np.ndarray, int]:
-        speaker = speakers.get(name)
-        speaker = speaker if speaker in known else None
-        data = codec.encode(wav, speaker)
-        decoded = codec.decode(data, known[0] if speaker is None and known else None)
-        decoded = np.pad(decoded[: len(wav)], (0, max(0, len(wav) - len(decoded))))
-        return decoded.astype(np.float32), len(data)
-
-    return code
+def _code(
+    codec: SpeechCodec, speakers: Mapping[str, str], name: str, wav: np.ndarray
+) -> tuple[np.ndarray, int]:
+    known, speaker = codec.resynthesizer.streams.speakers, speakers.get(name)
+    speaker = speaker if speaker in known else None
+    data = codec.encode(wav, speaker)
+    decoded = codec.decode(data, known[0] if speaker is None and known else None)
+    return fit_length(decoded, len(wav)), len(data)
 
 
-def _baseline_coder(baseline: Baseline) -> Coder:
-    def code(name: str, wav: np.ndarray) -> tuple[np.ndarray, int]:
-        coded = baseline.code(wav)
-        return coded.wav, coded.packet_bytes
-
-    return code
+def _code_baseline(baseline: Baseline, name: str, wav: np.ndarray) -> tuple[np.ndarray, int]:
+    coded = baseline.code(wav)
+    return coded.wav, coded.packet_bytes
 
 
 def measure_codecs(
@@ -130,10 +117,10 @@ def measure_codecs(
     """
     systems: list[tuple[Point, Coder]] = []
     for label, codec in codecs.items():
-        systems.append((Point("resynth", label), _bundle_coder(codec, speakers or {})))
+        systems.append((Point("resynth", label), partial(_code, codec, speakers or {})))
     for baseline in baselines:
         point = Point(baseline.family, baseline.label, missing=baseline.missing)
-        systems.append((point, _baseline_coder(baseline)))
+        systems.append((point, partial(_code_baseline, baseline)))
     measures = _measures()
     rows: dict[str, list[dict[str, float]]] = {point.label: [] for point, _ in systems}
     for name, path in utterances:
@@ -143,9 +130,8 @@ def measure_codecs(
                 try:
                     decoded, size = code(name, wav)
                     values = {key: measure(wav, decoded) for key, measure in measures.items()}
-                    rows[point.label].append(
-                        {"bits": 8 * size, "seconds": len(wav) / SAMPLE_RATE} | values
-                    )
+                    rate = {"bits": 8 * size, "seconds": len(wav) / SAMPLE_RATE}
+                    rows[point.label].append(rate | values)
                 except Exception as error:  # whatever a codec or a measure raises
                     point.failed[name] = f"{type(error).__name__}: {error}"
             progress()
