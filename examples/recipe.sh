@@ -155,5 +155,5 @@ bundle() {
 # publish DATA OUT: the bundle, and the test set resynthesized with it.
 publish() {
   bundle "$2"
-  resynth synthesize --bundle "$2/bundle" --input "$1" --outdir "$2/resynthesised" --device "$DEVICE"
+  resynth synthesize --bundle "$2/bundle" --input "$1" --outdir "$2/resynthesized" --device "$DEVICE"
 }

@@ -38,6 +38,6 @@ step "6 Codec: a context model of the streams, and the bits that it needs for th
 resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.safetensors"
 resynth codec-bench "$data" --split test --model "$out/bundle/entropy.safetensors"
 step "7 Measurements on held-out utterances, and the page"
-python examples/asterisk/demo_report.py "$data" "$out/bundle" "$out/resynthesised" \
+python examples/asterisk/demo_report.py "$data" "$out/bundle" "$out/resynthesized" \
   "$out/converted" "$out" --trained "$out/trained"
-printf '\nwavs:  %s, %s\nlisten: open %s\n' "$out/resynthesised" "$out/converted" "$out/index.html"
+printf '\nwavs:  %s, %s\nlisten: open %s\n' "$out/resynthesized" "$out/converted" "$out/index.html"

@@ -31,7 +31,7 @@ PROMPTS = {
 }
 HEAD = """# Samples
 
-After this page you have heard what the streams keep, and what changing one of them does.
+Listen to what the streams keep, and to what changing one of them does.
 
 Six prompts that the bundle in `examples/asterisk` never heard in training (3.4 million parameters,
 trained for 80 minutes on one core). Each is a recording; the speech made from its units, pitch codes

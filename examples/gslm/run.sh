@@ -40,7 +40,7 @@ voice=$(head -n 1 "$data/train.speaker")
 resynth synthesize --bundle "$out/bundle" --input "$lm/samples.txt" --dur-prediction --target "$voice" --outdir "$out/samples"
 step "6 A recording through units and back, in one command"
 resynth resynthesize "$(sed -n '1p' "$data/test.tsv")/$(sed -n '2p' "$data/test.tsv" | cut -f1)" --bundle "$out/bundle" \
-  --speaker "$voice" --out "$out/resynthesised.wav"
+  --speaker "$voice" --out "$out/resynthesized.wav"
 step "7 Byte-pair encoding: shorter sequences for the language model"
 resynth bpe train --units "$data/train.units" --num-units "$K" --vocab-size "${VOCAB:-500}" --model "$lm/bpe.model"
 for split in train valid test; do

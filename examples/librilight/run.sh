@@ -22,4 +22,4 @@ train paper_content_vqvae "$out/data" "$out/vqvae_checkpoints" VQVAE_OVERRIDES
 resynth export "$out/vqvae_checkpoints/checkpoint_last.pt" --outdir "$out/bundle"
 step "4 Its units, and the test set through them and back"
 resynth quantize "$out/data" --feature-type vqvae --content-checkpoint "$out/bundle" --device "$DEVICE"
-resynth synthesize --bundle "$out/bundle" --input "$out/data" --outdir "$out/resynthesised" --device "$DEVICE"
+resynth synthesize --bundle "$out/bundle" --input "$out/data" --outdir "$out/resynthesized" --device "$DEVICE"

@@ -33,7 +33,7 @@ def test_run(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert len(list((tmp_path / "resynthesised").rglob("*.wav"))) >= 1
+    assert len(list((tmp_path / "resynthesized").rglob("*.wav"))) >= 1
     for report in ("report", "report_converted"):
         assert (tmp_path / report / "index.html").is_file()
     assert (tmp_path / "bundle" / "config.json").is_file()

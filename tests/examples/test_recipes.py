@@ -71,7 +71,7 @@ def test_ljspeech(tmp_path):
     out = tmp_path / "out"
     run_recipe("ljspeech", out, SOURCE=str(tmp_path / "LJSpeech-1.1"))
     assert set((out / "data" / "train.speaker").read_text().split()) == {"single"}
-    assert len(wavs(out / "resynthesised")) == 1
+    assert len(wavs(out / "resynthesized")) == 1
     assert (out / "bundle" / "f0_vqvae.safetensors").is_file()
     again = run_recipe("ljspeech", out, SOURCE=str(tmp_path / "LJSpeech-1.1"))
     assert "14 reused" in again.stdout
@@ -95,7 +95,7 @@ def test_vctk(layout, tmp_path):
     assert set((out / "data" / "train.speaker").read_text().split()) == {"p225", "s5"}
     assert len((out / "data" / "train.tsv").read_text().splitlines()) == 13
     assert "mic1" not in (out / "data" / "train.tsv").read_text()
-    own, converted = wavs(out / "resynthesised"), wavs(out / "converted")
+    own, converted = wavs(out / "resynthesized"), wavs(out / "converted")
     assert len(own) == len(converted) == 1
 
 
@@ -116,7 +116,7 @@ def test_hylee(tmp_path):
     out = tmp_path / "out"
     run_recipe("hylee", out, DATASET=str(tmp_path / "dataset"), HF_HOME=str(tmp_path / "hf"))
     assert soundfile.info(out / "audio" / "audio_0_0000.flac").samplerate == 16000
-    assert len(wavs(out / "resynthesised")) == 1
+    assert len(wavs(out / "resynthesized")) == 1
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_own_data(tmp_path):
     out = tmp_path / "out"
     run_recipe("own_data", tmp_path / "mine", out, PITCH="no")
     assert not (out / "bundle" / "f0_vqvae.safetensors").is_file()
-    assert len(wavs(out / "resynthesised")) == 1
+    assert len(wavs(out / "resynthesized")) == 1
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_librilight(tmp_path):
     out = tmp_path / "out"
     tiny = f"{TINY_GENERATOR} ++task.segment_size=3200 ++model.encoder_width=8"
     run_recipe("librilight", out, SOURCE=str(tmp_path / "small"), VQVAE_OVERRIDES=tiny)
-    assert len(wavs(out / "resynthesised")) == 1
+    assert len(wavs(out / "resynthesized")) == 1
     assert (out / "bundle" / "content_vqvae.safetensors").is_file()
 
 
@@ -155,7 +155,7 @@ def test_gslm(tmp_path):
     settings = {"LM_OVERRIDES": tiny, "VOCAB": "60"}
     done = run_recipe("gslm", tmp_path / "mine", out, **settings)
     assert len(wavs(out / "samples")) == 1
-    assert soundfile.info(out / "resynthesised.wav").duration > 0.5
+    assert soundfile.info(out / "resynthesized.wav").duration > 0.5
     assert "times shorter than the units" in done.stdout
 
 
