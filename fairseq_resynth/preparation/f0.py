@@ -37,11 +37,7 @@ _LIBRARIES = {  # what a worker process imports first for a method
 
 @dataclass
 class F0Outcome(RowsOutcome):
-    """What a run did with a split.
-
-    Attributes:
-        unvoiced: paths of rows whose F0 was found and in which no frame is voiced.
-    """
+    """What a run did with a split; `unvoiced` are the paths of rows whose F0 has no voiced frame."""
 
     unvoiced: list[str] = field(default_factory=list)
 
@@ -72,24 +68,14 @@ def build_f0(
 ) -> F0Outcome:
     """Fills the cache of a split, or this shard's part of it.
 
-    Args:
-        data_dir: the data folder.
-        split: `train`, `valid`, …
-        options: how F0 is found.
-        shard: which rows.
-        workers: processes.
-        accept_unvoiced: rows that failed get F0 of 0; they are named all the same.
-
-    Raises:
-        FileNotFoundError, ValueError: The manifest is missing or malformed, or the method needs a package
-            that is not installed.
+    With `accept_unvoiced`, rows that failed get F0 of 0 and are named all the same. Raises FileNotFoundError
+    or ValueError if the manifest is missing or malformed, or a package that the method needs.
     """
     manifest = read_manifest(Path(data_dir) / f"{split}.tsv")
-    lengths, key = num_frames(manifest.num_samples), f0_key(manifest, options)
-    settings = {**asdict(options), "f0_hop": F0_HOP}
+    lengths, settings = num_frames(manifest.num_samples), {**asdict(options), "f0_hop": F0_HOP}
     part = ArrayPart(
         lengths, (int(lengths.sum()),), Record(data_dir), f"f0/{split}.npy", manifest,
-        shard or Shard(), settings, {f"{split}.json": key},
+        shard or Shard(), settings, {f"{split}.json": f0_key(manifest, options)},
     )  # fmt: skip
     if (finished := part.finished()) is not None:
         read = F0Cache(data_dir, split, manifest).__getitem__
@@ -109,9 +95,8 @@ def build_f0(
 def _unvoiced(
     part: ArrayPart, read: Callable[[int], np.ndarray], outcome: RowsOutcome
 ) -> list[str]:
-    paths = {row: part.manifest.paths[row] for row in part.rows}
-    found = {row: path for row, path in paths.items() if path not in outcome.failed}
-    return [path for row, path in found.items() if not np.any(read(row) > 0)]
+    paths = ((row, part.manifest.paths[row]) for row in part.rows)
+    return [path for row, path in paths if path not in outcome.failed and not np.any(read(row) > 0)]
 
 
 def _speakers(manifest: Manifest) -> Names:
@@ -119,15 +104,10 @@ def _speakers(manifest: Manifest) -> Names:
 
 
 def write_speaker_statistics(data_dir: str | Path, splits: Sequence[str]) -> SpeakerStatistics:
-    """Writes `speakers.json` from the F0 of train.
+    """Writes `speakers.json` from the F0 of train, whose speakers must include those of all `splits`.
 
-    Args:
-        data_dir: the data folder.
-        splits: splits whose speakers must all be speakers of train.
-
-    Raises:
-        FileNotFoundError: There is no F0 of train yet, or a `.speaker` file is missing.
-        ValueError: A speaker of another split is not in train, or no frame of train is voiced.
+    Raises FileNotFoundError if there is no F0 of train or a `.speaker` file is missing, and ValueError if a
+    speaker is not in train or no frame of train is voiced.
     """
     data = Path(data_dir)
     train = read_manifest(data / "train.tsv")

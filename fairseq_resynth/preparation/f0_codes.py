@@ -5,15 +5,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fairseq_resynth.data.manifest import read_manifest, read_names
+from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
 from fairseq_resynth.data.pitch.extraction import F0Cache
 from fairseq_resynth.data.pitch.representations import ContinuousF0, F0Representation, QuantileF0
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.files import write_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
+from fairseq_resynth.data.storage.text_columns import Names
 from fairseq_resynth.data.storage.workers import progress
 from fairseq_resynth.data.units import format_integers
+
+
+def _inputs(data: Path, split: str) -> tuple[Manifest, F0Cache, SpeakerStatistics, Names]:
+    manifest = read_manifest(data / f"{split}.tsv")
+    statistics = SpeakerStatistics.load(data / "speakers.json")
+    names = read_names(data / f"{split}.speaker", len(manifest))
+    return manifest, F0Cache(data, split, manifest), statistics, names
 
 
 def write_f0_codes(
@@ -23,26 +31,15 @@ def write_f0_codes(
     description: dict[str, Any],
     shard: Shard | None = None,
 ) -> RowsOutcome:
-    """Writes `{split}.f0`, or this shard's part of it, and `f0_codes.json`.
+    """Writes `{split}.f0`, or this shard's part of it, and `f0_codes.json`, the representation's description.
 
-    Args:
-        data_dir: with `f0/` and `speakers.json`.
-        split: `train`, `valid`, …
-        representation: gives the codes.
-        description: of the representation, for `f0_codes.json`.
-        shard: which rows.
-
-    Raises:
-        FileNotFoundError, ValueError: F0 or speakers are missing or do not fit the manifest.
+    Raises FileNotFoundError or ValueError if F0 or speakers are missing or do not fit the manifest.
     """
     data, record = Path(data_dir), Record(data_dir)
-    manifest = read_manifest(data / f"{split}.tsv")
-    statistics = SpeakerStatistics.load(data / "speakers.json")
-    cache, speakers = F0Cache(data, split, manifest), data / f"{split}.speaker"
-    names = read_names(speakers, len(manifest))
+    manifest, cache, statistics, names = _inputs(data, split)
     made_by = {key: value for key, value in description.items() if key != "checkpoint"}
-    read = [data / "f0" / f"{split}.npy", data / "speakers.json", speakers]
-    settings = {**made_by, "inputs": [record.content(path) for path in read]}
+    read = (f"f0/{split}.npy", "speakers.json", f"{split}.speaker")
+    settings = {**made_by, "inputs": [record.content(data / name) for name in read]}
     part = LinesPart(
         record, f"{split}.f0", manifest, shard or Shard(), settings,
         {"f0_codes.json": description}, from_recordings=False,
@@ -62,24 +59,12 @@ def write_f0_codes(
 
 
 def fit_quantiles(data_dir: str | Path, bins: int, hop: int) -> tuple[QuantileF0, dict[str, Any]]:
-    """Fits quantile bins of log-F0 on train.
+    """Fits quantile bins of log-F0 on train; returns them and what `f0_codes.json` says of them.
 
-    Args:
-        data_dir: with `f0/` and `speakers.json`.
-        bins: number of bins.
-        hop: samples per code, those of a unit.
-
-    Returns:
-        (the bins, what `f0_codes.json` says of them).
-
-    Raises:
-        FileNotFoundError, ValueError: There is no F0, or there are too few different values for so many bins.
+    `hop` is samples per code. Raises FileNotFoundError if there is no F0, and ValueError if there are too few
+    different values for so many bins.
     """
-    data = Path(data_dir)
-    manifest = read_manifest(data / "train.tsv")
-    statistics = SpeakerStatistics.load(data / "speakers.json")
-    names = read_names(data / "train.speaker", len(manifest))
-    cache = F0Cache(data, "train", manifest)
+    _, cache, statistics, names = _inputs(Path(data_dir), "train")
     rows = ((cache[row], statistics.entry(name)) for row, name in enumerate(names))
     description = QuantileF0.fit(rows, bins, hop).describe()
     text = json.dumps(description, sort_keys=True)
@@ -89,11 +74,7 @@ def fit_quantiles(data_dir: str | Path, bins: int, hop: int) -> tuple[QuantileF0
 
 
 def write_continuous(data_dir: str | Path, splits: list[str]) -> dict[str, Any]:
-    """Says in `f0_codes.json` that the generator takes F0 itself; the cache of `resynth f0` is the data.
-
-    Raises:
-        FileNotFoundError, ValueError: A split has no F0.
-    """
+    """Says in `f0_codes.json` that the generator takes F0 itself, which all splits must have."""
     data = Path(data_dir)
     SpeakerStatistics.load(data / "speakers.json")
     for split in splits:

@@ -1,11 +1,12 @@
 """Fitting k-means on a corpus: a uniform sample of its frames in bounded memory, then mini-batch k-means."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.encoders.frames import FrameEncoder, plan_batches, read_speech
@@ -64,22 +65,15 @@ class FrameReservoir:
 
 
 def fit_centroids(frames: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarray, float]:
-    """Fits mini-batch k-means with the settings of GSLM's cluster_kmeans.py, except for two.
+    """Fits mini-batch k-means on (n, D) float32 frames in random order.
 
-    GSLM re-seeds every cluster with less than half as many frames as the largest (reassignment_ratio 0.5): on
-    6 minutes of log-mel, K = 100, the distance stays 1.5 times that of scikit-learn's default, 0.01, which is
-    used here. And 3 initializations are compared rather than 20.
+    The settings are those of GSLM's cluster_kmeans.py, except for two. GSLM re-seeds every cluster with less
+    than half as many frames as the largest (reassignment_ratio 0.5): on 6 minutes of log-mel, K = 100, the
+    distance stays 1.5 times that of scikit-learn's default, 0.01, which is used here. And 3 initializations
+    are compared rather than 20.
 
-    Args:
-        frames: (n, D) float32 in random order.
-        num_clusters: K.
-        seed: seed of the initialization and the mini-batches.
-
-    Returns:
-        (K, D) float32 centroids, and the mean squared distance of a frame to its centroid.
-
-    Raises:
-        ValueError: There are fewer frames than clusters.
+    Returns (K, D) float32 centroids and the mean squared distance of a frame to its centroid. Raises
+    ValueError if there are fewer frames than clusters.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -105,19 +99,34 @@ def fit_centroids(frames: np.ndarray, num_clusters: int, seed: int) -> tuple[np.
 
 @dataclass
 class FrameSample:
-    """Frames to fit on.
+    """Frames to fit on."""
 
-    Attributes:
-        frames: (n, D) float32 in random order.
-        files: number of files that were read.
-        seen: number of frames in those files.
-        failed: path and reason of each file that could not be used.
+    frames: np.ndarray  # (n, D) float32 in random order
+    files: int  # that were read
+    seen: int  # frames in those files
+    failed: dict[str, str]  # path -> reason
+
+
+def read_batches(
+    manifest: Manifest,
+    rows: Sequence[int],
+    batch_samples: int,
+    min_samples: int,
+    failed: dict[str, str],
+) -> Iterator[dict[int, Tensor]]:
+    """Yields the batches of `plan_batches` as {row: (T,) float32}.
+
+    Rows that `read_speech` refuses are left out and added to `failed`: path -> reason.
     """
-
-    frames: np.ndarray
-    files: int
-    seen: int
-    failed: dict[str, str] = field(default_factory=dict)
+    for batch in plan_batches(manifest.num_samples, rows, batch_samples):
+        wavs = {}
+        for row in batch:
+            try:
+                wavs[row] = read_speech(manifest.path(row), min_samples)
+            except (FileNotFoundError, ValueError) as error:
+                failed[manifest.paths[row]] = str(error)
+        if wavs:
+            yield wavs
 
 
 def sample_frames(
@@ -139,25 +148,15 @@ def sample_frames(
         seed: seed of the sample.
         batch_samples: padded samples encoded together; 0: one file at a time.
         progress: called with the number of files done since the last call.
-
-    Raises:
-        ValueError: `percent` is out of range.
     """
     if not 0 < percent <= 100:
         raise ValueError(f"--sample-percent is {percent}, expected above 0 and up to 100")
     rows = sampled_rows(manifest.paths, percent, seed)
     progress(len(manifest) - len(rows))
     reservoir, failed = FrameReservoir(max_frames, seed), {}
-    for batch in plan_batches(manifest.num_samples, rows, batch_samples):
-        wavs = {}
-        for row in batch:
-            try:
-                wavs[manifest.paths[row]] = read_speech(manifest.path(row), encoder.min_samples)
-            except (FileNotFoundError, ValueError) as error:
-                failed[manifest.paths[row]] = str(error)
-        if wavs:
-            features = encoder.features(list(wavs.values()))
-            for name, frames in zip(wavs, features, strict=True):
-                reservoir.add(name, frames.cpu().numpy())
-        progress(len(batch))
+    for wavs in read_batches(manifest, rows, batch_samples, encoder.min_samples, failed):
+        for row, frames in zip(wavs, encoder.features(list(wavs.values())), strict=True):
+            reservoir.add(manifest.paths[row], frames.cpu().numpy())
+        progress(len(wavs))
+    progress(len(failed))
     return FrameSample(reservoir.frames(), len(rows) - len(failed), reservoir.seen, failed)

@@ -16,37 +16,27 @@ from fairseq_resynth.preparation.f0 import write_speaker_statistics
 from fairseq_resynth.preparation.speakers import update_speaker_means
 
 
-def _refuse_stale(states: dict[Path, dict[str, Any]], data: Path) -> None:
-    for part, state in states.items():
-        manifest = read_manifest(data / state["manifest"])
-        if state["key"]["rows"] != rows_hash(manifest):
-            raise ValueError(
-                f"{part} was made from another {state['manifest']} than the present one. Run that shard "
-                "again, or delete the part."
-            )
-
-
 def merge(data_dir: str | Path) -> tuple[list[str], dict[str, list[str]]]:
     """Joins all parts in a data folder and in its `f0/`, and writes what follows from them.
 
     `speakers.json` follows from the F0 of train, `speaker_vectors.json` from the vectors of all splits.
-
-    Returns:
-        (files that were joined, those that lack parts with the shards, I/N, that they lack).
-
-    Raises:
-        NotADirectoryError: The folder does not exist.
-        ValueError: Parts belong to another manifest, or to runs with different options or N.
+    Returns (files that were joined, those that lack parts with the shards, I/N, that they lack). Raises
+    ValueError if parts belong to another manifest, or to runs with different options or N.
     """
     data = Path(data_dir)
     if not data.is_dir():
         raise NotADirectoryError(f"{data} is not a folder")
     joined: list[str] = []
     waiting: dict[str, list[str]] = {}
-    encoder: dict[str, Any] = {}
+    encoder: dict[str, Any] = {}  # of the speaker vectors that were joined
     for target, count in {**find_parts(data), **find_parts(data / "f0")}.items():
         states = part_states(target, count)
-        _refuse_stale(states, data)
+        for part, state in states.items():
+            if state["key"]["rows"] != rows_hash(read_manifest(data / state["manifest"])):
+                raise ValueError(
+                    f"{part} was made from another {state['manifest']} than the present one. Run that shard "
+                    "again, or delete the part."
+                )
         name = target.relative_to(data).as_posix()
         if missing := missing_parts(target, count):
             waiting[name] = [f"{index}/{count}" for index in missing]
@@ -55,8 +45,7 @@ def merge(data_dir: str | Path) -> tuple[list[str], dict[str, list[str]]]:
             if name.endswith(".speaker_vectors.npy"):
                 encoder = next(iter(states.values()))["settings"]
     if "f0/train.npy" in joined:
-        others = [path.stem for path in data.glob("*.tsv")]
-        write_speaker_statistics(data, others)
+        write_speaker_statistics(data, [path.stem for path in data.glob("*.tsv")])
         joined.append("speakers.json")
     if encoder:
         update_speaker_means(data, encoder)

@@ -1,7 +1,7 @@
 """Writing `{split}.units`, block by block: what `resynth quantize` does."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
 from fairseq_resynth.data.units import format_integers
-from fairseq_resynth.encoders.frames import plan_batches, read_speech
+from fairseq_resynth.preparation.kmeans import read_batches
 
 logger = logging.getLogger(__name__)
 # Rows that are batched among themselves and written at once. An interrupted run repeats less than one
@@ -31,37 +31,23 @@ class UnitEncoder(Protocol):
         """Waveforms (T,) to units (U,)."""
 
 
-class _Rows:
-    """Encodes rows of a manifest and collects the reasons of those that fail."""
-
-    def __init__(self, part: LinesPart, encoder: UnitEncoder, outcome: RowsOutcome):
-        self._part, self._encoder, self._outcome = part, encoder, outcome
-
-    def encode(
-        self, rows: Sequence[int], batch_samples: int
-    ) -> tuple[dict[int, str], dict[int, bytes]]:
-        """A line for each row, empty where it failed, and the stamps of the rows that did not fail."""
-        manifest = self._part.manifest
-        lines, stamps = dict.fromkeys(rows, ""), {}
-        for batch in plan_batches(manifest.num_samples, rows, batch_samples):
-            wavs = {}
-            for row in batch:
-                stamp = self._part.stamp(row)
-                try:
-                    wavs[row] = read_speech(manifest.path(row), self._encoder.min_samples)
-                    stamps[row] = stamp
-                except (FileNotFoundError, ValueError) as error:
-                    self._outcome.failed[manifest.paths[row]] = str(error)
-            if wavs:
-                units = self._encoder.encode_batch(list(wavs.values()))
-                lines |= {row: format_integers(u) for row, u in zip(wavs, units, strict=True)}
-                self._outcome.written += len(wavs)
-        return lines, stamps
-
-
-def _blocks(rows: range, done: int) -> Iterator[range]:
-    for start in range(done, len(rows), BLOCK_ROWS):
-        yield rows[start : start + BLOCK_ROWS]
+def _encode(
+    part: LinesPart,
+    encoder: UnitEncoder,
+    rows: Sequence[int],
+    batch_samples: int,
+    outcome: RowsOutcome,
+) -> tuple[dict[int, str], dict[int, bytes]]:
+    """A line for each row, empty where it failed, and the stamps of the rows that did not fail."""
+    stamps = {row: part.stamp(row) for row in rows}  # before the recordings are read
+    units: dict[int, np.ndarray] = {}
+    for wavs in read_batches(
+        part.manifest, rows, batch_samples, encoder.min_samples, outcome.failed
+    ):
+        units |= zip(wavs, encoder.encode_batch(list(wavs.values())), strict=True)
+    outcome.written += len(units)
+    lines = {row: format_integers(units[row]) if row in units else "" for row in rows}
+    return lines, {row: stamps[row] for row in units}
 
 
 def quantize_split(
@@ -74,6 +60,8 @@ def quantize_split(
 ) -> RowsOutcome:
     """Writes `{split}.units`, or this shard's part of it, and `units.json` beside it.
 
+    Rows that fail stay empty in the part and are tried again by the next run.
+
     Args:
         manifest: manifest of the split.
         target: the `.units` file.
@@ -81,19 +69,14 @@ def quantize_split(
         shard: which rows.
         batch_samples: padded samples encoded together; 0: one file at a time.
         progress: called with the number of rows done since the last call.
-
-    Returns:
-        What was done. Rows that failed stay empty in the part and are tried again by the next run.
     """
-    described = {"units.json": encoder.description}
-    record = Record(target.parent)
-    part = LinesPart(record, target.name, manifest, shard, encoder.description, described)
+    record, settings = Record(target.parent), encoder.description
+    part = LinesPart(record, target.name, manifest, shard, settings, {"units.json": settings})
     rows, outcome = part.rows, part.finished()
     if outcome is not None:
         progress(len(rows))
         return outcome
     outcome = RowsOutcome(rows=len(rows))
-    encoding = _Rows(part, encoder, outcome)
     with part:
         done = part.keep_lines(BLOCK_ROWS)
         again = [row for row in rows[:done] if not part.is_done(row)]
@@ -101,11 +84,11 @@ def quantize_split(
         if done:
             logger.info("%s: %d of %d rows are reused", target.name, outcome.reused, len(rows))
         if again:  # they failed before, or their recordings have changed
-            part.replace(*encoding.encode(again, 0))
+            part.replace(*_encode(part, encoder, again, 0, outcome))
         progress(done)
-        for block in _blocks(rows, done):
-            lines, stamps = encoding.encode(block, batch_samples)
-            part.append(lines, stamps)
+        for start in range(done, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            part.append(*_encode(part, encoder, block, batch_samples, outcome))
             progress(len(block))
         outcome.joined = part.close(outcome.failed)
     return outcome
@@ -117,9 +100,6 @@ def foreign_units(data: Path) -> list[str]:
     if not path.is_file():
         return []
     settings = record.key(read_json(path))
-    made = {file.name: record.facts(file.name) for file in sorted(data.glob("*.units"))}
-    return [
-        name
-        for name, facts in made.items()
-        if facts and settings not in [one["settings"] for one in facts]
-    ]
+    names = sorted(file.name for file in data.glob("*.units"))
+    made_by = {name: [facts["settings"] for facts in record.facts(name)] for name in names}
+    return [name for name, keys in made_by.items() if keys and settings not in keys]

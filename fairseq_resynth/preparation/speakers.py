@@ -33,15 +33,12 @@ def build_speaker_vectors(
 
     Args:
         data: the data folder.
-        split: `train`, `valid`, …
+        split: name of the split.
         description: `encoder`, `encoder_hash` and `speaker_dim`.
         embed: gives a file's vector, or the reason why it has none; can be pickled.
         shard: which rows.
-        workers: processes.
+        workers: number of processes.
         accept_mean: rows that fail are NaN in the file, and readers give them the mean of their speaker.
-
-    Raises:
-        FileNotFoundError, ValueError: The manifest is missing or malformed.
     """
     manifest, target = read_manifest(Path(data) / f"{split}.tsv"), vectors_path(data, split)
     dim, described = description["speaker_dim"], {"rows": rows_hash(manifest), **description}
@@ -51,11 +48,9 @@ def build_speaker_vectors(
     )  # fmt: skip
     if (outcome := part.finished()) is not None:
         return outcome
-    substitute = np.nan if accept_mean else None
+    make, substitute = partial(_embed_row, embed=embed), np.nan if accept_mean else None
     with part:
-        outcome = part.fill(
-            partial(_embed_row, embed=embed), workers, f"speakers {split}", substitute
-        )
+        outcome = part.fill(make, workers, f"speakers {split}", substitute)
         outcome.joined = part.close(outcome.failed, accept_mean)
     return outcome
 
@@ -64,41 +59,29 @@ def _embed_row(item: Item, embed: Callable[[Path], np.ndarray | str]) -> np.ndar
     return embed(item.path)
 
 
-def _check_same_encoder(path: Path, description: dict[str, Any]) -> None:
-    found = read_json(path, "Make it with `resynth speakers`.")
-    if any(found.get(name) != value for name, value in description.items()):
-        raise ValueError(
-            f"{path}: made by {found.get('encoder')} {found.get('encoder_hash')}, expected "
-            f"{description['encoder']} {description['encoder_hash']} as the other splits: run "
-            "`resynth speakers` without --split."
-        )
-
-
 def write_speaker_means(
     data: str | Path, splits: Iterable[str], description: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """Writes `speaker_vectors.json`: each speaker's mean over train, or over the first split that has it.
 
-    Args:
-        data: the data folder.
-        splits: splits that have vectors.
-        description: of the encoder.
-
-    Returns:
-        {name: (D,) float32 of length 1}.
-
-    Raises:
-        ValueError: A speaker has no vector at all.
+    The `splits` all have vectors of the encoder in `description`. Returns {name: (D,) float32 of length 1}.
+    Raises ValueError if a speaker has no vector at all.
     """
     data, means = Path(data), {}
     for split in sorted(splits, key=lambda split: (split != "train", split)):
         manifest = read_manifest(data / f"{split}.tsv")
-        _check_same_encoder(vectors_path(data, split).with_suffix(".json"), description)
+        path = vectors_path(data, split).with_suffix(".json")
+        found = read_json(path, "Make it with `resynth speakers`.")
+        if any(found.get(name) != value for name, value in description.items()):
+            raise ValueError(
+                f"{path}: made by {found.get('encoder')} {found.get('encoder_hash')}, expected "
+                f"{description['encoder']} {description['encoder_hash']} as the other splits: run "
+                "`resynth speakers` without --split."
+            )
         names = read_names(data / f"{split}.speaker", len(manifest))
         vectors, grouped = read_vectors(data, split, len(manifest)), names.grouped()
         for name in sorted(set(names.table) - set(means)):
-            own = [vectors[row] for row in grouped[name]]
-            own = [vector for vector in own if np.isfinite(vector).all()]
+            own = [vectors[row] for row in grouped[name] if np.isfinite(vectors[row]).all()]
             if not own:
                 raise ValueError(f"{data / split}.speaker: no utterance of {name!r} has a voice.")
             means[name] = mean_vector(own)
@@ -108,7 +91,7 @@ def write_speaker_means(
 
 
 def update_speaker_means(data: str | Path, description: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Writes `speaker_vectors.json` from all splits that have vectors; see `write_speaker_means`."""
+    """Writes `speaker_vectors.json` from all splits that have vectors, as `write_speaker_means` does."""
     while True:
         splits = _splits_with_vectors(Path(data))
         means = write_speaker_means(data, splits, description)

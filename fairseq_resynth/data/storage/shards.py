@@ -40,9 +40,6 @@ class Shard:
         """The contiguous rows of this share; the shares of all indices cover 0 … total - 1 once."""
         return range((self.index - 1) * total // self.count, self.index * total // self.count)
 
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
 
 def parse_shard(text: str) -> Shard:
     """Parses `I/N`. Raises ValueError if the text has another form, or if I is not within 1 … N."""
