@@ -1,6 +1,6 @@
 """One evaluation, from folders of audio to the tables of figures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ class Result:
 def evaluate(request: Request) -> Result:
     """Pairs files, makes baselines, measures, summarizes and writes the tables.
 
-    Raises:
-        FileNotFoundError, ValueError: nothing is paired, or a setting is invalid.
+    Raises FileNotFoundError or ValueError if nothing is paired, or a setting is invalid.
     """
     metrics = make_metrics(request.metrics, request.settings)
     baselines = parse_baselines(request.baselines)
@@ -83,11 +82,11 @@ def evaluate(request: Request) -> Result:
         label: pair_files(files, request.reference, request.pattern, targets)
         for label, files in request.systems.items()
     }
-    references = _references(pairings.values())
+    pairs = [pair for pairing in pairings.values() for pair in pairing.pairs]
+    references = {pair.reference_name: pair.reference for pair in pairs}
     if path := request.settings.get("trials"):
-        names = {pair.name for pairing in pairings.values() for pair in pairing.pairs}
         speakers = targets or set(request.reference.speakers.values())
-        check_trials(read_trials(path), names, speakers)
+        check_trials(read_trials(path), {pair.name for pair in pairs}, speakers)
     missing |= _prepare([metric for metric in metrics if metric.name not in missing])
     without_transcript = _check_transcripts(request.transcripts, references)
     failures: list[str] = []
@@ -109,10 +108,7 @@ def evaluate(request: Request) -> Result:
         metrics,
         missing=missing,
         unpaired={
-            label: {
-                "only_generated": pairing.only_generated,
-                "only_reference": pairing.only_reference,
-            }
+            label: {side: getattr(pairing, side) for side in ("only_generated", "only_reference")}
             for label, pairing in pairings.items()
         },
         settings={
@@ -139,16 +135,10 @@ def _check_labels(labels: Sequence[str]) -> None:
         )
 
 
-def _references(pairings: Iterable[Pairing]) -> dict[str, Path]:
-    pairs = [pair for pairing in pairings for pair in pairing.pairs]
-    return {pair.reference_name: pair.reference for pair in pairs}
-
-
 def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
     """Loads what metrics need; returns why some cannot run.
 
-    Raises:
-        ValueError, FileNotFoundError: what the user asked for by a setting cannot be loaded.
+    Raises ValueError or FileNotFoundError if what the user asked for by a setting cannot be loaded.
     """
     missing = {}
     for metric in metrics:
@@ -162,11 +152,7 @@ def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
 
 
 def _check_transcripts(transcripts: Mapping[str, str], references: Mapping[str, Path]) -> list[str]:
-    """Returns the references without a transcript.
-
-    Raises:
-        ValueError: there are transcripts, but none for any reference.
-    """
+    """The references without a transcript. Raises ValueError if none of them has one."""
     if not transcripts:
         return []
     without = [name for name in references if transcript_of(transcripts, name) is None]

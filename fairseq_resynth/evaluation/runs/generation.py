@@ -36,19 +36,11 @@ def has_coded_files(folder: Path) -> bool:
 
 
 def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Collection, list[str]]:
-    """Decodes every `.rsyn` file of a folder.
+    """Decodes every `.rsyn` file of a folder with the bundle that made it.
 
-    Args:
-        bundle: the bundle that the files were made with.
-        folder: folder of the files.
-        outdir: folder for the audio.
-
-    Returns:
-        The audio with its bits and times, and the reasons of those that failed.
-
-    Raises:
-        ValueError: no bundle is given, or no file could be decoded.
-        FileNotFoundError: the bundle has no context model.
+    Returns the audio with its bits and times, and the reasons of the files that failed. Raises
+    ValueError without a bundle or if no file could be decoded, and FileNotFoundError if the bundle
+    has no context model.
     """
     if not bundle:
         raise ValueError(f"{folder} has {CODES} files: give the --bundle that made them")
@@ -61,8 +53,7 @@ def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Colle
         started = time.perf_counter()
         wav = codec.decode(data)
         elapsed, seconds = time.perf_counter() - started, len(wav) / SAMPLE_RATE
-        figures = {"given_seconds": seconds, "rtf_decode": elapsed / seconds}
-        return wav, figures | _rate_figures(len(data), seconds)
+        return wav, _figures(seconds, len(data), decode=elapsed)
 
     files = read_folder(folder, frozenset({CODES})).files
     return _make_some(outdir, files, codec.identity.hex(), decode, "decode")
@@ -96,12 +87,9 @@ def resynthesize(
         reference: recordings; a speaker that the bundle knows normalizes the pitch and speaks.
         outdir: folder for the audio and the `.rsyn` files.
 
-    Returns:
-        The audio with its bits and the real-time factor of each stage, and the reasons of those that
-        failed.
-
-    Raises:
-        FileNotFoundError, ValueError: the bundle cannot be loaded, or nothing could be made.
+    Returns the audio with its bits and the real-time factor of each stage, and the reasons of the
+    files that failed. Raises FileNotFoundError or ValueError if the bundle cannot be loaded, or
+    nothing could be made.
     """
     from fairseq_resynth.codec.speech_codec import SpeechCodec
     from fairseq_resynth.inference.bundle import ENTROPY_FILE
@@ -126,14 +114,13 @@ def resynthesize(
         started = time.perf_counter()
         again = codec.decode(encoded) if codec else model.decode_all([encoded])[0]
         decoding, seconds = time.perf_counter() - started, len(wav) / SAMPLE_RATE
-        figures = {"given_seconds": seconds, "rtf_units": units / seconds}
-        figures |= {"rtf_encode": encoding / seconds, "rtf_decode": decoding / seconds}
+        figures = _figures(seconds, units=units, encode=encoding, decode=decoding)
         if model.streams.num_f0_codes:
-            figures["rtf_f0"] = (encoding - units) / seconds
+            figures |= _figures(seconds, f0=encoding - units)
         if codec:
             with atomic_path(outdir / f"{name}{CODES}") as temporary:
                 temporary.write_bytes(encoded)
-            figures |= _rate_figures(len(encoded), seconds)
+            figures |= _figures(seconds, len(encoded))
         return again, figures
 
     return _make_some(outdir, reference.files, identity, make, "resynthesize")
@@ -144,38 +131,29 @@ def _code(name: str, path: Path, baseline: Baseline) -> tuple[np.ndarray, Figure
     started = time.perf_counter()
     coded = baseline.code(wav)
     seconds, elapsed = len(wav) / SAMPLE_RATE, time.perf_counter() - started
-    figures = {"given_seconds": seconds, "rtf_decode": elapsed / seconds}
+    figures = _figures(seconds, coded.file_bytes, decode=elapsed)
     if coded.file_bytes:
-        figures |= _rate_figures(coded.file_bytes, seconds, coded.packet_bytes)
+        figures["payload_bits_per_second"] = 8 * coded.packet_bytes / seconds
     return coded.wav, figures
 
 
 def make_baseline(
     baseline: Baseline, references: Mapping[str, Path], folder: Path, workers: int = 1
 ) -> tuple[Collection, list[str]]:
-    """Writes a baseline's version of each reference.
+    """Writes the version of each reference, name -> file, by a baseline that is not missing.
 
-    Args:
-        baseline: one that is not missing.
-        references: name -> file.
-        folder: folder for the audio.
-        workers: processes.
-
-    Returns:
-        The audio with its bits and times, and the reasons of those that failed.
+    Returns the audio with its bits and times, and the reasons of the files that failed.
     """
-    make = partial(_code, baseline=baseline)
+    label, make = baseline.label, partial(_code, baseline=baseline)
     # librosa, WORLD and the codecs each raise their own errors on odd audio; the others still count
-    return _make_all(
-        folder, references, baseline.label, make, baseline.label, (Exception,), workers
-    )
+    return _make_all(folder, references, label, make, label, (Exception,), workers)
 
 
-def _rate_figures(num_bytes: int, seconds: float, packet_bytes: int | None = None) -> Figures:
-    figures = {"bits_per_second": 8 * num_bytes / seconds}
-    if packet_bytes is not None:
-        figures["payload_bits_per_second"] = 8 * packet_bytes / seconds
-    return figures
+def _figures(seconds: float, num_bytes: int = 0, **stages: float) -> Figures:
+    """The real-time factor of each stage from its seconds of work, and the rate."""
+    figures = {f"rtf_{stage}": elapsed / seconds for stage, elapsed in stages.items()}
+    figures |= {"bits_per_second": 8 * num_bytes / seconds} if num_bytes else {}
+    return {"given_seconds": seconds, **figures}
 
 
 def _make_some(*arguments: Any) -> tuple[Collection, list[str]]:

@@ -20,13 +20,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One utterance of one system.
-
-    Attributes:
-        system: label.
-        pair: the files; for the system `reference` both are the recording.
-        transcript: the words, if known.
-    """
+    """One utterance of one system; for the system `reference` both files are the recording."""
 
     system: str
     pair: Pair
@@ -40,15 +34,11 @@ _Task = tuple[Measurement, dict[str, str]]
 def measurement_keys(
     record: Record, measurement: Measurement, identities: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The key of each metric's values: both files, the words, and the metric's version and settings.
+    """The key of each metric's values: both files, the words, and the metric's version and
+    settings.
 
-    Args:
-        record: the record, which hashes the files.
-        measurement: the utterance.
-        identities: name of the metric -> its identity, see `identity_of`.
-
-    Raises:
-        OSError: A file does not exist or cannot be read.
+    `record` hashes the files; `identities` are those of `identity_of`, by name of the metric.
+    Raises OSError if a file cannot be read.
     """
     pair = measurement.pair
     files = [record.content(path) for path in (pair.generated, pair.reference)]
@@ -62,8 +52,7 @@ def identity_of(metric: Metric) -> list[Any]:
     return [metric.name, metric.version(), settings]
 
 
-def applicable(metric: Metric, measurement: Measurement) -> bool:
-    """Whether a metric has values for an utterance."""
+def _applicable(metric: Metric, measurement: Measurement) -> bool:
     if "transcript" in metric.needs and measurement.transcript is None:
         return False
     return measurement.system != REFERENCE or metric.measures_reference
@@ -82,14 +71,13 @@ def _initialize(metrics: list[Metric]) -> None:
 def _measure_group(group: Sequence[_Task]) -> list[dict[str, Any]]:
     """Measures all systems of one reference, which is read and analyzed once."""
     recordings: dict[Path, Recording] = {}
-
-    def recording(path: Path) -> Recording:
-        return recordings.setdefault(path, Recording(path))
-
     outcomes = []
     for measurement, keys in group:
         pair = measurement.pair
-        generated, reference = recording(pair.generated), recording(pair.reference)
+        generated, reference = (
+            recordings.setdefault(path, Recording(path))
+            for path in (pair.generated, pair.reference)
+        )
         outcome: dict[str, Any] = {"values": {}, "problems": {}, "error": ""}
         outcomes.append(outcome)
         try:
@@ -115,19 +103,12 @@ def _measure_group(group: Sequence[_Task]) -> list[dict[str, Any]]:
 def measure(
     measurements: Sequence[Measurement], metrics: list[Metric], outdir: Path, workers: int = 1
 ) -> tuple[list[Row], int]:
-    """Measures utterances with metrics that are installed.
+    """Measures utterances with metrics of which none is `missing()`.
 
-    Args:
-        measurements: what to measure.
-        metrics: metrics of which none is `missing()`.
-        outdir: folder whose record has the values of earlier runs and takes the new ones.
-        workers: processes.
-
-    Returns:
-        One row per utterance in the same order, and how many values were reused. A row has `system`,
-        `name`, `reference_name`, `speaker`, `source_speaker`, `generated`, `reference`, the
-        metrics' values, `notes`, `problems` (metric -> reason) and `error` (why the whole utterance
-        was not measured).
+    The record in `outdir` has the values of earlier runs and takes the new ones. Returns one row
+    per utterance in the same order, and how many values were reused. A row has `system`, `name`,
+    `reference_name`, `speaker`, `source_speaker`, `generated`, `reference`, the metrics' values,
+    `notes`, `problems` (metric -> reason) and `error` (why the whole utterance was not measured).
     """
     outcomes: dict[Measurement, dict[str, Any]] = {}
     # Looking up versions and hashing a bundle's weights takes longer than measuring a row.
@@ -137,7 +118,7 @@ def measure(
     reused = 0
     with Record(outdir) as record:
         for one in measurements:
-            wanted = {m.name: identities[m.name] for m in metrics if applicable(m, one)}
+            wanted = {m.name: identities[m.name] for m in metrics if _applicable(m, one)}
             try:
                 keys[one] = measurement_keys(record, one, wanted)
             except OSError as error:
@@ -164,20 +145,11 @@ def measure(
 def _row(
     measurement: Measurement, outcome: dict[str, Any], keys: Mapping[str, str], record: Record
 ) -> Row:
-    pair = measurement.pair
-    row: Row = {
-        "system": measurement.system,
-        "name": pair.name,
-        "reference_name": pair.reference_name,
-        "speaker": pair.speaker,
-        "source_speaker": pair.source_speaker,
-        "generated": str(pair.generated),
-        "reference": str(pair.reference),
-        "notes": [],
-        "problems": outcome.get("problems", {}),
-        "error": outcome.get("error", ""),
-        **dict(pair.given),
-    }
+    row: Row = {"system": measurement.system}
+    for name in ("name", "reference_name", "speaker", "source_speaker", "generated", "reference"):
+        row[name] = str(getattr(measurement.pair, name))
+    row |= {"notes": [], "problems": outcome.get("problems", {}), "error": outcome.get("error", "")}
+    row |= dict(measurement.pair.given)
     for key in keys.values():
         values = dict(record.values(key) or {})
         row["notes"] += values.pop("notes", [])

@@ -12,12 +12,12 @@ from fairseq_resynth.data.storage.files import read_json
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated file and its reference.
+    """A generated file and its reference; names are relative and without suffix.
 
     Attributes:
-        name: relative name of the generated file, without suffix.
+        name: name of the generated file.
         generated: the generated file.
-        reference_name: relative name of the reference, without suffix.
+        reference_name: name of the reference.
         reference: the reference.
         speaker: the speaker that the generated speech should sound like, "" if unknown.
         source_speaker: the speaker of the reference; it differs in conversion.
@@ -66,14 +66,9 @@ def read_folder(
 ) -> Collection:
     """Collects the audio files under a folder; a first-level subfolder's name is the speaker.
 
-    Args:
-        folder: searched with its subfolders.
-        suffixes: suffixes of audio files.
-        without: a subfolder to leave out, such as that of a report, which has its own audio.
-
-    Raises:
-        FileNotFoundError: no such folder, or no audio in it.
-        ValueError: two files whose names differ in their suffix only.
+    `without` is a subfolder to leave out, such as that of a report, which has its own audio. Raises
+    FileNotFoundError if there is no folder or no audio in it, and ValueError for two files whose
+    names differ in their suffix only.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
@@ -101,8 +96,7 @@ def read_folder(
 def named_folder(text: str) -> tuple[str, Path]:
     """The label and the folder of `NAME=DIR`, or of `DIR`, whose own name is then the label.
 
-    Raises:
-        ValueError: NAME or DIR is empty.
+    Raises ValueError if NAME or DIR is empty.
     """
     label, separator, place = text.partition("=")
     if not separator or Path(text).is_dir():  # a folder's own name may have an equals sign
@@ -115,21 +109,21 @@ def named_folder(text: str) -> tuple[str, Path]:
 def _read_given(path: Path) -> dict[str, dict[str, float]]:
     """Reads {name: {figure: number}}; empty without the file."""
     given = read_json(path) if path.is_file() else {}
-    figures = list(given.values()) if isinstance(given, dict) else [given]
-    for figure in figures:
-        values = figure.values() if isinstance(figure, dict) else [None]
+    for figures in given.values() if isinstance(given, dict) else [given]:
+        values = figures.values() if isinstance(figures, dict) else [None]
         if not all(isinstance(value, int | float) for value in values):
             raise ValueError(
-                f"{path}: expected {{name: {{figure: number}}}}, found {str(figure)[:60]}; remove the file"
+                f"{path}: expected {{name: {{figure: number}}}}, found {str(figures)[:60]}; "
+                "remove the file"
             )
     return given
 
 
 def read_data(folder: Path, split: str) -> Collection:
-    """Collects the recordings and speakers of a split of a data directory, and the voices of all splits.
+    """Collects the recordings and speakers of a split of a data directory, and the voices of all
+    splits.
 
-    Raises:
-        FileNotFoundError, ValueError: a missing or malformed manifest, or a repeated name.
+    Raises FileNotFoundError or ValueError for a missing or malformed manifest, or a repeated name.
     """
     manifest = read_manifest(folder / f"{split}.tsv")
     names = [Path(manifest.name(row)).as_posix() for row in range(len(manifest))]
@@ -159,14 +153,10 @@ def read_collection(
 
 
 def check_pattern(pattern: str) -> None:
-    """Checks the pattern of the generated files' names.
+    """Checks the pattern of generated files' names, {name}_gen, {name}_{target} or {target}/{name}.
 
-    Args:
-        pattern: `{name}` stands for the reference's relative name, `{target}` for the target speaker,
-            everything else for itself: {name}_gen, {name}_{target}, {target}/{name}.
-
-    Raises:
-        ValueError: not exactly one `{name}`, more than one `{target}`, or another field.
+    `{name}` stands for the reference's relative name, `{target}` for the target speaker. Raises
+    ValueError if it has not exactly one `{name}`, more than one `{target}`, or another field.
     """
     fields = re.findall(r"\{(.*?)\}", pattern)
     if fields.count("name") != 1 or fields.count("target") > 1 or set(fields) - {"name", "target"}:
@@ -194,19 +184,10 @@ def pair_files(
     pattern: str = "{name}",
     targets: Iterable[str] = (),
 ) -> Pairing:
-    """Pairs generated files with the references that their names refer to.
+    """Pairs generated files with the references that their names refer to by `check_pattern`.
 
-    Args:
-        generated: the files that are measured.
-        reference: the files that they are compared with.
-        pattern: see `check_pattern`.
-        targets: speakers that `{target}` may be, besides those of the references.
-
-    Returns:
-        The pairs; an ambiguous name is left without a partner.
-
-    Raises:
-        ValueError: nothing is paired; the message has a name of each side.
+    `targets` are speakers that `{target}` may be, besides those of the references. An ambiguous
+    name is left without a partner. Raises ValueError with a name of each side if nothing is paired.
     """
     check_pattern(pattern)
     result, used = Pairing(), set()
@@ -228,7 +209,7 @@ def pair_files(
         first, second = next(iter(generated.files)), next(iter(reference.files))
         raise ValueError(
             f"no file of {generated.source} belongs to one of {reference.source} by the pattern "
-            f"{pattern!r}: generated are called like {first!r}, references like {second!r}. Names are "
-            "relative to their folder; use --pattern, {name}_gen for instance, if something was added."
+            f"{pattern!r}: generated are called like {first!r}, references like {second!r}; give "
+            "--pattern, {name}_gen for instance, if something was added to the relative name."
         )
     return result

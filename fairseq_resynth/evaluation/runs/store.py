@@ -23,6 +23,7 @@ FORMAT = 1
 NAMES = ("system", "name", "reference_name", "speaker", "source_speaker", "generated", "reference")
 TEXTS = ("transcript", "heard")
 ERRORS = ("notes", "problems", "error")
+FACTS = ("metrics", "missing", "unpaired", "settings")
 DETAILS = ("f0_reference", "f0_generated", "speaker_scores")
 _MADE_BY = "Make it with `resynth evaluate`."
 
@@ -71,12 +72,9 @@ def failure(row: Row) -> str:
 
 
 def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluation:
-    """Finishes the metrics system by system, and summarizes.
+    """Finishes the metrics system by system, and summarizes the rows of `measure`.
 
-    Args:
-        rows: from `measure`.
-        metrics: the metrics that gave the rows.
-        rest: further fields of `Evaluation`.
+    `rest` are further fields of `Evaluation`.
     """
     for system in dict.fromkeys(row["system"] for row in rows):
         for metric in metrics:
@@ -120,9 +118,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     write_json(folder / "rows.json", rows)
     present = {name for row in rows for name in row}
     names = [*NAMES, *(column.name for column in evaluation.columns), *TEXTS]
-    write_text(
-        folder / "rows.csv", _csv([*(name for name in names if name in present), *ERRORS], rows)
-    )
+    head = [*(name for name in names if name in present), *ERRORS]
+    write_text(folder / "rows.csv", _csv(head, rows))
     write_json(folder / "summary.json", without_nan(evaluation.summary))
     lines = [
         {"system": system, "group": group, "figure": name, **values}
@@ -140,10 +137,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
         "version": fairseq_resynth.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "columns": [asdict(column) for column in evaluation.columns],
-        "metrics": evaluation.metrics,
-        "missing": evaluation.missing,
-        "unpaired": evaluation.unpaired,
-        "settings": evaluation.settings,
+        **{name: getattr(evaluation, name) for name in FACTS},
     }
     write_json(folder / "evaluation.json", without_nan(facts))
 
@@ -168,63 +162,55 @@ def _plain_text(value: Any) -> Any:
 def read_evaluation(folder: str | Path) -> Evaluation:
     """Reads what `write_evaluation` wrote.
 
-    Raises:
-        FileNotFoundError, ValueError: no evaluation, a damaged one, or one of another format.
+    Raises FileNotFoundError if there is none, ValueError if it is damaged or of another format.
     """
     folder = Path(folder)
-    try:
-        return _read(folder)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder} is a damaged evaluation ({type(error).__name__}: {error}). {_MADE_BY}"
-        ) from error
-
-
-def _read(folder: Path) -> Evaluation:
     facts, rows, summary, details = (
         read_json(folder / f"{name}.json", _MADE_BY)
         for name in ("evaluation", "rows", "summary", "details")
     )
-    if facts.get("format") != FORMAT:
+    try:
+        if facts.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder}/evaluation.json has format {facts.get('format')}, expected {FORMAT}. "
+                f"{_MADE_BY}"
+            )
+        for row in rows:
+            for key in ("generated", "reference"):
+                row[key] = os.path.normpath(folder / row[key])
+            _ = [row[key] for key in ("system", "name", "reference_name", "speaker", *ERRORS)]
+            _ = [summary[row["system"]][key] for key in ("all", "speakers", "pairs")]
+        columns = [Column(**column) for column in facts["columns"]]
+        rest = {name: facts[name] for name in FACTS}
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{folder}/evaluation.json has format {facts.get('format')}, expected {FORMAT}. "
-            f"{_MADE_BY}"
-        )
-    for row in rows:
-        for key in ("generated", "reference"):
-            row[key] = os.path.normpath(folder / row[key])
-        _ = [row[key] for key in ("system", "name", "reference_name", "speaker", *ERRORS)]
-        _ = [summary[row["system"]][key] for key in ("all", "speakers", "pairs")]
-    columns = [Column(**column) for column in facts["columns"]]
-    metrics, missing, unpaired = (facts[key] for key in ("metrics", "missing", "unpaired"))
-    settings = facts["settings"]
-    return Evaluation(rows, summary, columns, metrics, missing, unpaired, details, settings)
+            f"{folder} is a damaged evaluation ({type(error).__name__}: {error}). {_MADE_BY}"
+        ) from error
+    return Evaluation(rows, summary, columns, details=details, **rest)
 
 
 def join(folders: Sequence[str | Path]) -> Evaluation:
     """Joins several evaluations into one; the recordings are taken from the first that has them.
 
-    Raises:
-        ValueError: two evaluations in folders of the same name have systems of the same label.
-        FileNotFoundError: a folder without an evaluation.
+    Raises ValueError if two evaluations in folders of the same name have systems of the same label,
+    and FileNotFoundError for a folder without an evaluation.
     """
     joined = Evaluation([], {}, [], [])
-    places = [Path(folder).resolve() for folder in folders]
-    if len(set(places)) < len(places):
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ValueError("an evaluation is given twice; give each folder once")
     for folder in map(Path, folders):
         part, taken, names = read_evaluation(folder), set(joined.summary), {}
         for label in part.systems:
             name = label
-            if label in taken and label != REFERENCE:
-                name = f"{folder.name}: {label}"
-            names[label] = name
-            if name in taken:
-                if name == REFERENCE:
+            if label in taken:
+                if label == REFERENCE:
                     continue
+                name = f"{folder.name}: {label}"
+            if name in taken:
                 raise ValueError(
                     f"{folder}: another evaluation has a system {name!r}; rename the folder"
                 )
+            names[label] = name
             joined.summary[name] = part.summary[label]
             joined.details[name] = part.details.get(label, {})
             own = [row for row in part.rows if row["system"] == label]

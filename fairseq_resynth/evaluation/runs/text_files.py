@@ -24,9 +24,8 @@ def _lines(path: Path, option: str, expected: str) -> Iterator[tuple[str, str]]:
 def read_transcripts(path: str | Path) -> dict[str, str]:
     """Reads `name<TAB>text` or `name|text` lines; of three or more `|` fields the last one counts.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not text or is empty, a line has no separator, or a name occurs twice.
+    Raises FileNotFoundError, or ValueError if the file is not text or is empty, a line has no
+    separator, or a name occurs twice.
     """
     transcripts: dict[str, str] = {}
     for place, line in _lines(Path(path), "--transcripts", "name<TAB>text"):
@@ -52,11 +51,9 @@ def transcript_of(transcripts: Mapping[str, str], name: str) -> str | None:
 def read_trials(path: str | Path) -> Trials:
     """Reads `utterance<TAB>speaker` lines, one per speaker that an utterance is scored against.
 
-    Whether a trial is a target trial follows from the voice that the utterance should have.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not text or is empty, a line is malformed, or a trial occurs twice.
+    Whether a trial is a target trial follows from the voice that the utterance should have. Raises
+    FileNotFoundError, or ValueError if the file is not text or is empty, a line is malformed, or a
+    trial occurs twice.
     """
     trials: Trials = {}
     for place, line in _lines(Path(path), "--trials", "utterance<TAB>speaker"):
@@ -73,11 +70,7 @@ def read_trials(path: str | Path) -> Trials:
 
 
 def check_trials(trials: Trials, names: Collection[str], speakers: Collection[str]) -> None:
-    """Checks that trials name only generated utterances and speakers that can be enrolled.
-
-    Raises:
-        ValueError: an unknown utterance or speaker.
-    """
+    """Raises ValueError if trials name an utterance or a speaker that is not known."""
     for what, listed, known in (
         ("utterances", trials, names),
         ("speakers", set().union(*trials.values()), speakers),
