@@ -29,20 +29,16 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
     published = read_published(path, options.config)
     model, config = model_sizes(published), published.config
     bins, has_f0 = config.get("f0_quant_num_bin") or 0, bool(config.get("f0"))
-    hop = unit_hop(published, has_f0)
+    hop, num_units = unit_hop(published, has_f0), config["num_embeddings"]
     embedder = bool(config.get("multispkr") and config.get("embedder_params"))
     speakers, styles = table_names(published, options, embedder)
     streams = StreamSpec(
         unit_hop=hop,
-        num_units=config["num_embeddings"],
+        num_units=num_units,
         f0_code_hop=options.f0_code_hop or config.get("f0_code_hop") or hop,
         num_f0_codes=bins if has_f0 else 0,
         speakers=speakers,
-        units={
-            "feature_type": "unknown",
-            "num_clusters": config["num_embeddings"],
-            "unit_hop": hop,
-        },
+        units={"feature_type": "unknown", "num_clusters": num_units, "unit_hop": hop},
         f0_codes={"num_codes": bins} if has_f0 and bins else {},
         f0_channels=int(has_f0 and not bins),
         speaker_dim=config.get("embedder_dim", 256) if embedder else 0,
@@ -102,12 +98,10 @@ def _integers(text: str) -> list[int]:
 def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dict[str, Tensor]:
     """The weights by fairseq's names, float32 on the CPU, with the two parts of weight norm.
 
-    Args:
-        generator: A generator whose weight norm was folded into its weights.
-        blocks_per_stage: Residual blocks after each upsampling.
+    The generator's own are folded into its weights; it has `blocks_per_stage` after each upsampling.
     """
     norms = {
-        f"{name}.weight"
+        f"generator.{name}.weight"
         for name, module in generator.generator.named_modules()
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
     }
@@ -117,7 +111,7 @@ def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dic
             continue  # fairseq's predictor has no input for a speaker
         value = value.detach().float().cpu().clone()
         published = published_name(name, blocks_per_stage)
-        if name.removeprefix("generator.") in norms and name.startswith("generator."):
+        if name in norms:
             head = published.removesuffix("weight")
             size = value.flatten(1).norm(dim=1).view(-1, *[1] * (value.dim() - 1))
             weights[f"{head}weight_g"] = size
@@ -131,52 +125,41 @@ def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dic
 def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
     """Writes `model.pt`, `config.json` and, if the model has them, names of rows and the F0 quantizer.
 
-    Args:
-        bundle: A unit vocoder; its weight norm is folded into its weights.
-        outdir: Folder to write, created if necessary.
-
-    Returns:
-        The content of `config.json`.
-
-    Raises:
-        ValueError: If fairseq has no such generator.
+    The bundle's weight norm is folded into its weights. Returns the content of `config.json`; raises
+    ValueError if fairseq has no such generator.
     """
     outdir = Path(outdir)
     _check(bundle)
     config = code_hifigan_config(bundle)
     bundle.generator.generator.remove_weight_norm()
     weights = code_hifigan_weights(bundle.generator, len(config["resblock_kernel_sizes"]))
-    outdir.mkdir(parents=True, exist_ok=True)
     with atomic_path(outdir / "model.pt") as temporary:
         torch.save({"generator": weights}, temporary)
-    for name in ("speakers", "styles"):
-        names = getattr(bundle.streams, name)
-        if names:
-            write_text(outdir / f"{name}.txt", "\n".join(names) + "\n")
+    for table in ("speakers", "styles"):
+        if names := getattr(bundle.streams, table):
+            write_text(outdir / f"{table}.txt", "\n".join(names) + "\n")
     if bundle.f0_vqvae is not None:  # fairseq's caller has to make the codes with it
-        save_bundle(
-            outdir / "f0_quantizer", Bundle(None, None, None, bundle.f0_vqvae, bundle.f0_model)
-        )
+        quantizer = Bundle(None, None, None, bundle.f0_vqvae, bundle.f0_model)
+        save_bundle(outdir / "f0_quantizer", quantizer)
     write_json(outdir / "config.json", config)
     return config
 
 
 def _check(bundle: Bundle) -> None:
-    if not isinstance(bundle.model, UnitHifiganSizes):
+    model, streams = bundle.model, bundle.streams
+    if not isinstance(model, UnitHifiganSizes):
         raise ValueError(
-            f"the vocoder is a {arch_of(bundle.model)}; fairseq's code HiFi-GAN is a unit_hifigan."
+            f"the vocoder is a {arch_of(model)}; fairseq's code HiFi-GAN is a unit_hifigan."
         )
-    if bundle.model.activation != "leaky-relu":
+    if model.activation != "leaky-relu":
         raise ValueError(
-            f"the generator's activation is {bundle.model.activation}; fairseq's is leaky-relu."
+            f"the generator's activation is {model.activation}; fairseq's is leaky-relu."
         )
-    dilations = [row.split(",") for row in bundle.model.resblock_dilation_sizes.split(";")]
-    if any(len(row) != 3 for row in dilations):
+    if any(row.count(",") != 2 for row in model.resblock_dilation_sizes.split(";")):
         raise ValueError(
-            f"the residual blocks have dilations {bundle.model.resblock_dilation_sizes}; fairseq's have "
-            "three in each. Train with --resblock-dilation-sizes '1,3,5;1,3,5;1,3,5' for such an export."
+            f"the residual blocks have dilations {model.resblock_dilation_sizes}; fairseq's have three "
+            "in each. Train with --resblock-dilation-sizes '1,3,5;1,3,5;1,3,5' for such an export."
         )
-    streams = bundle.streams
     frame = math.prod(bundle.generator.generator.upsample_rates)
     if not (streams.num_f0_codes or streams.f0_channels) and streams.unit_hop != frame:
         raise ValueError(

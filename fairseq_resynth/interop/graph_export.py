@@ -21,11 +21,9 @@ EXAMPLE_UNITS = 16  # length of the example that a graph is traced with; the gra
 
 
 class FlatGenerator(nn.Module):
-    """`UnitGenerator` with its streams in a fixed order and without checks, as a graph needs it.
+    """`UnitGenerator` with its streams in the order of `names` and without checks, as a graph needs it.
 
-    Args:
-        unit_generator: A generator whose weight norm was folded into its weights.
-        names: Names of the inputs, see `input_names`.
+    Its weight norm must be folded into its weights; for `names` see `input_names`.
     """
 
     def __init__(self, unit_generator: UnitGenerator, names: list[str]):
@@ -75,7 +73,7 @@ def input_names(streams: StreamSpec) -> list[str]:
         "speaker": streams.speakers or streams.speaker_dim,
         "style": streams.styles,
     }
-    return [name for name, is_present in present.items() if is_present]
+    return [name for name, size in present.items() if size]
 
 
 def _example(streams: StreamSpec, name: str) -> Tensor:
@@ -97,47 +95,29 @@ _DYNAMIC_AXES = {"units": (0, 1), "f0_codes": (0, 1), "f0": (0, 2), "speaker": (
 def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
     """Writes `generator.SUFFIX`, `durations.SUFFIX` for a model that predicts them, and `graph.json`.
 
-    Args:
-        bundle: A unit vocoder.
-        outdir: Folder to write, created if necessary.
-        kind: `onnx`, `torchscript` or `torch-export`.
-
-    Returns:
-        The names of the files.
-
-    Raises:
-        ValueError: If the packages for this kind are not installed.
+    `kind` is `onnx`, `torchscript` or `torch-export`; raises ValueError if its packages are not installed.
+    Returns the names of the files.
     """
     outdir, streams = Path(outdir), bundle.streams
     write, suffix = WRITERS[kind]
     bundle.generator.generator.remove_weight_norm()
     generator = bundle.generator.eval()
-    graphs: dict[str, tuple[nn.Module, list[str], str]] = {}
-    names = input_names(streams)
-    graphs["generator"] = (FlatGenerator(generator, names).eval(), names, "wav")
+    names, duration_names = input_names(streams), None
+    graphs = [(f"generator{suffix}", FlatGenerator(generator, names), names, "wav")]
     if generator.duration_predictor is not None:
-        inputs = ["units", "speaker"] if generator.durations_need_speaker else ["units"]
-        graphs["durations"] = (FlatDurations(generator).eval(), inputs, "counts")
-    files = []
-    for name, (module, inputs, output) in graphs.items():
+        duration_names = ["units", "speaker"] if generator.durations_need_speaker else ["units"]
+        durations = FlatDurations(generator)
+        graphs.append((f"durations{suffix}", durations, duration_names, "counts"))
+    for file, module, inputs, output in graphs:
         example = tuple(_example(streams, stream) for stream in inputs)
-        with atomic_path(outdir / f"{name}{suffix}") as temporary, warnings.catch_warnings():
+        with atomic_path(outdir / file) as temporary, warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            with torch.no_grad():
-                write(module, example, inputs, output, temporary)
-        files.append(f"{name}{suffix}")
-    write_json(outdir / "graph.json", _description(bundle, graphs, files))
-    return [*files, "graph.json"]
-
-
-def _description(
-    bundle: Bundle, graphs: dict[str, tuple[nn.Module, list[str], str]], files: list[str]
-) -> dict[str, Any]:
-    streams = bundle.streams
-    return {
+            write(module.eval(), example, inputs, output, temporary)
+    files = [file for file, *_ in graphs]
+    description = {
         "files": files,
-        "inputs": graphs["generator"][1],
-        "duration_inputs": graphs["durations"][1] if "durations" in graphs else None,
+        "inputs": names,
+        "duration_inputs": duration_names,
         "sample_rate": streams.sample_rate,
         "unit_hop": streams.unit_hop,
         "f0_code_hop": streams.f0_code_hop if streams.num_f0_codes else None,
@@ -146,6 +126,8 @@ def _description(
         "styles": list(streams.styles),
         "identity": bundle.identity,
     }
+    write_json(outdir / "graph.json", description)
+    return [*files, "graph.json"]
 
 
 Writer = Callable[[nn.Module, tuple[Tensor, ...], list[str], str, Path], None]

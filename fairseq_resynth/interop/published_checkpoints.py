@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
@@ -19,11 +19,7 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 from fairseq_resynth.preparation.manifest import speakers_of
 from fairseq_resynth.preparation.published_splits import read_reference
 
-PATTERNS = (
-    "g_[0-9]*",
-    "model.pt",
-    "*.pt",
-)  # names of weights, in the order in which they are looked for
+PATTERNS = ("g_[0-9]*", "model.pt", "*.pt")  # names of weights, in the order of the search
 DEFAULT_SPEAKERS = 200  # rows of the table of speakers, if the configuration does not say
 DEFAULT_STYLES = 100
 
@@ -34,8 +30,8 @@ class ImportOptions:
 
     Attributes:
         config: The configuration; None: `config.json` in the folder of the weights.
-        speakers: Names in the order of the table; None: `speakers.txt` in that folder, else 0, 1, 2, …
-        styles: The same for styles.
+        speakers, styles: Names in the order of their tables; None: those of `speakers.txt` and `styles.txt`
+            in that folder, else 0, 1, 2, …
         f0_stats: The F0 statistics; None: the file that the configuration names, if it exists.
         f0_stats_speakers: Names that the indices of the statistics stand for, if their list was another one.
         f0_quantizer: Folder of the F0 quantizer, for a vocoder that does not contain it.
@@ -53,29 +49,18 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint and its configuration.
+    """A checkpoint and its configuration."""
 
-    Attributes:
-        source: The file of the weights.
-        config: Content of `config.json`.
-        weights: Content of the file under `generator`.
-    """
-
-    source: Path
-    config: dict[str, Any]
-    weights: dict[str, Tensor]
+    source: Path  # the file of the weights
+    config: dict[str, Any]  # content of `config.json`
+    weights: dict[str, Tensor]  # content of the file under `generator`
 
 
 def read_published(path: str | Path, config: str | Path | None = None) -> Published:
-    """Reads a `g_*` or `model.pt` with its `config.json`.
+    """Reads a `g_*` or `model.pt`, or the last of a folder, with its `config.json` or another `config`.
 
-    Args:
-        path: The folder, of whose `g_*` the last counts, or the file of the weights.
-        config: The configuration; None: `config.json` in the folder of the weights.
-
-    Raises:
-        FileNotFoundError: If one of them is missing.
-        ValueError: If a file is refused, truncated, or not of this layout.
+    Raises FileNotFoundError if one of them is missing, and ValueError if a file is refused, truncated, or
+    not of this layout.
     """
     source = _find_weights(Path(path))
     config = Path(config) if config else source.parent / "config.json"
@@ -111,9 +96,7 @@ def _find_weights(path: Path) -> Path:
 def read_row_names(path: str | Path) -> tuple[str, ...]:
     """The names of the rows of a table, from a file with one name per line.
 
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If there is no name, an empty line or a repeated name.
+    Raises ValueError if there is no name, an empty line or a repeated name.
     """
     path = Path(path)
     if not path.is_file():
@@ -128,14 +111,9 @@ _RULES = {"_": "prefix", "parent_name": "parent", "parent_parent_name": "grandpa
 
 
 def names_of_list(path: str | Path, multispkr: str) -> tuple[str, ...]:
-    """The speakers of a training list, in the order in which the original numbers them.
+    """The speakers of a training list of `{'audio': …}` lines, in the order of the original's numbers.
 
-    Args:
-        path: File of `{'audio': …}` lines.
-        multispkr: The rule of the configuration by which a path names its speaker.
-
-    Raises:
-        FileNotFoundError, ValueError: If there is no such list, or the rule needs more than paths.
+    `multispkr` is the rule by which a path names its speaker; raises ValueError if it needs more than paths.
     """
     if multispkr == "single":
         return ("single",)
@@ -143,8 +121,8 @@ def names_of_list(path: str | Path, multispkr: str) -> tuple[str, ...]:
         raise ValueError(
             f"multispkr is {multispkr!r}, and paths do not tell such speakers: give --speakers."
         )
-    files = read_reference(path)
-    return tuple(sorted(set(speakers_of(files, "", _RULES[multispkr]).values())))
+    speakers = speakers_of(read_reference(path), "", _RULES[multispkr])
+    return tuple(sorted(set(speakers.values())))
 
 
 def table_names(
@@ -152,49 +130,42 @@ def table_names(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of the rows of the tables of speakers and styles: given, in a file, or 0, 1, 2, …
 
-    Args:
-        published: The vocoder.
-        options: The names given.
-        has_vectors: Whether the model takes speaker vectors, and so has no table of speakers.
-
-    Raises:
-        ValueError: If there are more names than rows.
+    A model that takes speaker vectors has no table of speakers. Raises ValueError if there are more names
+    than rows.
     """
     config, source = published.config, published.source
 
-    def names(given: Sequence[str] | None, rows: int, what: str) -> tuple[str, ...]:
-        file = source.parent / f"{what}.txt"
+    def names(given: Sequence[str] | None, what: str, default_rows: int) -> tuple[str, ...]:
+        rows, file = config.get(f"num_{what}", default_rows), source.parent / f"{what}.txt"
         if given is None:
             given = read_row_names(file) if file.is_file() else list(map(str, range(rows)))
         if len(given) > rows:
             raise ValueError(f"{len(given)} {what} are named, {source} has {rows} rows for them.")
         return tuple(given)
 
-    speakers: tuple[str, ...] = ()
-    if config.get("multispkr") and not has_vectors:
-        rows = config.get("num_speakers", DEFAULT_SPEAKERS)
-        speakers = names(options.speakers, rows, "speakers")
-    styles: tuple[str, ...] = ()
-    if config.get("multistyle"):
-        styles = names(options.styles, config.get("num_styles", DEFAULT_STYLES), "styles")
-    return speakers, styles
+    has_speakers = config.get("multispkr") and not has_vectors
+    return (
+        names(options.speakers, "speakers", DEFAULT_SPEAKERS) if has_speakers else (),
+        names(options.styles, "styles", DEFAULT_STYLES) if config.get("multistyle") else (),
+    )
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor], complaint: str) -> None:
+    """Loads all weights of a module; `complaint` begins the ValueError if they do not fit it."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).split("\n")[1].strip()
+        raise ValueError(f"{complaint}: {first}") from error
 
 
 def build(
     published: Published, model: UnitHifiganSizes, streams: StreamSpec
 ) -> tuple[UnitGenerator, dict[str, str]]:
-    """Builds the generator and loads the published weights into it.
+    """The generator with the published weights, and the published name of each of our weights.
 
-    Args:
-        published: The vocoder; its `quantizer.*` is left out.
-        model: Its sizes.
-        streams: Its streams; tables with more rows than names are cut to the names.
-
-    Returns:
-        The generator in evaluation mode, and the published name of each of our weights.
-
-    Raises:
-        ValueError: If configuration and weights contradict each other; the first difference is named.
+    `quantizer.*` is left out, and tables with more rows than `streams` has names are cut to the names. Raises
+    ValueError, which names the first difference, if configuration and weights contradict each other.
     """
     _check_width(published, model, streams)
     generator = build_vocoder(model, streams)
@@ -202,10 +173,10 @@ def build(
     blocks = len(model.resblock_kernel_sizes.split(","))
     names = {generator_name(name, blocks): name for name in weights}
     converted = {ours: weights[name] for ours, name in names.items()}
-    for ours, rows in (("speaker", len(streams.speakers)), ("style", len(streams.styles))):
-        key = f"{ours}_embedding.weight"
-        if key in converted and rows and converted[key].size(0) > rows:
-            converted[key] = converted[key][:rows]
+    for table, row_names in (("speaker", streams.speakers), ("style", streams.styles)):
+        key = f"{table}_embedding.weight"
+        if key in converted and row_names:
+            converted[key] = converted[key][: len(row_names)]
     if "generator.conv_pre.weight" in converted:
         generator.generator.remove_weight_norm()
     _check_weights(published.source, generator, converted, names)
@@ -214,14 +185,8 @@ def build(
 
 
 def _check_width(published: Published, model: UnitHifiganSizes, streams: StreamSpec) -> None:
-    expected = UnitGenerator.frame_channels(
-        streams.num_f0_codes,
-        streams.f0_channels,
-        len(streams.speakers),
-        streams.speaker_dim,
-        model.embedding_dim,
-        len(streams.styles),
-    )
+    tables = streams.num_f0_codes, streams.f0_channels, len(streams.speakers), streams.speaker_dim
+    expected = UnitGenerator.frame_channels(*tables, model.embedding_dim, len(streams.styles))
     found = published.config.get("model_in_dim", expected)
     if found != expected:
         raise ValueError(
@@ -234,47 +199,31 @@ def _check_weights(
     source: Path, generator: UnitGenerator, converted: dict[str, Tensor], names: dict[str, str]
 ) -> None:
     expected = generator.state_dict()
+    contradiction = f"{source} contradicts its configuration:"
     for ours, value in converted.items():
         if ours not in expected:
-            raise ValueError(
-                f"{source} contradicts its configuration: it holds {names[ours]}, for which the "
-                "configuration has no place."
-            )
+            raise ValueError(f"{contradiction} it has no place for the weight {names[ours]}.")
         if value.shape != expected[ours].shape:
             raise ValueError(
-                f"{source} contradicts its configuration: {names[ours]} is {tuple(value.shape)}, "
+                f"{contradiction} {names[ours]} is {tuple(value.shape)}, "
                 f"the configuration makes it {tuple(expected[ours].shape)}."
             )
     missing = [ours for ours in expected if ours not in converted]
     if missing:
         name = re.sub(r"\.parametrizations\.weight\.original[01]", ".weight", missing[0])
         raise ValueError(
-            f"{source} contradicts its configuration: {len(missing)} weights are missing, {name} "
-            "for instance."
+            f"{contradiction} {len(missing)} weights are missing, {name} for instance."
         )
 
 
-REQUIRED = (
-    "upsample_rates",
-    "upsample_kernel_sizes",
-    "upsample_initial_channel",
-    "resblock_kernel_sizes",
-    "resblock_dilation_sizes",
-    "num_embeddings",
-    "embedding_dim",
-)
 # What forks condition on, without a counterpart here.
 UNKNOWN = ("f0_feats", "gst", "gst_dim", "lambda_commit")
 
 
 def model_sizes(published: Published) -> UnitHifiganSizes:
-    """The sizes of the generator.
-
-    Raises:
-        ValueError: If a key is missing or wrong, or the generator is not of HiFi-GAN V1's kind.
-    """
+    """The generator's sizes; ValueError if a key is missing or wrong, or it is not of HiFi-GAN V1's kind."""
     config = published.config
-    missing = [key for key in REQUIRED if key not in config]
+    missing = [key for key in _REQUIRED if key not in config]
     if missing:
         raise ValueError(
             f"the configuration of {published.source} lacks {', '.join(missing)}: it is not "
@@ -320,12 +269,17 @@ def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_sizes, value))
 
 
-_KINDS = {
-    **dict.fromkeys(
-        ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes"), _is_sizes
-    ),
+_REQUIRED = {
+    "upsample_rates": _is_sizes,
+    "upsample_kernel_sizes": _is_sizes,
+    "upsample_initial_channel": _is_size,
+    "resblock_kernel_sizes": _is_sizes,
     "resblock_dilation_sizes": _is_rows,
-    **dict.fromkeys(("upsample_initial_channel", "num_embeddings", "embedding_dim"), _is_size),
+    "num_embeddings": _is_size,
+    "embedding_dim": _is_size,
+}
+_KINDS = {
+    **_REQUIRED,
     **dict.fromkeys(("code_hop_size", "num_speakers", "num_styles", "embedder_dim"), _is_size),
     **dict.fromkeys(("var_pred_hidden_dim", "var_pred_kernel_size"), _is_size),
     "f0_quant_num_bin": lambda value: value is None or value == 0 or _is_size(value),
@@ -350,14 +304,9 @@ def _join(values: Sequence[int]) -> str:
 
 
 def unit_hop(published: Published, at_f0_rate: bool) -> int:
-    """The number of samples per unit.
+    """The number of samples per unit; raises ValueError if `code_hop_size` contradicts the upsampling.
 
-    Args:
-        published: The vocoder.
-        at_f0_rate: Whether its frames may be shorter than a unit, as those of continuous F0 are.
-
-    Raises:
-        ValueError: If `code_hop_size` contradicts the upsampling.
+    With `at_f0_rate` the frames may be shorter than a unit, as those of continuous F0 are.
     """
     frame = math.prod(published.config["upsample_rates"])
     hop = published.config.get("code_hop_size", frame)

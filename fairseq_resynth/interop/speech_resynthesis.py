@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
@@ -16,6 +16,7 @@ from fairseq_resynth.interop.published_checkpoints import (
     ImportOptions,
     Published,
     build,
+    load_weights,
     model_sizes,
     read_published,
     table_names,
@@ -31,14 +32,8 @@ ENCODERS = ("hubert", "cpc", "vqvae")
 def import_speech_resynthesis(path: str | Path, options: ImportOptions | None = None) -> Bundle:
     """Reads a `g_*` with its `config.json`: a unit vocoder of any kind, or an F0 quantizer alone.
 
-    Args:
-        path: The folder, whose last `g_*` counts, or a file.
-        options: What the checkpoint does not say.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a file is refused, truncated or foreign, or configuration and weights contradict
-            each other.
+    `path` is a file, or the folder, whose last `g_*` counts. Raises FileNotFoundError if a file is missing,
+    and ValueError if one is refused, truncated or foreign, or if configuration and weights disagree.
     """
     options = options or ImportOptions()
     published = read_published(path, options.config)
@@ -76,15 +71,13 @@ def _split_content(published: Published) -> tuple[Published, ContentVqvae | None
     codebook = weights["quantizer.codebook"]
     try:
         encoder = published.config["code_encoder_params"]
-        strides = [
-            stride
-            for times, stride in zip(encoder["downs_t"][0], encoder["strides_t"][0], strict=True)
-            for _ in range(times)
-        ]
+        pairs = zip(encoder["downs_t"][0], encoder["strides_t"][0], strict=True)
+        strides = [stride for times, stride in pairs for _ in range(times)]
         content = ContentVqvae(len(codebook), codebook.size(1), encoder["width"], strides)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{published.source}: code_encoder_params lack {error}.") from error
-    _load_checked(published.source, content, weights, "content VQ-VAE")
+    complaint = f"the content VQ-VAE of {published.source} contradicts its configuration"
+    load_weights(content, weights, complaint)
     rest = {k: v for k, v in published.weights.items() if k not in inner}
     config = {**published.config, "num_embeddings": len(codebook), "code_hop_size": content.stride}
     rest["dict.weight"] = codebook
@@ -132,49 +125,35 @@ def _streams(
 
 def _units(config: dict[str, Any], hop: int, content: ContentVqvae | None) -> dict[str, Any]:
     files = str(config.get("input_training_file", "")).lower()
-    kinds = [name for name in ENCODERS if name in files]
-    units = {
-        "feature_type": kinds[-1] if kinds else "unknown",
-        "num_clusters": config["num_embeddings"],
-        "unit_hop": hop,
-    }
+    kinds = ["unknown", *(name for name in ENCODERS if name in files)]
+    sizes = {"num_clusters": config["num_embeddings"], "unit_hop": hop}
     if content is not None:
-        units |= {"feature_type": "vqvae", "vqvae_hash": weights_hash(content)}
-    return units
+        return {"feature_type": "vqvae", **sizes, "vqvae_hash": weights_hash(content)}
+    return {"feature_type": kinds[-1], **sizes}
 
 
 def _statistics(
     published: Published, options: ImportOptions, speakers: tuple[str, ...]
 ) -> dict[str, Any]:
-    if not published.config.get("f0"):
+    config, path = published.config, options.f0_stats
+    if path is None and config.get("f0_stats"):
+        path = published.source.parent / Path(config["f0_stats"]).name
+        path = path if path.is_file() else None
+    if path is None or not config.get("f0"):
         return {}
-    path = options.f0_stats
-    if path is None:
-        named = published.config.get("f0_stats")
-        beside = published.source.parent / Path(named).name if named else None
-        if beside is None or not beside.is_file():
-            return {}
-        path = beside
     return statistics_by_name(path, speakers, options.f0_stats_speakers).to_dict()
-
-
-def _numpy_scalars() -> list[Any]:
-    """What numpy's scalars are pickled as, in its first and second major version."""
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
-    return [np.dtype, *dtypes, *[(scalar, name) for name in names]]
 
 
 def read_f0_statistics(path: str | Path) -> dict[Any, Any]:
     """Reads `f0_stats.pth`: {"f0_mean", "f0_std"} in Hz, or one such entry per speaker, by index or name.
 
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it is refused (the class in it is named), or of another form.
+    Raises ValueError if the file is refused (the class in it is named), or of another form.
     """
     what = "F0 statistics ({'f0_mean', 'f0_std'} or those by speaker)"
-    found = load_checkpoint(path, what, _numpy_scalars())
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # numpy 1 and 2
+    dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
+    found = load_checkpoint(path, what, [np.dtype, *dtypes, *((scalar, name) for name in names)])
     try:
         if "f0_mean" in found:
             return _entry(found)
@@ -195,13 +174,8 @@ def statistics_by_name(
 ) -> SpeakerStatistics:
     """The statistics that the original would use for each speaker of a model, by name.
 
-    Args:
-        path: The file of statistics.
-        speakers: The speakers of the model, in the order of its table.
-        listed: The speakers that the indices of the statistics stand for, if that is another list.
-
-    Raises:
-        FileNotFoundError, ValueError: As `read_f0_statistics`; also if the statistics are of other speakers.
+    `speakers` are in the order of the model's table, `listed` those that the indices of the statistics stand
+    for, if they differ. Raises ValueError also if the statistics are of other speakers.
     """
     found = read_f0_statistics(path)
     if "f0_mean" in found:
@@ -222,10 +196,9 @@ def statistics_by_name(
     entries = {name: found[key] for name, key in keys.items() if key in found}
     if not entries:
         raise ValueError(f"{path} has no entry for any of the model's speakers.")
-    overall = {
-        key: float(np.mean([e[key] for e in entries.values()])) for key in ("f0_mean", "f0_std")
-    }
-    return SpeakerStatistics(entries, {**overall, "num_voiced": 0})
+    rows = entries.values()
+    means = {key: float(np.mean([row[key] for row in rows])) for key in ("f0_mean", "f0_std")}
+    return SpeakerStatistics(entries, {**means, "num_voiced": 0})
 
 
 def _infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
@@ -244,11 +217,7 @@ def _infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
 def f0_quantizer(
     source: Path, config: dict[str, Any], weights: dict[str, Tensor]
 ) -> tuple[F0Vqvae, F0VqvaeSizes]:
-    """Builds an F0 quantizer from its configuration and weights.
-
-    Raises:
-        ValueError: If ours cannot have these sizes, or the weights contradict them.
-    """
+    """Builds an F0 quantizer; raises ValueError if ours cannot have its sizes, or its weights have others."""
     try:
         encoder, codebook = config["f0_encoder_params"], config["f0_vq_params"]
         model = F0VqvaeSizes(
@@ -270,15 +239,5 @@ def f0_quantizer(
             "expected ([2], 4, 3)."
         )
     weights = convert_vqvae(weights, "quantizer.", "F0 quantizer")
-    _load_checked(source, f0_vqvae, weights, "F0 quantizer")
+    load_weights(f0_vqvae, weights, f"the F0 quantizer of {source} contradicts its configuration")
     return f0_vqvae.eval(), model
-
-
-def _load_checked(source: Path, module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).split("\n")[1].strip()
-        raise ValueError(
-            f"the {what} of {source} contradicts its configuration: {first}"
-        ) from error

@@ -9,7 +9,7 @@ from torch import Tensor
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.inference.bundle import Bundle
-from fairseq_resynth.interop.published_checkpoints import Published, build
+from fairseq_resynth.interop.published_checkpoints import Published, build, load_weights
 from fairseq_resynth.interop.weight_names import discriminator_name, parameter_names
 from fairseq_resynth.modules.architectures import UnitHifiganSizes
 from fairseq_resynth.modules.discriminators.base import Discriminators
@@ -20,38 +20,29 @@ WHAT = "a file of discriminators and optimizers (do_*)"
 KEYS = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
 
 
-def _find_training_state(source: Path) -> Path:
+def write_training_checkpoint(
+    published: Published, bundle: Bundle, outfile: str | Path
+) -> dict[str, Any]:
+    """Writes the checkpoint for `fairseq-train --task unit_resynthesis … --restore-file OUTFILE`.
+
+    `published` is the generator as it was read, from a folder with its `do_*`, and `bundle` what it was
+    imported as. Raises FileNotFoundError if there is no `do_*`, and ValueError if it is refused, truncated,
+    or does not belong to the generator.
+
+    Returns:
+        {"num_updates", "epoch", "options": those of fairseq-train, without --restore-file}.
+    """
+    if bundle.content_vqvae is not None:
+        raise ValueError(
+            "--for-training: training cannot continue for a model that contains a content VQ-VAE."
+        )
+    source = published.source
     path = source.with_name(source.name.replace("g_", "do_", 1))
     if path == source or not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist, and without the discriminators and optimizers of {source.name} training "
             "cannot continue. Leave out --for-training to import the generator alone."
         )
-    return path
-
-
-def write_training_checkpoint(
-    published: Published, bundle: Bundle, outfile: str | Path
-) -> dict[str, Any]:
-    """Writes the checkpoint for `fairseq-train --task unit_resynthesis … --restore-file OUTFILE`.
-
-    Args:
-        published: The generator as it was read, from a folder with its `do_*`.
-        bundle: The bundle that it was imported as.
-        outfile: The checkpoint.
-
-    Returns:
-        {"num_updates", "epoch", "options": those of fairseq-train, without --restore-file}.
-
-    Raises:
-        FileNotFoundError: If there is no `do_*`.
-        ValueError: If it is refused, truncated, or does not belong to the generator.
-    """
-    if bundle.content_vqvae is not None:
-        raise ValueError(
-            "--for-training: training cannot continue for a model that contains a content VQ-VAE."
-        )
-    path = _find_training_state(published.source)
     state = load_checkpoint(path, WHAT)
     missing = [key for key in KEYS if key not in state]
     if missing:
@@ -82,26 +73,23 @@ def _convert(
     group, streams = state["optim_g"]["param_groups"][0], bundle.streams.to_dict()
     config, options = _configuration(bundle, width, group)
     criterion = _prefixed("discriminators.", discriminators.state_dict())
+    history = {
+        "criterion_name": "HifiganCriterion",
+        "optimizer_name": "FairseqAdam",
+        "lr_scheduler_state": {"lr": group["lr"]},
+        "num_updates": int(state["steps"]),
+    }
     iterator = {"version": 2, "iterations_in_epoch": 0, "shuffle": True}
+    iterator["epoch"] = int(state["epoch"]) + 1
     kept = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
     checkpoint = {
         "args": None,
         "cfg": config,
         "model": _prefixed("unit_generator.", generator.state_dict()),
         "criterion": {**criterion, "_extra_state": streams},
-        "optimizer_history": [
-            {
-                "criterion_name": "HifiganCriterion",
-                "optimizer_name": "FairseqAdam",
-                "lr_scheduler_state": {"lr": group["lr"]},
-                "num_updates": int(state["steps"]),
-            }
-        ],
+        "optimizer_history": [history],
         "task_state": {"streams": streams},
-        "extra_state": {
-            "train_iterator": {**iterator, "epoch": int(state["epoch"]) + 1},
-            "val_loss": None,
-        },
+        "extra_state": {"train_iterator": iterator, "val_loss": None},
         "last_optimizer_state": {
             "state": {index: entry for index, entry in enumerate(adam) if entry},
             # The one Adam holds the generator's parameters and then the discriminators'.
@@ -129,11 +117,7 @@ def _discriminators(
         raise ValueError(f"{path} holds no HiFi-GAN discriminators.")
     width = len(first) / PERIOD_CHANNELS[0]
     discriminators = build_discriminators(HIFIGAN, width)
-    try:
-        discriminators.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).split("\n")[1].strip()
-        raise ValueError(f"{path} holds no HiFi-GAN discriminators: {reason}") from error
+    load_weights(discriminators, weights, f"{path} holds no HiFi-GAN discriminators")
     return discriminators, names, width
 
 

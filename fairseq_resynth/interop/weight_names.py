@@ -35,11 +35,9 @@ _VQVAE = {
 
 
 def generator_name(name: str, blocks_per_stage: int) -> str:
-    """Our name of a weight of a published unit generator.
+    """Our name of a weight of a published unit generator, such as `resblocks.4.convs1.2.weight_v`.
 
-    Args:
-        name: `conv_pre.weight_g`, `ups.0.bias`, `resblocks.4.convs1.2.weight_v`, `dict.weight`, …
-        blocks_per_stage: Residual blocks after each upsampling; the published list is flat, ours nested.
+    The published list of residual blocks is flat, ours nested: `blocks_per_stage` after each upsampling.
     """
     for published, ours in _TABLES.items():
         if name.startswith(published):
@@ -56,10 +54,7 @@ def generator_name(name: str, blocks_per_stage: int) -> str:
 def published_name(name: str, blocks_per_stage: int, f0_codes: str = "f0_quant_embed.") -> str:
     """Inverse of `generator_name`, but for the two parts of weight norm, whose names stay.
 
-    Args:
-        name: Our name.
-        blocks_per_stage: Residual blocks after each upsampling.
-        f0_codes: Prefix of the table of pitch codes: fairseq's, or `f0_dict.`.
+    `f0_codes` is the prefix of the table of pitch codes: fairseq's, or `f0_dict.`.
     """
     for published, ours in _TABLES.items():
         if name.startswith(ours):
@@ -78,22 +73,16 @@ def _vqvae_name(name: str) -> str | None:
     for published, ours in _VQVAE.items():
         if match := re.fullmatch(published, name):
             # Stage 0 of the published decoder is its first convolution, which has a name of its own here.
-            return re.sub(
-                r"(?<=upsamples\.)\d", lambda stage: str(int(stage[0]) - 1), match.expand(ours)
-            )
+            stage = r"(?<=upsamples\.)\d"
+            return re.sub(stage, lambda number: str(int(number[0]) - 1), match.expand(ours))
     return None
 
 
 def convert_vqvae(state: dict[str, Tensor], prefix: str, what: str) -> dict[str, Tensor]:
     """Renames the weights of a published VQ-VAE, and adds the running sums, which it did not store.
 
-    Args:
-        state: Its weights.
-        prefix: Of their names: `quantizer.` (the F0 quantizer) or `code_` (the VQ-VAE over raw audio).
-        what: Name of the VQ-VAE, for messages.
-
-    Raises:
-        ValueError: If there is an unknown weight, or no codebook.
+    Their names begin with `quantizer.` (the F0 quantizer) or `code_` (the VQ-VAE over raw audio); `what`
+    names it in messages. Raises ValueError for an unknown weight, or if there is no codebook.
     """
     converted = {}
     for name, value in state.items():
@@ -104,26 +93,24 @@ def convert_vqvae(state: dict[str, Tensor], prefix: str, what: str) -> dict[str,
     if "quantizer.codebook" not in converted:
         raise ValueError(f"the {what} has no codebook, vq.level_blocks.0.k.")
     codebook = converted["quantizer.codebook"]
-    converted["quantizer.running_sum"] = codebook.clone()
-    converted["quantizer.running_count"] = codebook.new_ones(len(codebook))
-    converted["quantizer.num_steps"] = torch.ones(())
-    return converted
+    return {
+        **converted,
+        "quantizer.running_sum": codebook.clone(),
+        "quantizer.running_count": codebook.new_ones(len(codebook)),
+        "quantizer.num_steps": torch.ones(()),
+    }
 
 
 def discriminator_name(group: str, name: str, siblings: dict[str, Tensor]) -> str:
-    """Our name of a weight of a published discriminator.
+    """Our name of a weight such as `discriminators.0.convs.1.weight_g` in the group `mpd` or `msd`.
 
-    Args:
-        group: `mpd` or `msd`.
-        name: `discriminators.0.convs.1.weight_g`, …
-        siblings: All weights of the group. `weight_v` is a part of weight norm, but of spectral norm if the
-            same layer has a `weight_orig`.
+    `siblings` are all weights of the group: `weight_v` is a part of weight norm, but of spectral norm if the
+    same layer has a `weight_orig`.
     """
+    head, _, leaf = name.rpartition(".")
+    norms = _SPECTRAL_NORMS if f"{head}.weight_orig" in siblings else _NORMS
     prefix = {"mpd": "periods.", "msd": "scales."}[group]
-    head, _, leaf = name.replace("discriminators.", prefix, 1).rpartition(".")
-    spectral = name.rpartition(".")[0] + ".weight_orig" in siblings
-    norms = _SPECTRAL_NORMS if spectral else _NORMS
-    return f"{head}.{norms.get(leaf, leaf)}"
+    return f"{head.replace('discriminators.', prefix, 1)}.{norms.get(leaf, leaf)}"
 
 
 def parameter_names(weights: dict[str, Tensor]) -> list[str]:
@@ -131,8 +118,8 @@ def parameter_names(weights: dict[str, Tensor]) -> list[str]:
 
     def is_buffer(name: str) -> bool:
         head, _, leaf = name.rpartition(".")
-        if leaf in ("weight_u", "weight_v") and f"{head}.weight_orig" in weights:
-            return True
+        if leaf in ("weight_u", "weight_v"):
+            return f"{head}.weight_orig" in weights
         return leaf == "k" and "vq.level_blocks" in head
 
     return [name for name in weights if not is_buffer(name)]
