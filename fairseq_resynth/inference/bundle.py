@@ -32,7 +32,7 @@ from fairseq_resynth.data.storage.files import (
     write_text,
 )
 from fairseq_resynth.data.streams import StreamSpec
-from fairseq_resynth.inference.hub import find_bundle
+from fairseq_resynth.inference.hub import ENTROPY_FILE, WEIGHTS, find_bundle
 from fairseq_resynth.modules.architectures import (
     UnitVocoderSizes,
     arch_of,
@@ -47,10 +47,6 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 FORMAT = "fairseq_resynth bundle"
 VERSION = 1
 MODULES = ("generator", "f0_vqvae", "content_vqvae")
-ENTROPY_FILE = "entropy.safetensors"
-WEIGHTS = tuple(
-    f"{name}.safetensors" for name in ("generator", "f0_vqvae", "kmeans", "content_vqvae")
-)
 
 
 @dataclass
@@ -91,9 +87,10 @@ def _save_weights(path: Path, module: nn.Module | None, half: bool) -> None:
     if module is None:
         path.unlink(missing_ok=True)
         return
-    state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    if half:
-        state = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
+    state = {
+        name: (value.half() if half and value.is_floating_point() else value).contiguous()
+        for name, value in module.state_dict().items()
+    }
     with atomic_path(path) as temporary:
         save_file(state, temporary)
 
@@ -101,9 +98,7 @@ def _save_weights(path: Path, module: nn.Module | None, half: bool) -> None:
 def _identity(folder: Path) -> str:
     """The identity of the weights in a folder; empty without any."""
     hashes = [file_hash(folder / name) for name in WEIGHTS if (folder / name).is_file()]
-    if not hashes:
-        return ""
-    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16] if hashes else ""
 
 
 def save_bundle(
@@ -186,7 +181,8 @@ def _build(folder: Path, config: dict[str, Any]) -> Bundle:
     if config["model"]:
         streams = StreamSpec.from_dict(config["streams"])
         path = folder / "generator.safetensors"
-        sizes = with_duration_condition(config["model"], _weight_names(path))
+        with _weights_of(path), safetensors.safe_open(path, "pt") as weights:
+            sizes = with_duration_condition(config["model"], weights.keys())
         model = sizes_class(config["arch"])(**sizes)
         generator = build_vocoder(model, streams)
         generator.generator.remove_weight_norm()
@@ -211,11 +207,6 @@ def _build(folder: Path, config: dict[str, Any]) -> Bundle:
     )
 
 
-def _weight_names(path: Path) -> list[str]:
-    with _weights_of(path), safetensors.safe_open(path, "pt") as weights:
-        return list(weights.keys())
-
-
 def _load_weights(path: Path, module: nn.Module) -> None:
     with _weights_of(path):
         module.load_state_dict(load_file(path))
@@ -238,45 +229,44 @@ _USE = """
 
 ```bash
 pip install fairseq_resynth
-resynth synthesize --bundle THIS_FOLDER --input units.txt --outdir OUT{speaker}
+resynth synthesize --bundle THIS_FOLDER --input units.txt --outdir OUT{target}
 ```
 
 ```python
 from fairseq_resynth import Resynthesizer
 
 resynthesizer = Resynthesizer.from_pretrained("THIS_FOLDER"{encoder})
-{example}
+speech = resynthesizer.encode("speech.wav")
+wav = resynthesizer.decode(speech.units[None]{arguments})
 ```
 """
 
 
 def model_card(bundle: Bundle, license_name: str = "") -> str:
     """The Markdown of a bundle's README; an empty license is unknown."""
-    header = ["library_name: fairseq_resynth", "pipeline_tag: audio-to-audio"]
-    if license_name:
-        header.append(f"license: {license_name}")
-    arch = [arch_of(bundle.model).replace("_", "-")] if bundle.model else []
-    tags = ["speech", "vocoder", *arch, "voice-conversion", "textless"]
-    header.append(f"tags: [{', '.join(tags)}]")
-    head = "---\n" + "\n".join(header) + "\n---\n\n"
+    license_line = f"license: {license_name}\n" if license_name else ""
+    arch = arch_of(bundle.model).replace("_", "-") + ", " if bundle.model else ""
+    head = (
+        f"---\nlibrary_name: fairseq_resynth\npipeline_tag: audio-to-audio\n{license_line}"
+        f"tags: [speech, vocoder, {arch}voice-conversion, textless]\n---\n\n"
+    )
     if bundle.generator is None:
         return (
             f"{head}# F0 quantizer\n\nPitch at 200 Hz to {bundle.f0_model.num_codes} codes at "
             f"{200 / bundle.f0_vqvae.stride:g} Hz, for `resynth quantize-f0 DATA --bundle THIS_FOLDER`.\n\n"
             f"- Identity: `{bundle.identity}`\n"
         )
-    speaker = " --target NAME" if len(bundle.streams.speakers) > 1 else ""
+    target = " --target NAME" if len(bundle.streams.speakers) > 1 else ""
     feature_type = bundle.streams.units.get("feature_type", "logmel")
     encoder = "" if feature_type in WITHOUT_WEIGHTS else ', content_checkpoint="ENCODER"'
-    use = _USE.format(speaker=speaker, encoder=encoder, example=_example(bundle))
-    return head + _facts(bundle) + use
+    arguments = _arguments(bundle.streams)
+    return head + _facts(bundle) + _USE.format(target=target, encoder=encoder, arguments=arguments)
 
 
 def _facts(bundle: Bundle) -> str:
     streams = bundle.streams
     parameters = sum(p.numel() for p in bundle.generator.parameters()) / 1e6
-    units = streams.units.get("feature_type", "unknown")
-    layer = streams.units.get("layer")
+    units, layer = streams.units.get("feature_type", "unknown"), streams.units.get("layer")
     layer = "" if layer is None else f", layer {layer}"
     pitch = f"{streams.num_f0_codes} codes at {streams.sample_rate / streams.f0_code_hop:g} Hz"
     if not streams.num_f0_codes:
@@ -300,16 +290,12 @@ Speech at {streams.sample_rate} Hz from discrete units; {parameters:.1f} M param
 """
 
 
-def _example(bundle: Bundle) -> str:
-    streams = bundle.streams
+def _arguments(streams: StreamSpec) -> str:
+    """The arguments of `decode` in addition to the units."""
     pitch = ", speech.f0_codes[None]" if streams.num_f0_codes else ""
     if streams.f0_channels:
         pitch = ", f0=speech.f0[None]"
     speaker = ', speaker="NAME"' if streams.speakers else ""
     if streams.speaker_dim:
         speaker = ", speaker=vector"
-    style = ', style="NAME"' if streams.styles else ""
-    return (
-        'speech = resynthesizer.encode("speech.wav")\n'
-        f"wav = resynthesizer.decode(speech.units[None]{pitch}{speaker}{style})"
-    )
+    return pitch + speaker + (', style="NAME"' if streams.styles else "")

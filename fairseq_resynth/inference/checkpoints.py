@@ -31,8 +31,10 @@ EXPECTED = "a checkpoint of fairseq-train"
 CONTENT = "content_vqvae"
 
 
-def _read(path: str | Path, *names: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A checkpoint of one of the models named, and the configuration of that model."""
+def _read(
+    path: str | Path, *names: str, ema: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint of one of the models named, with averaged weights if asked, and its configuration."""
     state = load_checkpoint(path, EXPECTED)
     config = (state.get("cfg") or {}).get("model") or {}
     found = config.get("_name")
@@ -41,14 +43,11 @@ def _read(path: str | Path, *names: str) -> tuple[dict[str, Any], dict[str, Any]
             f"{path} holds {'the model ' + repr(found) if found else 'no fairseq model'}, expected "
             f"{EXPECTED} --arch {'|'.join(names)}."
         )
+    if ema:
+        state["model"] = state.get("extra_state", {}).get("ema")
+        if state["model"] is None:
+            raise ValueError(f"{path} has no averaged weights: train with --store-ema.")
     return state, config
-
-
-def _averaged(state: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
-    weights = state.get("extra_state", {}).get("ema")
-    if weights is None:
-        raise ValueError(f"{path} has no averaged weights: train with --store-ema.")
-    return weights
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, path: str | Path) -> None:
@@ -69,19 +68,18 @@ def load_unit_generator(
     `ema` takes the exponentially averaged weights of --store-ema. Raises FileNotFoundError or ValueError if
     the file does not exist or is no such checkpoint.
     """
-    return _unit_generator(*_read(path, *ARCHITECTURES), path, ema)
+    return _unit_generator(*_read(path, *ARCHITECTURES, ema=ema), path)
 
 
 def _unit_generator(
-    state: dict[str, Any], config: dict[str, Any], path: str | Path, ema: bool
+    state: dict[str, Any], config: dict[str, Any], path: str | Path
 ) -> tuple[UnitGenerator, StreamSpec, UnitVocoderSizes]:
     sizes = sizes_from(
         sizes_class(config["_name"]), with_duration_condition(config, state["model"])
     )
     streams = StreamSpec.from_dict(state["task_state"]["streams"])
     generator = build_vocoder(sizes, streams)
-    weights = _averaged(state, path) if ema else state["model"]
-    _load(generator, weights, "unit_generator.", path)
+    _load(generator, state["model"], "unit_generator.", path)
     return generator, streams, sizes
 
 
@@ -100,25 +98,22 @@ def build_bundle(
     kmeans: str | Path | None = None,
     ema: bool = False,
 ) -> Bundle:
-    """Makes a bundle of checkpoints that belong together.
+    """Makes a bundle of checkpoints that belong together; raises FileNotFoundError or ValueError otherwise.
 
     Args:
         path: of the unit vocoder; or of a content VQ-VAE, which contains a vocoder and its units' encoder.
         f0_path: of the F0 quantizer that made the vocoder's pitch codes.
         kmeans: file of the k-means that made the vocoder's units.
         ema: whether to use the averaged weights of --store-ema.
-
-    Raises:
-        FileNotFoundError, ValueError: no such checkpoint, or they do not belong together.
     """
-    state, config = _read(path, *ARCHITECTURES, CONTENT)
+    state, config = _read(path, *ARCHITECTURES, CONTENT, ema=ema)
     if config["_name"] == CONTENT:
         if f0_path or kmeans:
             raise ValueError(
                 f"{path} is a content VQ-VAE, which needs no F0 quantizer and no k-means."
             )
-        return _content_bundle(_averaged(state, path) if ema else state["model"], config, path)
-    generator, streams, sizes = _unit_generator(state, config, path, ema)
+        return _content_bundle(state["model"], config, path)
+    generator, streams, sizes = _unit_generator(state, config, path)
     f0_vqvae, f0_sizes = load_f0_vqvae(f0_path) if f0_path else (None, None)
     if f0_vqvae is not None:
         _check_hash("F0 quantizer", f0_path, weights_hash(f0_vqvae), streams.f0_codes, "vqvae_hash")

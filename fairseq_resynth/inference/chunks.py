@@ -5,13 +5,13 @@ way, and `resynth synthesize` every utterance that is longer than a minute.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.inference.decoder import UnitDecoder, pad_rows
+from fairseq_resynth.inference.decoder import UnitDecoder, length_batches, pad_rows
 from fairseq_resynth.inference.voices import Speaker
 from fairseq_resynth.modules.generators.pulses import SourceClock
 
@@ -44,18 +44,19 @@ class ChunkDecoder:
             raise ValueError(f"chunk_units is {chunk_units}, expected 1 unit or more.")
         self._decoder, self._speaker, self._style = decoder, speaker, style
         streams = self._streams = decoder.streams
-        pitch_hop = _pitch_hop(streams)
+        pitch_hop = streams.f0_code_hop if streams.num_f0_codes else streams.unit_hop
+        pitch_hop = F0_HOP if streams.f0_channels else pitch_hop
         # Units and pitch have different hops. Cutting both at the same sample is possible only at multiples
         # of their least common multiple, so chunks, context and what is dropped are whole numbers of spans.
         self._span = math.lcm(streams.unit_hop, pitch_hop) // streams.unit_hop  # in units
         self._span_pitch = self._span * streams.unit_hop // pitch_hop  # in values of the pitch
         generator = decoder.generator.generator
         # The receptive field is given in frames of the generator, which may be shorter than a unit.
-        context = -(-generator.context_frames * generator.hop // streams.unit_hop)
-        self.context = self._whole_spans(context)
+        self.context = self._whole_spans(
+            -(-generator.context_frames * generator.hop // streams.unit_hop)
+        )
         self._chunk = self._whole_spans(chunk_units)
-        self._units = np.zeros(0, np.int64)
-        self._pitch = np.zeros(0, np.int64)
+        self._units = self._pitch = np.zeros(0, np.int64)
         if streams.f0_channels:
             self._pitch = np.zeros((streams.f0_channels, 0), np.float32)
         # The phase of a pulse source is a sum over the F0 of all samples before, which no context can hold:
@@ -72,15 +73,15 @@ class ChunkDecoder:
     ) -> np.ndarray:
         """Takes units and their pitch, as codes or (C, N) continuous F0; returns the finished samples."""
         self._append(units, f0_codes, f0)
-        pieces = []
+        pieces = [np.zeros(0, np.float32)]
         # A chunk is finished only when the context after it is known as well.
         while self._num_known() >= self._done + self._chunk + self.context:
             pieces.append(self._decode(self._done + self._chunk))
-        return _concatenate(pieces)
+        return np.concatenate(pieces)
 
     def finish(self) -> np.ndarray:
         """The remaining (n,) samples. Raises ValueError if a stream of the model is missing or too short."""
-        return _concatenate(self._rest())
+        return np.concatenate([np.zeros(0, np.float32), *self._rest()])
 
     def pieces(
         self, units: Sequence[int], f0_codes: Sequence[int] = (), f0: np.ndarray | None = None
@@ -157,10 +158,10 @@ def decode_in_chunks(
     The samples do not depend on `chunk_units`, the units of a piece. Raises ValueError as
     `UnitDecoder.decode`.
     """
-    speaker = speech.speaker if decoder.streams.speakers or decoder.streams.speaker_dim else None
-    style = speech.style if decoder.streams.styles else None
+    streams = decoder.streams
+    speaker = speech.speaker if streams.speakers or streams.speaker_dim else None
+    chunks = ChunkDecoder(decoder, speaker, chunk_units, speech.style if streams.styles else None)
     codes = () if speech.f0_codes is None else speech.f0_codes
-    chunks = ChunkDecoder(decoder, speaker, chunk_units, style)
     return chunks.pieces(speech.units, codes, speech.f0)
 
 
@@ -172,18 +173,14 @@ def decode_all(
     `batch_seconds` of audio with padding are in a batch; longer utterances are decoded in chunks.
     """
     limit = _units_in(decoder.streams, batch_seconds)
-    order = sorted(range(len(utterances)), key=lambda row: len(utterances[row].units))
     wavs: list[np.ndarray] = [np.zeros(0, np.float32)] * len(utterances)
-    while order:  # the longest first, so that what exceeds the memory fails at once
-        longest = max(1, len(utterances[order[-1]].units))
-        if longest > limit:
-            row = order.pop()
-            wavs[row] = np.concatenate([*decode_in_chunks(decoder, utterances[row])])
-            continue
-        count = max(1, int(limit // longest))
-        batch, order = order[-count:], order[:-count]
-        decoded = _decode_batch(decoder, [utterances[row] for row in batch])
-        for row, wav in zip(batch, decoded, strict=True):
+    for rows in length_batches([len(utterance.units) for utterance in utterances], limit):
+        batch = [utterances[row] for row in rows]
+        if len(batch[0].units) > limit:  # and it is alone
+            decoded = [np.concatenate([*decode_in_chunks(decoder, batch[0])])]
+        else:
+            decoded = _decode_batch(decoder, batch)
+        for row, wav in zip(rows, decoded, strict=True):
             wavs[row] = wav
     return wavs
 
@@ -198,32 +195,15 @@ def _units_in(streams: StreamSpec, seconds: float) -> float:
 
 
 def _decode_batch(decoder: UnitDecoder, utterances: list[Utterance]) -> list[np.ndarray]:
-    lengths = [len(utterance.units) for utterance in utterances]
-    f0_codes = None
-    if decoder.streams.num_f0_codes:
-        f0_codes = pad_rows([utterance.f0_codes for utterance in utterances])
-    f0 = None
-    if decoder.streams.f0_channels:
-        f0 = pad_rows([utterance.f0 for utterance in utterances])
-    voices = [u.speaker for u in utterances]
-    has_speakers = decoder.streams.speakers or decoder.streams.speaker_dim
+    streams, lengths = decoder.streams, [len(speech.units) for speech in utterances]
+    has_speakers = streams.speakers or streams.speaker_dim
     wavs = decoder.decode(
-        pad_rows([utterance.units for utterance in utterances]),
-        f0_codes,
-        voices if has_speakers else None,
+        pad_rows([speech.units for speech in utterances]),
+        pad_rows([speech.f0_codes for speech in utterances]) if streams.num_f0_codes else None,
+        [speech.speaker for speech in utterances] if has_speakers else None,
         lengths if min(lengths) != max(lengths) else None,
-        f0,
-        [u.style for u in utterances] if decoder.streams.styles else None,
+        pad_rows([speech.f0 for speech in utterances]) if streams.f0_channels else None,
+        [speech.style for speech in utterances] if streams.styles else None,
     )
-    hop = decoder.streams.unit_hop
+    hop = streams.unit_hop
     return [wav[0, : length * hop] for wav, length in zip(wavs, lengths, strict=True)]
-
-
-def _pitch_hop(streams: StreamSpec) -> int:
-    if streams.num_f0_codes:
-        return streams.f0_code_hop
-    return F0_HOP if streams.f0_channels else streams.unit_hop
-
-
-def _concatenate(pieces: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.float32), *pieces])

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class UnitDecoder:
         style: str | Sequence[str] | None = None,
         clock: SourceClock | None = None,
     ) -> np.ndarray:
-        """Turns streams into speech.
+        """Turns streams into speech, (B, 1, U * unit_hop) float32, 0 after the end of a row.
 
         Args:
             units: (B, U) integers.
@@ -79,9 +79,6 @@ class UnitDecoder:
             style: a name, or one per row; required if the model has several.
             clock: place of the window in a longer utterance, for a generator with a pulse source.
 
-        Returns:
-            (B, 1, U * unit_hop) float32, 0 after the end of a row.
-
         Raises:
             ValueError: values outside the tables, a missing or too short stream, an unknown speaker.
         """
@@ -90,7 +87,7 @@ class UnitDecoder:
         if f0_codes is not None:
             inputs["f0_codes"] = self._integers("f0_codes", f0_codes, self.streams.num_f0_codes)
         if f0 is not None:
-            inputs["f0"] = self._floats("f0", f0, (len(units), self.streams.f0_channels, None))
+            inputs["f0"] = self._continuous_f0(f0, (len(units), self.streams.f0_channels))
         if self.streams.speaker_dim or self.streams.speakers or speaker is not None:
             inputs["speaker"] = self._voices(speaker, len(units))
         if self.streams.styles or style is not None:
@@ -107,16 +104,13 @@ class UnitDecoder:
         batch_units: int = 3000,
         speaker: Speaker | None = None,
     ) -> list[np.ndarray]:
-        """Repeats each unit for as many frames as the duration predictor says.
+        """Repeats each unit for as many frames as the duration predictor says: (U',) int64 units each.
 
         Args:
             units: (U,) integers of each utterance; runs of a unit count as one.
             rate: of speaking; 2 halves every duration.
             batch_units: number of units in a batch, with padding; no row's result depends on its batch.
             speaker: as for `decode`; ignored if the predicted durations do not depend on the speaker.
-
-        Returns:
-            (U',) int64 units at the model's rate for each utterance.
 
         Raises:
             ValueError: the model has no duration predictor, units outside the table, a rate of 0 or less, or
@@ -126,11 +120,8 @@ class UnitDecoder:
         if self.generator.durations_need_speaker:
             voices = self._voices(speaker, len(units))
         rows = [collapse_runs(row)[0] for row in units]
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         expanded: list[np.ndarray] = [np.zeros(0, np.int64)] * len(rows)
-        while order:
-            count = max(1, batch_units // max(1, len(rows[order[-1]])))
-            batch, order = order[-count:], order[:-count]
+        for batch in length_batches([len(row) for row in rows], batch_units):
             lengths = torch.tensor([len(rows[row]) for row in batch], device=self.device)
             padded = self._integers(
                 "units", pad_rows([rows[row] for row in batch]), self.streams.num_units
@@ -161,14 +152,24 @@ class UnitDecoder:
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _floats(self, name: str, values: np.ndarray, shape: tuple) -> torch.Tensor:
-        array = np.asarray(values, np.float32)
-        fits = array.ndim == len(shape) and all(
-            expected in (None, found) for expected, found in zip(shape, array.shape, strict=True)
-        )
-        if not fits or not np.isfinite(array).all():
-            raise ValueError(f"{name}: found shape {array.shape}, expected finite values, {shape}.")
-        return self._tensor(array)
+    def _continuous_f0(self, f0: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
+        f0 = np.asarray(f0, np.float32)
+        if f0.ndim != 3 or f0.shape[:2] != shape or not np.isfinite(f0).all():
+            expected = (*shape, None)
+            raise ValueError(f"f0: found shape {f0.shape}, expected finite values, {expected}.")
+        return self._tensor(f0)
+
+
+def length_batches(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:
+    """Rows in batches of similar length, each of up to `limit` with padding or of a single row.
+
+    The longest come first, so that what exceeds the memory fails at once.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    while order:
+        count = max(1, int(limit // max(1, lengths[order[-1]])))
+        yield order[-count:]
+        del order[-count:]
 
 
 def pad_rows(rows: list[np.ndarray | None]) -> np.ndarray:

@@ -9,15 +9,12 @@ from pathlib import Path
 
 from fairseq_resynth.data.storage.files import atomic_path, file_hash
 
-FILES = (
-    "generator.safetensors",
-    "f0_vqvae.safetensors",
-    "content_vqvae.safetensors",
-    "kmeans.safetensors",
-    "speakers.json",
-    "entropy.safetensors",
-    "README.md",
+# The identity of a bundle hashes them in this order.
+WEIGHTS = tuple(
+    f"{name}.safetensors" for name in ("generator", "f0_vqvae", "kmeans", "content_vqvae")
 )
+ENTROPY_FILE = "entropy.safetensors"
+FILES = (*WEIGHTS, "speakers.json", ENTROPY_FILE, "README.md")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # What `resynth export --to hub-folder` writes and the loaders read.
 PATTERNS = ["*.json", "*.safetensors", "*.md"]

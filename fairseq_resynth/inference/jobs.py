@@ -133,15 +133,8 @@ def in_other_voices(
 ) -> list[Job]:
     """One job for each utterance and each voice that is not its own.
 
-    Args:
-        jobs: the utterances.
-        streams: of the model.
-        names: the voices; empty: all of the model's.
-        random_voices: how many of them, drawn for each utterance; 0: all.
-        seed: seed of the random draw.
-
-    Raises:
-        ValueError: an unknown voice, or the model has no other.
+    `names` are the voices, all of the model's if empty; `random_voices` of them are drawn for each utterance,
+    0 for all. Raises ValueError for an unknown voice, or if the model has no other.
     """
     for name in names:
         streams.speaker_index(name)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +22,6 @@ class SynthesisOutcome(Outcome):
     """What `write_wavs` did; `model_seconds` are those that the generator took for the files written."""
 
     model_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Options:
-    """How files are written, and where they are recorded."""
-
-    outdir: Path
-    subtype: str
-    peak_normalize: bool
-    with_reference: bool
-    record: Record
-
-    def key(self, settings: dict, job: Job) -> str:
-        reference = job.reference if self.with_reference else None
-        return self.record.key(
-            settings, job.speech, reference, self.subtype, self.peak_normalize, self.with_reference
-        )
 
 
 def write_wavs(
@@ -66,44 +49,28 @@ def write_wavs(
     Raises:
         ValueError: A file to be written is a recording of the data.
     """
-    outdir, result = Path(outdir), SynthesisOutcome()
+    outdir = Path(outdir)
     refuse_recordings(jobs, outdir)
     with Record(outdir) as record:
-        options = _Options(outdir, subtype, peak_normalize, with_reference, record)
+        writer = _Writer(decoder, record, subtype, peak_normalize, with_reference)
         todo = []
         for job in jobs:
-            key = options.key(settings, job)
-            if record.find(f"{job.name}.wav", key) is None:
+            reference = job.reference if with_reference else None
+            key = record.key(
+                settings, job.speech, reference, subtype, peak_normalize, with_reference
+            )
+            if record.find(f"{job.name}.wav", key) is not None:
+                writer.result.reused += 1
+            elif is_long(decoder, job.speech) and not peak_normalize:  # which needs the whole file
+                writer.write_long(job, key)
+            else:
                 todo.append((job, key))
-        result.reused = len(jobs) - len(todo)
-        advance(result.reused)
-        if not peak_normalize:  # which needs all of a file before it writes the first sample
-            for job, key in todo:
-                if is_long(decoder, job.speech):
-                    _write_long(decoder, job, key, options, result)
-                    advance(1)
-            todo = [(job, key) for job, key in todo if not is_long(decoder, job.speech)]
+                continue
+            advance(1)
         for start in range(0, len(todo), WINDOW):
-            _write_window(decoder, todo[start : start + WINDOW], options, result)
+            writer.write_window(todo[start : start + WINDOW])
             advance(len(todo[start : start + WINDOW]))
-    return result
-
-
-def _write_window(
-    decoder: UnitDecoder,
-    window: Sequence[tuple[Job, str]],
-    options: _Options,
-    result: SynthesisOutcome,
-) -> None:
-    started = time.perf_counter()
-    wavs = decode_all(decoder, [job.speech for job, _ in window])
-    result.model_seconds += time.perf_counter() - started
-    for (job, key), wav in zip(window, wavs, strict=True):
-        if options.peak_normalize:
-            wav = wav * (0.95 / max(float(np.abs(wav).max()), 1e-5))
-        with options.record.writing(f"{job.name}.wav", key) as temporary:
-            write_audio(temporary, wav, subtype=options.subtype)
-        _finish(job, len(wav), options, result)
+    return writer.result
 
 
 def refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
@@ -115,29 +82,46 @@ def refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
                 raise ValueError(f"{out} is a recording of the data: give another --outdir.")
 
 
-def _write_long(
-    decoder: UnitDecoder, job: Job, key: str, options: _Options, result: SynthesisOutcome
-) -> None:
-    """Writes a file while it is synthesized: an hour takes no more memory than a minute."""
-    pieces = _timed(decode_in_chunks(decoder, job.speech), result)
-    with options.record.writing(f"{job.name}.wav", key) as temporary:
-        length = write_audio_pieces(temporary, pieces, subtype=options.subtype)
-    _finish(job, length, options, result)
+@dataclass
+class _Writer:
+    """Synthesizes, writes and records files, and counts them."""
 
+    decoder: UnitDecoder
+    record: Record
+    subtype: str
+    peak_normalize: bool
+    with_reference: bool
+    result: SynthesisOutcome = field(default_factory=SynthesisOutcome)
 
-def _finish(job: Job, length: int, options: _Options, result: SynthesisOutcome) -> None:
-    """Writes the recording beside a file that has been synthesized, and counts the file."""
-    if options.with_reference and job.reference:
-        wav = read_audio(job.reference, 0, min(length, job.speech.num_samples or length))
-        path = options.outdir / f"{job.name}_reference.wav"
-        write_audio(path, wav, subtype=options.subtype)
-    result.seconds += length / SAMPLE_RATE
-    result.written += 1
-
-
-def _timed(pieces: Iterator[np.ndarray], result: SynthesisOutcome) -> Iterator[np.ndarray]:
-    started = time.perf_counter()
-    for piece in pieces:
-        result.model_seconds += time.perf_counter() - started
-        yield piece
+    def write_window(self, window: Sequence[tuple[Job, str]]) -> None:
         started = time.perf_counter()
+        wavs = decode_all(self.decoder, [job.speech for job, _ in window])
+        self.result.model_seconds += time.perf_counter() - started
+        for (job, key), wav in zip(window, wavs, strict=True):
+            if self.peak_normalize:
+                wav = wav * (0.95 / max(float(np.abs(wav).max()), 1e-5))
+            with self.record.writing(f"{job.name}.wav", key) as temporary:
+                write_audio(temporary, wav, subtype=self.subtype)
+            self._finish(job, len(wav))
+
+    def write_long(self, job: Job, key: str) -> None:
+        """Writes a file while it is synthesized: an hour takes no more memory than a minute."""
+        with self.record.writing(f"{job.name}.wav", key) as temporary:
+            length = write_audio_pieces(temporary, self._pieces(job), subtype=self.subtype)
+        self._finish(job, length)
+
+    def _pieces(self, job: Job) -> Iterator[np.ndarray]:
+        started = time.perf_counter()
+        for piece in decode_in_chunks(self.decoder, job.speech):
+            self.result.model_seconds += time.perf_counter() - started
+            yield piece
+            started = time.perf_counter()
+
+    def _finish(self, job: Job, length: int) -> None:
+        """Writes the recording next to a file that has been synthesized, and counts the file."""
+        if self.with_reference and job.reference:
+            wav = read_audio(job.reference, 0, min(length, job.speech.num_samples or length))
+            path = self.record.folder / f"{job.name}_reference.wav"
+            write_audio(path, wav, subtype=self.subtype)
+        self.result.seconds += length / SAMPLE_RATE
+        self.result.written += 1

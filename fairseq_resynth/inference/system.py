@@ -198,10 +198,8 @@ def _encoder(
 
 
 def _check_encoder(encoder: ContentEncoder | VqvaeUnits, streams: StreamSpec) -> None:
-    found, expected = (
-        (encoder.unit_hop, encoder.num_units),
-        (streams.unit_hop, streams.num_units),
-    )
+    found = (encoder.unit_hop, encoder.num_units)
+    expected = (streams.unit_hop, streams.num_units)
     if found != expected:
         raise ValueError(
             f"the content encoder makes {found[1]} units of {found[0]} samples, the model was trained on "
