@@ -32,12 +32,9 @@ class Resynthesizer(SpeechSystem):
             controls: changes of pitch, rate, durations and style.
             speaker: a speaker of the model, instead of `target`.
 
-        Returns:
-            (T',) float32 at 16 kHz. `conversion.convert.convert` returns the streams and notes as well.
-
-        Raises:
-            FileNotFoundError, ValueError: an unknown voice, a bad recording or control, or a model without
-                the stream that a control needs.
+        Returns (T',) float32 at 16 kHz; `conversion.convert.convert` returns the streams and notes as well.
+        Raises FileNotFoundError or ValueError for an unknown voice, a bad recording or control, or a model
+        without the stream that a control needs.
         """
         if (target is None) == (speaker is None):
             raise ValueError("give the target voice as either target=… or speaker=….")

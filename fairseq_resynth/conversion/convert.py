@@ -91,9 +91,8 @@ def convert(
         source: who speaks, if the model knows the voice.
         controls: other changes.
 
-    Raises:
-        FileNotFoundError, ValueError: an unknown voice, a bad reference or control, or a model without the
-            stream that a control needs.
+    Raises FileNotFoundError or ValueError for an unknown voice, a bad reference or control, or a model
+    without the stream that a control needs.
     """
     controls = controls or Controls()
     check_controls(system, controls)

@@ -57,17 +57,13 @@ def convert_files(
     """Converts every input into `outdir`/name.wav; files of the same settings and input are reused.
 
     Args:
-        system: the models.
+        system, target, source, controls: as `convert`.
         inputs: as `find_inputs` returns them.
         outdir: the output folder, created if it does not exist.
-        target: a speaker of the model or recordings of one person; None: the source.
-        source: who speaks, if the model knows the voice.
-        controls: other changes.
         advance: called after each file.
         overwrite: whether to replace files that other settings, or something else, have made.
 
-    Raises:
-        ValueError: the target or a control is impossible, or a file must not be replaced.
+    Raises ValueError if the target or a control is impossible, or a file must not be replaced.
     """
     outcome = ConversionOutcome()
     voice = choose_voice(system, target, source)

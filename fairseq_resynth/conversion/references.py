@@ -57,14 +57,8 @@ def find_voice(
 ) -> Voice:
     """A voice by its name in the model, or measured on one or more recordings of one person.
 
-    Args:
-        target: a name, or audio files.
-        streams: of the model.
-        statistics: F0 statistics of its speakers.
-
-    Raises:
-        ValueError: neither a speaker nor a file, files that contain no voice, or recordings for a model with
-            a table of speakers.
+    `statistics` are the F0 statistics of the model's speakers. Raises ValueError if `target` is neither a
+    speaker nor files, a file contains no voice, or the model has a table of speakers and gets a recording.
     """
     targets = [target] if isinstance(target, str | Path) else list(target)
     if len(targets) == 1 and str(targets[0]) in streams.speakers:

@@ -46,7 +46,6 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 FORMAT = "fairseq_resynth bundle"
 VERSION = 1
-MODULES = ("generator", "f0_vqvae", "content_vqvae")
 
 
 @dataclass
@@ -125,9 +124,9 @@ def save_bundle(
     (folder / "config.json").unlink(missing_ok=True)
     if bundle.generator is not None:
         bundle.generator.generator.remove_weight_norm()
-    parts = (bundle.generator, bundle.f0_vqvae, bundle.content_vqvae)
-    for name, module in zip(MODULES, parts, strict=True):
-        _save_weights(folder / f"{name}.safetensors", module, half and name == "generator")
+    for name in ("generator", "f0_vqvae", "content_vqvae"):
+        path = folder / f"{name}.safetensors"
+        _save_weights(path, getattr(bundle, name), half and name == "generator")
     kmeans, speakers = folder / "kmeans.safetensors", folder / "speakers.json"
     if bundle.kmeans is None:
         kmeans.unlink(missing_ok=True)  # of a bundle that was in the folder before
@@ -177,34 +176,26 @@ def load_bundle(name: str | Path) -> Bundle:
 
 
 def _build(folder: Path, config: dict[str, Any]) -> Bundle:
-    streams = model = generator = f0_vqvae = f0_model = content_vqvae = None
+    kmeans = folder / "kmeans.safetensors"
+    bundle = Bundle(None, None, None, kmeans=kmeans if kmeans.is_file() else None)
+    bundle.identity = config["identity"]
     if config["model"]:
-        streams = StreamSpec.from_dict(config["streams"])
+        bundle.streams = StreamSpec.from_dict(config["streams"])
         path = folder / "generator.safetensors"
         with _weights_of(path), safetensors.safe_open(path, "pt") as weights:
             sizes = with_duration_condition(config["model"], weights.keys())
-        model = sizes_class(config["arch"])(**sizes)
-        generator = build_vocoder(model, streams)
-        generator.generator.remove_weight_norm()
-        _load_weights(path, generator)
+        bundle.model = sizes_class(config["arch"])(**sizes)
+        bundle.generator = build_vocoder(bundle.model, bundle.streams)
+        bundle.generator.generator.remove_weight_norm()
+        _load_weights(path, bundle.generator)
     if config["f0_vqvae"]:
-        f0_model = F0VqvaeSizes(**config["f0_vqvae"])
-        f0_vqvae = F0Vqvae(f0_model)
-        _load_weights(folder / "f0_vqvae.safetensors", f0_vqvae)
+        bundle.f0_model = F0VqvaeSizes(**config["f0_vqvae"])
+        bundle.f0_vqvae = F0Vqvae(bundle.f0_model)
+        _load_weights(folder / "f0_vqvae.safetensors", bundle.f0_vqvae)
     if config.get("content_vqvae"):
-        content_vqvae = ContentVqvae(**config["content_vqvae"])
-        _load_weights(folder / "content_vqvae.safetensors", content_vqvae)
-    kmeans = folder / "kmeans.safetensors"
-    return Bundle(
-        generator,
-        model,
-        streams,
-        f0_vqvae,
-        f0_model,
-        kmeans if kmeans.is_file() else None,
-        config["identity"],
-        content_vqvae,
-    )
+        bundle.content_vqvae = ContentVqvae(**config["content_vqvae"])
+        _load_weights(folder / "content_vqvae.safetensors", bundle.content_vqvae)
+    return bundle
 
 
 def _load_weights(path: Path, module: nn.Module) -> None:

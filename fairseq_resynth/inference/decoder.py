@@ -79,8 +79,7 @@ class UnitDecoder:
             style: a name, or one per row; required if the model has several.
             clock: place of the window in a longer utterance, for a generator with a pulse source.
 
-        Raises:
-            ValueError: values outside the tables, a missing or too short stream, an unknown speaker.
+        Raises ValueError for values outside the tables, a missing or short stream, or an unknown speaker.
         """
         units = self._integers("units", units, self.streams.num_units)
         inputs = {"units": units}
@@ -112,9 +111,8 @@ class UnitDecoder:
             batch_units: number of units in a batch, with padding; no row's result depends on its batch.
             speaker: as for `decode`; ignored if the predicted durations do not depend on the speaker.
 
-        Raises:
-            ValueError: the model has no duration predictor, units outside the table, a rate of 0 or less, or
-                an unknown speaker.
+        Raises ValueError if the model has no duration predictor, units are outside the table, the rate is not
+        above 0, or the speaker is unknown.
         """
         voices = None
         if self.generator.durations_need_speaker:

@@ -46,8 +46,7 @@ def write_wavs(
         with_reference: also writes the recording, as long as the synthesis, to name_reference.wav.
         advance: called with the number of jobs done since the last call.
 
-    Raises:
-        ValueError: A file to be written is a recording of the data.
+    Raises ValueError if a file to be written is a recording of the data.
     """
     outdir = Path(outdir)
     refuse_recordings(jobs, outdir)

@@ -23,13 +23,12 @@ from fairseq_resynth.modules.generators.inference import usable_device
 class SpeechSystem:
     """A unit vocoder with the encoders of its streams.
 
+    Raises ValueError if the bundle has no vocoder, or the encoder makes other units than the model takes.
+
     Args:
         bundle: the models.
         encoder: makes content units; None: the VQ-VAE of the bundle. Without both only `decode` works.
         device: where the generator computes.
-
-    Raises:
-        ValueError: the bundle has no vocoder, or the encoder makes other units than the model takes.
     """
 
     def __init__(
@@ -70,9 +69,8 @@ class SpeechSystem:
             device: where to compute.
             ema: whether to use the averaged weights of --store-ema.
 
-        Raises:
-            FileNotFoundError, ValueError: a file is missing, is not such a checkpoint, or they do not belong
-                together.
+        Raises FileNotFoundError or ValueError if a file is missing or no such checkpoint, or they do not
+        belong together.
         """
         bundle = build_bundle(path, f0_path, kmeans, ema)
         return cls(bundle, _encoder(bundle.kmeans, content_checkpoint, device), device)
@@ -94,8 +92,7 @@ class SpeechSystem:
             device: where to compute.
             decode_only: whether to leave out the content encoder, so that its weights are not needed.
 
-        Raises:
-            FileNotFoundError, ValueError: the bundle or the weights are missing or do not fit each other.
+        Raises FileNotFoundError or ValueError if the bundle or the weights are missing or do not fit.
         """
         bundle = load_bundle(folder)
         kmeans = None if decode_only else bundle.kmeans
@@ -115,8 +112,8 @@ class SpeechSystem:
                 the mean and standard deviation of the utterance do.
             sample_rate: of `wav` in Hz; rates other than 16 000 are resampled.
 
-        Raises:
-            ValueError: `wav` is not mono, has NaN or is too short; an unknown speaker; no content encoder.
+        Raises ValueError if `wav` is not mono, has NaN or is too short, the speaker is unknown, or the system
+        has no content encoder.
         """
         wav = self.waveform(wav, sample_rate)
         units, pitch = self.units(wav), {}
@@ -177,11 +174,8 @@ class SpeechSystem:
             rate: of speaking; 2 halves every duration.
             style: required if the model has several.
 
-        Returns:
-            (T,) float32 at 16 kHz for each utterance.
-
-        Raises:
-            ValueError: the model has no duration predictor or needs pitch; units outside the table.
+        Returns (T,) float32 at 16 kHz for each utterance. Raises ValueError if the model has no duration
+        predictor or needs pitch, or units are outside the table.
         """
         if self.pitch.exists:
             raise ValueError("the model needs pitch, and units without repeats come without it.")

@@ -7,7 +7,7 @@ import numpy as np
 from fairseq_resynth.data.speaker_vectors import parse_vectors
 from fairseq_resynth.data.streams import StreamSpec
 
-Speaker = str | int | Sequence[str | int] | np.ndarray
+Speaker = str | int | np.ndarray | Sequence[str | int | np.ndarray]
 
 
 def speaker_names(streams: StreamSpec) -> str:

@@ -15,7 +15,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.convert import convert
 from fairseq_resynth.conversion.references import Voice, measure_voice
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
-from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK, extract_f0
+from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes
 from fairseq_resynth.inference.bundle import ENTROPY_FILE
@@ -35,10 +35,9 @@ class RecordingExpired(ValueError):
 
 @dataclass(frozen=True)
 class Recording:
-    """An upload: (T,) float32 at 16 kHz, its (N,) F0 in Hz and, for a reference, its voice."""
+    """An upload: (T,) float32 at 16 kHz and, for a reference, its voice."""
 
     wav: np.ndarray
-    f0: np.ndarray
     voice: Voice | None = None
 
 
@@ -100,13 +99,12 @@ class PlaySession:
         """
         with self._lock:
             wav = self._decoded(data, "the recording")
-            recording = Recording(wav, self._f0(wav))
-            return {"key": self._keep(data, "source", recording), **_summary(wav, recording.f0)}
+            return {**self._summary(wav), "key": self._keep(data, "source", Recording(wav))}
 
     def add_reference(self, data: bytes) -> dict[str, Any]:
-        """Keeps a few seconds of the target speaker; returns the same as `add_source`.
+        """Keeps a few seconds of the target speaker; returns and raises the same as `add_source`.
 
-        Raises ValueError as `add_source`, without a voice in it, or for a model with a table of speakers.
+        Raises ValueError as well without a voice in it, or for a model with a table of speakers.
         """
         streams = self.system.streams
         if not streams.speaker_dim:
@@ -117,10 +115,9 @@ class PlaySession:
         with self._lock:
             wav = self._decoded(data, "the reference")
             voice = measure_voice([("recording", wav)], streams)
-            recording = Recording(wav, self._f0(wav), voice)
             entry = {name: round(float(value), 1) for name, value in voice.entry.items()}
-            summary = {**_summary(wav, recording.f0), "statistics": entry}
-            return {"key": self._keep(data, "reference", recording), **summary}
+            summary = {**self._summary(wav), "statistics": entry}
+            return {**summary, "key": self._keep(data, "reference", Recording(wav, voice))}
 
     def speak(self, body: bytes) -> dict[str, Any]:
         """Converts an uploaded recording as the JSON of `parse_request` says.
@@ -138,7 +135,7 @@ class PlaySession:
             done = convert(self.system, source.wav, target, request.speaker, request.controls)
             streams = self.system.streams
             return {
-                **_summary(done.wav, self._f0(done.wav) if done.f0 is None else done.f0),
+                **self._summary(done.wav, done.f0),
                 "title": request.title,
                 "units": done.speech.units.tolist(),
                 "unit_seconds": streams.unit_hop / streams.sample_rate,
@@ -157,8 +154,16 @@ class PlaySession:
             raise ValueError(f"{name} is silent, expected speech: is the microphone on?")
         return wav
 
-    def _f0(self, wav: np.ndarray) -> np.ndarray:
-        return self.system.pitch.extract(wav) if self.system.pitch.exists else extract_f0(wav)
+    def _summary(self, wav: np.ndarray, f0: np.ndarray | None = None) -> dict[str, Any]:
+        f0 = self.system.pitch.extract(wav) if f0 is None else f0
+        voiced = f0[f0 > 0]
+        return {
+            "seconds": len(wav) / SAMPLE_RATE,
+            "audio": data_uri(flac_bytes(wav, SAMPLE_RATE), "audio/flac"),
+            "spectrogram": data_uri(spectrogram_png(wav, f0), "image/png"),
+            "f0_mean": round(float(voiced.mean()), 1) if len(voiced) else None,
+            "voiced_share": round(float((f0 > 0).mean()), 3) if len(f0) else 0.0,
+        }
 
     def _keep(self, data: bytes, kind: str, recording: Recording) -> str:
         key = hashlib.sha256(kind.encode() + data).hexdigest()[:32]
@@ -173,17 +178,6 @@ class PlaySession:
             raise RecordingExpired("that recording is no longer kept: record or upload it again")
         self._recordings.move_to_end(key)
         return self._recordings[key]
-
-
-def _summary(wav: np.ndarray, f0: np.ndarray) -> dict[str, Any]:
-    voiced = f0[f0 > 0]
-    return {
-        "seconds": len(wav) / SAMPLE_RATE,
-        "audio": data_uri(flac_bytes(wav, SAMPLE_RATE), "audio/flac"),
-        "spectrogram": data_uri(spectrogram_png(wav, f0), "image/png"),
-        "f0_mean": round(float(voiced.mean()), 1) if len(voiced) else None,
-        "voiced_share": round(float((f0 > 0).mean()), 3) if len(f0) else 0.0,
-    }
 
 
 def bit_rates(speech: Utterance, streams: StreamSpec, codec: SpeechCodec | None) -> dict[str, Any]:
