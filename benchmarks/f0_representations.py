@@ -2,7 +2,7 @@
 
 usage: python benchmarks/f0_representations.py DATA F0_CHECKPOINT … [--split test]
 
-DATA holds the outputs of `resynth f0` and `resynth quantize`. Prints a Markdown table. Bits a second are of
+DATA holds the outputs of `resynth f0` and `resynth quantize`. Prints a Markdown table. Bits per second are of
 codes drawn independently (their entropy), without a context model.
 """
 
@@ -21,7 +21,7 @@ from fairseq_resynth.preparation.f0_codes import fit_quantiles
 
 
 def measure(representation, rows, hop: int) -> dict[str, float]:
-    """Returns voicing errors, gross errors (above 20 %), RMSE in semitones and bits a second."""
+    """Returns voicing errors, gross errors (above 20 %), RMSE in semitones and bits per second."""
     voicing, gross, squares, codes = [], [], [], []
     for f0, entry in rows:
         values = representation.encode(f0, entry)
@@ -39,7 +39,7 @@ def measure(representation, rows, hop: int) -> dict[str, float]:
         "voicing errors, %": 100 * np.concatenate(voicing).mean(),
         "gross errors, %": 100 * np.concatenate(gross).mean(),
         "RMSE, semitones": np.sqrt(np.concatenate(squares).mean()),
-        "bits a second": bits,
+        "bits per second": bits,
     }
 
 

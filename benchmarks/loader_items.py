@@ -1,4 +1,4 @@
-"""Training items a second from 16-bit wav, FLAC and packed files, and with YAAPT on every crop; one run.
+"""Training items per second from 16-bit wav, FLAC and packed files, and with YAAPT on every crop; one run.
 
     python benchmarks/loader_items.py [--items 2000] [--crops 60] [--segment-size 8960] [--json]
 
@@ -89,7 +89,7 @@ def measure(
 
 
 def main() -> None:
-    """Prints the rates, in items a second a core."""
+    """Prints the rates, in items per second and core."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -113,7 +113,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(result))
     else:
-        print("items a second a core, over the rounds:")
+        print("items per second and core, over the rounds:")
         for name, found in result.items():
             print(f"{name:>6} {found['lowest']:8.0f} to {found['highest']:.0f}")
 

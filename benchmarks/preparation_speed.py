@@ -1,4 +1,4 @@
-"""Hours of speech an hour of `resynth f0` by method and workers, of `quantize` and of `pack`.
+"""Hours of speech per hour of `resynth f0` by method and workers, of `quantize` and of `pack`.
 
     python benchmarks/preparation_speed.py [--minutes 6] [--rounds 2] [--methods yaapt dio] [--workers 1 2]
         [--hf FOLDER --layer L]      # adds quantize with a transformers encoder, on --hf-minutes
@@ -78,7 +78,7 @@ def plans(args: argparse.Namespace, folder: Path, data: Path) -> dict[str, tuple
 
 
 def main() -> None:
-    """Prints one JSON line a plan: hours of speech an hour of wall and of processor time, by round."""
+    """Prints one JSON line per plan: hours of speech per hour of wall and of processor time, by round."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -52,7 +52,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
-    """Measures the operations a second of a 1024 x 1024 product, the best of ten."""
+    """Measures the operations per second of a 1024 x 1024 product, the best of ten."""
     matrix = torch.randn(1024, 1024).to(dtype)
     matrix @ matrix
     return 2 * 1024**3 / min(seconds(lambda: matrix @ matrix) for _ in range(10))
@@ -119,7 +119,7 @@ def measure(
 
 
 def first_chunk(decoder: UnitDecoder, chunk_units: int = 16) -> float:
-    """Returns the processor seconds until the first chunk of a stream is there, once its units are."""
+    """Returns the processor seconds until the first chunk of a stream is finished, once its units are known."""
     said = speech(4)
 
     def run() -> float:
@@ -131,7 +131,7 @@ def first_chunk(decoder: UnitDecoder, chunk_units: int = 16) -> float:
 
 
 def main() -> None:
-    """Prints a table, or a JSON line a row."""
+    """Prints a table, or one JSON line per row."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -141,7 +141,7 @@ def main() -> None:
     fast = [key for key in PRECISIONS if key == "float32" or not slow_bfloat16(torch.device("cpu"))]
     precisions = {"choices": PRECISIONS, "default": fast, "help": "%(default)s on this processor"}
     parser.add_argument("--precision", nargs="+", **precisions)
-    parser.add_argument("--json", action="store_true", help="print a JSON line a row")
+    parser.add_argument("--json", action="store_true", help="print one JSON line per row")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)

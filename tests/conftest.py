@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests; what they call lies in support/."""
+"""Settings and fixtures of all tests; their helpers are in support/."""
 
 import os
 from pathlib import Path

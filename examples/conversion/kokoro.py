@@ -151,7 +151,7 @@ def find_voices(model: Path, wanted: str) -> list[str]:
 
     Raises:
         FileNotFoundError: The folder contains no model.
-        ValueError: The model has no voice of that name.
+        ValueError: The model does not have this voice.
     """
     known = sorted(path.stem for path in (model / "voices").glob("[ab][fm]_*.bin"))
     if not known or not (model / "model.onnx").is_file():

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="into K voices drawn for each utterance",
     )
-    voices.add_argument("--seed", type=int, default=1, help="seed of the drawing")
+    voices.add_argument("--seed", type=int, default=1, help="seed of --random-targets")
     add("--with-reference", action="store_true", help="also write the recordings")
     add(
         "--subtype", choices=("PCM_16", "FLOAT"), default="PCM_16", help="sample format of the wavs"

@@ -84,7 +84,7 @@ class SpeechCodec:
     ) -> bytes:
         """Compresses speech; arguments and errors are those of `Resynthesizer.encode`.
 
-        Without a speaker the file names no voice, and the decoder has to choose one.
+        Without a speaker the file has none, and the decoder has to choose one.
         """
         return self.pack(self.resynthesizer.encode(wav, speaker, sample_rate))
 
@@ -132,7 +132,7 @@ class SpeechCodec:
     ) -> Iterator[bytes]:
         """Compresses (n,) float32 pieces at 16 kHz while they arrive; how they are cut changes no byte.
 
-        `seconds` is the length of a block, see `BlockEncoder`; the delay is a block and a second.
+        `seconds` is the length of a block, see `BlockEncoder`; the latency is one block plus one second.
         """
         field = self._speaker_field(speaker)
         blocks = BlockEncoder(self.resynthesizer, speaker, seconds)

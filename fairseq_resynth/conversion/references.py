@@ -1,4 +1,4 @@
-"""Target voices: a speaker of the model, or anybody who is heard in a few seconds of audio."""
+"""Target voices: a speaker of the model, or an unseen speaker from a short recording."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,7 +142,7 @@ def nonspeech_reason(wav: np.ndarray, f0: np.ndarray) -> str:
     """A sentence if more than a quarter of the seconds with sound contain no voice or a melody, else ""."""
     found = nonspeech_seconds(wav, f0)
     reasons = {
-        "voiceless": "no voice is heard in {}: is it noise, whisper or music there?",
+        "voiceless": "{} have no voiced speech; it may be noise, whisper or music",
         "melody": "the pitch is as steady as in a melody in {}: is it music there?",
     }
     for kind, reason in reasons.items():

@@ -1,4 +1,4 @@
-"""The reader of unit sequences in text files, of this project and of others.
+"""The reader of unit sequences in text files from several tools.
 
 The format of a line is recognized by its content:
 
@@ -25,7 +25,7 @@ DURATION_KEYS = ("durations", "duration", "dur")  # pGSLM's, in frames per unit;
 # Symbols of fairseq's dictionaries; the last kind fills them up to a multiple of eight.
 _SPECIAL = re.compile(r"<s>|</s>|<pad>|<unk>|madeupword\d+")
 _HYPOTHESIS = re.compile(r"H-(\d+)\t(\S+)\t(.*)")
-_DIGITS = 18  # that an int64 always holds
+_DIGITS = 18  # any integer of so many digits fits into an int64
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,11 @@ class UnitVocoder(BaseFairseqModel):
 
     @property
     def takes_source_f0(self) -> bool:
-        """Whether the generator predicts F0, and learns to from the F0 of recordings."""
+        """Whether the generator predicts F0, for which training needs a separate F0 target."""
         return getattr(self.unit_generator.generator, "takes_source_f0", False)
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> None:
-        """Resumes a training whose durations did not depend on the speaker without that dependence."""
+        """Drops the speaker layer of the durations when resuming a checkpoint without it."""
         super().upgrade_state_dict_named(state_dict, name)
         key = f"{name}.{SPEAKER_OF_DURATIONS}" if name else SPEAKER_OF_DURATIONS
         if self.unit_generator.durations_need_speaker and key not in state_dict:

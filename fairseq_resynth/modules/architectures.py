@@ -25,17 +25,17 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
 class Streams(Protocol):
-    """What a vocoder needs to know about the streams it is trained on; `data.streams.StreamSpec` is one.
+    """Protocol for stream sizes, implemented by `data.streams.StreamSpec`.
 
     Attributes:
         unit_hop: samples per unit.
         num_units: size of the unit table.
         f0_code_hop: samples per pitch code.
-        num_f0_codes: size of the table of pitch codes; 0 without them.
-        f0_channels: channels of continuous F0 at 200 Hz; 0 without it.
-        speakers: names of the speakers; empty without them.
+        num_f0_codes: size of the table of pitch codes; 0 if there is no such stream.
+        f0_channels: channels of continuous F0 at 200 Hz; 0 if there is no such stream.
+        speakers: names of the speakers; empty if there is no such stream.
         speaker_dim: dimensions of speaker vectors; 0 for a table of `speakers`.
-        styles: names of the speaking styles; empty without them.
+        styles: names of the speaking styles; empty if there is no such stream.
     """
 
     @property
@@ -117,7 +117,7 @@ class Architecture:
     """One value of `--arch`.
 
     Attributes:
-        model: name of the model; presets of other sizes share it.
+        model: the base model; presets of other sizes share it.
         sizes: class of the sizes.
         build_generator: makes the waveform generator from sizes, streams and the channels of a frame.
         defaults: sizes whose default differs from that of the class.
@@ -159,7 +159,7 @@ def default_sizes(arch: str) -> Any:
 
 
 def arch_of(sizes: UnitVocoderSizes) -> str:
-    """The name of the model that these sizes belong to."""
+    """The architecture name of a sizes object."""
     for name, architecture in ARCHITECTURES.items():
         if name == architecture.model and isinstance(sizes, architecture.sizes):
             return name
@@ -207,9 +207,6 @@ def _duration_predictor(sizes: UnitVocoderSizes, streams: Streams) -> DurationPr
 
 
 def with_duration_condition(sizes: dict[str, Any], weights: Iterable[str]) -> dict[str, Any]:
-    """A model's sizes with the `duration_condition` that the names of its weights show.
-
-    Models that were trained before the option existed do not say it.
-    """
+    """Infers `duration_condition` from the weight names. Older checkpoints do not store it."""
     has_speaker = any(name.endswith("duration_predictor.speaker.weight") for name in weights)
     return {**sizes, "duration_condition": "speaker" if has_speaker else "none"}

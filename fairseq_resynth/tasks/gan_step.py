@@ -1,4 +1,4 @@
-"""One update of a GAN inside fairseq's trainer, and the settings and machines on which it cannot work.
+"""One update of a GAN inside fairseq's trainer, and checks for unsupported settings and machines.
 
 The generator is fairseq's model, the discriminators are parameters of its criterion, and one Adam holds
 both. It is stepped twice: a parameter whose gradient is None stays as it is, so each step moves one network.

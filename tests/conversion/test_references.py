@@ -1,4 +1,4 @@
-"""Speech of every voice is taken; what is no voice is refused even if it is only half of a recording."""
+"""Speech of every voice is accepted; other sounds are rejected, even if they are only half of a recording."""
 
 import librosa
 import numpy as np
@@ -62,7 +62,7 @@ def test_speech_is_a_reference(voice):
 @pytest.mark.parametrize("name", sounds())
 def test_what_is_no_voice_is_refused_alone_and_after_speech(name):
     sound, half = sounds()[name], speech("english")[:30000]
-    reason = "is it noise|is it music|no voice is heard"
+    reason = "is it noise|is it music|no voiced speech"
     with pytest.raises(ValueError, match=reason):
         validate_reference(sound, name)
     after = np.concatenate([half, sound[-30000:]])

@@ -1,6 +1,6 @@
 """The paper's Tables 1 and 2 on the trained bundle of the Asterisk voices and prompts that it never heard.
 
-Their units, by Whisper's encoder, lie in examples/asterisk/held_out, so that voice, melody and rhythm are
+Their units, by Whisper's encoder, are in examples/asterisk/held_out, so that voice, melody and rhythm are
 measured without its weights; WHISPER=FOLDER (openai/whisper-base) adds the content, by the slow test.
 """
 

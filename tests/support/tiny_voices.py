@@ -1,4 +1,4 @@
-"""A small untrained bundle on speaker vectors, with a toy encoder of voices, and sounds that are no voice."""
+"""A small untrained bundle on speaker vectors, with a toy encoder of voices, and sounds other than speech."""
 
 from pathlib import Path
 

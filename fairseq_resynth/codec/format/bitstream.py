@@ -1,4 +1,4 @@
-"""The `.rsyn` file: header, speaker, coded streams, checksum; `docs/codec.md` specifies every byte."""
+"""The `.rsyn` file: header, speaker, coded streams, checksum; specified in `docs/codec_format.md`."""
 
 import hashlib
 import struct
@@ -34,10 +34,10 @@ def _varint(value: int) -> bytes:
 
 
 def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
-    """The kind and the bytes of a speaker.
+    """Encodes a speaker as (kind, bytes).
 
     An index is a varint (7 bits per byte, the low ones first). A vector is a varint of its size, its largest
-    magnitude as a little-endian half float, and a signed byte per dimension in 127ths of that. Raises
+    magnitude as a little-endian half float, and each component as int8, scaled by largest / 127. Raises
     ValueError if an index is negative, or a vector is empty, too long or not finite.
     """
     if speaker is None:
@@ -61,7 +61,7 @@ def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
 
 
 def _read_varint(data: bytes) -> tuple[int, int] | None:
-    """A varint and its length, or None when bytes are missing."""
+    """Reads a varint. Returns (value, length), or None if the data is incomplete."""
     for index, byte in enumerate(data[:4]):
         if byte < 128:
             if byte == 0 and index:  # only the shortest form is valid: one value, one file
@@ -114,7 +114,7 @@ def _checksum(identity: bytes, header: bytes, streams: bytes) -> bytes:
 
 
 class FileWriter:
-    """Writes a file while its streams come, with the same bytes as if written at once.
+    """Writes a file incrementally; the output is identical to that of `write_bytes`.
 
     `coder`, the `PayloadCoder`, counts the bits.
     """
@@ -133,7 +133,7 @@ class FileWriter:
         self._samples, self._unit_hop = 0, model.settings.unit_hop
 
     def push(self, units: Integers = (), f0_codes: Integers = ()) -> bytes:
-        """Takes more of the streams, (n,) and (m,) integers; returns the bytes that can be sent.
+        """Appends stream values, (n,) and (m,) integers, and returns the bytes that are final.
 
         Raises ValueError if a value is negative or too large.
         """
@@ -150,7 +150,7 @@ class FileWriter:
         return self._fresh(self._header + self._encoder.settled())
 
     def end_units(self) -> bytes:
-        """Ends the units and returns the coded streams so far, to count what the units cost alone."""
+        """Ends the units; returns the coded streams so far, to measure the size of the units alone."""
         self._queues[Need.UNIT].append(END)
         self._advance()
         return self._encoder.finish()
@@ -181,7 +181,7 @@ class FileWriter:
 
 
 class FileReader:
-    """Reads a file while its bytes come.
+    """Reads a file incrementally.
 
     `identity`, 16 bytes, names the bundle; `checksum` is False for a member of an archive, which is checked
     as a whole.
@@ -200,7 +200,7 @@ class FileReader:
         self._header = b""
 
     def feed(self, data: bytes, complete: bool = False) -> None:
-        """Takes more bytes; `complete` tells that they were the last, and then everything is checked.
+        """Appends bytes. Set `complete=True` with the last bytes; the checksum is then verified.
 
         Raises CodecError if they are damaged, truncated, too many, or of another format or model.
         """
@@ -249,7 +249,7 @@ class FileReader:
 
 
 def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
-    """Raises CodecError if the bytes so far do not start a `.rsyn` file, or one that needs another model."""
+    """Raises CodecError if the bytes, as far as available, do not start a `.rsyn` file, or one that needs another model."""
     if complete and not data:
         raise CodecError("the file is empty")
     if data and (data[0] & 0xF0 != VERSION_NIBBLE or data[0] & 8 or data[0] >> 1 & 3 == 3):
@@ -265,7 +265,7 @@ def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
 
 
 def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes:
-    """The file of one utterance; `identity`, 16 bytes, names the bundle, or else the context model.
+    """Returns the bytes of one utterance's file; `identity`, 16 bytes, names the bundle, or else the context model.
 
     Raises ValueError if a value is negative or larger than the format holds.
     """

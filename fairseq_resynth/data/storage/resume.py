@@ -1,6 +1,6 @@
 """Resuming: a record of which settings and inputs made each file of a folder.
 
-Whatever writes many files keeps one, in the folder `.made_by` of its output:
+Commands that write many files keep a record in `.made_by` in their output folder:
 
     with Record(outdir) as record:
         for name, source in sources.items():
@@ -11,9 +11,9 @@ Whatever writes many files keeps one, in the folder `.made_by` of its output:
 
 A line of the record says that a key made a file with a certain content, which stays true whatever happens
 later. The lines therefore need no order and no lock, which many shared file systems lack: every process
-appends to a file of its own, and whoever reads takes the lines of all files together. A process that is
-killed loses what it had not finished. A file that something else has written since then has another content
-than its line says, so it is made again.
+appends to its own file, and readers merge all files. A process that is killed loses what it had not
+finished. A file whose content differs from the record, because something else has written it since then, is
+made again.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ _CLOCK = 2.0
 
 @dataclass
 class Outcome:
-    """What a run did with the files, or with the rows, that it was given."""
+    """Result of a run on files, or on rows."""
 
     written: int = 0
     reused: int = 0  # made by an earlier run from the same settings and inputs
@@ -65,16 +65,16 @@ def with_content(option: Any) -> Any:
 
 
 class Record:
-    """What made the files of a folder. Use it as a context manager, or call `flush` at the end.
+    """Record of the settings and inputs of each output file. Use it as a context manager, or call `flush`.
 
-    `.made_by` appears in the folder with the first line. Raises ValueError if a line of it is damaged.
+    `.made_by` in the folder is created with the first entry. Raises ValueError if a line of it is damaged.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._own = self.folder / FOLDER / f"{unique_name()}.jsonl"
         self._waiting: list[str] = []
-        # Name -> key -> lines: of several contents, since not all computation is the same bit for bit.
+        # Name -> key -> lines: a key may have several hashes, because results are not always bit-identical.
         self._made: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self._inputs: dict[str, list[Any]] = {}  # path -> [size, times, hash]
         self._read()
@@ -92,7 +92,7 @@ class Record:
                 lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
                 if time.time() - file.stat().st_mtime > _SETTLED:
                     settled.append(file)
-            except FileNotFoundError:  # another process has just gathered it
+            except FileNotFoundError:  # another process has just merged and removed it
                 return self._read()
             for number, line in enumerate(lines[:-1], 1):  # a last line without its end was cut off
                 self._take(line, f"{file}:{number}")
@@ -113,7 +113,7 @@ class Record:
             ) from error
 
     def _gather(self, files: Iterable[Path]) -> None:
-        """Writes all lines into one file. Two processes that do so at once write the same lines."""
+        """Writes all lines into one file. Safe to run concurrently: each process writes the same lines."""
         lines = [{"input": path, "is": known} for path, known in self._inputs.items()]
         lines += [line for keys in self._made.values() for made in keys.values() for line in made]
         with atomic_path(self._own.with_name(f"{unique_name()}.jsonl")) as temporary:
@@ -148,7 +148,7 @@ class Record:
         """The hash of settings and inputs: JSON types, data classes, arrays, and Paths of files.
 
         A Path stands for the content of its file, which must exist. Take the key before the inputs are read:
-        should one of them change afterwards, the file is made again the next time.
+        if an input changes later, the file is recomputed on the next run.
         """
         text = json.dumps(parts, sort_keys=True, default=self._plain)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -166,7 +166,7 @@ class Record:
         return [array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).hexdigest()]
 
     def knows(self, name: str) -> bool:
-        """Whether the record has a line about a file, of whatever settings, and the file exists."""
+        """Whether the record has a line about a file, for any settings, and the file exists."""
         return name in self._made and (self.folder / name).is_file()
 
     def find(self, name: str, key: str) -> dict[str, Any] | None:
@@ -184,7 +184,7 @@ class Record:
         )
 
     def facts(self, name: str) -> list[dict[str, Any]]:
-        """The facts that were recorded with the present content of a file, by whatever key."""
+        """The facts that were recorded with the present content of a file, for any key."""
         lines = [line for made in self._made.get(name, {}).values() for line in made]
         return [line["facts"] for line in lines if self._is_whole(line)]
 
@@ -201,7 +201,7 @@ class Record:
         """
         with atomic_path(self.folder / name) as temporary:
             yield temporary
-            # The line comes first: a file is never without it, wherever the process is killed.
+            # The line is written first, so that no file lacks an entry if the process is killed.
             self.add(name, key, facts, temporary)
 
     def add(
@@ -211,7 +211,7 @@ class Record:
         facts: Mapping[str, Any] | None = None,
         written: Path | None = None,
     ) -> None:
-        """Records a file that has just been written, perhaps by another process or to the path `written`."""
+        """Records a file that has just been written, possibly by another process, or to the path `written`."""
         path = written or self.folder / name
         status = path.stat()
         content = [status.st_size, status.st_mtime_ns, file_hash(path)]

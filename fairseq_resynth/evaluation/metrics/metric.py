@@ -103,7 +103,7 @@ class Metric:
         predicts: what it was made or trained to predict, and the source of its formula.
         needs: "reference" and "transcript", if it cannot do without.
         packages: modules that it imports and that are not requirements of this package.
-        install: arguments of `pip install` that bring them.
+        install: arguments of `pip install` that install them.
         settings: options that change its values, with their defaults; part of the cache's key.
         measures_reference: whether it says something about the recordings themselves, which then are a system
             of their own (the paper's "ground truth" rows).

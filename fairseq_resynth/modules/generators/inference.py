@@ -91,8 +91,7 @@ class InferenceGenerator(nn.Module):
     Attributes:
         hop: samples per frame.
         context_frames: frames on either side of a sample on which it depends.
-        pitch_context_frames: those on which its F0 depends; None if it has no pulses, whose phase would have
-            to continue from chunk to chunk.
+        pitch_context_frames: context of the F0 predictor; None for generators without a pulse source.
     """
 
     def __init__(
