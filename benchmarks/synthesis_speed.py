@@ -119,7 +119,7 @@ def measure(
 
 
 def first_chunk(decoder: UnitDecoder, chunk_units: int = 16) -> float:
-    """Returns the processor seconds until the first chunk of a stream is finished, once its units are known."""
+    """Returns the processor seconds from units to the first finished chunk of a stream."""
     said = speech(4)
 
     def run() -> float:

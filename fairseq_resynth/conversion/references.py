@@ -142,8 +142,8 @@ def nonspeech_reason(wav: np.ndarray, f0: np.ndarray) -> str:
     """A sentence if more than a quarter of the seconds with sound contain no voice or a melody, else ""."""
     found = nonspeech_seconds(wav, f0)
     reasons = {
-        "voiceless": "{} have no voiced speech; it may be noise, whisper or music",
-        "melody": "the pitch is as steady as in a melody in {}: is it music there?",
+        "voiceless": "{}, has no voiced speech: is it noise, whisper or music?",
+        "melody": "the pitch is as steady as in a melody in {}: is it music?",
     }
     for kind, reason in reasons.items():
         if len(found[kind]) > MAX_NONSPEECH * len(found["all"]):

@@ -215,7 +215,7 @@ def test_a_missing_cut_or_foreign_cache_is_refused(cached, tmp_path):
         F0Cache(data, "train", read_manifest(data / "train.tsv"))
 
 
-def test_other_options_make_the_cache_anew(tmp_path):
+def test_other_options_make_the_cache_again(tmp_path):
     data = write_speech_data(tmp_path)
     assert build_f0(data, "train", F0Options("dio")).reused == 0
     assert build_f0(data, "train", F0Options("dio")).reused == 2

@@ -249,7 +249,10 @@ class FileReader:
 
 
 def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
-    """Raises CodecError if the bytes, as far as available, do not start a `.rsyn` file, or one that needs another model."""
+    """Checks the first bytes of a file, as far as available.
+
+    Raises CodecError if they do not start a `.rsyn` file, or one that needs another model.
+    """
     if complete and not data:
         raise CodecError("the file is empty")
     if data and (data[0] & 0xF0 != VERSION_NIBBLE or data[0] & 8 or data[0] >> 1 & 3 == 3):
@@ -265,9 +268,10 @@ def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
 
 
 def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes:
-    """Returns the bytes of one utterance's file; `identity`, 16 bytes, names the bundle, or else the context model.
+    """Returns the bytes of one utterance's file.
 
-    Raises ValueError if a value is negative or larger than the format holds.
+    `identity`, 16 bytes, names the bundle, or else the context model. Raises ValueError if a value
+    is negative or larger than the format holds.
     """
     writer = FileWriter(model, identity, code.f0_codes is not None, code.speaker)
     first = writer.push(code.units, () if code.f0_codes is None else code.f0_codes)

@@ -211,7 +211,7 @@ class Record:
         facts: Mapping[str, Any] | None = None,
         written: Path | None = None,
     ) -> None:
-        """Records a file that has just been written, possibly by another process, or to the path `written`."""
+        """Records a file just written, possibly by another process, or to the path `written`."""
         path = written or self.folder / name
         status = path.stat()
         content = [status.st_size, status.st_mtime_ns, file_hash(path)]
