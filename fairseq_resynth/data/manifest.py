@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fairseq_resynth.data.audio.zip_archives import zip_range
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 
 SPLITS = ("train", "valid", "test")
-_TAB = ord("\t")
 
 
 class Manifest:
@@ -23,13 +23,7 @@ class Manifest:
         num_samples: (rows,) int64, length of each recording in samples.
     """
 
-    def __init__(
-        self,
-        source: Path,
-        root: Path,
-        paths: Iterable[str],
-        num_samples: Sequence[int] | np.ndarray,
-    ):
+    def __init__(self, source: Path, root: Path, paths: Iterable[str], num_samples: ArrayLike):
         self.source = source
         self.root = root
         self.paths = paths if isinstance(paths, StringArray) else StringArray.of(paths)
@@ -53,9 +47,8 @@ class Manifest:
 def _parse_rows(block: bytes, source: Path) -> tuple[StringArray, np.ndarray]:
     """Parses the lines after the first; raises ValueError with the number of a malformed line."""
     data = np.frombuffer(block, dtype=np.uint8)
-    starts, ends = line_spans(block)
-    starts, ends = starts[1:], ends[1:]
-    tabs = np.flatnonzero(data == _TAB)
+    starts, ends = (offsets[1:] for offsets in line_spans(block))
+    tabs = np.flatnonzero(data == ord("\t"))
     last = np.searchsorted(tabs, ends) - 1  # the last tab before a line's end
     tab = tabs[np.maximum(last, 0)] if len(tabs) else np.full(len(ends), -1)
     samples = parse_decimals(data, tab + 1, ends)
@@ -96,10 +89,8 @@ def read_manifest(path: str | Path) -> Manifest:
     if repeat := paths.first_repeat():
         first, second = repeat
         raise ValueError(f"{path}:{second + 2}: {paths[second]} is already on line {first + 2}.")
-    packed = (
-        path.with_suffix(".pack") / "index.json"
-    ).is_file()  # a packed split needs no audio files
-    if not root.is_dir() and not packed:
+    # A packed split needs no audio files.
+    if not root.is_dir() and not (path.with_suffix(".pack") / "index.json").is_file():
         raise FileNotFoundError(
             f"{path}:1: the root {root} is not a folder on this machine. If the audio was moved, write its "
             "new folder to line 1, or run `resynth manifest` again."
@@ -112,9 +103,7 @@ def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Mani
 
     Raises FileNotFoundError if the folder does not exist, has no manifest at all, or lacks a named one.
     """
-    data = Path(data)
-    if not data.is_dir():
-        raise FileNotFoundError(f"{data} is not a folder. Make it with `resynth manifest`.")
+    data = require_data_directory(data)
     names = names or [name for name in SPLITS if (data / f"{name}.tsv").is_file()]
     if not names:
         raise FileNotFoundError(
@@ -134,16 +123,12 @@ def _decode(block: bytes, path: Path) -> str:
 
 def write_manifest(path: str | Path, root: str | Path, rows: Iterable[tuple[str, int]]) -> None:
     """Writes `{split}.tsv`; `rows` are (relative path, samples)."""
-    body = "".join(f"{name}\t{samples}\n" for name, samples in rows)
-    write_text(path, f"{root}\n{body}")
+    write_text(path, f"{root}\n" + "".join(f"{name}\t{samples}\n" for name, samples in rows))
 
 
 def read_lines(path: str | Path, rows: int, made_by: str) -> list[str]:
-    """Reads a file that has one line per manifest row; `made_by` is the command that makes it, for
-    messages.
-
-    Raises FileNotFoundError if it does not exist, and ValueError if the number of lines is not `rows`.
-    """
+    """Reads a file that has one line per manifest row and that the command `made_by` makes. Raises
+    FileNotFoundError if it does not exist, and ValueError if the number of lines is not `rows`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")

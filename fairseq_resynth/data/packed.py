@@ -10,7 +10,7 @@ The manifest has the length of each row, so the position of a crop is computed a
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -91,17 +91,9 @@ def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
             f"{path} and the packed {folder / name}.npy both exist, expected one of them. Delete the text "
             f"file, or write it to the folder that was packed. {pack_command(folder, index)}"
         )
-    values, lengths = (
-        MappedArray(folder, index["streams"][key], index) for key in (name, f"{name}_lengths")
-    )
-    return values, np.array(lengths[:]), index["streams"][name]["largest"]
-
-
-class AudioRows(Protocol):
-    """The recordings of a split."""
-
-    def read(self, row: int, start: int, num_samples: int) -> np.ndarray:
-        """(num_samples,) float32 of a row from sample `start` on; fewer where it ends."""
+    entry, lengths = index["streams"][name], index["streams"][f"{name}_lengths"]
+    values = MappedArray(folder, entry, index)
+    return values, np.array(map_array(folder, lengths, index)), entry["largest"]
 
 
 class AudioFiles:
@@ -157,7 +149,7 @@ class PackedAudio:
         return {**self.__dict__, "_open": OrderedDict()}
 
 
-def open_audio(data: str | Path, split: str, manifest: Manifest) -> AudioRows:
+def open_audio(data: str | Path, split: str, manifest: Manifest) -> AudioFiles | PackedAudio:
     """The recordings of a split; raises as `PackedAudio` does if it is packed."""
     folder = pack_folder(data, split)
     return PackedAudio(folder, manifest) if folder.is_dir() else AudioFiles(manifest)

@@ -1,6 +1,6 @@
 """Utterances as streams of integers, and `StreamSpec`: the description of the streams of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,36 +27,23 @@ SPEAKER_INPUTS = ("table", "vector")
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """The streams that a model is trained on.
+    """The streams that a model is trained on."""
 
-    Attributes:
-        unit_hop: samples per unit.
-        num_units: units are 0 … num_units - 1.
-        f0_code_hop: samples per pitch code.
-        num_f0_codes: pitch codes are 0 … num_f0_codes - 1; 0: no pitch codes.
-        speakers: names; the position of each is its row in the table. Empty: no speaker stream.
-        units: content of `units.json`: how the units were made.
-        f0_codes: content of `f0_codes.json`: how the pitch stream was made.
-        speaker_statistics: content of `speakers.json`: F0 mean and standard deviation by name.
-        sample_rate: Hz.
-        f0_channels: channels of continuous F0 at 200 Hz, instead of pitch codes; 0: none.
-        speaker_dim: dimensions of speaker vectors, instead of a table of speakers; 0: a table.
-        styles: names of speaking styles; the position of each is its row in the table. Empty: none.
-        speaker_vectors: content of `speaker_vectors.json`: the encoder, and the mean vector of each speaker.
-    """
-
-    unit_hop: int
-    num_units: int
-    f0_code_hop: int = F0_CODE_HOP
-    num_f0_codes: int = 0
-    speakers: tuple[str, ...] = ()
+    unit_hop: int  # samples per unit
+    num_units: int  # units are 0 … num_units - 1
+    f0_code_hop: int = F0_CODE_HOP  # samples per pitch code
+    num_f0_codes: int = 0  # pitch codes are 0 … num_f0_codes - 1; 0: no pitch codes
+    speakers: tuple[str, ...] = ()  # the rows of the table; empty: no speaker stream
+    # Content of `units.json` and `f0_codes.json`: how the streams were made.
     units: dict[str, Any] = field(default_factory=dict)
     f0_codes: dict[str, Any] = field(default_factory=dict)
+    # Content of `speakers.json`: F0 mean and standard deviation by name.
     speaker_statistics: dict[str, Any] = field(default_factory=dict)
-    sample_rate: int = SAMPLE_RATE
-    f0_channels: int = 0
-    speaker_dim: int = 0
-    styles: tuple[str, ...] = ()
+    sample_rate: int = SAMPLE_RATE  # Hz
+    f0_channels: int = 0  # channels of continuous F0 at 200 Hz, instead of pitch codes; 0: none
+    speaker_dim: int = 0  # dimensions of speaker vectors; 0: a table of speakers instead
+    styles: tuple[str, ...] = ()  # speaking styles, the rows of their table; empty: none
+    # Content of `speaker_vectors.json`: the encoder, and the mean vector of each speaker.
     speaker_vectors: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,7 +52,7 @@ class StreamSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "StreamSpec":
-        """The description of which `to_dict` gave the values."""
+        """The description from the result of `to_dict`."""
         names = {key: tuple(values.get(key, ())) for key in ("speakers", "styles")}
         return cls(**{**values, **names})
 
@@ -79,8 +66,7 @@ class StreamSpec:
         return self.speakers.index(name)
 
     def check_same_encoders(self, data: Path) -> None:
-        """Raises ValueError if other encoders than this description's made the streams of a data
-        directory."""
+        """Raises ValueError if other encoders made the streams of a data directory."""
         compared: dict[str, tuple[dict, tuple[str, ...]]] = {"units.json": (self.units, UNIT_KEYS)}
         if self.num_f0_codes:
             compared["f0_codes.json"] = (self.f0_codes, F0_KEYS)
@@ -93,33 +79,24 @@ class StreamSpec:
             for key in keys:
                 if key in expected and key in found and expected[key] != found[key]:
                     raise ValueError(
-                        f"{data / name}: {key} is {found[key]}, the model was trained with "
-                        f"{expected[key]}. Run `resynth {MADE_BY[name]} {data}` with the one that the model "
-                        "was trained with."
+                        f"{data / name}: {key} is {found[key]}, the model was trained with {expected[key]}. "
+                        f"Run `resynth {MADE_BY[name]} {data}` with that one."
                     )
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance as streams.
+    """One utterance as streams."""
 
-    Attributes:
-        units: (U,) int64 content units.
-        f0_codes: (F,) int64 pitch codes.
-        speaker: name or (D,) vector of the speaker; None if it is unknown.
-        num_samples: length of the recording in samples; 0 if there is none.
-        f0: (C, N) float normalized continuous F0 at 200 Hz.
-        style: name of the speaking style.
-        name: used in reports and messages.
-    """
-
-    units: np.ndarray
-    f0_codes: np.ndarray | None = None
-    speaker: str | np.ndarray | None = None
-    num_samples: int = 0
-    f0: np.ndarray | None = None
-    style: str | None = None
-    name: str = ""
+    units: np.ndarray  # (U,) int64 content units
+    f0_codes: np.ndarray | None = None  # (F,) int64 pitch codes
+    speaker: str | np.ndarray | None = (
+        None  # name or (D,) vector of the speaker; None if it is unknown
+    )
+    num_samples: int = 0  # length of the recording in samples; 0 if there is none
+    f0: np.ndarray | None = None  # (C, N) float normalized continuous F0 at 200 Hz
+    style: str | None = None  # name of the speaking style
+    name: str = ""  # used in reports and messages
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
@@ -169,9 +146,8 @@ def read_streams(
     wanted = _chosen_streams(data, split, names)
     units = _optional_json(data / "units.json")
     hop, count = _unit_sizes(data, units, unit_hop, num_units)
-    codes: dict[str, Any] = {}
-    if wanted["f0"]:
-        codes = read_json(data / "f0_codes.json", "Make it with `resynth quantize-f0`.")
+    made_by = "Make it with `resynth quantize-f0`."
+    codes = read_json(data / "f0_codes.json", made_by) if wanted["f0"] else {}
     speakers = _names(data, split, "speaker") if wanted["speaker"] else ()
     return StreamSpec(
         unit_hop=hop,
@@ -212,19 +188,14 @@ def _vector_fields(data: Path, speakers: tuple[str, ...], speaker_input: str) ->
             f"{data / 'speaker_vectors.json'} lacks {', '.join(missing[:10])}: run `resynth speakers "
             f"{data}` again."
         )
-    means = {name: found["means"][name] for name in speakers}
-    return {
-        "speaker_dim": found["speaker_dim"],
-        "speaker_vectors": {**found, "means": means},
-    }
+    found["means"] = {name: found["means"][name] for name in speakers}
+    return {"speaker_dim": found["speaker_dim"], "speaker_vectors": found}
 
 
 def _unit_sizes(data: Path, units: dict, unit_hop: int, num_units: int) -> tuple[int, int]:
     sizes = []
-    for flag, key, given in (
-        ("unit-hop", "unit_hop", unit_hop),
-        ("num-units", "num_clusters", num_units),
-    ):
+    options = ("unit-hop", "unit_hop", unit_hop), ("num-units", "num_clusters", num_units)
+    for flag, key, given in options:
         known = units.get(key, 0)
         if given and known and given != known:
             raise ValueError(
@@ -249,14 +220,8 @@ def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> li
     if path.is_dir():
         return [row for split in _chosen_splits(path, splits) for row in _read_split(path, split)]
     rows = read_unit_file(path)
-    f0_path = path.with_suffix(".f0")
-    codes: Sequence[np.ndarray | None] = [None] * len(rows)
-    if f0_path.is_file():
-        codes = read_integer_rows(f0_path, len(rows), "resynth quantize-f0")
-    return [
-        Utterance(row.units, f0_codes, name=Path(row.label).name or row.label)
-        for row, f0_codes in zip(rows, codes, strict=True)
-    ]
+    names = [Path(row.label).name or row.label for row in rows]
+    return _with_f0_codes([row.units for row in rows], names, path.parent, path.stem)
 
 
 def _chosen_splits(folder: Path, splits: Sequence[str] | None) -> list[str]:
@@ -283,21 +248,24 @@ def _read_split(folder: Path, split: str) -> list[Utterance]:
     count = None if names is None else len(names)
     units = read_integer_rows(folder / f"{split}.units", count, "resynth quantize")
     names = names or [f"{split}_{number}" for number in range(1, len(units) + 1)]
+    return _with_f0_codes(units, names, folder, split)
+
+
+def _with_f0_codes(
+    units: Sequence[np.ndarray], names: list[str], folder: Path, stem: str
+) -> list[Utterance]:
     codes: Sequence[np.ndarray | None] = [None] * len(units)
-    if has_stream(folder, split, "f0"):
-        codes = read_integer_rows(folder / f"{split}.f0", len(units), "resynth quantize-f0")
-    return [
-        Utterance(row, f0_codes, name=name)
-        for row, f0_codes, name in zip(units, codes, names, strict=True)
-    ]
+    if has_stream(folder, stem, "f0"):
+        codes = read_integer_rows(folder / f"{stem}.f0", len(units), "resynth quantize-f0")
+    rows = zip(units, codes, names, strict=True)
+    return [Utterance(row, f0_codes, name=name) for row, f0_codes, name in rows]
 
 
 def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -> dict[str, int]:
     """The hops and table sizes of utterances: `num_units` and `num_f0_codes`, `unit_hop` and `f0_code_hop`.
 
-    They are those in the directories among `paths`. Where none says the size of a table, the largest unit
-    and code of the utterances do; the hops of unit files are left out. Raises ValueError if directories
-    differ.
+    They are those in the directories among `paths`, or else the largest unit and code of the utterances,
+    where hops are left out. Raises ValueError if directories differ.
     """
     known: dict[str, int] = {}
     names = {
@@ -306,18 +274,18 @@ def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -
     }
     for folder in (Path(path) for path in paths):
         for file, keys in names.items():
-            stored = read_json(folder / file) if (folder / file).is_file() else {}
+            stored = _optional_json(folder / file)
             for key, name in keys.items():
                 if key in stored and known.setdefault(name, stored[key]) != stored[key]:
                     raise ValueError(
                         f"{folder / file}: {key} is {stored[key]}, elsewhere {known[name]}."
                     )
     if "num_units" not in known:
-        largest = max((int(row.units.max(initial=-1)) for row in utterances), default=-1)
-        known["num_units"] = largest + 1
+        known["num_units"] = 1 + _largest(row.units for row in utterances)
     if "num_f0_codes" not in known:
-        codes = [
-            int(row.f0_codes.max(initial=-1)) for row in utterances if row.f0_codes is not None
-        ]
-        known["num_f0_codes"] = max(codes, default=-1) + 1
+        known["num_f0_codes"] = 1 + _largest(row.f0_codes for row in utterances)
     return known
+
+
+def _largest(rows: Iterable[np.ndarray | None]) -> int:
+    return max((int(row.max(initial=-1)) for row in rows if row is not None), default=-1)

@@ -30,25 +30,17 @@ _DIGITS = 18  # any integer of so many digits fits into an int64
 
 @dataclass(frozen=True)
 class UnitRow:
-    """One utterance of a unit file; the fields after `name` are of dict lines.
+    """One utterance of a unit file; the fields after `name` are of dict lines."""
 
-    Attributes:
-        units: (U,) int64.
-        line: its number in the file, from 1.
-        name: the text before `|` or the tab, or the audio path without its suffix.
-        audio: path of the recording.
-        speaker: name of the speaker.
-        f0: (U,) pitch of each unit: integers are codes, other numbers normalized F0.
-        style: name of the speaking style.
-    """
-
-    units: np.ndarray
-    line: int
-    name: str | None = None
-    audio: str | None = None
-    speaker: str | None = None
-    f0: np.ndarray | None = None
-    style: str | None = None
+    units: np.ndarray  # (U,) int64
+    line: int  # its number in the file, from 1
+    name: str | None = None  # the text before `|` or the tab, or the audio path without its suffix
+    audio: str | None = None  # path of the recording
+    speaker: str | None = None  # name of the speaker
+    f0: np.ndarray | None = (
+        None  # (U,) pitch of each unit: integers are codes, other numbers normalized F0
+    )
+    style: str | None = None  # name of the speaking style
 
     @property
     def label(self) -> str:
@@ -67,10 +59,8 @@ class GeneratedUnits:
 
 
 def parse_integers(text: str, where: str) -> np.ndarray:
-    """Parses non-negative integers separated by spaces into (n,) int64.
-
-    Raises ValueError if a word is something else; the message starts with `where` (file:line).
-    """
+    """Parses non-negative integers separated by spaces into (n,) int64. Raises ValueError if a word is
+    something else; the message starts with `where` (file:line)."""
     words = text.split()
     for word in words:
         # int() also takes 1_000, +1 and digits of other scripts
@@ -98,11 +88,8 @@ def parse_dict_line(line: str, where: str) -> dict[str, Any]:
 
 
 def read_unit_file(path: str | Path) -> list[UnitRow]:
-    """Reads a file of unit sequences, in any format of this module.
-
-    Raises FileNotFoundError if it does not exist, and ValueError if it is empty or not text, or a line has
-    no units or cannot be parsed.
-    """
+    """Reads a file in any format of this module. Raises FileNotFoundError if it does not exist, and
+    ValueError if it is empty or not text, or a line has no units or cannot be parsed."""
     rows = [_parse_line(*line) for line in _unit_lines(Path(path))]
     for row in rows:
         if not len(row.units):

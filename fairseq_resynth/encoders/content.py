@@ -136,9 +136,7 @@ class ContentEncoder:
 
 
 CHUNK = 6000  # units encoded together, a minute at 100 Hz
-CONTEXT = (
-    100  # units of context on either side, more than the receptive field: chunks change no unit
-)
+CONTEXT = 100  # units on either side, more than the receptive field: chunks change no unit
 
 
 class VqvaeUnits:

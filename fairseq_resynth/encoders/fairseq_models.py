@@ -22,11 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.compat import fairseq
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, quiet, refusals
-from fairseq_resynth.encoders.convolution_transformer import (
-    CONTEXT,
-    MAX_CHUNK,
-    ConvolutionTransformer,
-)
+from fairseq_resynth.encoders.convolution_transformer import ConvolutionTransformer
 from fairseq_resynth.encoders.frames import FrameEncoder
 
 _CONVOLUTIONS = re.compile(r"[\s\d()\[\],+*]+")
@@ -38,29 +34,14 @@ def fairseq_classes() -> list[type]:
     Checkpoints of 2020 have their arguments as a Namespace, later ones a configuration as dict or omegaconf.
     HuBERT's task state has the dictionaries of its labels.
     """
-    from omegaconf import DictConfig, ListConfig, base, nodes
+    from omegaconf import DictConfig, ListConfig
+    from omegaconf.base import ContainerMetadata, Metadata
+    from omegaconf.nodes import AnyNode, BooleanNode, FloatNode, IntegerNode, StringNode
 
-    omegaconf_nodes = [
-        nodes.AnyNode,
-        nodes.StringNode,
-        nodes.IntegerNode,
-        nodes.FloatNode,
-        nodes.BooleanNode,
-    ]
-    omegaconf = [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, *omegaconf_nodes]
-    return [
-        Namespace,
-        fairseq.data.Dictionary,
-        *omegaconf,
-        Any,
-        defaultdict,
-        dict,
-        list,
-        int,
-        str,
-        float,
-        bool,
-    ]
+    omegaconf = [DictConfig, ListConfig, ContainerMetadata, Metadata]
+    omegaconf += [AnyNode, StringNode, IntegerNode, FloatNode, BooleanNode]
+    plain = [Any, defaultdict, dict, list, int, str, float, bool]
+    return [Namespace, fairseq.data.Dictionary, *omegaconf, *plain]
 
 
 class _FairseqEncoder(ConvolutionTransformer):
@@ -73,23 +54,16 @@ class _FairseqEncoder(ConvolutionTransformer):
     first_layer: int
 
     def __init__(
-        self,
-        path: str | Path,
-        layer: int,
-        device: str | torch.device = "cpu",
-        max_chunk: int = MAX_CHUNK,
-        context: int = CONTEXT,
+        self, path: str | Path, layer: int, device: str | torch.device = "cpu", **chunks: int
     ):
         self.checkpoint, self.layer = Path(path), layer
         model, normalize = self._load()
         convolutions = [block[0] for block in model.feature_extractor.conv_layers]
         layers = range(self.first_layer, self.first_layer + len(model.encoder.layers))
         depth = getattr(model.cfg, "pos_conv_depth", 1) if hasattr(model, "cfg") else 1
-        is_transformer = all(
-            type(block).__name__.startswith("Transformer") for block in model.encoder.layers
-        )
-        self.masks_padding = is_transformer and depth == 1
-        super().__init__(model, convolutions, layers, normalize, device, max_chunk, context)
+        kinds = {type(block).__name__ for block in model.encoder.layers}
+        self.masks_padding = depth == 1 and all(kind.startswith("Transformer") for kind in kinds)
+        super().__init__(model, convolutions, layers, normalize, device, **chunks)
 
     def _load(self) -> tuple[Any, bool]:
         """Loads the model, and returns whether it needs normalized waveforms."""
@@ -149,21 +123,11 @@ def _is_convolutions(text: Any) -> bool:
         tree = ast.parse(text.strip(), mode="eval")
     except SyntaxError:
         return False
-    nodes = (
-        ast.Expression,
-        ast.List,
-        ast.Tuple,
-        ast.BinOp,
-        ast.Add,
-        ast.Mult,
-        ast.Load,
-        ast.Constant,
+    allowed = ast.Expression | ast.List | ast.Tuple | ast.BinOp | ast.Add | ast.Mult | ast.Load
+    return all(
+        isinstance(node, allowed) or isinstance(node, ast.Constant) and 0 < node.value < 10_000
+        for node in ast.walk(tree)
     )
-    return all(isinstance(node, nodes) and _is_small(node) for node in ast.walk(tree))
-
-
-def _is_small(node: ast.AST) -> bool:
-    return not isinstance(node, ast.Constant) or 0 < node.value < 10_000
 
 
 def _checked_state(path: Path, what: str, model: str, task: str) -> dict[str, Any]:
@@ -250,7 +214,11 @@ class CpcEncoder(FrameEncoder):
         self._require(state, what)
         with refusals(self.checkpoint, what, ()):
             reader = cpc_feature_reader.CpcFeatureReader(str(path), layer, use_cuda=False)
-        self._require_weights(reader.model, state["weights"])
+        # The reader loads with strict=False.
+        if missing := set(reader.model.state_dict()) - set(state["weights"]):
+            raise ValueError(
+                f"{self.checkpoint} lacks the weights {', '.join(sorted(missing)[:5])}"
+            )
         self.model = reader.model.requires_grad_(False).to(self.device)
 
     def _require(self, state: dict, what: str) -> None:
@@ -262,13 +230,6 @@ class CpcEncoder(FrameEncoder):
         if not 1 <= self.layer <= levels:
             raise ValueError(
                 f"--layer is {self.layer}, {self.checkpoint} has {levels} LSTM layers, counted from 1"
-            )
-
-    def _require_weights(self, model: torch.nn.Module, weights: dict) -> None:
-        missing = set(model.state_dict()) - set(weights)  # the reader loads with strict=False
-        if missing:
-            raise ValueError(
-                f"{self.checkpoint} lacks the weights {', '.join(sorted(missing)[:5])}"
             )
 
     def num_frames(self, samples: int) -> int:

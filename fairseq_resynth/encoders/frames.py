@@ -15,21 +15,13 @@ from fairseq_resynth.data.storage.files import file_hash
 
 
 class FrameEncoder(ABC):
-    """Maps 16 kHz speech to one vector per frame.
+    """Maps 16 kHz speech to one vector per frame."""
 
-    Attributes:
-        feature_type: its name for `--feature-type`.
-        unit_hop: samples from one frame to the next.
-        min_samples: smallest number of samples that gives a frame.
-        checkpoint: file or folder of the weights; None if there are none.
-        layer: the layer that the features come from; None if there is no choice.
-    """
-
-    feature_type: str
-    unit_hop: int
-    min_samples: int
-    checkpoint: Path | None = None
-    layer: int | None = None
+    feature_type: str  # its name for `--feature-type`
+    unit_hop: int  # samples from one frame to the next
+    min_samples: int  # smallest number of samples that gives a frame
+    checkpoint: Path | None = None  # file or folder of the weights; None if there are none
+    layer: int | None = None  # the layer that the features come from; None if there is no choice
 
     @abstractmethod
     def num_frames(self, samples: int) -> int:

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.checkpoints import quiet
-from fairseq_resynth.encoders.convolution_transformer import (
-    CONTEXT,
-    MAX_CHUNK,
-    ConvolutionTransformer,
-)
+from fairseq_resynth.encoders.convolution_transformer import ConvolutionTransformer
 from fairseq_resynth.encoders.frames import FrameEncoder
 
 
@@ -80,8 +76,7 @@ class _TransformersModel(FrameEncoder):
 
     def _identify(self, path: str | Path, layer: int, model: Any) -> None:
         self.checkpoint, self.layer = Path(path), layer
-        is_folder = Path(path).is_dir()
-        self._name = Path(path).resolve().name if is_folder else str(path)
+        self._name = Path(path).resolve().name if Path(path).is_dir() else str(path)
         self._hash = _weights_hash(model)
 
     def checkpoint_hash(self) -> str:
@@ -106,16 +101,14 @@ class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
         path: str | Path,
         layer: int,
         device: str | torch.device = "cpu",
-        max_chunk: int = MAX_CHUNK,
-        context: int = CONTEXT,
+        **chunks: int,
     ):
         self._identify(path, layer, model)
         blocks = model.encoder.layers
         convolutions = [block.conv for block in model.feature_extractor.conv_layers]
-        normalize = _needs_normalized(path, model)
-        layers = range(1, len(blocks) + 1)
+        layers, normalize = range(1, len(blocks) + 1), _needs_normalized(path, model)
         self.masks_padding = model.config.model_type in ("hubert", "wav2vec2", "wavlm")
-        super().__init__(model, convolutions, layers, normalize, device, max_chunk, context)
+        super().__init__(model, convolutions, layers, normalize, device, **chunks)
         self._output: Tensor
         blocks[layer - 1].register_forward_hook(self._keep_output)
         del blocks[layer:]  # their output is not needed
@@ -185,14 +178,8 @@ class WhisperEncoder(_TransformersModel):
         return [self._in_chunks(wav.cpu(), self._encode, self.window, self.context) for wav in wavs]
 
     def _encode(self, wav: Tensor) -> Tensor:
-        mel = self._mel(
-            wav.numpy(),
-            sampling_rate=SAMPLE_RATE,
-            padding="do_not_pad",
-            truncation=False,
-            return_tensors="pt",
-        )
-        model = self.model
+        model, settings = self.model, {"padding": "do_not_pad", "truncation": False}
+        mel = self._mel(wav.numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt", **settings)
         x = F.gelu(model.conv1(mel.input_features.to(self.device)))
         x = F.gelu(model.conv2(x)).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]

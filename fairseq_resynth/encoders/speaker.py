@@ -48,9 +48,7 @@ class Resemblyzer:
         """Maps (T,) samples to (256,); long pauses are removed as in the package's own examples."""
         from resemblyzer import preprocess_wav
 
-        if not np.abs(wav).max() > SILENT:
-            raise ValueError("silence has no speaker")
-        voiced = preprocess_wav(wav.astype(np.float32), source_sr=SAMPLE_RATE)
+        voiced = preprocess_wav(_require_sound(wav), source_sr=SAMPLE_RATE)
         if len(voiced) < MINIMUM_SECONDS * SAMPLE_RATE:
             raise ValueError(
                 f"{len(voiced) / SAMPLE_RATE:.2f} s of voice: too little to tell the speaker"
@@ -94,10 +92,6 @@ def filter_banks(wav: np.ndarray) -> np.ndarray:
     return (banks - banks.mean(0))[None].numpy()
 
 
-def _samples(wav: np.ndarray) -> np.ndarray:
-    return wav[None]
-
-
 class ModelFile:
     """An encoder in a file, for instance ECAPA-TDNN: TorchScript, or ONNX with one float32 input.
 
@@ -109,45 +103,36 @@ class ModelFile:
         self, path: str, is_onnx: bool, prepare: Callable[[np.ndarray], np.ndarray]
     ) -> None:
         self._prepare = prepare
-        self._run = _load_onnx(path) if is_onnx else _load_torchscript(path)
+        if is_onnx:
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            name = session.get_inputs()[0].name
+            self._run = lambda inputs: session.run(None, {name: inputs})[0]
+        else:
+            import torch
+
+            model = torch.jit.load(path, map_location="cpu").eval()
+            self._run = torch.inference_mode()(lambda x: model(torch.from_numpy(x)).numpy())
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
-        return _unit_vector(self._run(self._prepare(_require_sound(wav))))
-
-
-def _load_torchscript(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    import torch
-
-    model = torch.jit.load(path, map_location="cpu").eval()
-    return torch.inference_mode()(lambda inputs: model(torch.from_numpy(inputs)).numpy())
-
-
-def _load_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda inputs: session.run(None, {name: inputs})[0]
+        output = self._run(self._prepare(_require_sound(wav)))
+        vector = np.asarray(output, dtype=np.float32)
+        if vector.ndim == 3 and 1 in vector.shape[1:]:  # exported with (1, 1, D) or (1, D, 1)
+            vector = vector.reshape(len(vector), -1)
+        found = vector.shape
+        if len(found) != 2 or found[0] != 1 or not np.isfinite(vector).all() or not vector.any():
+            raise ValueError(
+                f"the speaker encoder gave {found}, expected (1, D) finite numbers that are not all 0"
+            )
+        return vector[0] / np.linalg.norm(vector[0])
 
 
 def _require_sound(wav: np.ndarray) -> np.ndarray:
     if not np.abs(wav).max(initial=0) > SILENT:
         raise ValueError("silence has no speaker")
     return np.ascontiguousarray(wav, dtype=np.float32)
-
-
-def _unit_vector(output: np.ndarray) -> np.ndarray:
-    vector = np.asarray(output, dtype=np.float32)
-    if (
-        vector.ndim == 3 and 1 in vector.shape[1:]
-    ):  # some models are exported with (1, 1, D) or (1, D, 1)
-        vector = vector.reshape(len(vector), -1)
-    if vector.ndim != 2 or len(vector) != 1 or not np.isfinite(vector).all() or not vector.any():
-        raise ValueError(
-            f"the speaker encoder gave {vector.shape}, expected (1, D) finite numbers that are not all 0"
-        )
-    return vector[0] / np.linalg.norm(vector[0])
 
 
 def parse_encoder(text: str) -> tuple[str, str]:
@@ -181,7 +166,7 @@ def load_encoder(text: str) -> SpeakerEncoder:
             return Resemblyzer()
         if kind == "xvector":
             return HuggingFaceXVector(model)
-        prepare = filter_banks if kind.endswith("-fbank") else _samples
+        prepare = filter_banks if kind.endswith("-fbank") else lambda wav: wav[None]
         return ModelFile(model, kind.startswith("onnx"), prepare)
     except ImportError as error:
         package = "resemblyzer 'setuptools<81'" if kind == "resemblyzer" else MODULES[kind]

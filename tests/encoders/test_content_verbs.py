@@ -206,7 +206,7 @@ def test_mistakes_are_one_sentence(data, capsys):
         ),
         (
             ["quantize", str(data / "none"), "--kmeans", km],
-            "none is not a folder. Make it with `resynth man",
+            "none does not exist. Make it with `resynth man",
         ),
         (["quantize", str(data), "--kmeans", km, "--split", "dev"], "dev.tsv does not exist"),
         (["quantize", str(data), "--kmeans", km, "--shard", "3/2"], "--shard: found '3/2'"),

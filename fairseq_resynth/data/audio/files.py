@@ -29,37 +29,34 @@ def _require_file(path: Path) -> None:
         raise ValueError(f"{path} is empty (0 bytes)")
 
 
-def _require_prepared(path: str | Path, sample_rate: int, channels: int, frames: int) -> None:
-    if sample_rate != SAMPLE_RATE:
-        raise ValueError(
-            f"{path}: found {sample_rate} Hz, expected {SAMPLE_RATE}; run `resynth preprocess`"
-        )
-    if channels != 1:
-        raise ValueError(f"{path}: found {channels} channels, expected 1; run `resynth preprocess`")
-    if frames == 0:
-        raise ValueError(f"{path}: the file has no samples")
+@contextlib.contextmanager
+def _open_prepared(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """Opens a file or a member of an archive, and checks that it has samples and is 16 kHz mono."""
+    zipped = zip_range(path)
+    if not zipped:
+        _require_file(Path(path))
+    try:
+        with open_zipped(path) if zipped else soundfile.SoundFile(path) as sound:
+            for found, expected, unit in (
+                (sound.samplerate, SAMPLE_RATE, "Hz"),
+                (sound.channels, 1, "channels"),
+            ):
+                if found != expected:
+                    raise ValueError(
+                        f"{path}: found {found} {unit}, expected {expected}; run `resynth preprocess`"
+                    )
+            if sound.frames == 0:
+                raise ValueError(f"{path}: the file has no samples")
+            yield sound
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} is not readable as audio: {error}") from error
 
 
 def audio_length(path: str | Path) -> int:
     """The number of samples of a prepared file, from its header. Raises FileNotFoundError if it does not
     exist, and ValueError if it is empty, not readable as audio, or not 16 kHz mono."""
-    with _open_sound(path) as sound:
-        _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
+    with _open_prepared(path) as sound:
         return sound.frames
-
-
-@contextlib.contextmanager
-def _open_sound(path: str | Path) -> Iterator[soundfile.SoundFile]:
-    if zip_range(path):
-        with open_zipped(path) as sound:
-            yield sound
-        return
-    _require_file(Path(path))
-    try:
-        with soundfile.SoundFile(path) as sound:
-            yield sound
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} is not readable as audio: {error}") from error
 
 
 def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.ndarray:
@@ -73,8 +70,7 @@ def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.nd
     Returns (T,) float32 in [-1, 1], shorter than `num_samples` where the file ends. Raises as
     `audio_length` does, and ValueError if there are non-finite samples.
     """
-    with _open_sound(path) as sound:
-        _require_prepared(path, sound.samplerate, sound.channels, sound.frames)
+    with _open_prepared(path) as sound:
         sound.seek(min(start, sound.frames))
         wav = sound.read(num_samples, dtype="float32")
     _require_finite(path, wav)

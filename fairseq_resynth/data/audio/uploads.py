@@ -1,6 +1,7 @@
 """Decoder of audio from untrusted senders: bytes in memory, within limits."""
 
 import io
+import itertools
 
 import av
 import numpy as np
@@ -52,12 +53,16 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": ""}
     with av.open(io.BytesIO(data), "r", options=options) as container:
         if not container.streams.audio:
-            raise ValueError(f"{name} has no sound in it, only {_kinds(container)}")
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+            raise ValueError(f"{name} has no sound in it, only {kinds}")
         stream = container.streams.audio[0]
-        _check_rate(stream.codec_context.sample_rate, name)
+        if not _LOWEST_RATE <= (rate := stream.codec_context.sample_rate) <= _HIGHEST_RATE:
+            raise ValueError(
+                f"{name} has {rate} samples per second, expected {_LOWEST_RATE} to {_HIGHEST_RATE}"
+            )
         # FFmpeg's resampler is used, since its cost does not depend on the rates' common divisor.
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        for frame in _frames(container, stream):
+        for frame in itertools.chain(container.decode(stream), [None]):  # None: flush
             for converted in resampler.resample(frame):
                 pieces.append(converted.to_ndarray().reshape(-1))
                 room -= len(pieces[-1])
@@ -65,22 +70,6 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
                 raise ValueError(f"{name} is longer than {max_seconds:g} s, the longest allowed")
         measured = container.format.name.split(",")[0] in _MEASURED
         return pieces, (container.duration or 0) / av.time_base if measured else 0.0
-
-
-def _frames(container, stream):
-    yield from container.decode(stream)
-    yield None  # flushes the resampler
-
-
-def _kinds(container) -> str:
-    return ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-
-
-def _check_rate(rate: int, name: str) -> None:
-    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-        raise ValueError(
-            f"{name} has {rate} samples per second, expected {_LOWEST_RATE} to {_HIGHEST_RATE}"
-        )
 
 
 def _check_whole(data: bytes, seconds: float, declared: float, name: str) -> None:

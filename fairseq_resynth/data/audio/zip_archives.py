@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -18,6 +19,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 
 _PATH = re.compile(r"(?P<archive>.+\.zip):(?P<offset>\d+):(?P<length>\d+)")
 _NUMPY_MAGIC = b"\x93NUMPY"
+_SUBTYPES = {np.dtype("<i2"): "PCM_16", np.dtype("<f4"): "FLOAT", np.dtype("<f8"): "DOUBLE"}
 
 
 def zip_range(path: str | Path) -> tuple[Path, int, int] | None:
@@ -31,7 +33,7 @@ class FileRange(io.RawIOBase):
 
     def __init__(self, stream: io.BufferedReader, start: int, length: int):
         super().__init__()
-        self._stream, self._start, self._length, self._at = stream, start, length, 0
+        self._stream, self.start, self.length, self._at = stream, start, length, 0
 
     def readable(self) -> bool:
         """True."""
@@ -47,30 +49,27 @@ class FileRange(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Sets the position within the range, and returns it."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.length}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def readinto(self, buffer) -> int:
         """Reads into a buffer, up to the end of the range."""
-        wanted = max(0, min(len(buffer), self._length - self._at))
-        self._stream.seek(self._start + self._at)
+        wanted = max(0, min(len(buffer), self.length - self._at))
+        self._stream.seek(self.start + self._at)
         count = self._stream.readinto(memoryview(buffer)[:wanted])
         self._at += count
         return count
 
 
 @contextmanager
-def open_range(path: str | Path) -> Iterator[FileRange]:
-    """Opens the bytes that a path into an archive names.
+def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """Opens what a path into an archive names like a `soundfile.SoundFile`.
 
-    Raises:
-        FileNotFoundError: the archive does not exist.
-        ValueError: the archive ends before the range does.
+    Raises FileNotFoundError if the archive does not exist, and ValueError if it is too short, or the member
+    is neither audio nor an array.
     """
-    found = zip_range(path)
-    assert found, path  # callers check
-    archive, offset, length = found
+    archive, offset, length = zip_range(path)
     if not archive.is_file():
         raise FileNotFoundError(f"{archive} does not exist")
     if offset + length > (size := archive.stat().st_size):
@@ -80,61 +79,14 @@ def open_range(path: str | Path) -> Iterator[FileRange]:
         )
     if not length:
         raise ValueError(f"{path} is empty (0 bytes)")
-    with archive.open("rb") as stream:
-        yield FileRange(stream, offset, length)
-
-
-class _ArraySound:
-    """A (T,) waveform of `numpy.save` with the used part of the interface of `soundfile.SoundFile`."""
-
-    samplerate = SAMPLE_RATE  # an array has no rate of its own
-    channels = 1
-
-    def __init__(self, path: str | Path, stream: FileRange):
-        try:
-            reader = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[np.lib.format.read_magic(stream)]
-            shape, _, dtype = reader(stream)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{path} is not readable as an array: {error}") from error
-        if len(shape) != 1 or dtype not in (np.int16, np.float32, np.float64):
-            raise ValueError(
-                f"{path}: found an array {shape} of {dtype}, expected a waveform (T,) of int16 or floats"
-            )
-        self._stream, self._dtype = stream, dtype
-        self._first, self.frames, self._at = stream.tell(), shape[0], 0
-
-    def seek(self, frame: int) -> None:
-        """Sets the position, in samples."""
-        self._at = frame
-
-    def read(self, frames: int, dtype: str) -> np.ndarray:
-        """Reads `frames` samples in [-1, 1]; -1: to the end."""
-        stop = self.frames if frames < 0 else min(self.frames, self._at + frames)
-        self._stream.seek(self._first + self._at * self._dtype.itemsize)
-        block = self._stream.read((stop - self._at) * self._dtype.itemsize)
-        values = np.frombuffer(block, self._dtype).astype(dtype)
-        return values / np.float32(32768) if self._dtype == np.int16 else values
-
-
-@contextmanager
-def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile | _ArraySound]:
-    """Opens a member of an archive like a `soundfile.SoundFile`.
-
-    Raises:
-        FileNotFoundError: the archive does not exist.
-        ValueError: the archive is too short, or the member is neither audio nor an array.
-    """
-    with open_range(path) as stream:
-        magic = stream.read(len(_NUMPY_MAGIC))
+    with archive.open("rb") as file:
+        stream = FileRange(file, offset, length)
+        magic, raw = stream.read(len(_NUMPY_MAGIC)), {}
         stream.seek(0)
         if magic == _NUMPY_MAGIC:
-            yield _ArraySound(path, stream)
-            return
+            stream, raw = _array_samples(path, file, stream)
         try:
-            sound = soundfile.SoundFile(stream)
+            sound = soundfile.SoundFile(stream, **raw)
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"{path} is not readable as audio: {error} Members must be stored without compression "
@@ -142,3 +94,25 @@ def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile | _ArraySound]
             ) from error
         with sound:
             yield sound
+
+
+def _array_samples(
+    path: str | Path, file: io.BufferedReader, stream: FileRange
+) -> tuple[FileRange, dict[str, Any]]:
+    """The samples after the header that `numpy.save` wrote, and how libsndfile is to read them."""
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        shape, _, dtype = headers[np.lib.format.read_magic(stream)](stream)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not readable as an array: {error}") from error
+    if len(shape) != 1 or dtype not in _SUBTYPES:
+        raise ValueError(
+            f"{path}: found an array {shape} of {dtype}, expected a waveform (T,) of int16 or floats"
+        )
+    first, size = stream.tell(), shape[0] * dtype.itemsize
+    samples = FileRange(file, stream.start + first, min(size, stream.length - first))
+    layout = {"format": "RAW", "subtype": _SUBTYPES[dtype], "endian": "LITTLE"}
+    return samples, {"samplerate": SAMPLE_RATE, "channels": 1, **layout}  # an array has no rate

@@ -79,13 +79,12 @@ class SpeakerVectors:
         """The vector (D,) float32; the random choice depends only on seed, epoch and row. Raises ValueError
         if the row has no vector, and its speaker no mean."""
         own, name = np.array(self.vectors[row]), self.names[row]
-        if np.isnan(own).any() and name not in self.means:
+        use_mean, has_own = name in self.means, not np.isnan(own).any()
+        if not use_mean and not has_own:
             raise ValueError(f"row {row + 1}: no vector of its own, and {name!r} has no mean.")
-        use_mean = name in self.means
-        if self.mean_rate is not None and use_mean and not np.isnan(own).any():
+        if self.mean_rate is not None and use_mean and has_own:
             # The 1 makes this choice independent of the crop's start.
-            draw = np.random.default_rng((self.seed, epoch, row, 1)).random()
-            use_mean = draw < self.mean_rate
+            use_mean = np.random.default_rng((self.seed, epoch, row, 1)).random() < self.mean_rate
         return torch.from_numpy(self.means[name].copy() if use_mean else own)
 
     def voice(self, row: int) -> str | np.ndarray:

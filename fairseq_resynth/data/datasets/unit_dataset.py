@@ -47,10 +47,9 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         data = Path(data)
         self.segment_size = segment_size
         self.load_wav = load_wav
-        f0_code_hop = streams.f0_code_hop if streams.num_f0_codes else 0
-        self.step = (
-            check_segment_size(segment_size, streams.unit_hop, f0_code_hop) if segment_size else 1
-        )
+        if segment_size:
+            f0_code_hop = streams.f0_code_hop if streams.num_f0_codes else 0
+            self.step = check_segment_size(segment_size, streams.unit_hop, f0_code_hop)
         self.audio = open_audio(data, split, self.manifest)
         self.source_f0 = SourceF0(data, split, self.manifest) if source_f0 else None
         self.lengths = self.units.lengths * streams.unit_hop
@@ -61,10 +60,8 @@ class UnitDataset(UnitSplit, UtteranceDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item as tensors: units (U,), f0_codes (F,) or f0 (C, N), source_f0 (2, N), speaker () or (D,),
         style (), wav (T,)."""
-        index = int(index)
-        hop = self.streams.unit_hop
-        length = int(self.lengths[index])
-        start = 0
+        index, hop = int(index), self.streams.unit_hop
+        length, start = int(self.lengths[index]), 0
         if self.segment_size:
             start = crop_start(length, self.segment_size, self.step, self.seed, self.epoch, index)
             length = min(length - start, self.segment_size)
@@ -72,10 +69,9 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         if self.f0_codes is not None:
             code_hop = self.streams.f0_code_hop
             item["f0_codes"] = self._crop(self.f0_codes, index, start, length, code_hop)
-        if self.f0 is not None:
-            item["f0"] = self.f0.crop(index, start, length)
-        if self.source_f0 is not None:
-            item["source_f0"] = self.source_f0.crop(index, start, length)
+        for name, tracks in (("f0", self.f0), ("source_f0", self.source_f0)):
+            if tracks is not None:
+                item[name] = tracks.crop(index, start, length)
         if self.speakers is not None:
             item["speaker"] = self.speakers.tensor(index, self.epoch)
         if self.styles is not None:

@@ -44,10 +44,7 @@ class WavDataset(UtteranceDataset):
         epoch = self.epoch if self.moving else 0
         start = crop_start(length, self.segment_size, 1, self.seed, epoch, index)
         samples = min(length - start, self.segment_size)
-        return {
-            "id": index,
-            "wav": torch.from_numpy(self.audio.read(index, start, samples)),
-        }
+        return {"id": index, "wav": torch.from_numpy(self.audio.read(index, start, samples))}
 
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Batches crops, padded with silence to a whole number of units; empty for no items.

@@ -20,7 +20,7 @@ from fairseq_resynth.data.storage.shards import rows_hash
 
 SHORTEST = 320  # samples: one unit, and one analysis frame of YAAPT
 SILENCE_PEAK = 1e-3  # -60 dB of full scale; quieter waveforms are unvoiced
-_BLOCK, _CONTEXT = 30 * SAMPLE_RATE, SAMPLE_RATE  # samples, of `_by_blocks`
+_BLOCK, _CONTEXT = 30 * SAMPLE_RATE, SAMPLE_RATE  # samples, of `_yaapt_by_blocks`
 
 
 @dataclass(frozen=True)
@@ -69,30 +69,21 @@ def _yaapt(wav: np.ndarray, options: F0Options) -> np.ndarray:
     return pitch.samp_values
 
 
-def _world_range(options: F0Options) -> dict[str, float]:
-    return {"f0_floor": options.f0_min, "f0_ceil": options.f0_max, "frame_period": 5.0}
-
-
-def _harvest(wav: np.ndarray, options: F0Options) -> np.ndarray:
+def _world(wav: np.ndarray, options: F0Options) -> np.ndarray:
     import pyworld
 
-    return pyworld.harvest(wav, SAMPLE_RATE, **_world_range(options))[0]
-
-
-def _dio(wav: np.ndarray, options: F0Options) -> np.ndarray:
-    import pyworld
-
-    f0, times = pyworld.dio(wav, SAMPLE_RATE, **_world_range(options))
+    settings = {"f0_floor": options.f0_min, "f0_ceil": options.f0_max, "frame_period": 5.0}
+    if options.method == "harvest":
+        return pyworld.harvest(wav, SAMPLE_RATE, **settings)[0]
+    f0, times = pyworld.dio(wav, SAMPLE_RATE, **settings)
     return pyworld.stonemask(wav, f0, times, SAMPLE_RATE)
 
 
-def _by_blocks(
-    find: Callable[[np.ndarray, F0Options], np.ndarray], wav: np.ndarray, options: F0Options
-) -> np.ndarray:
+def _yaapt_by_blocks(wav: np.ndarray, options: F0Options) -> np.ndarray:
     """F0 of recordings of over a minute in blocks of 30 s with a second of context on both sides, since
     YAAPT needs 16 MB of memory per second of audio."""
     if len(wav) <= 2 * _BLOCK:
-        return find(wav, options)
+        return _yaapt(wav, options)
     pieces = []
     for start in range(0, len(wav), _BLOCK):
         before = min(start, _CONTEXT)
@@ -100,18 +91,16 @@ def _by_blocks(
         wanted = num_frames(min(_BLOCK, len(wav) - start))
         f0 = np.zeros(num_frames(len(piece)))
         if len(piece) >= SHORTEST and np.abs(piece).max() >= SILENCE_PEAK:
-            f0 = find(piece, options)
+            f0 = _yaapt(piece, options)
         pieces.append(f0[before // F0_HOP :][:wanted])
     return np.concatenate(pieces)
 
 
 METHODS: dict[str, Callable[[np.ndarray, F0Options], np.ndarray]] = {
-    "yaapt": _yaapt,
-    "harvest": _harvest,
-    "dio": _dio,
+    "yaapt": _yaapt_by_blocks,
+    "harvest": _world,
+    "dio": _world,
 }
-
-
 _LIBRARIES = {"yaapt": "amfm_decompy.pYAAPT", "harvest": "pyworld", "dio": "pyworld"}
 
 
@@ -174,11 +163,10 @@ def compile_method(options: F0Options) -> None:
 
 
 def _run_method(options: F0Options, wav: np.ndarray) -> np.ndarray:
-    find = METHODS[options.method]
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # of medians over the few frames of a short file
-            f0 = _by_blocks(find, wav, options) if options.method == "yaapt" else find(wav, options)
+            f0 = METHODS[options.method](wav, options)
     except Exception as error:  # the library raises many kinds of errors; the caller names the file
         raise ValueError(f"{options.method} failed: {type(error).__name__}: {error}") from error
     if not np.isfinite(f0).all() or f0.min(initial=0) < 0:
@@ -211,20 +199,17 @@ class F0Cache:
             )
         self.lengths = num_frames(manifest.num_samples)
         self._ends = np.cumsum(self.lengths)
-        self._values = self._map(int(self._ends[-1]), command)
-
-    def _map(self, frames: int, command: str) -> np.ndarray:
         try:
-            values = np.load(self._path, mmap_mode="r", allow_pickle=False)
+            self._values = np.load(self._path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
             raise ValueError(
                 f"{self._path} is truncated or not an array: {error}. {command}"
             ) from error
-        if values.shape != (frames,) or values.dtype != np.float32:
+        found, frames = self._values, int(self._ends[-1])
+        if found.shape != (frames,) or found.dtype != np.float32:
             raise ValueError(
-                f"{self._path} holds {values.shape} {values.dtype}, expected ({frames},) float32. {command}"
+                f"{self._path} holds {found.shape} {found.dtype}, expected ({frames},) float32. {command}"
             )
-        return values
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -56,24 +56,18 @@ def encode_f0(f0_vqvae: F0Encoder, f0: np.ndarray) -> np.ndarray:
     return f0_vqvae.encode(torch.from_numpy(padded)[None])[0].numpy()
 
 
-@torch.inference_mode()
-def _decode_f0(f0_vqvae: F0Encoder, codes: np.ndarray) -> np.ndarray:
-    return f0_vqvae.decode(torch.from_numpy(codes)[None])[0].numpy()
-
-
 def describe(f0_vqvae: Any, checkpoint: str | Path) -> dict[str, Any]:
     """The description of an F0 VQ-VAE in `f0_codes.json`."""
-    extra = {}
-    if getattr(f0_vqvae, "channels", 1) == 2:
-        extra = {"representation": "log_vqvae", "normalize": "speaker_log_zscore"}
-    return {
+    description = {
         "checkpoint": Path(checkpoint).name,
         "vqvae_hash": weights_hash(f0_vqvae),
         "num_codes": f0_vqvae.num_codes,
         "f0_code_hop": f0_vqvae.stride * F0_HOP,
         "normalize": "speaker_zscore",
-        **extra,
     }
+    if getattr(f0_vqvae, "channels", 1) == 2:
+        description |= {"representation": "log_vqvae", "normalize": "speaker_log_zscore"}
+    return description
 
 
 def _log_pair(entry: F0Entry) -> tuple[float, float]:
@@ -146,16 +140,17 @@ class VqvaeF0:
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
         """Maps (F,) codes to Hz; frames near the mean become unvoiced, a flaw of this representation."""
-        normalized = _decode_f0(self.f0_vqvae, values)
+        normalized = self._decoded(values)
         return ZscoreF0().decode(np.where(np.abs(normalized) > VOICED, normalized, 0), entry)
 
+    @torch.inference_mode()
+    def _decoded(self, codes: np.ndarray) -> np.ndarray:
+        return self.f0_vqvae.decode(torch.from_numpy(codes)[None])[0].numpy()
 
-class LogVqvaeF0:
+
+class LogVqvaeF0(VqvaeF0):
     """Codes of a VQ-VAE over `ContinuousF0`, trained with --f0-input log_voicing: a loss on both
     channels."""
-
-    def __init__(self, f0_vqvae: F0Encoder):
-        self.f0_vqvae = f0_vqvae
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
         """Maps (N,) Hz to (F,) codes."""
@@ -163,7 +158,7 @@ class LogVqvaeF0:
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
         """Maps (F,) codes to Hz."""
-        level, logit = _decode_f0(self.f0_vqvae, values)
+        level, logit = self._decoded(values)
         return ContinuousF0().decode(np.stack([level, logit > 0]), entry)
 
 

@@ -10,7 +10,7 @@ whose results were not compared with these loops runs unchanged.
 import importlib.metadata
 import importlib.util
 import types
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -121,66 +121,60 @@ def _peaks(data, low, high, half, most, least_ratio, threshold, bins, merits):
         merits[place] = data[bins[place]]
 
 
-class SpectralTrack:
-    """Replaces `spec_track` in `module`, a copy of the library's, whose dynamic programming it uses."""
+def spectral_track(
+    module: types.ModuleType, signal: Any, pitch: Any, parameters: dict[str, Any]
+) -> tuple[np.ndarray, float]:
+    """Replaces `spec_track` in a copy of the library's module, whose dynamic programming it uses.
 
-    def __init__(self, module: types.ModuleType):
-        self._module = module
+    Returns the rough track, (frames,) Hz without gaps, and the deviation in Hz to search around it.
+    """
+    hertz, merits = _spectral_candidates(signal, pitch, parameters)
+    voiced = hertz[0] > 0
+    track = np.full(max(1, voiced.sum()), _TYPICAL)
+    if voiced.sum() > 2:
+        track = _choose(module, hertz[:, voiced], merits[:, voiced], parameters)
+    rough = hertz[0].copy()
+    mean = np.mean(track)
+    deviation = np.maximum(np.std(track), mean * parameters["spec_pitch_min_std"])
+    rough[voiced] = track[: voiced.sum()]
+    for end in (0, -1):
+        if rough[end] < mean / 2:
+            rough[end] = mean
+    known = np.flatnonzero(rough)
+    filled = lfilter(np.ones(3) / 3, 1.0, pchip(known, rough[known])(range(pitch.nframes)))
+    filled[0], filled[1] = filled[2], filled[3]
+    return filled, deviation
 
-    def __call__(
-        self, signal: Any, pitch: Any, parameters: dict[str, Any]
-    ) -> tuple[np.ndarray, float]:
-        """The rough track, (frames,) Hz without gaps, and the deviation in Hz to search around it."""
-        hertz, merits = self._candidates(signal, pitch, parameters)
-        voiced = hertz[0] > 0
-        track = self._choose(hertz[:, voiced], merits[:, voiced], parameters)
-        rough = hertz[0].copy()
-        mean = np.mean(track)
-        deviation = np.maximum(np.std(track), mean * parameters["spec_pitch_min_std"])
-        rough[voiced] = track[: voiced.sum()]
-        for end in (0, -1):
-            if rough[end] < mean / 2:
-                rough[end] = mean
-        known = np.flatnonzero(rough)
-        filled = lfilter(np.ones(3) / 3, 1.0, pchip(known, rough[known])(range(pitch.nframes)))
-        filled[0], filled[1] = filled[2], filled[3]
-        return filled, deviation
 
-    def _choose(
-        self, hertz: np.ndarray, merits: np.ndarray, parameters: dict[str, Any]
-    ) -> np.ndarray:
-        """Chooses among the candidates of voiced frames, (candidates, frames) each."""
-        frames, order = hertz.shape[1], max(1, parameters["median_value"] - 2)
-        if frames <= 2:
-            return np.full(max(1, frames), _TYPICAL)
-        columns = np.arange(frames)
-        mean, deviation = np.mean(hertz[0]), np.std(hertz[0])
-        likely = (np.abs(hertz - 0.8 * mean) * (3 - merits)).argmin(0)
-        hertz[likely, columns] = medfilt(hertz[likely, columns], order)
-        weight = parameters["dp5_k1"] * deviation / mean
-        chosen = self._module.dynamic5(hertz, merits, weight, parameters["f0_min"])
-        return medfilt(chosen, order)
+def _choose(module: types.ModuleType, hertz: np.ndarray, merits: np.ndarray, parameters: dict):
+    """Chooses among the candidates of voiced frames, (candidates, frames) each."""
+    columns, order = np.arange(hertz.shape[1]), max(1, parameters["median_value"] - 2)
+    mean, deviation = np.mean(hertz[0]), np.std(hertz[0])
+    likely = (np.abs(hertz - 0.8 * mean) * (3 - merits)).argmin(0)
+    hertz[likely, columns] = medfilt(hertz[likely, columns], order)
+    weight = parameters["dp5_k1"] * deviation / mean
+    return medfilt(module.dynamic5(hertz, merits, weight, parameters["f0_min"]), order)
 
-    def _candidates(self, signal: Any, pitch: Any, parameters: dict[str, Any]):
-        """Candidates in Hz (0 = none) and their merits, (candidates, frames) each."""
-        size, bin_hertz = 2 * pitch.frame_size, signal.new_fs / pitch.nfft
-        width = int(parameters["shc_window"] / bin_hertz)
-        half = width // 2
-        bounds = _bounds(parameters, bin_hertz)
-        most, padding = parameters["shc_maxpeaks"], size + (pitch.nframes - 1) * pitch.frame_jump
-        data = np.append(signal.filtered, np.zeros(padding - signal.size))
-        frames = sliding_window_view(data, size)[:: pitch.frame_jump]
-        bins = np.zeros((pitch.nframes, most), dtype=np.int64)
-        merits = np.ones((pitch.nframes, most))
-        voiced = np.flatnonzero(pitch.vuv)
-        for start in range(0, len(voiced), _FRAMES_AT_ONCE):
-            rows = voiced[start : start + _FRAMES_AT_ONCE]
-            pieces = frames[rows] * kaiser(size, 0.5)
-            pieces -= pieces.mean(axis=1, keepdims=True)
-            magnitude = np.pad(np.abs(np.fft.rfft(pieces, pitch.nfft)), ((0, 0), (half, 0)))
-            _track(magnitude, width | 1, *bounds, parameters["shc_thresh1"],
-                   parameters["shc_thresh2"], rows, bins, merits)  # fmt: skip
-        return np.ascontiguousarray(bins.T) * bin_hertz, np.ascontiguousarray(merits.T)
+
+def _spectral_candidates(signal: Any, pitch: Any, parameters: dict[str, Any]):
+    """Candidates in Hz (0 = none) and their merits, (candidates, frames) each."""
+    size, bin_hertz = 2 * pitch.frame_size, signal.new_fs / pitch.nfft
+    width = int(parameters["shc_window"] / bin_hertz)
+    bounds = _bounds(parameters, bin_hertz)
+    most, padding = parameters["shc_maxpeaks"], size + (pitch.nframes - 1) * pitch.frame_jump
+    data = np.append(signal.filtered, np.zeros(padding - signal.size))
+    frames = sliding_window_view(data, size)[:: pitch.frame_jump]
+    bins = np.zeros((pitch.nframes, most), dtype=np.int64)
+    merits = np.ones((pitch.nframes, most))
+    voiced = np.flatnonzero(pitch.vuv)
+    for start in range(0, len(voiced), _FRAMES_AT_ONCE):
+        rows = voiced[start : start + _FRAMES_AT_ONCE]
+        pieces = frames[rows] * kaiser(size, 0.5)
+        pieces -= pieces.mean(axis=1, keepdims=True)
+        magnitude = np.pad(np.abs(np.fft.rfft(pieces, pitch.nfft)), ((0, 0), (width // 2, 0)))
+        _track(magnitude, width | 1, *bounds, parameters["shc_thresh1"],
+               parameters["shc_thresh2"], rows, bins, merits)  # fmt: skip
+    return np.ascontiguousarray(bins.T) * bin_hertz, np.ascontiguousarray(merits.T)
 
 
 def _bounds(parameters: dict[str, Any], bin_hertz: float) -> tuple[int, ...]:
@@ -216,7 +210,7 @@ def yaapt_module() -> types.ModuleType:
     spec.loader.exec_module(module)
     if importlib.metadata.version("amfm_decompy") in COMPARED_VERSIONS:
         module.path1, module.time_track = cheapest_path, time_track
-        module.spec_track = SpectralTrack(module)
+        module.spec_track = partial(spectral_track, module)
         module.PitchObj.set_values = _keep_frames
     return module
 
@@ -261,11 +255,6 @@ def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames:
     for frame in range(frames - 2, -1, -1):
         path[frame] = before[path[frame + 1], frame + 1]
     return path
-
-
-@compiled
-def _subtract_mean(frame: np.ndarray) -> None:
-    frame -= pairwise_sum(frame, 0, len(frame)) / len(frame)
 
 
 @compiled
@@ -327,7 +316,7 @@ def _track_frames(
         # Frames overlap, and each subtracts its mean from the signal itself, as in the library.
         start, count = frame * jump, size - last
         piece = data[start : start + size]
-        _subtract_mean(piece)
+        piece -= pairwise_sum(piece, 0, size) / size
         shifted = np.ndarray(
             (last - first, count), np.float64, data, 8 * (start + first), strides=(8, 8)
         )
