@@ -37,8 +37,7 @@ class Manifest:
         return self.root / self.paths[row]
 
     def name(self, row: int) -> str:
-        """The name of a row in output files: its relative path without the suffix; `a/b_12` for
-        `a/b.zip:12:345`."""
+        """The name of a row in output files: its path without the suffix; `a/b_12` for `a/b.zip:12:345`."""
         if zipped := zip_range(self.paths[row]):
             return f"{zipped[0].with_suffix('')}_{zipped[1]}"
         return str(Path(self.paths[row]).with_suffix(""))
@@ -99,10 +98,8 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Manifest]:
-    """Reads the manifests of the named splits; None: those of train, valid and test that exist.
-
-    Raises FileNotFoundError if the folder does not exist, has no manifest at all, or lacks a named one.
-    """
+    """Reads the manifests of the named splits; None: those of train, valid and test that exist. Raises
+    FileNotFoundError if the folder does not exist, has no manifest at all, or lacks a named one."""
     data = require_data_directory(data)
     names = names or [name for name in SPLITS if (data / f"{name}.tsv").is_file()]
     if not names:

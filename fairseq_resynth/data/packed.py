@@ -47,7 +47,21 @@ def pack_command(folder: Path, index: dict[str, Any]) -> str:
     return f"Run `resynth pack {index.get('source', 'DATA')} --outdir {folder.parent}`."
 
 
-def map_array(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> np.ndarray:
+class MappedArray:
+    """A memory-mapped array that is pickled as its path; slices of it are arrays."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.array = np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        return self.array[span]
+
+    def __reduce__(self):
+        return MappedArray, (self._path,)
+
+
+def map_array(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> MappedArray:
     """Maps one file of a packed split. Raises FileNotFoundError if it does not exist, and ValueError if its
     length in bytes is not the one in the index."""
     path = folder / entry["file"]
@@ -59,21 +73,7 @@ def map_array(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> np.
         raise ValueError(
             f"{path} has {size} bytes, expected {entry['bytes']}. {pack_command(folder, index)}"
         )
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-class MappedArray:
-    """A memory-mapped flat array that is pickled as its path; slices of it are arrays."""
-
-    def __init__(self, folder: Path, entry: dict[str, Any], index: dict[str, Any]):
-        self._arguments = (folder, entry, index)
-        self._array = map_array(*self._arguments)
-
-    def __getitem__(self, span: slice) -> np.ndarray:
-        return self._array[span]
-
-    def __reduce__(self):
-        return MappedArray, self._arguments
+    return MappedArray(path)
 
 
 def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
@@ -91,9 +91,9 @@ def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
             f"{path} and the packed {folder / name}.npy both exist, expected one of them. Delete the text "
             f"file, or write it to the folder that was packed. {pack_command(folder, index)}"
         )
-    entry, lengths = index["streams"][name], index["streams"][f"{name}_lengths"]
-    values = MappedArray(folder, entry, index)
-    return values, np.array(map_array(folder, lengths, index)), entry["largest"]
+    entry = index["streams"][name]
+    lengths = map_array(folder, index["streams"][f"{name}_lengths"], index)
+    return map_array(folder, entry, index), np.array(lengths.array), entry["largest"]
 
 
 class AudioFiles:
@@ -103,8 +103,7 @@ class AudioFiles:
         self.manifest = manifest
 
     def read(self, row: int, start: int, num_samples: int) -> np.ndarray:
-        """(num_samples,) float32 of a row from sample `start` on; fewer where it ends. Raises as
-        `read_audio` does."""
+        """(num_samples,) float32 of a row from `start` on, fewer at its end; raises as `read_audio`."""
         return read_audio(self.manifest.path(row), start, num_samples)
 
 
@@ -125,11 +124,11 @@ class PackedAudio:
         self._shards = self._index["audio"]
         self._last_rows = np.array([shard["rows"][1] for shard in self._shards])
         self._starts = np.concatenate([[0], np.cumsum(manifest.num_samples)])
-        self._open: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._open: OrderedDict[int, MappedArray] = OrderedDict()
         for number in range(len(self._shards)):  # report a missing shard now, not hours later
             self._map(number)
 
-    def _map(self, number: int) -> np.ndarray:
+    def _map(self, number: int) -> MappedArray:
         if number not in self._open:
             self._open[number] = map_array(self._folder, self._shards[number], self._index)
             if len(self._open) > _OPEN_SHARDS:

@@ -23,8 +23,7 @@ def format_vector(vector: np.ndarray) -> str:
 
 
 def parse_vectors(means: Mapping[str, str], dim: int) -> dict[str, np.ndarray]:
-    """Parses strings of `format_vector`, {name: (D,) float32}. Raises ValueError unless each has `dim`
-    finite numbers."""
+    """The inverse of `format_vector`, {name: (D,) float32}. Raises ValueError unless all are finite and D is `dim`."""
     vectors = {}
     for name, text in means.items():
         try:
@@ -38,8 +37,8 @@ def parse_vectors(means: Mapping[str, str], dim: int) -> dict[str, np.ndarray]:
 
 
 def mean_vector(vectors: Iterable[np.ndarray]) -> np.ndarray:
-    """The mean of vectors, scaled to length 1: (D,) float32. Raises ValueError if there are none or it is
-    0."""
+    """The mean of vectors, scaled to length 1: (D,) float32. Raises ValueError if it is 0 or there are
+    none."""
     vectors = list(vectors)
     mean = np.mean(vectors, axis=0) if vectors else np.zeros(1)
     length = float(np.linalg.norm(mean))
@@ -49,10 +48,8 @@ def mean_vector(vectors: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def read_vectors(data: str | Path, split: str, rows: int) -> np.ndarray:
-    """Maps the vectors of a split, (rows, D) float32; rows without a vector of their own are NaN.
-
-    Raises FileNotFoundError if the file does not exist, ValueError if it is truncated or has other rows.
-    """
+    """Maps the vectors of a split, (rows, D) float32; rows without a vector of their own are NaN. Raises
+    FileNotFoundError if the file does not exist, ValueError if it is truncated or has other rows."""
     path = vectors_path(data, split)
     command = f"Make it with `resynth speakers {data}`."
     if not path.is_file():

@@ -90,9 +90,7 @@ class Utterance:
 
     units: np.ndarray  # (U,) int64 content units
     f0_codes: np.ndarray | None = None  # (F,) int64 pitch codes
-    speaker: str | np.ndarray | None = (
-        None  # name or (D,) vector of the speaker; None if it is unknown
-    )
+    speaker: str | np.ndarray | None = None  # name or (D,) vector; None if it is unknown
     num_samples: int = 0  # length of the recording in samples; 0 if there is none
     f0: np.ndarray | None = None  # (C, N) float normalized continuous F0 at 200 Hz
     style: str | None = None  # name of the speaking style
@@ -139,8 +137,7 @@ def read_streams(
         num_units: size of the table, for units without `units.json`.
         speaker_input: `table`, or `vector` for the vectors of `resynth speakers`.
 
-    Raises FileNotFoundError if a file is missing, and ValueError if files or arguments contradict each
-    other.
+    Raises FileNotFoundError if a file is missing, ValueError if files or arguments contradict each other.
     """
     data = require_data_directory(data)
     wanted = _chosen_streams(data, split, names)

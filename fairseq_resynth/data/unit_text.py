@@ -37,9 +37,7 @@ class UnitRow:
     name: str | None = None  # the text before `|` or the tab, or the audio path without its suffix
     audio: str | None = None  # path of the recording
     speaker: str | None = None  # name of the speaker
-    f0: np.ndarray | None = (
-        None  # (U,) pitch of each unit: integers are codes, other numbers normalized F0
-    )
+    f0: np.ndarray | None = None  # (U,) pitch: integers are codes, other numbers normalized F0
     style: str | None = None  # name of the speaking style
 
     @property
@@ -50,8 +48,8 @@ class UnitRow:
 
 @dataclass
 class GeneratedUnits:
-    """Samples of a unit language model: those with units, how often each special symbol was left out, and
-    the names of those without units."""
+    """Samples of a unit language model, how often each special symbol was left out, and names without
+    units."""
 
     rows: list[UnitRow] = field(default_factory=list)
     dropped: Counter = field(default_factory=Counter)

@@ -102,12 +102,9 @@ class ContentEncoder:
         checkpoint_path: str | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> "ContentEncoder":
-        """Builds the encoder that a file of `resynth kmeans` names; `checkpoint_path` are its weights, None
-        for logmel.
-
+        """Builds the encoder that a file of `resynth kmeans` names, with its weights; None if it has none.
         Raises FileNotFoundError if a file does not exist, and ValueError if it is of another kind or the
-        checkpoint is not the one of the k-means.
-        """
+        checkpoint is not the one of the k-means."""
         kmeans = load_kmeans(kmeans_path)
         found = kmeans.description
         has_weights = found["feature_type"] in set(FEATURE_TYPES) - WITHOUT_WEIGHTS
@@ -140,8 +137,7 @@ CONTEXT = 100  # units on either side, more than the receptive field: chunks cha
 
 
 class VqvaeUnits:
-    """Speech to units by a content VQ-VAE, with the interface of `ContentEncoder`; `num_units` is its
-    codebook's size."""
+    """Speech to units by a content VQ-VAE, with the interface of `ContentEncoder`."""
 
     def __init__(self, vqvae: ContentVqvae, device: str | torch.device = "cpu"):
         self.device = torch.device(device)

@@ -70,12 +70,8 @@ class ConvolutionTransformer(FrameEncoder):
 
     @abstractmethod
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
-        """Maps (B, U, C) frames, zeros where padded, to the layer's output (B, U, D); padding is (B, U)
-        bool or None."""
-
-    def num_frames(self, samples: int) -> int:
-        """The number of windows of `min_samples` every `unit_hop` that lie inside the waveform."""
-        return max(0, (samples - self.min_samples) // self.unit_hop + 1)
+        """Maps (B, U, C) frames, zeros where padded, to (B, U, D); `padding` is (B, U) bool, None for
+        none."""
 
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:

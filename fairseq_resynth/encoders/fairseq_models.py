@@ -45,11 +45,7 @@ def fairseq_classes() -> list[type]:
 
 
 class _FairseqEncoder(ConvolutionTransformer):
-    """The common part of HuBERT and wav2vec 2.0; the arguments are those of `ConvolutionTransformer`.
-
-    Raises FileNotFoundError if the checkpoint does not exist, and ValueError if it is of another kind, or
-    has no such layer.
-    """
+    """The common part of HuBERT and wav2vec 2.0; `chunks` are `max_chunk` and `context` of the base."""
 
     first_layer: int
 

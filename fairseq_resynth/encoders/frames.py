@@ -23,9 +23,9 @@ class FrameEncoder(ABC):
     checkpoint: Path | None = None  # file or folder of the weights; None if there are none
     layer: int | None = None  # the layer that the features come from; None if there is no choice
 
-    @abstractmethod
     def num_frames(self, samples: int) -> int:
-        """The number of frames U of a waveform of T samples."""
+        """The number of frames: of windows of `min_samples` every `unit_hop` inside the waveform."""
+        return max(0, (samples - self.min_samples) // self.unit_hop + 1)
 
     @abstractmethod
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
@@ -78,8 +78,7 @@ def plan_chunks(frames: int, window: int, context: int) -> Iterator[Chunk]:
     """Divides a long file into overlapping chunks whose kept frames are 0 … frames - 1, each once.
 
     A chunk has `window` frames, of which `context` on either side of a seam are not kept. GSLM's readers
-    divide the samples instead, which loses one frame at each seam and leaves the frames next to it without
-    context.
+    divide the samples instead, which loses a frame at each seam and takes context from its neighbors.
     """
     if window <= 2 * context:
         raise ValueError(f"window is {window} frames, expected more than twice {context}")
@@ -102,10 +101,6 @@ class LogMelEncoder(FrameEncoder):
     def __init__(self, device: str | torch.device = "cpu", chunk_frames: int = 10_000):
         self.device = torch.device(device)
         self.chunk_frames = chunk_frames
-
-    def num_frames(self, samples: int) -> int:
-        """The number of windows that lie entirely inside the waveform."""
-        return max(0, (samples - self.min_samples) // self.unit_hop + 1)
 
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:

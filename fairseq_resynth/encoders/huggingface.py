@@ -141,8 +141,7 @@ class WhisperEncoder(_TransformersModel):
     """Whisper's encoder (Radford et al., 2022) at 50 Hz, on the speech without padding to 30 s.
 
     `layer` counts the blocks whose output is taken, before the final normalization; the last ones give poor
-    units. `context` are the frames on either side of a seam, in files of over 30 s, that are encoded but
-    not kept.
+    units. `context` frames on either side of a seam, in files of over 30 s, are not kept.
     """
 
     unit_hop = 320

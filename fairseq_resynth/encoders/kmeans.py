@@ -41,8 +41,7 @@ class KMeans:
         return len(self.centroids)
 
     def assign(self, features: Tensor) -> Tensor:
-        """The nearest centroid of each of (U, D) features, (U,) int64 on their device. Raises ValueError
-        for another D."""
+        """The nearest centroid of (U, D) features, (U,) int64 on their device; ValueError for another D."""
         if features.shape[-1] != self.centroids.shape[1]:
             raise ValueError(
                 f"features have {features.shape[-1]} dimensions, the k-means {self.centroids.shape[1]}"
@@ -51,28 +50,21 @@ class KMeans:
             centroids = torch.from_numpy(self.centroids).to(features.device, torch.float64)
             self._on_device = centroids.T.contiguous(), centroids.square().sum(1)
         transposed, squares = self._on_device
-        # ||x - c||² without the constant ||x||², in double precision so that near ties do not depend on
-        # rounding
+        # ||x - c||² without ||x||², in double precision so that near ties do not depend on rounding
         return (squares - 2 * (features.double() @ transposed)).argmin(dim=1)
 
     def save(self, path: str | Path) -> None:
         """Writes the safetensors file atomically; the description is JSON in its metadata."""
-        metadata = {**self.description, "num_clusters": self.num_units}
+        # A single entry, since safetensors writes several in an order that changes from run to run.
+        metadata = {"kmeans": json.dumps({**self.description, "num_clusters": self.num_units})}
         with atomic_path(path) as temporary:
-            save_file(
-                {"centroids": self.centroids},
-                temporary,
-                # A single entry, since safetensors writes several in an order that changes from run to run.
-                {"kmeans": json.dumps(metadata)},
-            )
+            save_file({"centroids": self.centroids}, temporary, metadata)
 
 
 def load_kmeans(path: str | Path) -> KMeans:
-    """Reads a k-means file of `resynth kmeans`; its description also has the file's name and hash.
-
-    Raises FileNotFoundError if it does not exist, and ValueError if it is a pickle or another kind of file,
-    or has no description of its features.
-    """
+    """Reads a k-means file of `resynth kmeans`; its description also has the file's name and hash. Raises
+    FileNotFoundError if it does not exist, and ValueError if it is of another kind or lacks its
+    description."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `resynth kmeans`.")
@@ -91,8 +83,7 @@ def load_kmeans(path: str | Path) -> KMeans:
 
 
 def require_same_features(kmeans: KMeans, description: dict[str, Any]) -> None:
-    """Raises ValueError if a k-means was not fitted to the features that an encoder's description
-    identifies."""
+    """Raises ValueError if a k-means was not fitted to the features of an encoder's description."""
     for name in ("feature_type", "layer", "checkpoint_hash", "unit_hop", "sample_rate"):
         made_from, found = kmeans.description.get(name), description.get(name)
         if made_from != found:

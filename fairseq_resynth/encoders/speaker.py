@@ -21,7 +21,6 @@ MODULES = {
     "torchscript-fbank": "torch",
     "onnx-fbank": "onnxruntime",
 }
-MEL_BINS, FRAME = 80, 400  # FRAME in samples
 SILENT = 1e-4  # peak of a waveform that counts as silence
 MINIMUM_SECONDS = 0.4  # of voice; vectors of less are not reliable
 
@@ -30,8 +29,7 @@ class SpeakerEncoder(Protocol):
     """Maps a waveform to a vector of the voice."""
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
-        """Maps (T,) samples at 16 kHz to (D,) float32 of length 1. Raises ValueError for silence or too
-        few."""
+        """Maps (T,) samples at 16 kHz to (D,) of length 1. Raises ValueError for silence or too few."""
 
 
 class Resemblyzer:
@@ -57,8 +55,7 @@ class Resemblyzer:
 
 
 class HuggingFaceXVector:
-    """Any x-vector model of transformers, a folder or a name on the hub: microsoft/wavlm-base-plus-sv, for
-    instance."""
+    """Any x-vector model of transformers, for instance microsoft/wavlm-base-plus-sv."""
 
     def __init__(self, model: str) -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
@@ -77,26 +74,22 @@ class HuggingFaceXVector:
 
 
 def filter_banks(wav: np.ndarray) -> np.ndarray:
-    """Log-mel filter banks (1, frames, 80) of (T,) samples at 16 kHz, with mean 0 over time.
-
-    They are Kaldi's, of 25 ms Hamming windows every 10 ms without dither, as WeSpeaker's encoders need them
-    (Wang et al., 2023).
-    """
+    """Log-mel filter banks (1, frames, 80) of (T,) samples at 16 kHz, with mean 0 over time: Kaldi's, of 25
+    ms Hamming windows every 10 ms without dither, as WeSpeaker's encoders need them (Wang et al., 2023)."""
     import torch
     from torchaudio.compliance.kaldi import fbank
 
-    if len(wav) < FRAME:
+    if len(wav) < 400:
         raise ValueError(f"{len(wav) / SAMPLE_RATE:.3f} s are too short for a frame")
     scaled = torch.from_numpy(wav)[None] * (1 << 15)
-    banks = fbank(scaled, num_mel_bins=MEL_BINS, window_type="hamming", dither=0.0)
+    banks = fbank(scaled, num_mel_bins=80, window_type="hamming", dither=0.0)
     return (banks - banks.mean(0))[None].numpy()
 
 
 class ModelFile:
     """An encoder in a file, for instance ECAPA-TDNN: TorchScript, or ONNX with one float32 input.
 
-    `prepare` maps (T,) samples at 16 kHz to the model's input: (1, T) samples, or `filter_banks`. The first
-    output of the model is (1, D).
+    `prepare` maps (T,) samples to the input: (1, T), or `filter_banks`. The first output is (1, D).
     """
 
     def __init__(
@@ -153,11 +146,8 @@ def parse_encoder(text: str) -> tuple[str, str]:
 
 @functools.cache
 def load_encoder(text: str) -> SpeakerEncoder:
-    """Loads the speaker encoder of a text for `parse_encoder`, once per process.
-
-    Raises FileNotFoundError if the model file does not exist, and ValueError if the text cannot be parsed
-    or the model cannot be loaded.
-    """
+    """Loads the speaker encoder of a text for `parse_encoder`, once per process. Raises FileNotFoundError
+    if the model file does not exist, and ValueError if the model cannot be loaded."""
     kind, model = parse_encoder(text)
     if kind.startswith(("torchscript", "onnx")) and not Path(model).is_file():
         raise FileNotFoundError(f"speaker encoder {text}: {model} does not exist")

@@ -100,8 +100,7 @@ def log_f0_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
 def f0_errors(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
     """All measures of this module: `vde`, `gpe`, `ffe`, `log_f0_rmse` and `log_f0_correlation`.
 
-    Over several utterances, weight vde and ffe by `frames`, and gpe by `frames_both_voiced`. Raises as
-    `align`.
+    Over several utterances, weight vde and ffe by `frames`, and gpe by `frames_both_voiced`.
     """
     reference, estimate = align(reference, estimate)
     return {

@@ -31,8 +31,8 @@ def save_figure(figure: Any, path: str | Path) -> None:
 
 
 def figure_svg(figure: Any, description: str) -> str:
-    """The figure as an <svg> element to be put into a page; its texts stay texts, and a screen reader says
-    the description."""
+    """The figure as an <svg> element for a page; its texts stay texts, and screen readers say the
+    description."""
     import matplotlib
 
     stream = io.StringIO()

@@ -37,8 +37,7 @@ def _log_mel(sample_rate: int) -> LogMelSpectrogram:
 
 
 def indexed_png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
-    """Encodes (H, W) uint8 palette indices, row 0 at the top, as PNG; the palette is (up to 256, 3)
-    uint8."""
+    """Encodes (H, W) uint8 palette indices, row 0 at the top, as PNG; the palette is (≤ 256, 3) uint8."""
     image, stream = Image.fromarray(pixels.astype(np.uint8)), io.BytesIO()
     image.putpalette(palette.tobytes())
     image.save(stream, "PNG", optimize=True)

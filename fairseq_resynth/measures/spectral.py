@@ -22,8 +22,7 @@ MAGNITUDE_FLOOR = 1e-4  # -80 dB of a full-scale bin; anything lower is rounding
 def align_waveforms(
     reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts two waveforms to the shorter one's length. Raises ValueError if one is empty or they differ by
-    over 0.2 s."""
+    """Cuts two waveforms to the shorter one's length. Raises ValueError if one is empty or over 0.2 s longer."""
     lengths = len(reference), len(generated)
     if not min(lengths):
         raise ValueError(f"the waveforms have {lengths[0]} and {lengths[1]} samples: one is empty")
@@ -45,8 +44,7 @@ def mel_l1_distance(
 ) -> float:
     """Mean absolute difference of HiFi-GAN's log-mel spectrograms, in nepers: the training loss / 45.
 
-    80 bands from 0 Hz to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al.,
-    2020).
+    80 bands up to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al., 2020).
     """
     pair = align_waveforms(reference, generated, sample_rate)
     mels = [
@@ -116,11 +114,8 @@ TOLERANCE = 1e-3
 
 @functools.cache
 def frequency_transform(size_in: int, size_out: int, alpha: float) -> np.ndarray:
-    """The matrix of SPTK's `freqt`, (size_out, size_in): warped = matrix @ cepstrum, both with c0.
-
-    It warps the frequency axis of a cepstrum by a first-order all-pass of constant alpha in (-1, 1)
-    (Oppenheim and Johnson, 1972).
-    """
+    """The matrix of SPTK's `freqt`, (size_out, size_in), which warps the frequency axis of a cepstrum with
+    c0 by a first-order all-pass of constant alpha in (-1, 1) (Oppenheim and Johnson, 1972)."""
     warped = np.zeros((size_out, size_in))
     # Horner's scheme over the input coefficients, run on all unit vectors at once.
     for index in range(size_in - 1, -1, -1):
@@ -158,8 +153,7 @@ def mel_cepstrum(
 
 
 def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray:
-    """Minimizes the criterion of unbiased log-spectrum estimation over (n_fft / 2 + 1,) power by Newton's
-    method."""
+    """Minimizes the criterion of unbiased log-spectrum estimation by Newton's method."""
     size, bins = len(cepstrum), len(power)
     unwarp = frequency_transform(size, bins, -alpha)
     warp = frequency_transform(2 * size - 1, bins, -alpha).T  # SPTK's `frqtr`

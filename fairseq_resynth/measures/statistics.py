@@ -12,11 +12,9 @@ _CELLS = 1_000_000  # indices drawn at once, to bound the memory
 def bootstrap(
     statistic: Callable[[np.ndarray], float], count: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval (Efron and Tibshirani, 1993, Section 13) over utterances: its lower and
-    upper bound.
+    """95 % percentile interval over utterances (Efron and Tibshirani, 1993, Section 13): (lower, upper).
 
-    `statistic` maps (count,) indices, drawn with replacement, to a number. NaN for fewer than two
-    utterances.
+    `statistic` maps (count,) indices, drawn with replacement, to a number. NaN for fewer than two of them.
     """
     if count < 2:
         return float("nan"), float("nan")
@@ -66,13 +64,11 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def equal_error_rate(target_scores: Sequence[float], other_scores: Sequence[float]) -> float:
-    """The error rate at the threshold where false rejections are as frequent as false acceptances, in [0,
-    1].
+    """The error rate, in [0, 1], where false rejections are as frequent as false acceptances; NaN without
+    scores.
 
-    Scores of the right and of other speakers, higher means more similar; NaN if there are none of either. A
-    trial is accepted if its score is at least the threshold. The curve of false acceptances against false
-    rejections is interpolated linearly between thresholds, as with scikit-learn's `roc_curve` and a root
-    finder; its convex hull is not taken.
+    A trial is accepted if its score is at least the threshold. The curve of both rates is interpolated
+    linearly between thresholds, as with scikit-learn's `roc_curve` and a root finder, not its convex hull.
     """
     targets, others = np.sort(target_scores), np.sort(other_scores)
     if not len(targets) or not len(others):

@@ -87,8 +87,8 @@ def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
     """Reads any audio that libsndfile or FFmpeg (PyAV) can decode, including G.722; channels are averaged.
 
     Returns (T,) float32 at the file's own rate, and that rate in Hz; samples of lossy formats may exceed 1.
-    Raises FileNotFoundError if the file does not exist, and ValueError if it has no samples or non-finite
-    ones, or cannot be decoded.
+    Raises FileNotFoundError if there is no file, ValueError if it is not audio or has non-finite or no
+    samples.
     """
     path = Path(path)
     _require_file(path)
@@ -129,8 +129,7 @@ def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
 
 
 def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Resamples (T,) float32 between rates in Hz by torchaudio's windowed sinc: (ceil(T * to_rate /
-    from_rate),)."""
+    """(ceil(T * to_rate / from_rate),) float32 of (T,), by torchaudio's windowed sinc; rates in Hz."""
     if from_rate == to_rate:
         return wav
     import torch

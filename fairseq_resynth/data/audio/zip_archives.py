@@ -66,8 +66,7 @@ class FileRange(io.RawIOBase):
 def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile]:
     """Opens what a path into an archive names like a `soundfile.SoundFile`.
 
-    Raises FileNotFoundError if the archive does not exist, and ValueError if it is too short, or the member
-    is neither audio nor an array.
+    Raises FileNotFoundError without the archive, ValueError if it is too short or the member is no audio.
     """
     archive, offset, length = zip_range(path)
     if not archive.is_file():

@@ -50,8 +50,8 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
     ) -> list[np.ndarray]:
         """Divides items into batches; an item longer than `max_tokens` is a batch by itself.
 
-        `required_batch_size_multiple` is ignored, because fairseq 0.12.3 loses the last items if it is
-        above 1, and its default is 8.
+        The multiple is ignored: with one above 1, and its default is 8, fairseq 0.12.3 loses the last
+        items.
         """
         sizes = self.sizes[indices].astype(np.int64)
         if max_tokens is not None:
@@ -71,11 +71,9 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
 
 
 def crop_start(length: int, segment_size: int, step: int, seed: int, epoch: int, index: int) -> int:
-    """The random start of a crop in samples, a multiple of `step`, so that units and pitch codes begin with
-    it.
+    """The random start of a crop, a multiple of `step` samples; 0 for utterances not longer than the crop.
 
-    It depends only on the arguments, so it is the same in any worker or rank. An utterance of `length`
-    samples that is not longer than `segment_size` is not cropped.
+    It depends only on the arguments, so it is the same in any worker or rank.
     """
     if length <= segment_size:
         return 0
@@ -84,11 +82,8 @@ def crop_start(length: int, segment_size: int, step: int, seed: int, epoch: int,
 
 
 def check_segment_size(segment_size: int, unit_hop: int, f0_code_hop: int) -> int:
-    """The step between starts of crops in samples: the least common multiple of the hops (0: no pitch
-    codes).
-
-    Raises ValueError if the crop is not a whole number of steps.
-    """
+    """The step between starts of crops in samples: the least common multiple of the hops. Raises ValueError
+    if the crop is not a whole number of steps; an `f0_code_hop` of 0 stands for no pitch codes."""
     step = math.lcm(unit_hop, f0_code_hop or unit_hop)
     if segment_size < step or segment_size % step:
         nearest = max(step, round(segment_size / step) * step)

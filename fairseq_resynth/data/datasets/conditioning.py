@@ -27,11 +27,7 @@ def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.n
 
 
 class SpeakerTable:
-    """The speaker of each row as an index into the table of speakers.
-
-    Raises FileNotFoundError if `{split}.speaker` does not exist, and ValueError if a name is not in the
-    table.
-    """
+    """The speaker of each row as an index into the table of speakers; raises as `known_rows` does."""
 
     def __init__(self, data: Path, split: str, streams: StreamSpec, rows: int):
         self.names = streams.speakers
@@ -119,8 +115,7 @@ class SourceF0:
         self.cache = F0Cache(data, split, manifest)
 
     def crop(self, row: int, start: int, length: int) -> torch.Tensor:
-        """F0 in Hz, interpolated over unvoiced frames (0 without a voiced one), and voicing: (2,
-        ceil(length / 80)) float32."""
+        """F0 in Hz, interpolated over unvoiced frames, and voicing: (2, ceil(length / 80)) float32."""
         f0 = np.asarray(self.cache[row], np.float32)
         voiced = np.flatnonzero(f0 > 0)
         filled = np.interp(np.arange(len(f0)), voiced, f0[voiced]) if len(voiced) else f0

@@ -25,8 +25,6 @@ class F0Dataset(UtteranceDataset):
         segment_size: samples of a random crop; 0: whole utterances.
         seed: seed of the crops and of the order.
         log_voicing: use two channels, log-F0 interpolated over unvoiced frames and a voicing flag.
-
-    Raises FileNotFoundError if a file is missing, and ValueError if files contradict each other.
     """
 
     def __init__(
@@ -75,8 +73,8 @@ class F0Dataset(UtteranceDataset):
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Batches pitch tracks, padded with unvoiced frames to a whole number of codes; empty for no items.
 
-        {"id": (B,), "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool, True for codes that are
-        not padding}, "target": (B, C, N)}
+        {"id": (B,), "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool, False for codes of
+        padding}, "target": (B, C, N)}
         """
         if not items:
             return {}

@@ -20,9 +20,7 @@ class UnitDataset(UnitSplit, UtteranceDataset):
     An utterance is as long as its units; samples after the last unit (less than 50 ms) are not used.
 
     Args:
-        data: the data directory.
-        split: `train`, `valid`, `test` or any other.
-        streams: the streams of the model.
+        data, split, streams: as for `UnitSplit`.
         segment_size: samples of a random crop; 0: whole utterances, in order of length.
         seed: seed of the crops and of the order.
         load_wav: whether items have the waveform.
@@ -58,8 +56,7 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         UtteranceDataset.__init__(self, sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """An item as tensors: units (U,), f0_codes (F,) or f0 (C, N), source_f0 (2, N), speaker () or (D,),
-        style (), wav (T,)."""
+        """An item as tensors, shaped as in `collater` without the batch."""
         index, hop = int(index), self.streams.unit_hop
         length, start = int(self.lengths[index]), 0
         if self.segment_size:

@@ -21,15 +21,8 @@ MAX_UNCOVERED = 800  # samples, 50 ms
 class UnitSplit:
     """The streams of a split that a model needs; those that it does not need are None.
 
-    Args:
-        data: the data directory.
-        split: `train`, `valid`, `test` or any other.
-        streams: the streams of the model.
-        mean_rate: probability of the speaker's mean vector instead of the utterance's own, 0 to 1; None: not
-            training.
-        seed: seed of that choice.
-
-    Raises FileNotFoundError if a file is missing, and ValueError if files contradict each other.
+    `mean_rate` is the probability of the speaker's mean vector instead of the utterance's own; None: not
+    training. Raises FileNotFoundError if a file is missing, and ValueError if files contradict each other.
     """
 
     def __init__(

@@ -12,15 +12,10 @@ from fairseq_resynth.data.packed import open_audio
 
 
 class WavDataset(UtteranceDataset):
-    """The recordings of one split.
+    """The recordings of one split: crops of `segment_size` samples, a multiple of the `stride` samples per
+    unit.
 
-    Args:
-        data: the data directory, with `{split}.tsv`.
-        split: `train`, `valid`, …
-        stride: samples per unit.
-        segment_size: samples of a crop, a multiple of `stride`.
-        seed: seed of the crops and of the order.
-        moving: whether each epoch has other crops.
+    `seed` is that of the crops and of the order; `moving` means that each epoch has other crops.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ import numpy as np
 
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.packed import MappedArray
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import rows_hash
 
@@ -105,8 +106,7 @@ _LIBRARIES = {"yaapt": "amfm_decompy.pYAAPT", "harvest": "pyworld", "dio": "pywo
 
 
 def require_method(method: str) -> None:
-    """Raises ValueError, with the command to run, if the library of an F0 method is missing; call it once,
-    before the first file."""
+    """Raises ValueError, with the command to run, if the library of an F0 method is missing."""
     if method not in METHODS:
         raise ValueError(f"F0 method {method!r} is unknown, expected {', '.join(METHODS)}")
     try:
@@ -188,27 +188,23 @@ class F0Cache:
     """
 
     def __init__(self, data_dir: str | Path, split: str, manifest: Manifest):
-        self._path = Path(data_dir) / "f0" / f"{split}.npy"
+        path = Path(data_dir) / "f0" / f"{split}.npy"
         command = f"Run `resynth f0 {data_dir}`."
-        if not self._path.is_file():
-            raise FileNotFoundError(f"{self._path} does not exist. {command}")
-        self.description: dict[str, Any] = read_json(self._path.with_suffix(".json"), command)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist. {command}")
+        self.description: dict[str, Any] = read_json(path.with_suffix(".json"), command)
         if self.description["rows"] != rows_hash(manifest):
-            raise ValueError(
-                f"{self._path} was made from another {manifest.source.name}. {command}"
-            )
+            raise ValueError(f"{path} was made from another {manifest.source.name}. {command}")
         self.lengths = num_frames(manifest.num_samples)
         self._ends = np.cumsum(self.lengths)
         try:
-            self._values = np.load(self._path, mmap_mode="r", allow_pickle=False)
+            self._values = MappedArray(path)
         except ValueError as error:
-            raise ValueError(
-                f"{self._path} is truncated or not an array: {error}. {command}"
-            ) from error
-        found, frames = self._values, int(self._ends[-1])
+            raise ValueError(f"{path} is truncated or not an array: {error}. {command}") from error
+        found, frames = self._values.array, int(self._ends[-1])
         if found.shape != (frames,) or found.dtype != np.float32:
             raise ValueError(
-                f"{self._path} holds {found.shape} {found.dtype}, expected ({frames},) float32. {command}"
+                f"{path} holds {found.shape} {found.dtype}, expected ({frames},) float32. {command}"
             )
 
     def __len__(self) -> int:
@@ -225,11 +221,3 @@ class F0Cache:
         end = int(self._ends[row])
         first = end - int(self.lengths[row]) + start
         return np.array(self._values[first : min(first + length, end)])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Pickling a memory map would copy the array into every data loader worker.
-        return {**self.__dict__, "_values": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._values = np.load(self._path, mmap_mode="r", allow_pickle=False)

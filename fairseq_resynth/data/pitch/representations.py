@@ -149,8 +149,7 @@ class VqvaeF0:
 
 
 class LogVqvaeF0(VqvaeF0):
-    """Codes of a VQ-VAE over `ContinuousF0`, trained with --f0-input log_voicing: a loss on both
-    channels."""
+    """Codes of a VQ-VAE over `ContinuousF0`, trained with --f0-input log_voicing."""
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
         """Maps (N,) Hz to (F,) codes."""
@@ -163,15 +162,11 @@ class LogVqvaeF0(VqvaeF0):
 
 
 class QuantileF0:
-    """Quantile bins of log-F0 normalized by speaker, at the rate of the units (pGSLM, Kharitonov et al.,
-    2022).
+    """Quantile bins of log-F0 normalized by speaker, at the rate of the units (Kharitonov et al., 2022,
+    pGSLM).
 
-    Code 0 is unvoiced. A code is voiced if at least half of its frames are, and stands for their median.
-
-    Args:
-        edges: (bins - 1,) ascending, between the bins.
-        centers: (bins,) the median of each bin.
-        hop: samples per code.
+    Code 0 is unvoiced. A code of `hop` samples is voiced if at least half of its frames are, and stands for
+    their median. `centers` are the (bins,) medians, `edges` the (bins - 1,) ascending limits between bins.
     """
 
     def __init__(self, edges: Iterable[float], centers: Iterable[float], hop: int):
@@ -182,10 +177,8 @@ class QuantileF0:
 
     @classmethod
     def fit(cls, rows: Iterable[tuple[np.ndarray, F0Entry]], bins: int, hop: int) -> "QuantileF0":
-        """Fits bins of equal counts to ((N,) Hz, statistics of the speaker) of each utterance.
-
-        Raises ValueError if there are too few different values for so many bins.
-        """
+        """Fits bins of equal counts to ((N,) Hz, statistics of the speaker) of each utterance. Raises
+        ValueError if there are too few different values for so many bins."""
         values = np.concatenate([normalize_log(f0, entry)[f0 > 0] for f0, entry in rows])
         edges = np.quantile(values, np.arange(1, bins) / bins) if len(values) else np.zeros(bins)
         if not (np.diff(edges) > 0).all():

@@ -28,8 +28,7 @@ class SpeakerStatistics:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SpeakerStatistics":
-        """The statistics in the content of `speakers.json`. Raises ValueError if a key is missing or not a
-        number."""
+        """The content of `speakers.json`. Raises ValueError if a key is missing or not a number."""
         try:
             for entry in (*values["speakers"].values(), values["global"]):
                 float(entry["f0_mean"]), float(entry["f0_std"])
@@ -46,8 +45,7 @@ class SpeakerStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> "SpeakerStatistics":
-        """Reads `speakers.json`. Raises FileNotFoundError if it does not exist, and ValueError if it is
-        malformed."""
+        """Reads `speakers.json`. Raises FileNotFoundError if there is none, ValueError if it is malformed."""
         path = Path(path)
         values = read_json(path, f"Make it with `resynth f0 {path.parent}`.")
         try:
@@ -63,8 +61,7 @@ class SpeakerStatistics:
     def from_frames(cls, rows: Iterable[tuple[str, np.ndarray]]) -> "SpeakerStatistics":
         """The statistics over voiced frames of utterances, each (speaker, (N,) F0 in Hz, 0 = unvoiced).
 
-        A speaker without a voiced frame gets the statistics of all speakers. Raises ValueError if there is
-        none at all.
+        A speaker without a voiced frame gets those of all. Raises ValueError without any voiced frame.
         """
         sums: dict[str, np.ndarray] = {}
         for name, f0 in rows:
@@ -87,8 +84,7 @@ class SpeakerStatistics:
         return cls(speakers, overall)
 
     def entry(self, name: str | None) -> F0Entry:
-        """The statistics of a speaker, or of all speakers for None. Raises ValueError, with the known
-        speakers, for any other name."""
+        """The statistics of a speaker, or of all for None. Raises ValueError if the speaker is unknown."""
         if name is None:
             return self.overall
         if name in self.speakers:
@@ -101,11 +97,8 @@ class SpeakerStatistics:
         return entry["f0_mean"], max(entry["f0_std"], STD_FLOOR)
 
     def normalize(self, f0: np.ndarray, name: str | None) -> np.ndarray:
-        """The z-score of voiced frames by the statistics of a speaker (None: all speakers); unvoiced frames
-        stay 0.
-
-        Hz in any shape to float32 of the same shape. Raises ValueError if the speaker is unknown.
-        """
+        """The float32 z-score of Hz by the statistics of a speaker, or of all for None; unvoiced frames stay
+        0. Raises ValueError if the speaker is unknown."""
         mean, std = self._pair(name)
         f0 = np.asarray(f0, dtype=np.float32)
         return np.where(f0 > 0, (f0 - np.float32(mean)) / np.float32(std), np.float32(0))
@@ -121,24 +114,15 @@ class SpeakerStatistics:
         """Maps F0 in Hz from the statistics of one speaker to those of another; unvoiced frames stay 0."""
         f0 = np.asarray(f0, dtype=np.float32)
         moved = self.denormalize(self.normalize(f0, source), target)
-        # A voiced frame at exactly the mean is 0 when normalized, like an unvoiced one; its target is the
-        # mean.
+        # A voiced frame at the mean is 0 when normalized, like an unvoiced one; its target is the mean.
         at_mean = (f0 > 0) & (moved == 0)
         return np.where(at_mean, np.float32(self._pair(target)[0]), moved)
 
 
 def _entry(moments: np.ndarray) -> F0Entry:
     count, *sums = (float(value) for value in moments)
-
-    def mean_and_std(first: float, second: float) -> tuple[float, float]:
-        mean = first / count
-        return mean, float(np.sqrt(max(second / count - mean**2, 0.0)))
-
-    (mean, std), (log_mean, log_std) = mean_and_std(*sums[:2]), mean_and_std(*sums[2:])
-    return {
-        "f0_mean": mean,
-        "f0_std": std,
-        "log_f0_mean": log_mean,
-        "log_f0_std": log_std,
-        "num_voiced": int(count),
-    }
+    entry = {}
+    for prefix, (first, second) in (("", sums[:2]), ("log_", sums[2:])):
+        entry[f"{prefix}f0_mean"] = mean = first / count
+        entry[f"{prefix}f0_std"] = float(np.sqrt(max(second / count - mean**2, 0.0)))
+    return {**entry, "num_voiced": int(count)}

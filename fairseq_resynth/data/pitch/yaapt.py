@@ -329,11 +329,8 @@ def _track_frames(
 def time_track(
     signal: Any, spec_pitch: np.ndarray, pitch_std: float, pitch: Any, parameters: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Replaces the library's `time_track`: candidates by correlation, near a rough track.
-
-    Returns Hz and merits, (candidates, frames) each. Raises ValueError if the analysis frame is shorter
-    than the longest period.
-    """
+    """Replaces the library's `time_track`: candidates by correlation near a rough track, in Hz, and their
+    merits, (candidates, frames) each. Raises ValueError if the frame is shorter than the longest period."""
     size, jump = int(parameters["tda_frame_length"] * signal.fs / 1000), pitch.frame_jump
     frames = min(int((len(signal.data) - size + jump) / jump), len(spec_pitch))
     track, half = spec_pitch[:frames], int(parameters["nccf_pwidth"] / 2)
