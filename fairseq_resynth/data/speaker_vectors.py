@@ -23,7 +23,7 @@ def format_vector(vector: np.ndarray) -> str:
 
 
 def parse_vectors(means: Mapping[str, str], dim: int) -> dict[str, np.ndarray]:
-    """The inverse of `format_vector`, {name: (D,) float32}. Raises ValueError unless all are finite and D is `dim`."""
+    """{name: (D,) float32} of `format_vector`. Raises ValueError unless they are `dim` finite numbers."""
     vectors = {}
     for name, text in means.items():
         try:

@@ -22,7 +22,7 @@ MAGNITUDE_FLOOR = 1e-4  # -80 dB of a full-scale bin; anything lower is rounding
 def align_waveforms(
     reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts two waveforms to the shorter one's length. Raises ValueError if one is empty or over 0.2 s longer."""
+    """Cuts two waveforms to the shorter one's length. Raises ValueError for none or over 0.2 s apart."""
     lengths = len(reference), len(generated)
     if not min(lengths):
         raise ValueError(f"the waveforms have {lengths[0]} and {lengths[1]} samples: one is empty")
