@@ -20,7 +20,7 @@ def scan(root: str | Path) -> dict[str, int]:
 
     Raises:
         NotADirectoryError: `root` is not a folder.
-        ValueError: There is no audio, or files are not 16 kHz mono audio of at least one unit frame; the
+        ValueError: No audio was found, or files are not 16 kHz mono audio of at least one unit frame; the
             message names them.
     """
     root = Path(root)

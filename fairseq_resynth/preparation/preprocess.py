@@ -56,7 +56,7 @@ def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = N
 
     Raises:
         NotADirectoryError: `srcdir` is not a folder.
-        ValueError: There is no audio, or `outdir` is `srcdir`.
+        ValueError: No audio was found, or `outdir` is `srcdir`.
     """
     source, out = Path(srcdir).resolve(), Path(outdir).resolve()
     if not source.is_dir():

@@ -36,7 +36,7 @@ class Units(Metric):
         """What the bundle lacks, or an empty string.
 
         Raises:
-            FileNotFoundError, ValueError: there is no such bundle.
+            FileNotFoundError, ValueError: the bundle does not exist.
         """
         if not self.settings["bundle"]:
             return "needs the unit encoder: give --bundle FOLDER"
