@@ -36,31 +36,20 @@ def mix(
     least 0 with the sum 2**24 - symbols: the range coder adds 1 to each, so that every symbol, even the
     masked one, stays decodable.
     """
-    size = len(bias)
-    best = -(1 << 62)
-    for symbol in range(size):
-        score = bias[symbol] << 16
-        for expert in range(len(weights)):
-            score += weights[expert] * experts[expert, symbol]
-        frequencies[symbol] = score >> 16
-        if symbol != masked and score >> 16 > best:
-            best = score >> 16
-    total, best_symbol = 0, -1
-    for symbol in range(size):
-        if symbol == masked:
-            frequencies[symbol] = 0
-            continue
-        if frequencies[symbol] == best and best_symbol < 0:
-            best_symbol = symbol
+    scores = bias << 16
+    for expert in range(len(weights)):
+        scores += weights[expert] * experts[expert]
+    scores >>= 16
+    if masked >= 0:
+        scores[masked] = -(1 << 61)  # its power is 0
+    best = scores.argmax()
+    for symbol in range(len(bias)):
         # Relative to the best score, the powers are at most 1 and their sum cannot overflow.
-        frequencies[symbol] = power_of_two(frequencies[symbol] - best)
-        total += frequencies[symbol]
-    budget = PROBABILITY_ONE - size
-    rest = budget
-    for symbol in range(size):
-        frequencies[symbol] = frequencies[symbol] * budget // total
-        rest -= frequencies[symbol]
-    frequencies[best_symbol] += rest  # what rounding left over; it distorts the largest the least
+        frequencies[symbol] = power_of_two(scores[symbol] - scores[best])
+    budget = PROBABILITY_ONE - len(bias)
+    frequencies[:] = frequencies * budget // frequencies.sum()
+    # What rounding left over goes to the largest, which it distorts the least.
+    frequencies[best] += budget - frequencies.sum()
 
 
 @njit(cache=True)
@@ -70,18 +59,12 @@ def learn(experts, weights, bias, frequencies, symbol: int, rates) -> None:
     `rates` are (2,) int64 step sizes: of the weights (Q16 per bit) and of the bias (Q16).
     """
     for expert in range(len(weights)):
-        expected = 0
-        for other in range(len(bias)):
-            expected += frequencies[other] * (experts[expert, other] >> 4)
-        gradient = experts[expert, symbol] - (expected >> (PROBABILITY_BITS - 4))
-        moved = weights[expert] + (gradient * rates[0] >> 16)
+        expected = (frequencies * (experts[expert] >> 4)).sum() >> (PROBABILITY_BITS - 4)
+        moved = weights[expert] + ((experts[expert, symbol] - expected) * rates[0] >> 16)
         weights[expert] = min(max(moved, -WEIGHT_LIMIT), WEIGHT_LIMIT)
-    for other in range(len(bias)):
-        error = -(frequencies[other] >> (PROBABILITY_BITS - 16))
-        if other == symbol:
-            error += 1 << 16
-        moved = bias[other] + (error * rates[1] >> 16)
-        bias[other] = min(max(moved, -BIAS_LIMIT), BIAS_LIMIT)
+    error = -(frequencies >> (PROBABILITY_BITS - 16))
+    error[symbol] += 1 << 16
+    bias[:] = np.clip(bias + (error * rates[1] >> 16), -BIAS_LIMIT, BIAS_LIMIT)
 
 
 @njit(cache=True)
@@ -95,33 +78,27 @@ def blend_cache(
     `context` is the last unit, `share` the weight of the second opinion, Q16. Writes (symbols,) frequencies
     with the sum of `mixed`.
     """
-    size = len(mixed)
-    total, rest, best = CACHE_PRIOR, 0, 0
-    for symbol in range(size):
-        total += cache[(context * size + symbol) & (CACHE_SIZE - 1)]
-        rest += mixed[symbol]
-    for symbol in range(size):
-        count = np.int64(cache[(context * size + symbol) & (CACHE_SIZE - 1)])
-        other = (CACHE_PRIOR * mixed[symbol] + (count << PROBABILITY_BITS)) // total
-        value = mixed[symbol] + ((other - mixed[symbol]) * share >> 16)
+    second, rest = _second_opinion(mixed, cache, context), mixed.sum()
+    for symbol in range(len(mixed)):
+        value = mixed[symbol] + ((second[symbol] - mixed[symbol]) * share >> 16)
         # Counts are shares of 2**24 and `mixed` of 2**24 - symbols: never give out more than is left.
-        value = max(min(value, rest), 0)
-        frequencies[symbol] = value
-        rest -= value
-        if mixed[symbol] > mixed[best]:
-            best = symbol
-    frequencies[best] += rest
+        frequencies[symbol] = max(min(value, rest), 0)
+        rest -= frequencies[symbol]
+    frequencies[mixed.argmax()] += rest
+
+
+@njit(cache=True)
+def _second_opinion(mixed, cache, context):
+    places = (context * len(mixed) + np.arange(len(mixed))) & (CACHE_SIZE - 1)
+    counts = cache[places].astype(np.int64)
+    return (CACHE_PRIOR * mixed + (counts << PROBABILITY_BITS)) // (CACHE_PRIOR + counts.sum())
 
 
 @njit(cache=True)
 def learn_cache(mixed, cache, context: int, share: int, frequencies, symbol: int) -> int:
     """Counts a symbol in the cache; returns the new share of the second opinion by Bayes' rule, Q16."""
-    size, total = len(mixed), CACHE_PRIOR
-    for other in range(size):
-        total += cache[(context * size + other) & (CACHE_SIZE - 1)]
-    place = (context * size + symbol) & (CACHE_SIZE - 1)
-    likely = (CACHE_PRIOR * mixed[symbol] + (np.int64(cache[place]) << PROBABILITY_BITS)) // total
-    cache[place] += 1
+    likely = _second_opinion(mixed, cache, context)[symbol]
+    cache[(context * len(mixed) + symbol) & (CACHE_SIZE - 1)] += 1
     moved = share * (likely + 1) // (frequencies[symbol] + 1)
     return min(max(moved, CACHE_LEAST), (1 << 16) - CACHE_LEAST)
 

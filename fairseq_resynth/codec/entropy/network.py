@@ -129,22 +129,16 @@ def _step(unit, run, unit_input, run_input, recurrent, recurrent_bias, state, su
 @njit(cache=True)
 def _unit_logits(output, bias, state, sums, out):
     _multiply(output, state, sums)
-    for symbol in range(len(out)):
-        out[symbol] = (sums[symbol] >> (2 * GATE_BITS - 16)) + (np.int64(bias[symbol]) << 4)
+    out[:] = (sums[: len(out)] >> (2 * GATE_BITS - 16)) + (bias.astype(np.int64) << 4)
 
 
 @njit(cache=True)
 def _run_odds(unit, hidden, hidden_unit, output, bias, state, sums, odds):
     """Writes odds[r] = log2 P(length = r) / P(length > r), Q16, for 0 < r < R, to (R + 1,) int64."""
-    depth = len(hidden)
     _multiply(hidden, state, sums)
-    layer = np.empty(depth, np.int32)
-    for row in range(depth):
-        layer[row] = max((sums[row] >> GATE_BITS) + hidden_unit[unit, row], 0)
+    layer = np.maximum((sums[: len(hidden)] >> GATE_BITS) + hidden_unit[unit], 0).astype(np.int64)
     for length in range(len(odds)):
-        total = np.int64(bias[length]) << GATE_BITS
-        for row in range(depth):
-            total += np.int64(output[length, row]) * layer[row]
+        total = (np.int64(bias[length]) << GATE_BITS) + (output[length] * layer).sum()
         odds[length] = total >> (2 * GATE_BITS - 16)  # log2 P(length) up to a constant
     best = odds[1:].max()
     longer = 0

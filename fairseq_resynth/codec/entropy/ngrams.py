@@ -114,27 +114,17 @@ def refine(probabilities: np.ndarray, table: tuple, order: int, key: int) -> Non
     `probabilities` are (symbols,) int64 Q24, `table` is `NgramTables.arrays()`, `key` a `context_key`.
     """
     firsts, keys, ends, symbols, counts = table
-    row, stop = firsts[order], firsts[order + 1]
-    high = stop
-    while row < high:
-        middle = (row + high) >> 1
-        if keys[middle] < key:
-            row = middle + 1
-        else:
-            high = middle
+    start, stop = firsts[order], firsts[order + 1]
+    row = start + np.searchsorted(keys[start:stop], key)
     if row == stop or keys[row] != key:
         return
     first, last = ends[row], ends[row + 1]
-    total = 0
-    for entry in range(first, last):
-        total += counts[entry]
+    total = counts[first:last].sum()
     back_off = (3 * (last - first) << (PROBABILITY_BITS - 2)) // total
-    for symbol in range(len(probabilities)):
-        probabilities[symbol] = probabilities[symbol] * back_off >> PROBABILITY_BITS
+    probabilities[:] = probabilities * back_off >> PROBABILITY_BITS
     for entry in range(first, last):
-        probabilities[symbols[entry]] += (
-            (4 * counts[entry] - 3) << (PROBABILITY_BITS - 2)
-        ) // total
+        share = (4 * counts[entry] - 3) << (PROBABILITY_BITS - 2)
+        probabilities[symbols[entry]] += share // total
 
 
 @njit(cache=True)
