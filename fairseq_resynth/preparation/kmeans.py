@@ -83,14 +83,12 @@ def fit_centroids(frames: np.ndarray, num_clusters: int, seed: int) -> tuple[np.
         )
     model = MiniBatchKMeans(
         n_clusters=num_clusters,
-        init="k-means++",
         max_iter=150,
         batch_size=10000,
         tol=0.0,
         max_no_improvement=100,
         n_init=3,
         reassignment_ratio=0.01,
-        compute_labels=True,
         random_state=seed,
     )
     model.fit(frames)
@@ -138,16 +136,10 @@ def sample_frames(
     batch_samples: int,
     progress: Callable[[int], Any] = lambda files: None,
 ) -> FrameSample:
-    """Draws frames of a split uniformly; the sample depends on file names and seed, not on their order.
+    """Draws frames from `percent` % of the files; the sample depends on file names and seed, not on order.
 
-    Args:
-        manifest: manifest of the split.
-        encoder: gives the features.
-        max_frames: number of frames to draw.
-        percent: share of the files to read, above 0 up to 100.
-        seed: seed of the sample.
-        batch_samples: padded samples encoded together; 0: one file at a time.
-        progress: called with the number of files done since the last call.
+    `batch_samples` padded samples are encoded together; 0: one file at a time. `progress` is called with the
+    number of files done since the last call.
     """
     if not 0 < percent <= 100:
         raise ValueError(f"--sample-percent is {percent}, expected above 0 and up to 100")

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,10 +18,8 @@ from fairseq_resynth.preparation.published_splits import listed
 def scan(root: str | Path) -> dict[str, int]:
     """The number of samples of every audio file under `root`, by relative path, sorted.
 
-    Raises:
-        NotADirectoryError: `root` is not a folder.
-        ValueError: No audio was found, or files are not 16 kHz mono audio of at least one unit frame; the
-            message names them.
+    Raises ValueError if no audio was found, or if files are not 16 kHz mono audio of at least one unit frame;
+    the message names them.
     """
     root = Path(root)
     if not root.is_dir():
@@ -38,7 +36,13 @@ def scan(root: str | Path) -> dict[str, int]:
     lengths, bad = {}, []
     for name in progress(files, len(files), "manifest"):
         try:
-            lengths[name] = _length(root, name)
+            if set(name) & set("\t\n\r"):
+                raise ValueError(f"{root / name!r}: the name has a tab or a line break")
+            if (length := audio_length(root / name)) < SHORTEST:
+                raise ValueError(
+                    f"{root / name}: found {length} samples, expected {SHORTEST} (a unit frame) or more"
+                )
+            lengths[name] = length
         except ValueError as error:
             bad.append(str(error))
     if bad:
@@ -48,27 +52,11 @@ def scan(root: str | Path) -> dict[str, int]:
     return lengths
 
 
-def _length(root: Path, name: str) -> int:
-    if set(name) & set("\t\n\r"):
-        raise ValueError(f"{root / name!r}: the name has a tab or a line break")
-    length = audio_length(root / name)
-    if length < SHORTEST:
-        raise ValueError(
-            f"{root / name}: found {length} samples, expected {SHORTEST} (a unit frame) or more"
-        )
-    return length
-
-
-def _file_prefix(path: Path) -> str | None:
-    head, underscore, _ = path.name.partition("_")
-    return head if underscore else None
-
-
 _RULES: dict[str, Callable[[Path], str | None]] = {
     "single": lambda path: "single",
     "parent": lambda path: path.parent.name,
     "grandparent": lambda path: path.parents[1].name if len(path.parents) > 1 else None,
-    "prefix": _file_prefix,
+    "prefix": lambda path: path.name.partition("_")[0] if "_" in path.name else None,
 }
 
 
@@ -90,14 +78,9 @@ def _pattern_rule(pattern: str) -> Callable[[str], str | None]:
 def speakers_of(names: Iterable[str], root: str | Path, speaker_from: str) -> dict[str, str]:
     """The speaker of each relative path.
 
-    Args:
-        names: relative paths.
-        root: their folder, whose own name counts for `parent` and `grandparent`.
-        speaker_from: `single`, `parent`, `grandparent`, `prefix` (the file's name up to the first
-            underscore), or a regular expression with one group, searched in the relative path.
-
-    Raises:
-        ValueError: The expression is invalid, or gives no name for some files.
+    `speaker_from` is `single`, `parent`, `grandparent` (both count the folder `root` too), `prefix` (the name
+    up to the first underscore), or a regular expression with one group, searched in the relative path. Raises
+    ValueError if it is invalid, or gives no name for some files.
     """
     base = Path(os.path.abspath(root))
     rule = _RULES.get(speaker_from)
@@ -129,16 +112,9 @@ def random_splits(
 ) -> dict[str, list[str]]:
     """Splits files speaker by speaker; every speaker of valid and test keeps a file in train.
 
-    The split of a file depends on a hash of the seed and its path, not on the order of the files.
-
-    Args:
-        speakers: speaker of each file.
-        valid_percent: share of all files, 0 to 100; each speaker's share is as near as whole files allow.
-        test_percent: likewise.
-        seed: seed of the split.
-
-    Raises:
-        ValueError: Percentages are out of range, or the speakers have too few files to fill a split.
+    The split of a file depends on a hash of the seed and its path, not on the order of the files. Each
+    speaker's share of valid and test is as near the percentage as whole files allow. Raises ValueError if
+    percentages are out of range, or speakers have too few files to fill a split.
     """
     if min(valid_percent, test_percent) < 0 or valid_percent + test_percent >= 100:
         raise ValueError(
@@ -151,11 +127,10 @@ def random_splits(
     ):
         queues[speakers[name]].append(name)
     sizes = {speaker: len(queue) for speaker, queue in sorted(queues.items())}
-    splits: dict[str, list[str]] = {}
-    for split, percent in (("test", test_percent), ("valid", valid_percent)):
-        splits[split] = _take(queues, sizes, percent, split)
-    splits["train"] = sorted(name for queue in queues.values() for name in queue)
-    return {split: splits[split] for split in SPLITS}
+    test = _take(queues, sizes, test_percent, "test")
+    valid = _take(queues, sizes, valid_percent, "valid")
+    train = sorted(name for queue in queues.values() for name in queue)
+    return {"train": train, "valid": valid, "test": test}
 
 
 def _take(
@@ -185,8 +160,7 @@ def write_splits(
 ) -> list[str]:
     """Writes `{split}.tsv` and `{split}.speaker`, and removes those of splits that are empty now.
 
-    Returns:
-        Sentences for the user: streams made from an earlier manifest, speakers that are not in train.
+    Returns sentences for the user: streams made from an earlier manifest, speakers that are not in train.
     """
     out, notes = Path(outdir), []
     for split in SPLITS:
@@ -208,17 +182,8 @@ def write_splits(
             notes.append(
                 f"{', '.join(stale)} in {out} belong to an earlier manifest; make them again"
             )
-    return notes + _unseen_speakers(splits, speakers)
-
-
-def _unseen_speakers(splits: Mapping[str, Sequence[str]], speakers: Mapping[str, str]) -> list[str]:
-    known = {speakers[name] for name in splits.get("train", [])}
-    notes = []
+    of_split = {split: {speakers[name] for name in splits.get(split, [])} for split in SPLITS}
     for split in ("valid", "test"):
-        unseen = Counter(
-            speakers[name] for name in splits.get(split, []) if speakers[name] not in known
-        )
-        if unseen:
-            names = ", ".join(sorted(unseen))
-            notes.append(f"speakers of {split} that are not in train: {names[:200]}")
+        if unseen := ", ".join(sorted(of_split[split] - of_split["train"])):
+            notes.append(f"speakers of {split} that are not in train: {unseen[:200]}")
     return notes

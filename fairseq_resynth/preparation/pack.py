@@ -26,61 +26,48 @@ _MADE_BY = {"units": "resynth quantize", "f0": "resynth quantize-f0"}
 
 @dataclass
 class PackOutcome(Outcome):
-    """What a run did with a split's audio files, each of which holds the recordings of many rows.
+    """What a run did with a split's audio files, each of which holds the recordings of many rows."""
 
-    Attributes:
-        joined: whether the split is complete, rather than waiting for other shares or for failed rows.
-        megabytes: size of all its files, in units of 2**20 bytes.
-    """
-
-    joined: bool = False
-    megabytes: float = 0.0
+    joined: bool = False  # complete, rather than waiting for other shares or for failed rows
+    megabytes: float = 0.0  # size of all its files, in units of 2**20 bytes
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """One audio file: its name in the packed split, and the recordings of its rows."""
+    """One audio file: its name in the packed split, and the recordings of the rows from `first` on."""
 
     file: Path
     first: int
     paths: Sequence[Path]
     samples: Sequence[int]
 
-    @property
-    def rows(self) -> list[int]:
-        """First row and the one after the last."""
-        return [self.first, self.first + len(self.paths)]
-
     def key(self, record: Record) -> str:
         """What makes the file. A recording that cannot be read is named when it is packed."""
-        contents = [_content(record, path) for path in self.paths]
+        contents = []
+        for path in self.paths:
+            try:
+                contents.append(record.content(path))
+            except OSError as error:
+                contents.append(str(error))
         return record.key(self.first, self.samples, contents)
 
 
-def _content(record: Record, path: Path) -> str:
-    try:
-        return record.content(path)
-    except OSError as error:
-        return str(error)
-
-
-def _bounds(num_samples: np.ndarray, samples_per_file: int) -> list[tuple[int, int]]:
-    """(first, last + 1) rows of files of at most so many samples, but of at least one row."""
-    ends, bounds, first = np.cumsum(num_samples), [], 0
+def _plans(manifest: Manifest, folder: Path, samples_per_file: int) -> list[_Plan]:
+    """Audio files of at most so many samples, but of at least one row."""
+    ends, plans, first = np.cumsum(manifest.num_samples), [], 0
     while first < len(ends):
         before = ends[first - 1] if first else 0
         last = int(np.searchsorted(ends, before + samples_per_file, side="right"))
-        bounds.append((first, max(last, first + 1)))
-        first = bounds[-1][1]
-    return bounds
+        last = max(last, first + 1)
+        file = folder / f"audio-{len(plans):05d}.npy"
+        paths = [manifest.path(row) for row in range(first, last)]
+        plans.append(_Plan(file, first, paths, manifest.num_samples[first:last].tolist()))
+        first = last
+    return plans
 
 
 def _samples_16_bit(path: Path, expected: int) -> np.ndarray:
-    """(T,) int16, of which `read_audio` gives the exact float32.
-
-    Raises:
-        FileNotFoundError, ValueError: The file is unreadable, has another length, or more than 16 bits.
-    """
+    """(T,) int16, of which `read_audio` gives the exact float32; ValueError if it is not such a file."""
     wav = read_audio(path)
     if len(wav) != expected:
         raise ValueError(
@@ -127,29 +114,13 @@ def pack_split(
 ) -> PackOutcome:
     """Packs a split, or this share of its audio files, and completes it once all audio files exist.
 
-    Args:
-        data: the data folder.
-        split: `train`, `valid`, …
-        outdir: the folder to write, another one.
-        shard: which share.
-        workers: processes, each of which writes one audio file at a time.
-        samples_per_file: samples in an audio file, two bytes each.
-
-    Raises:
-        FileNotFoundError, ValueError: The manifest or a stream is missing or malformed.
+    `samples_per_file` are at most in an audio file, two bytes each. Raises FileNotFoundError or ValueError if
+    the manifest or a stream is missing or malformed.
     """
     manifest = read_manifest(Path(data) / f"{split}.tsv")
     folder = pack_folder(outdir, split)
     folder.mkdir(parents=True, exist_ok=True)
-    plans = [
-        _Plan(
-            folder / f"audio-{number:05d}.npy",
-            first,
-            [manifest.path(row) for row in range(first, last)],
-            manifest.num_samples[first:last].tolist(),
-        )
-        for number, (first, last) in enumerate(_bounds(manifest.num_samples, samples_per_file))
-    ]
+    plans = _plans(manifest, folder, samples_per_file)
     share, outcome = (shard or Shard()).rows(len(plans)), PackOutcome()
     with Record(folder) as record:
         keyed = [(plans[number], plans[number].key(record)) for number in share]
@@ -159,16 +130,15 @@ def pack_split(
         for (plan, key), failed in progress(results, len(share), f"pack {split}", outcome.reused):
             outcome.failed |= failed
             if not failed:
-                record.add(plan.file.name, key, {**_entry(plan.file), "rows": plan.rows})
+                rows = [plan.first, plan.first + len(plan.paths)]
+                record.add(plan.file.name, key, {**_entry(plan.file), "rows": rows})
                 outcome.written += 1
     entries = _finished(folder, plans)
     if entries is not None:
-        made = {"rows": rows_hash(manifest), "audio": entries}
-        _complete(Path(data), manifest, folder, made)
+        _complete(Path(data), manifest, folder, entries)
         outcome.joined = True
-    outcome.megabytes = (
-        sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 2**20
-    )
+    sizes = [file.stat().st_size for file in folder.iterdir() if file.is_file()]
+    outcome.megabytes = sum(sizes) / 2**20
     return outcome
 
 
@@ -181,7 +151,7 @@ def _finished(folder: Path, plans: Sequence[_Plan]) -> list[dict[str, Any]] | No
     return None if None in found else found
 
 
-def _complete(data: Path, manifest: Manifest, folder: Path, made: dict[str, Any]) -> None:
+def _complete(data: Path, manifest: Manifest, folder: Path, audio: list[dict[str, Any]]) -> None:
     """Packs the streams, copies what is small, and writes the index last."""
     split, outdir = manifest.source.stem, folder.parent
     streams: dict[str, Any] = {}
@@ -189,18 +159,19 @@ def _complete(data: Path, manifest: Manifest, folder: Path, made: dict[str, Any]
         source = data / f"{split}.{name}"
         if source.is_file():
             streams |= _pack_integers(source, folder, name, len(manifest))
-    kept = {entry["file"] for entry in (*made["audio"], *streams.values())}
+    kept = {entry["file"] for entry in (*audio, *streams.values())}
     for file in folder.iterdir():  # of an earlier run with other rows or sizes
         if file.name not in kept and file.is_file() and not file.name.startswith("."):
             file.unlink()
     _, _, body = manifest.source.read_bytes().partition(b"\n")
-    root = str(manifest.root.resolve()).encode()
-    _write_bytes(outdir / f"{split}.tsv", b"%b\n%b" % (root, body))
-    for name in (*(f"{split}.{suffix}" for suffix in _COPIED), *_DESCRIPTIONS):
-        _copy(data / name, outdir / name)
-    for suffix in (".npy", ".json"):
-        _copy(data / "f0" / f"{split}{suffix}", outdir / "f0" / f"{split}{suffix}")
-    index = {"source": str(data), **made, "streams": streams}
+    with atomic_path(outdir / f"{split}.tsv") as temporary:
+        temporary.write_bytes(b"%b\n%b" % (str(manifest.root.resolve()).encode(), body))
+    names = [*(f"{split}.{suffix}" for suffix in _COPIED), *_DESCRIPTIONS]
+    for name in (*names, f"f0/{split}.npy", f"f0/{split}.json"):
+        if (data / name).is_file():
+            with atomic_path(outdir / name) as temporary:
+                shutil.copyfile(data / name, temporary)
+    index = {"source": str(data), "rows": rows_hash(manifest), "audio": audio, "streams": streams}
     write_json(folder / "index.json", index)
 
 
@@ -214,14 +185,3 @@ def _pack_integers(source: Path, folder: Path, name: str, rows: int) -> dict[str
     entries = {key: _entry(folder / f"{key}.npy") for key in arrays}
     entries[name]["largest"] = found.maximum
     return entries
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_file():
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)

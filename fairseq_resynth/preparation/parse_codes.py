@@ -1,7 +1,7 @@
 """A data folder from unit files that others made: what `resynth parse-codes` does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +21,22 @@ DICT_NAMES = {"train": "train", "valid": "val", "test": "test"}  # the original'
 
 @dataclass(frozen=True)
 class Codes:
-    """Units of the rows of a manifest.
+    """Units of the rows of a manifest."""
 
-    Attributes:
-        units: (U,) int64 of each row, by its relative path.
-        unit_hop: samples per unit.
-        num_units: number of different units.
-        too_short: rows that were left out because of their duration.
-    """
-
-    units: dict[str, np.ndarray]
-    unit_hop: int
-    num_units: int
-    too_short: list[str] = field(default_factory=list)
+    units: dict[str, np.ndarray]  # (U,) int64 of each row, by its relative path
+    unit_hop: int  # samples per unit
+    num_units: int  # number of different units
+    too_short: list[str]  # rows that were left out because of their duration
 
 
 def match_codes(
     path: str | Path, manifest: Manifest, unit_hop: int = 0, num_units: int = 0, min_dur: float = 0
 ) -> Codes:
-    """Gives each row of a manifest its units.
+    """Gives each row of a manifest its units; rows shorter than `min_dur` seconds are left out.
 
-    Args:
-        path: file of units: lines with names in any order, or as many lines as the manifest has rows.
-        manifest: rows of audio.
-        unit_hop: samples per unit; 0: the one of 160, 320 and 640 that fits the lengths.
-        num_units: number of different units; 0: the largest unit + 1.
-        min_dur: seconds; shorter rows are left out.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: Lines do not match rows, or lengths disagree by more than a frame; the message names them.
+    The file has lines with names in any order, or as many lines as the manifest has rows. If 0, `unit_hop` is
+    the one of 160, 320 and 640 samples that fits the lengths, and `num_units` the largest unit + 1. Raises
+    ValueError if lines do not match rows, or lengths disagree by more than a frame.
     """
     path = Path(path)
     units = _by_row(path, read_unit_file(path), manifest)
@@ -97,13 +83,6 @@ def _by_row(path: Path, rows: Sequence[UnitRow], manifest: Manifest) -> dict[str
         else:
             (several if matches else unknown).append(name)
     missing = [audio for audio in paths if audio not in found]
-    _refuse(path, manifest, unknown, several, missing)
-    return {audio: found[audio] for audio in paths}
-
-
-def _refuse(
-    path: Path, manifest: Manifest, unknown: list[str], several: list[str], missing: list[str]
-) -> None:
     for names, what in (
         (unknown, f"lines name files that {manifest.source} does not have"),
         (several, f"lines name a file twice, or one of several in {manifest.source}"),
@@ -111,6 +90,7 @@ def _refuse(
     ):
         if names:
             raise ValueError(f"{path}: {len(names)} {what}:{listed(names)}")
+    return {audio: found[audio] for audio in paths}
 
 
 def _infer_hop(path: Path, units: Mapping[str, np.ndarray], lengths: Mapping[str, int]) -> int:
@@ -133,19 +113,11 @@ def write_codes(
     description: dict[str, Any],
     dict_key: str = "",
 ) -> list[str]:
-    """Writes `{split}.tsv`, `.speaker`, `.units`, `units.json`; on request the original's dict lines.
+    """Writes `{split}.tsv`, `.speaker`, `.units` and `units.json`; returns sentences for the user.
 
-    Args:
-        outdir: the data folder.
-        manifest: rows of audio.
-        codes: see `match_codes`.
-        splits: relative paths of each split.
-        speakers: speaker of each relative path.
-        description: further entries of `units.json`.
-        dict_key: key of the units in dict lines, in {train,val,test}.txt; empty: none are written.
-
-    Returns:
-        Sentences for the user.
+    `splits` are the relative paths of each split, `speakers` the speaker of each path, and `description`
+    further entries of `units.json`. With `dict_key`, also writes the original's {train,val,test}.txt, whose
+    lines have the units under this key.
     """
     outdir = Path(outdir)
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
@@ -158,15 +130,12 @@ def write_codes(
         lines = [format_integers(codes.units[name]) for name in names]
         write_text(outdir / f"{split}.units", "\n".join(lines) + "\n")
         if dict_key:
-            rows = [
-                {
-                    "audio": str(manifest.root / name),
-                    dict_key: line,
-                    "duration": lengths[name] / SAMPLE_RATE,
-                }
-                for name, line in zip(names, lines, strict=True)
-            ]
-            write_text(outdir / f"{DICT_NAMES[split]}.txt", "".join(f"{row}\n" for row in rows))
+            rows = []
+            for name, line in zip(names, lines, strict=True):
+                seconds = lengths[name] / SAMPLE_RATE
+                row = {"audio": str(manifest.root / name), dict_key: line, "duration": seconds}
+                rows.append(f"{row}\n")
+            write_text(outdir / f"{DICT_NAMES[split]}.txt", "".join(rows))
     units = {"num_clusters": codes.num_units, "unit_hop": codes.unit_hop, **description}
     write_json(outdir / "units.json", units)
     return [note for note in notes if ".units" not in note]  # they have just been written

@@ -1,7 +1,7 @@
 """Any audio to 16 kHz mono files in the same folders: what `resynth preprocess` does."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,7 @@ class PreprocessOptions:
 
 @dataclass
 class PreprocessOutcome(Outcome):
-    """What a run did.
-
-    Attributes:
-        clipped: sources that exceeded full scale and were clipped.
-    """
+    """What a run did; `clipped` are the sources that exceeded full scale and were clipped."""
 
     clipped: list[str] = field(default_factory=list)
 
@@ -49,14 +45,9 @@ class PreprocessOutcome(Outcome):
 def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[Path]:
     """The relative paths of the audio under `srcdir`, sorted, without hidden files and `outdir`.
 
-    Args:
-        srcdir: folder to search.
-        outdir: may be within `srcdir`.
-        postfix: end of the wanted names; None: any suffix of an audio format.
-
-    Raises:
-        NotADirectoryError: `srcdir` is not a folder.
-        ValueError: No audio was found, or `outdir` is `srcdir`.
+    `outdir` may be within `srcdir`. `postfix` is the end of the wanted names; None: any suffix of an audio
+    format. Raises NotADirectoryError if `srcdir` is not a folder, and ValueError if no audio was found or it is
+    the same folder as `outdir`.
     """
     source, out = Path(srcdir).resolve(), Path(outdir).resolve()
     if not source.is_dir():
@@ -69,49 +60,31 @@ def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = N
         for path in source.rglob("*")
         if path.is_file() and outputs not in path.parents and not path.name.startswith(".")
     ]
-    found = sorted(path for path in files if _wanted(path, postfix))
+    found = sorted(
+        path
+        for path in files
+        if (path.name.endswith(postfix) if postfix else path.suffix.lower() in AUDIO_SUFFIXES)
+    )
     if not found:
-        suffixes = ", ".join(
-            f"{n} {s or 'without'}" for s, n in Counter(p.suffix for p in files).items()
-        )
+        counts = Counter(path.suffix or "without" for path in files)
+        suffixes = ", ".join(f"{count} {suffix}" for suffix, count in counts.items())
         wanted = f"ends with {postfix!r}" if postfix else "has the suffix of an audio format"
         raise ValueError(f"no file under {srcdir} {wanted}; found: {suffixes or 'nothing'}")
     return found
 
 
-def _wanted(path: Path, postfix: str | None) -> bool:
-    return path.name.endswith(postfix) if postfix else path.suffix.lower() in AUDIO_SUFFIXES
-
-
-def _require_one_source_each(sources: Sequence[Path], format: str) -> None:
-    first: dict[Path, Path] = {}
-    for path in sources:
-        target = path.with_suffix(f".{format}")
-        if target in first:
-            raise ValueError(
-                f"{first[target]} and {path} would both become {target}; choose one kind with --postfix"
-            )
-        first[target] = path
-
-
 def prepare(wav: np.ndarray, rate: int, options: PreprocessOptions) -> np.ndarray:
-    """Resamples, trims the trailing silence and pads.
+    """Resamples (T,) float32 to 16 kHz, trims the trailing silence and pads; the result is not clipped.
 
-    Args:
-        wav: (T,) float32.
-        rate: Hz.
-        options: what to do.
-
-    Returns:
-        (T',) float32 at 16 kHz, not clipped.
-
-    Raises:
-        ValueError: Less than one unit frame remains, or was there before trimming.
+    Raises ValueError if less than one unit frame remains.
     """
     wav = resample(wav, rate)
     found = len(wav)
     if options.trim:
-        wav = wav[: _end_of_sound(wav)]
+        import librosa
+
+        end = librosa.effects.trim(wav, top_db=TRIM_DB)[1][1] if np.any(wav) else 0
+        wav = wav[: int(end)]
     if len(wav) < SHORTEST:
         after = f" ({len(wav)} after --trim)" if options.trim else ""
         raise ValueError(
@@ -120,27 +93,22 @@ def prepare(wav: np.ndarray, rate: int, options: PreprocessOptions) -> np.ndarra
     return pad_to_multiple(wav, PAD_MULTIPLE) if options.pad else wav
 
 
-def _end_of_sound(wav: np.ndarray) -> int:
-    import librosa
-
-    if not np.any(wav):
-        return 0
-    return int(librosa.effects.trim(wav, top_db=TRIM_DB)[1][1])
-
-
 @dataclass(frozen=True)
 class _File:
-    source: Path
-    target: Path
-    name: str  # of the source
+    """A source and the file that it becomes, relative to their folders, and the key of the record."""
+
+    source: str
+    target: str
     key: str
 
 
-def _process(file: _File, options: PreprocessOptions) -> tuple[float, bool] | str:
+def _process(
+    file: _File, source: Path, out: Path, options: PreprocessOptions
+) -> tuple[float, bool] | str:
     """Writes a file; returns its seconds and whether it was clipped, or why it could not be made."""
     try:
-        wav = prepare(*load_any_audio(file.source), options)
-        write_audio(file.target, wav)
+        wav = prepare(*load_any_audio(source / file.source), options)
+        write_audio(out / file.target, wav)
     except (ValueError, OSError) as error:
         return str(error)
     return len(wav) / SAMPLE_RATE, bool(np.abs(wav).max() > 1)
@@ -154,24 +122,23 @@ def preprocess(
     shard: Shard | None = None,
     workers: int = 1,
 ) -> PreprocessOutcome:
-    """Converts a folder; files that these options made from the same sources are reused.
+    """Converts a folder to the same folders in `outdir`; files that are already made are reused.
 
-    Args:
-        srcdir: folder of any audio.
-        outdir: gets the same folders, with one file per source.
-        options: what to do to each.
-        postfix: see `find_sources`.
-        shard: every N-th file, beginning with the I-th.
-        workers: processes.
-
-    Raises:
-        NotADirectoryError, ValueError: See `find_sources`; or two sources would become the same file.
+    A `shard` I/N is every N-th file, beginning with the I-th. Raises the errors of `find_sources`, and
+    ValueError if two sources would become the same file.
     """
     source, out, shard = Path(srcdir), Path(outdir), shard or Shard()
     sources = find_sources(source, out, postfix)
-    _require_one_source_each(sources, options.format)
+    source_of: dict[Path, Path] = {}
+    for path in sources:
+        target = path.with_suffix(f".{options.format}")
+        if (first := source_of.setdefault(target, path)) != path:
+            raise ValueError(
+                f"{first} and {path} would both become {target}; choose one kind with --postfix"
+            )
     mine = sources[shard.index - 1 :: shard.count]
     outcome = PreprocessOutcome()
+    process = partial(_process, source=source, out=out, options=options)
     with Record(out) as record, tqdm(total=len(mine), desc="preprocess", unit="file") as bar:
 
         def files() -> Iterator[_File]:
@@ -183,19 +150,19 @@ def preprocess(
                     outcome.failed[path.as_posix()] = str(error)
                     continue
                 if record.find(target, key) is None:
-                    yield _File(source / path, out / target, path.as_posix(), key)
+                    yield _File(path.as_posix(), target, key)
                 else:
                     outcome.reused += 1
                     bar.update()
 
-        for file, result in parallel_map(partial(_process, options=options), files(), workers):
+        for file, result in parallel_map(process, files(), workers):
             if isinstance(result, str):
-                outcome.failed[file.name] = result
+                outcome.failed[file.source] = result
             else:
-                record.add(file.target.relative_to(out).as_posix(), file.key)
+                record.add(file.target, file.key)
                 outcome.written += 1
                 outcome.seconds += result[0]
-                outcome.clipped += [file.name] if result[1] else []
+                outcome.clipped += [file.source] if result[1] else []
             bar.update()
     outcome.failed = dict(sorted(outcome.failed.items()))
     return outcome

@@ -16,11 +16,9 @@ def listed(names: Sequence[str]) -> str:
 
 
 def read_reference(path: str | Path) -> list[str]:
-    """Reads the files that a list names: a manifest, `{'audio': …}` lines, `name|…` or `name` lines.
+    """The files that a list names: a manifest, `{'audio': …}` lines, `name|…` or `name` lines.
 
-    Raises:
-        FileNotFoundError: The list does not exist.
-        ValueError: A line is none of these, or there is no line.
+    Raises FileNotFoundError if it does not exist, and ValueError if a line is malformed or there is none.
     """
     path = Path(path)
     if not path.is_file():
@@ -28,11 +26,10 @@ def read_reference(path: str | Path) -> list[str]:
     lines = path.read_text(encoding="utf-8").splitlines()
     # A manifest's first line is its root: the only one without a tab.
     is_manifest = len(lines) > 1 and "\t" in lines[1] and "\t" not in lines[0]
-    first = 2 if is_manifest else 1
     names = [
         _audio_name(line, f"{path}:{number}")
-        for number, line in enumerate(lines[first - 1 :], first)
-        if line.strip()
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not (is_manifest and number == 1)
     ]
     if not names:
         raise ValueError(f"{path} names no file")
@@ -53,11 +50,7 @@ def _bare(name: str) -> str:
 
 
 class FileFinder:
-    """Finds files by names that others gave them.
-
-    Args:
-        names: relative paths of the files.
-    """
+    """Finds files, which are relative paths, by names that others gave them."""
 
     def __init__(self, names: Iterable[str]):
         self.by_path: dict[str, list[str]] = defaultdict(list)
@@ -83,12 +76,8 @@ def reference_splits(
 ) -> dict[str, list[str]]:
     """The sorted relative paths of each split, found by path or else by a stem that only one file has.
 
-    Args:
-        names: relative paths of all files.
-        references: a list of files for each split; train without a list gets the remaining files.
-
-    Raises:
-        ValueError: Files are missing, match several, or are in two splits; the message names them.
+    `references` has a list of files for each split; train without a list gets the remaining files. Raises
+    ValueError with their names if files are missing, match several, or are in two splits.
     """
     names = list(names)
     finder = FileFinder(names)
@@ -112,15 +101,11 @@ def _resolve(finder: FileFinder, path: str | Path, split: str) -> list[str]:
             ambiguous.append(f"{reference}: {', '.join(candidates[:3])}")
         else:
             missing.append(reference)
-    problems = []
-    if missing:
-        problems.append(
-            f"{len(missing)} files of --ref-{split} {path} are not under the root:{listed(missing)}"
-        )
-    if ambiguous:
-        problems.append(
-            f"{len(ambiguous)} files of --ref-{split} {path} match several:{listed(ambiguous)}"
-        )
+    problems = [
+        f"{len(names)} files of --ref-{split} {path} {what}:{listed(names)}"
+        for names, what in ((missing, "are not under the root"), (ambiguous, "match several"))
+        if names
+    ]
     if problems:
         raise ValueError("\n".join(problems))
     return found

@@ -60,15 +60,9 @@ def quantize_split(
 ) -> RowsOutcome:
     """Writes `{split}.units`, or this shard's part of it, and `units.json` beside it.
 
-    Rows that fail stay empty in the part and are tried again by the next run.
-
-    Args:
-        manifest: manifest of the split.
-        target: the `.units` file.
-        encoder: speech to units.
-        shard: which rows.
-        batch_samples: padded samples encoded together; 0: one file at a time.
-        progress: called with the number of rows done since the last call.
+    Rows that fail stay empty in the part and are tried again by the next run. `batch_samples` padded samples
+    are encoded together; 0: one file at a time. `progress` is called with the number of rows done since the
+    last call.
     """
     record, settings = Record(target.parent), encoder.description
     part = LinesPart(record, target.name, manifest, shard, settings, {"units.json": settings})

@@ -31,14 +31,9 @@ def build_speaker_vectors(
 ) -> RowsOutcome:
     """Fills the vectors of a split, or of this shard's rows.
 
-    Args:
-        data: the data folder.
-        split: name of the split.
-        description: `encoder`, `encoder_hash` and `speaker_dim`.
-        embed: gives a file's vector, or the reason why it has none; can be pickled.
-        shard: which rows.
-        workers: number of processes.
-        accept_mean: rows that fail are NaN in the file, and readers give them the mean of their speaker.
+    `embed`, which can be pickled, gives a file's vector, or the reason why it has none. `description` has
+    `encoder`, `encoder_hash` and `speaker_dim`. With `accept_mean`, rows that fail are NaN in the file, and
+    readers give them the mean of their speaker.
     """
     manifest, target = read_manifest(Path(data) / f"{split}.tsv"), vectors_path(data, split)
     dim, described = description["speaker_dim"], {"rows": rows_hash(manifest), **description}
@@ -100,7 +95,5 @@ def update_speaker_means(data: str | Path, description: dict[str, Any]) -> dict[
             return means
 
 
-def _splits_with_vectors(data: Path) -> list[str]:
-    return sorted(
-        path.stem for path in data.glob("*.tsv") if vectors_path(data, path.stem).is_file()
-    )
+def _splits_with_vectors(data: Path) -> set[str]:
+    return {path.stem for path in data.glob("*.tsv") if vectors_path(data, path.stem).is_file()}

@@ -14,24 +14,23 @@ FIRST, LIMIT = 0x4E00, 20000
 SPECIAL_PIECES = 3  # <unk>, <s>, </s>
 
 
-def _text(units: Sequence[int] | np.ndarray) -> str:
+def _collapsed_text(units: Sequence[int] | np.ndarray, num_units: int) -> str:
+    """A character per run of the same unit. Raises ValueError if a unit is outside 0 … num_units - 1."""
+    units = collapse_runs(units)[0]
+    if len(units) and not 0 <= units.min() <= units.max() < num_units:
+        raise ValueError(f"found units up to {units.max()}, expected 0 to {num_units - 1}.")
     return "".join(chr(FIRST + int(unit)) for unit in units)
 
 
 def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path: str | Path) -> int:
-    """Trains a sentencepiece BPE model on units whose repeats are collapsed.
+    """Trains a sentencepiece BPE model on units whose repeats are collapsed; returns its number of tokens.
 
     Args:
         rows: (U,) units of each utterance.
-        num_units: all of 0 … num_units - 1 can be encoded, whether they occur in the rows or not.
+        num_units: all of 0 … num_units - 1 can be encoded, whether they occur in the rows or not; others in
+            the rows are a ValueError.
         vocab_size: number of tokens, including those of single units and three special ones.
         path: file of the model.
-
-    Returns:
-        The number of tokens of the model.
-
-    Raises:
-        ValueError: The sizes do not fit, a unit is outside 0 … num_units - 1, or there are no units.
     """
     if not 0 < num_units <= LIMIT:
         raise ValueError(f"{num_units} units: expected 1 to {LIMIT}.")
@@ -40,9 +39,9 @@ def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path:
             f"--vocab-size is {vocab_size}: {num_units} units and {SPECIAL_PIECES} special tokens are in it, "
             f"expected at least {num_units + SPECIAL_PIECES + 1}."
         )
-    texts = [_text(check_units(collapse_runs(row)[0], num_units)) for row in rows]
+    texts = [_collapsed_text(row, num_units) for row in rows]
     # sentencepiece encodes only characters that it has seen, hence a line with every unit.
-    texts.append(_text(range(num_units)))
+    texts.append(_collapsed_text(np.arange(num_units), num_units))
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -69,30 +68,10 @@ def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path:
     return UnitBpe(path).vocab_size
 
 
-def check_units(units: np.ndarray, num_units: int) -> np.ndarray:
-    """The same units.
-
-    Raises:
-        ValueError: One of them is outside 0 … num_units - 1.
-    """
-    if len(units) and not 0 <= units.min() <= units.max() < num_units:
-        raise ValueError(f"found units up to {units.max()}, expected 0 to {num_units - 1}.")
-    return units
-
-
 class UnitBpe:
-    """A trained model.
+    """A model that `train_bpe` wrote, with `vocab_size` tokens for `num_units` units.
 
-    Args:
-        path: file that `train_bpe` wrote.
-
-    Attributes:
-        vocab_size: number of tokens.
-        num_units: number of units that it can encode.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: It is not such a model.
+    Raises FileNotFoundError if the file does not exist, and ValueError if it is not such a model.
     """
 
     def __init__(self, path: str | Path):
@@ -112,18 +91,13 @@ class UnitBpe:
     def encode(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
         """Collapses the repeats of (U,) units and encodes them as (n,) int64 tokens.
 
-        Raises:
-            ValueError: The model does not know a unit.
+        Raises ValueError if the model does not know a unit.
         """
-        collapsed = check_units(collapse_runs(units)[0], self.num_units)
-        return np.array(self._model.encode(_text(collapsed), out_type=int), dtype=np.int64)
+        text = _collapsed_text(units, self.num_units)
+        return np.array(self._model.encode(text, out_type=int), dtype=np.int64)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Decodes (n,) tokens to (R,) int64 units without repeats.
-
-        Raises:
-            ValueError: A token does not stand for units.
-        """
+        """The (R,) int64 units, without repeats, of (n,) tokens. Raises ValueError if one has no units."""
         tokens = [int(token) for token in tokens]
         for token in tokens:
             if not SPECIAL_PIECES <= token < self.vocab_size:

@@ -192,12 +192,9 @@ class Record:
     def writing(
         self, name: str, key: str, facts: Mapping[str, Any] | None = None
     ) -> Iterator[Path]:
-        """Yields a temporary path to write a file to, which is recorded and renamed when the block succeeds.
+        """Yields a temporary path for the file `name`, which is recorded and renamed when the block succeeds.
 
-        Args:
-            name: path relative to the folder.
-            key: what makes the file, see `key`.
-            facts: JSON types to keep with it; they may be added while the file is written.
+        `facts` are JSON types to keep with it; they may be added while the file is written.
         """
         with atomic_path(self.folder / name) as temporary:
             yield temporary

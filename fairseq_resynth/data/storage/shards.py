@@ -77,9 +77,7 @@ class RowsOutcome(Outcome):
     """What a run did with the rows of a split, or with those of its shard."""
 
     rows: int = 0  # of this shard
-    joined: bool = (
-        False  # whether the split's file is complete, or waits for shards or for failed rows
-    )
+    joined: bool = False  # complete, rather than waiting for other shards or for failed rows
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,9 @@ class Part:
     Ask `finished` first. Then use the part as a context manager, which opens what an earlier run left.
 
     Args:
-        record: of the data folder.
-        name: of the whole file, relative to the data folder: `train.units`, `f0/train.npy`.
-        manifest: of the split.
+        record: record of the data folder.
+        name: path of the whole file in the data folder: `train.units`, `f0/train.npy`.
+        manifest: manifest of the split.
         shard: which rows.
         settings: JSON types, what the rows are made from in addition to the recordings.
         described: JSON files, by name, to write beside the whole file.
@@ -268,18 +266,13 @@ class ArrayPart(Part):
         substitute: float | None = None,
         preload: Sequence[str] = (),
     ) -> RowsOutcome:
-        """Makes the rows that are still missing.
+        """Makes the missing rows by `parallel_map` of `make`, with the words `what` before a progress bar.
 
-        Args:
-            make: gives the values of a row, or the reason why it has none; can be pickled.
-            workers: processes.
-            what: words before the progress bar.
-            substitute: value to fill the rows with that failed; None: the next run tries them again.
-            preload: see `workers.parallel_map`.
+        `make` gives the values of a row, or the reason why it has none. Rows that failed are filled with
+        `substitute`, if it is given; otherwise the next run tries them again.
         """
-        outcome, failed = RowsOutcome(rows=len(self.rows)), {}
-        todo = [row for row in self.rows if not self.is_done(row)]
-        outcome.reused = len(self.rows) - len(todo)
+        todo, failed = [row for row in self.rows if not self.is_done(row)], {}
+        outcome = RowsOutcome(rows=len(self.rows), reused=len(self.rows) - len(todo))
         samples = self.manifest.num_samples
         items = (
             Item(row, self.manifest.path(row), int(samples[row]), self.stamp(row)) for row in todo
