@@ -19,7 +19,6 @@ from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import file_hash, read_json
 from fairseq_resynth.data.storage.shards import rows_hash
 
-PACKED_STREAMS = ("units", "f0")
 _OPEN_SHARDS = 200  # each has a file descriptor, of which most systems allow 1024 per process
 
 

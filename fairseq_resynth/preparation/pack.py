@@ -11,7 +11,7 @@ import numpy as np
 
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest, read_manifest
-from fairseq_resynth.data.packed import PACKED_STREAMS, pack_folder
+from fairseq_resynth.data.packed import pack_folder
 from fairseq_resynth.data.storage.files import array_header, atomic_path, file_hash, write_json
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard, rows_hash
@@ -21,7 +21,10 @@ from fairseq_resynth.data.units import read_integer_rows
 # Small files, which are copied as they are.
 _COPIED = ("speaker", "style", "speaker_vectors.npy", "speaker_vectors.json")
 _DESCRIPTIONS = ("units.json", "f0_codes.json", "speakers.json", "speaker_vectors.json")
-_MADE_BY = {"units": "resynth quantize", "f0": "resynth quantize-f0"}
+_STREAMS = {
+    "units": "resynth quantize",
+    "f0": "resynth quantize-f0",
+}  # and the command that makes each
 
 
 @dataclass
@@ -114,8 +117,8 @@ def pack_split(
 ) -> PackOutcome:
     """Packs a split, or this share of its audio files, and completes it once all audio files exist.
 
-    `samples_per_file` are at most in an audio file, two bytes each. Raises FileNotFoundError or ValueError if
-    the manifest or a stream is missing or malformed.
+    `samples_per_file` is the most that an audio file holds, unless its only row is longer. Raises
+    FileNotFoundError or ValueError if the manifest or a stream is missing or malformed.
     """
     manifest = read_manifest(Path(data) / f"{split}.tsv")
     folder = pack_folder(outdir, split)
@@ -155,10 +158,15 @@ def _complete(data: Path, manifest: Manifest, folder: Path, audio: list[dict[str
     """Packs the streams, copies what is small, and writes the index last."""
     split, outdir = manifest.source.stem, folder.parent
     streams: dict[str, Any] = {}
-    for name in PACKED_STREAMS:
-        source = data / f"{split}.{name}"
-        if source.is_file():
-            streams |= _pack_integers(source, folder, name, len(manifest))
+    for name, command in _STREAMS.items():
+        if not (source := data / f"{split}.{name}").is_file():
+            continue
+        found = read_integer_rows(source, len(manifest), command)
+        for array, values in ((name, found.values), (f"{name}_lengths", found.lengths)):
+            with atomic_path(folder / f"{array}.npy") as temporary:
+                np.save(temporary, values, allow_pickle=False)
+            streams[array] = _entry(folder / f"{array}.npy")
+        streams[name]["largest"] = found.maximum
     kept = {entry["file"] for entry in (*audio, *streams.values())}
     for file in folder.iterdir():  # of an earlier run with other rows or sizes
         if file.name not in kept and file.is_file() and not file.name.startswith("."):
@@ -173,15 +181,3 @@ def _complete(data: Path, manifest: Manifest, folder: Path, audio: list[dict[str
                 shutil.copyfile(data / name, temporary)
     index = {"source": str(data), "rows": rows_hash(manifest), "audio": audio, "streams": streams}
     write_json(folder / "index.json", index)
-
-
-def _pack_integers(source: Path, folder: Path, name: str, rows: int) -> dict[str, Any]:
-    """Packs `{split}.units` or `{split}.f0`; returns the entries of values and lengths."""
-    found = read_integer_rows(source, rows, _MADE_BY[name])
-    arrays = {name: found.values, f"{name}_lengths": found.lengths}
-    for key, values in arrays.items():
-        with atomic_path(folder / f"{key}.npy") as temporary:
-            np.save(temporary, values, allow_pickle=False)
-    entries = {key: _entry(folder / f"{key}.npy") for key in arrays}
-    entries[name]["largest"] = found.maximum
-    return entries

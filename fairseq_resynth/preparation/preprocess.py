@@ -46,8 +46,8 @@ def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = N
     """The relative paths of the audio under `srcdir`, sorted, without hidden files and `outdir`.
 
     `outdir` may be within `srcdir`. `postfix` is the end of the wanted names; None: any suffix of an audio
-    format. Raises NotADirectoryError if `srcdir` is not a folder, and ValueError if no audio was found or it is
-    the same folder as `outdir`.
+    format. Raises NotADirectoryError if `srcdir` is not a folder, and ValueError if no audio was found or
+    `outdir` is `srcdir`.
     """
     source, out = Path(srcdir).resolve(), Path(outdir).resolve()
     if not source.is_dir():

@@ -3,32 +3,23 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
 from fairseq_resynth.data.units import format_integers
+from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits
 from fairseq_resynth.preparation.kmeans import read_batches
 
 logger = logging.getLogger(__name__)
 # Rows that are batched among themselves and written at once. An interrupted run repeats less than one
 # block, and since its batches are the same again, so are its bytes.
 BLOCK_ROWS = 64
-
-
-class UnitEncoder(Protocol):
-    """What quantization needs of `encoders.content.ContentEncoder`."""
-
-    description: dict[str, Any]
-    min_samples: int
-
-    def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:
-        """Waveforms (T,) to units (U,)."""
+UnitEncoder = ContentEncoder | VqvaeUnits
 
 
 def _encode(

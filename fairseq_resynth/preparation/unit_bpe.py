@@ -25,12 +25,8 @@ def _collapsed_text(units: Sequence[int] | np.ndarray, num_units: int) -> str:
 def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path: str | Path) -> int:
     """Trains a sentencepiece BPE model on units whose repeats are collapsed; returns its number of tokens.
 
-    Args:
-        rows: (U,) units of each utterance.
-        num_units: all of 0 … num_units - 1 can be encoded, whether they occur in the rows or not; others in
-            the rows are a ValueError.
-        vocab_size: number of tokens, including those of single units and three special ones.
-        path: file of the model.
+    All units below `num_units` can be encoded, whether they occur in the rows or not. Raises ValueError
+    if the rows have others. `vocab_size` includes a token for each unit and three special ones.
     """
     if not 0 < num_units <= LIMIT:
         raise ValueError(f"{num_units} units: expected 1 to {LIMIT}.")

@@ -51,12 +51,7 @@ class StringArray(Sequence[str]):
 
 
 class Names(Sequence[str]):
-    """One name per row, where few names differ.
-
-    Attributes:
-        table: the different names, sorted.
-        rows: (n,) int32, index of each row's name in the table.
-    """
+    """One name per row, where few names differ: `table` is sorted, `rows` are (n,) int32 indices into it."""
 
     def __init__(self, names: Iterable[str]):
         index: dict[str, int] = {}
