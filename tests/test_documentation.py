@@ -197,6 +197,28 @@ PREPARE = {
 }
 
 
+def check_readme(place: Path) -> None:
+    assert len(list((place / "out" / "trained").glob("*.wav"))) == 9
+    assert (place / "out" / "report" / "index.html").stat().st_size > 1e5
+
+
+def check_speaking(place: Path) -> None:
+    rows = len((place / "demo_output" / "data" / "test.tsv").read_text().splitlines()) - 1
+    assert len(list((place / "out" / "trained").glob("*.wav"))) == 9 * 4
+    assert len(list((place / "out" / "own").rglob("*_reference.wav"))) == rows > 0
+    assert len(list((place / "out" / "others").rglob("*.wav"))) == 2 * rows
+    assert len(list((place / "out" / "generate").rglob("*.wav"))) == rows
+    assert list((place / "out" / "russian").glob("*.wav"))
+
+
+def check_codec(place: Path) -> None:
+    assert 20 < (place / "speech.rsyn").stat().st_size < 400
+    assert (place / "other.wav").stat().st_size > (place / "speech.wav").stat().st_size > 1e4
+
+
+CHECK = {"README": check_readme, "speaking": check_speaking, "codec": check_codec}
+
+
 def cases():
     for page in PAGES:
         if page.name != "training.md" and any(map(is_run, commands(page))):
@@ -216,6 +238,7 @@ def test_commands(page, place, trained):
             run(command, place)
     if page.name == "README.md":
         assert len(steps & set(commands(page))) == len(steps) - 1  # fit-codec is optional there
+    CHECK.get(page.stem, lambda place: None)(place)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/speaking.md", "docs/codec.md"])
@@ -225,7 +248,10 @@ def test_python(page, place):
         "docs/codec.md": "import soundfile; wav, _ = soundfile.read('IN.wav', dtype='float32')\n"
     }
     for block in blocks((REPOSITORY / page).read_text(), "python"):
-        script = prelude.get(page, "") + block + "\nprint('done')"
+        script = prelude.get(page, "") + block
+        if page == "docs/speaking.md":
+            script += "\nassert wav.dtype == 'float32' and wav.size > 16000, wav.shape"
+        script += "\nprint('done')"
         assert shell(f"python -W ignore -c {shlex.quote(script)}", place) == "done\n"
     if page == "README.md":
         wav, rate = soundfile.read(place / "french.wav")
