@@ -78,7 +78,8 @@ def _read_tsv(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
             raise ValueError(
                 f"{file}:{number}: expected `name<TAB>start<TAB>end<TAB>phone`, found {line[:80]!r}"
             )
-        yield fields[0], _phone(*fields[1:], f"{file}:{number}")
+        utterance, start, end, label = fields
+        yield utterance, _phone(start, end, label, f"{file}:{number}")
 
 
 def _read_ctm(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
