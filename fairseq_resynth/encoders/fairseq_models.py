@@ -194,39 +194,25 @@ class CpcEncoder(FrameEncoder):
     _context = 8  # frames; the receptive field of a frame is 465 samples
 
     def __init__(
-        self,
-        path: str | Path,
-        layer: int,
-        device: str | torch.device = "cpu",
-        chunk_frames: int = 10_000,
+        self, path: str | Path, layer: int, device: str | torch.device = "cpu", chunk_frames=10_000
     ):
         from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained import cpc_feature_reader
 
-        self.checkpoint: Path = Path(path)
-        self.layer: int = layer
+        self.checkpoint, self.layer = Path(path), layer
         self.device, self.chunk_frames = torch.device(device), chunk_frames
         what = "a CPC checkpoint (`weights` and `config`)"
         state = load_checkpoint(path, what)
-        self._require(state, what)
+        if not isinstance(state.get("weights"), dict) or not isinstance(state.get("config"), dict):
+            raise ValueError(f"{path} has {', '.join(map(str, list(state)[:8]))}, expected {what}")
+        levels = sum("baseNet.weight_ih_l" in name for name in state["weights"])
+        if not 1 <= layer <= levels:
+            raise ValueError(f"--layer is {layer}, {path} has {levels} LSTM layers, counted from 1")
         with refusals(self.checkpoint, what, ()):
             reader = cpc_feature_reader.CpcFeatureReader(str(path), layer, use_cuda=False)
         # The reader loads with strict=False.
         if missing := set(reader.model.state_dict()) - set(state["weights"]):
-            raise ValueError(
-                f"{self.checkpoint} lacks the weights {', '.join(sorted(missing)[:5])}"
-            )
+            raise ValueError(f"{path} lacks the weights {', '.join(sorted(missing)[:5])}")
         self.model = reader.model.requires_grad_(False).to(self.device)
-
-    def _require(self, state: dict, what: str) -> None:
-        if not isinstance(state.get("weights"), dict) or not isinstance(state.get("config"), dict):
-            raise ValueError(
-                f"{self.checkpoint} has {', '.join(map(str, list(state)[:8]))}, expected {what}"
-            )
-        levels = sum("baseNet.weight_ih_l" in name for name in state["weights"])
-        if not 1 <= self.layer <= levels:
-            raise ValueError(
-                f"--layer is {self.layer}, {self.checkpoint} has {levels} LSTM layers, counted from 1"
-            )
 
     def num_frames(self, samples: int) -> int:
         """The number of frames of the padded convolutions, about samples / 160."""
@@ -237,10 +223,8 @@ class CpcEncoder(FrameEncoder):
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, (T,) to (U, D) each; the convolutions run in chunks."""
-        frames = [
-            self._in_chunks(wav.to(self.device), self._convolve, self.chunk_frames, self._context)
-            for wav in wavs
-        ]
+        settings = self._convolve, self.chunk_frames, self._context
+        frames = [self._in_chunks(wav.to(self.device), *settings) for wav in wavs]
         # The LSTM runs forward in time, so padding at the end changes no frame before it.
         x = self.model.gAR(pad_sequence(frames, batch_first=True))
         return [row[: len(one)] for row, one in zip(x, frames, strict=True)]

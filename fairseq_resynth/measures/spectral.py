@@ -22,7 +22,8 @@ MAGNITUDE_FLOOR = 1e-4  # -80 dB of a full-scale bin; anything lower is rounding
 def align_waveforms(
     reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts two waveforms to the shorter one's length. Raises ValueError for none or over 0.2 s apart."""
+    """Cuts two waveforms to the shorter one's length. Raises ValueError if one is empty, or if
+    they differ by more than 0.2 s."""
     lengths = len(reference), len(generated)
     if not min(lengths):
         raise ValueError(f"the waveforms have {lengths[0]} and {lengths[1]} samples: one is empty")
@@ -47,11 +48,9 @@ def mel_l1_distance(
     80 bands up to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al., 2020).
     """
     pair = align_waveforms(reference, generated, sample_rate)
-    mels = [
-        _log_mel(sample_rate)(torch.from_numpy(np.array(wav, np.float32)[None, None]))
-        for wav in pair
-    ]
-    return float(mel_l1(mels[0], mels[1]))
+    log_mel = _log_mel(sample_rate)
+    mels = [log_mel(torch.from_numpy(np.array(wav, np.float32)[None, None])) for wav in pair]
+    return float(mel_l1(*mels))
 
 
 def mel_cepstral_distortion(
