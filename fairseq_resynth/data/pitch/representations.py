@@ -74,8 +74,7 @@ def _log_pair(entry: F0Entry) -> tuple[float, float]:
     """Mean and standard deviation of log-F0."""
     if "log_f0_mean" in entry:
         return entry["log_f0_mean"], max(entry["log_f0_std"], LOG_STD_FLOOR)
-    # Older statistics, and the original's, are of Hz alone: those of the log-normal distribution that has
-    # them.
+    # Older statistics, and the original's, are of Hz alone: a log-normal distribution that has them.
     mean, std = entry["f0_mean"], max(entry["f0_std"], STD_FLOOR)
     variance = np.log1p((std / mean) ** 2)
     return float(np.log(mean) - variance / 2), max(float(np.sqrt(variance)), LOG_STD_FLOOR)
