@@ -1,7 +1,7 @@
 """HiFi-GAN's losses; the discriminators are this criterion's parameters."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
@@ -85,8 +85,6 @@ class HifiganCriterion(FairseqCriterion):
     def __init__(self, task, cfg: HifiganCriterionConfig):
         super().__init__(task)
         self.cfg = cfg
-        self.clip_norm_d = cfg.clip_norm_d
-        self.discriminator_start = cfg.discriminator_start
         self.auxiliary_weights = {
             "duration": cfg.duration_weight,
             "commitment": cfg.commitment_weight,
@@ -103,11 +101,7 @@ class HifiganCriterion(FairseqCriterion):
 
     @classmethod
     def build_criterion(cls, cfg: HifiganCriterionConfig, task) -> "HifiganCriterion":
-        """Builds the criterion.
-
-        Raises:
-            ValueError: if an option has an unknown value.
-        """
+        """Builds the criterion. Raises ValueError if an option has an unknown value."""
         return cls(task, cfg)
 
     def get_extra_state(self) -> Dict[str, Any]:
@@ -119,28 +113,24 @@ class HifiganCriterion(FairseqCriterion):
     ):
         """Takes a checkpoint's discriminators; with --reset-optimizer it may lack families.
 
-        Raises:
-            ValueError: if it has other streams, or other discriminators without --reset-optimizer.
+        Raises ValueError if it has other streams, or other discriminators without --reset-optimizer.
         """
         saved = dict(state_dict.get("_extra_state", {}))
         names = saved.pop("discriminators", ["mpd", "msd"])  # checkpoints from before the option
         self.task.check_streams(saved)
         if names != self.discriminator_names:
-            self._check_other_discriminators(names)
+            if not self.cfg.reset_optimizer:
+                then, now = ",".join(names), ",".join(self.discriminator_names)
+                raise ValueError(
+                    f"the checkpoint was trained with --discriminators {then}, now they are {now}. Add "
+                    "--reset-optimizer to start the new ones from random weights, or use another --save-dir."
+                )
             own = self.state_dict()
             state_dict = {name: state_dict.get(name, value) for name, value in own.items()}
         return super().load_state_dict(state_dict, strict, assign)
 
     def set_extra_state(self, state: Dict[str, Any]) -> None:
         """Takes nothing, since `load_state_dict` has checked it."""
-
-    def _check_other_discriminators(self, names: List[str]) -> None:
-        if not self.cfg.reset_optimizer:
-            here = ",".join(self.discriminator_names)
-            raise ValueError(
-                f"the checkpoint was trained with --discriminators {','.join(names)}, now they are {here}. "
-                "Add --reset-optimizer to start the new ones from random weights, or use another --save-dir."
-            )
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The discriminators' loss on (B, 1, T) real and detached generated speech."""
@@ -163,15 +153,10 @@ class HifiganCriterion(FairseqCriterion):
         return mel_loss + loss, terms | adversarial_terms
 
     def shared_losses(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Tensor, Dict[str, Tensor]]:
-        """The losses of both networks from one pass of the discriminators.
+        """The losses of both networks on (B, 1, T) from one pass of the discriminators, not frozen.
 
-        Args:
-            real: (B, 1, T).
-            fake: (B, 1, T), generated; the discriminators must not be frozen.
-
-        Returns:
-            (discriminators' loss, generator's weighted loss without the mel distance, {adv_g, fm}): only the
-            gradient of the first for the discriminators' parameters is meant, and of the second for `fake`.
+        Returns (discriminators' loss, generator's weighted loss without the mel distance, {adv_g, fm}): only
+        the gradient of the first for the discriminators' parameters is meant, and of the second for `fake`.
         """
         with parametrize.cached():  # the normalized weights are the same in both passes
             real_scores, real_maps = self.discriminators(real)
@@ -197,27 +182,24 @@ class HifiganCriterion(FairseqCriterion):
         """(mel L1 summed over utterances, number of utterances, logged terms)."""
         fake = model(**sample["net_input"]).float()
         real = sample["target"]
-        num_frames = self._num_frames(sample, real)
+        lengths, num_frames = sample["net_input"].get("unit_lengths"), None
+        if lengths is not None:
+            hop = real.size(2) // sample["net_input"]["units"].size(1)
+            num_frames = (lengths * hop // self.log_mel.hop).clamp(min=1)
         mel = losses.mel_l1(self.log_mel(real), self.log_mel(fake), num_frames)
         terms = {"loss": mel, "mel": mel, **model.auxiliary_losses(sample["net_input"])}
-        logged = self.logged(sample, terms, real.size(0))
-        return mel * real.size(0), real.size(0), logged
-
-    def _num_frames(self, sample: Dict[str, Any], real: Tensor) -> Optional[Tensor]:
-        lengths = sample["net_input"].get("unit_lengths")
-        if lengths is None:
-            return None
-        hop = real.size(2) // sample["net_input"]["units"].size(1)
-        return (lengths * hop // self.log_mel.hop).clamp(min=1)
+        rows = real.size(0)
+        return mel * rows, rows, self.logged(sample, terms, rows)
 
     @staticmethod
     def logged(sample: Dict[str, Any], terms: Dict[str, Any], weight: int) -> Dict[str, Any]:
         """fairseq's logging output: each term times `weight`, to be averaged over sample_size."""
-        output = {name: value * weight for name, value in terms.items()}
-        output["sample_size"] = weight
-        output["nsentences"] = sample["target"].size(0)
-        output["ntokens"] = sample["target"].numel()
-        return output
+        return {
+            **{name: value * weight for name, value in terms.items()},
+            "sample_size": weight,
+            "nsentences": sample["target"].size(0),
+            "ntokens": sample["target"].numel(),
+        }
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:

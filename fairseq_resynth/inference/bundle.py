@@ -146,7 +146,7 @@ def save_bundle(
         "arch": arch_of(bundle.model) if bundle.model else None,
         "model": dataclasses.asdict(bundle.model) if bundle.model else None,
         "f0_vqvae": dataclasses.asdict(bundle.f0_model) if bundle.f0_model else None,
-        "content_vqvae": bundle.content_vqvae.sizes() if bundle.content_vqvae else None,
+        "content_vqvae": bundle.content_vqvae.arguments if bundle.content_vqvae else None,
         "streams": bundle.streams.to_dict() if bundle.streams else None,
     }
     write_text(folder / "README.md", model_card(bundle, license_name))

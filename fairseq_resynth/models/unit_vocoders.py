@@ -26,26 +26,13 @@ class UnitVocoder(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg, task) -> "UnitVocoder":
-        """Builds the model for the streams of a task.
-
-        Raises:
-            ValueError: if the sizes do not fit each other or the streams.
-        """
+        """Builds the model for the streams of a task; raises ValueError as `build_vocoder` does."""
         sizes = sizes_from(ARCHITECTURES[cls.arch].sizes, cfg)
         return cls(build_vocoder(sizes, task.streams))
 
-    def forward(
-        self,
-        units: Tensor,
-        f0_codes: Optional[Tensor] = None,
-        speaker: Optional[Tensor] = None,
-        unit_lengths: Optional[Tensor] = None,
-        f0: Optional[Tensor] = None,
-        style: Optional[Tensor] = None,
-        source_f0: Optional[Tensor] = None,
-    ) -> Tensor:
+    def forward(self, units: Tensor, **streams: Optional[Tensor]) -> Tensor:
         """Generates (B, 1, T) samples; the arguments are those of `UnitGenerator.forward`."""
-        return self.unit_generator(units, f0_codes, speaker, f0, unit_lengths, style, source_f0)
+        return self.unit_generator(units, **streams)
 
     @property
     def waveform_generator(self) -> nn.Module:
@@ -64,27 +51,14 @@ class UnitVocoder(BaseFairseqModel):
         if self.unit_generator.durations_need_speaker and key not in state_dict:
             self.unit_generator.duration_predictor.speaker = None
 
-    def duration_loss(
-        self,
-        units: Tensor,
-        unit_lengths: Optional[Tensor] = None,
-        speaker: Optional[Tensor] = None,
-    ) -> Optional[Tensor]:
-        """The duration predictor's loss on (B, U) units of crops; None without a predictor."""
-        if self.unit_generator.duration_predictor is None:
-            return None
-        collapsed, counts, num_runs = find_runs(units, unit_lengths)
-        log_counts = self.unit_generator.log_durations(collapsed, num_runs, speaker)
-        return duration_loss(log_counts, counts, num_runs)
-
     def auxiliary_losses(self, net_input: Dict[str, Any]) -> Dict[str, Tensor]:
         """{"duration"} for a model with a duration predictor, {"pitch"} for one that predicts F0."""
         terms = {}
-        loss = self.duration_loss(
-            net_input["units"], net_input.get("unit_lengths"), net_input.get("speaker")
-        )
-        if loss is not None:
-            terms["duration"] = loss
+        if self.unit_generator.duration_predictor is not None:
+            units, counts, num_runs = find_runs(net_input["units"], net_input.get("unit_lengths"))
+            speaker = net_input.get("speaker")
+            log_counts = self.unit_generator.log_durations(units, num_runs, speaker)
+            terms["duration"] = duration_loss(log_counts, counts, num_runs)
         if net_input.get("source_f0") is not None:
             streams = {name: value for name, value in net_input.items() if name != "source_f0"}
             frames, lengths = self.unit_generator.frames(**streams)
@@ -106,7 +80,7 @@ def _register(arch: str) -> None:
     spawns unpickle the configuration by name.
     """
     architecture = ARCHITECTURES[arch]
-    name = "".join(word.capitalize() for word in arch.split("_"))
+    name = arch.title().replace("_", "")
     changed = [
         (each.name, each.type, field(default=default, metadata=each.metadata))
         for each in fields(architecture.sizes)

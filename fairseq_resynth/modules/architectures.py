@@ -27,15 +27,8 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 class Streams(Protocol):
     """Protocol for stream sizes, implemented by `data.streams.StreamSpec`.
 
-    Attributes:
-        unit_hop: samples per unit.
-        num_units: size of the unit table.
-        f0_code_hop: samples per pitch code.
-        num_f0_codes: size of the table of pitch codes; 0 if there is no such stream.
-        f0_channels: channels of continuous F0 at 200 Hz; 0 if there is no such stream.
-        speakers: names of the speakers; empty if there is no such stream.
-        speaker_dim: dimensions of speaker vectors; 0 for a table of `speakers`.
-        styles: names of the speaking styles; empty if there is no such stream.
+    A size of 0 or an empty sequence of names means that there is no such stream; `f0_channels` is that of
+    continuous F0 at 200 Hz, and `speaker_dim` is 0 for a table of `speakers`.
     """
 
     @property
@@ -114,18 +107,12 @@ def _source_filter(sizes: UnitSourceFilterSizes, streams: Streams, channels: int
 
 @dataclass(frozen=True)
 class Architecture:
-    """One value of `--arch`.
+    """One value of `--arch`; `build_generator` takes the sizes, the streams and the channels of a frame."""
 
-    Attributes:
-        model: the base model; presets of other sizes share it.
-        sizes: class of the sizes.
-        build_generator: makes the waveform generator from sizes, streams and the channels of a frame.
-        defaults: sizes whose default differs from that of the class.
-    """
-
-    model: str
+    model: str  # the base model; presets of other sizes share it
     sizes: type[UnitVocoderSizes]
     build_generator: Callable[[Any, Streams, int], nn.Module]
+    # sizes whose default differs from that of the class
     defaults: dict[str, int] = field(default_factory=dict)
 
 

@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Runs = tuple[Tensor, Tensor, Tensor]
-
 
 class DurationPredictor(nn.Module):
     """FastSpeech 2's variance predictor (Ren et al., 2021, section 2.2) on the embeddings of units.
@@ -58,15 +56,10 @@ class DurationPredictor(nn.Module):
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, speaker: Tensor | None = None
     ) -> Tensor:
-        """Predicts log(count + 1) of each unit.
+        """Maps embeddings (B, C, U) of collapsed units to log(count + 1) (B, U).
 
-        Args:
-            x: (B, C, U) embeddings of collapsed units.
-            lengths: (B,) units of each row, which do not depend on what follows them. None: no padding.
-            speaker: (B, S) embedded speakers, for a predictor with `speaker_channels`.
-
-        Returns:
-            (B, U).
+        The first `lengths` (B,) units of a row do not depend on those after them. `speaker` (B, S) holds the
+        embedded speakers for a predictor with `speaker_channels`.
         """
         if self.speaker is not None:
             x = x + self.speaker(speaker)[:, :, None]
@@ -80,32 +73,19 @@ class DurationPredictor(nn.Module):
 
 
 def expand_counts(log_counts: Tensor, rate: float = 1.0) -> Tensor:
-    """Converts predictions to whole numbers of frames.
+    """Converts log(count + 1) of any shape to whole numbers of frames, int64, at least 1.
 
-    Args:
-        log_counts: (…) log(count + 1).
-        rate: speaking rate; 2 halves every duration.
-
-    Returns:
-        (…) int64, at least 1.
-
-    Raises:
-        ValueError: if the rate is not positive.
+    A speaking rate of 2 halves every duration. Raises ValueError if it is not positive.
     """
     if not 0 < rate < float("inf"):
         raise ValueError(f"the speaking rate is {rate}, expected a positive factor.")
     return torch.round((torch.exp(log_counts) - 1) / rate).long().clamp(min=1)
 
 
-def find_runs(units: Tensor, lengths: Tensor | None = None) -> Runs:
-    """Collapses repeated units.
+def find_runs(units: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Collapses repeated units (B, U) int64, of which each row has `lengths` (B,) or all.
 
-    Args:
-        units: (B, U) int64.
-        lengths: (B,) units of each row; None: no padding.
-
-    Returns:
-        (collapsed units (B, R), their counts (B, R), number of runs of each row (B,)), int64, padded with 0.
+    Returns (collapsed units (B, R), their counts (B, R), number of runs of each row (B,)), padded with 0.
     """
     sizes = [units.size(1)] * len(units) if lengths is None else lengths.tolist()
     found = [
@@ -122,15 +102,8 @@ def find_runs(units: Tensor, lengths: Tensor | None = None) -> Runs:
 def duration_loss(log_counts: Tensor, counts: Tensor, num_runs: Tensor) -> Tensor:
     """Mean squared error of log(count + 1) over the runs that a crop did not cut.
 
-    The first and the last run of a row may continue outside its crop, so they are left out.
-
-    Args:
-        log_counts: (B, R) predictions.
-        counts: (B, R) int64.
-        num_runs: (B,) int64.
-
-    Returns:
-        A scalar; 0 if no row has three runs.
+    The first and the last run of a row may continue outside its crop, so they are left out. Takes predictions
+    (B, R), counts (B, R) and the number of runs of each row (B,); 0 if no row has three runs.
     """
     index = torch.arange(counts.size(1), device=counts.device)
     inner = (index > 0) & (index < num_runs[:, None] - 1)

@@ -9,12 +9,7 @@ from torch import Tensor, nn
 def discriminator_loss(real_scores: list[Tensor], fake_scores: list[Tensor]) -> Tensor:
     """Least-squares loss of the discriminators, summed over them (HiFi-GAN, equation 1).
 
-    Args:
-        real_scores: scores (B, n) of each discriminator on real speech, with target 1.
-        fake_scores: the same on generated speech, with target 0.
-
-    Returns:
-        A scalar, at least 0.
+    The scores (B, n) of each have the target 1 on real and 0 on generated speech.
     """
     pairs = zip(real_scores, fake_scores, strict=True)
     return sum(
@@ -62,11 +57,7 @@ def feature_matching_loss(real_maps: list[list[Tensor]], fake_maps: list[list[Te
 class LogMelSpectrogram(nn.Module):
     """HiFi-GAN's log-mel spectrogram: reflection padded, natural logarithm of magnitudes of at least 1e-5.
 
-    Args:
-        sample_rate: Hz.
-        num_mels: number of bands, from 0 Hz to half the sample rate (librosa's Slaney filters).
-        n_fft: samples of a window.
-        hop: samples per frame.
+    The bands are librosa's Slaney filters from 0 Hz to half the sample rate; window and hop are in samples.
     """
 
     def __init__(
@@ -87,28 +78,16 @@ class LogMelSpectrogram(nn.Module):
             # A recording shorter than the margin cannot be reflected; it is padded with zeros first.
             shortfall = max(0, margin + 1 - wav.size(2))
             padded = F.pad(F.pad(wav.float(), (0, shortfall)), (margin, margin), "reflect")
-            spectrum = torch.stft(
-                padded.squeeze(1),
-                self.n_fft,
-                self.hop,
-                window=self.window,
-                center=False,
-                return_complex=True,
-            )
+            sizes = {"n_fft": self.n_fft, "hop_length": self.hop, "window": self.window}
+            spectrum = torch.stft(padded.squeeze(1), **sizes, center=False, return_complex=True)
             magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt()
             return torch.log((self.filters @ magnitude).clamp(min=1e-5))
 
 
 def mel_l1(real: Tensor, fake: Tensor, num_frames: Tensor | None = None) -> Tensor:
-    """Mean absolute difference of two log-mel spectrograms (B, num_mels, M).
+    """Mean absolute difference of two log-mel spectrograms (B, num_mels, M), in nepers.
 
-    Args:
-        real: spectrogram of the recording.
-        fake: spectrogram of the generated speech.
-        num_frames: (B,) number of frames that count in each row; None: all.
-
-    Returns:
-        A scalar, in nepers.
+    `num_frames` (B,) is the number of frames that count in each row; None: all.
     """
     difference = (real - fake).abs()
     if num_frames is None:
@@ -128,12 +107,7 @@ class MelLoss(nn.Module):
     """Mean absolute difference of log-mel spectrograms, averaged over scales with equal weights.
 
     DAC sums its seven scales in log10 at a weight of 15. The mean in natural logarithms is that sum times
-    0.329, so the paper's weight of 45 is DAC's within 1.3 %. Floor and padding are those of
-    `LogMelSpectrogram`.
-
-    Args:
-        sample_rate: Hz.
-        scales: a value of `MEL_SCALES`.
+    0.329, so the paper's weight of 45 is DAC's within 1.3 %. `scales` is a value of `MEL_SCALES`.
     """
 
     def __init__(self, sample_rate: int, scales: tuple[tuple[int, int, int], ...]):

@@ -19,15 +19,7 @@ def sizes_from(sizes_class: type[Sizes], values: Mapping[str, Any]) -> Sizes:
 
 
 def parse_integers(text: str, name: str) -> list[int]:
-    """The integers of "5,4,4,2,2".
-
-    Args:
-        text: integers with commas between them.
-        name: name of the option, for the message.
-
-    Raises:
-        ValueError: if `text` is anything else.
-    """
+    """The integers of "5,4,4,2,2". Raises ValueError, which names the option, for anything else."""
     try:
         return [int(word) for word in str(text).split(",")]
     except ValueError as error:

@@ -49,8 +49,8 @@ class UnitGenerator(nn.Module):
             raise ValueError("give either F0 codes or continuous F0, a speaker table or vectors.")
         self.generator = generator
         self.unit_repeats = _repeats("unit_hop", unit_hop, generator.hop)
-        self.f0_repeats = 0
         self.unit_embedding = nn.Embedding(num_units, embedding_dim)
+        self.f0_repeats = 0
         self.f0_code_embedding = self.speaker_embedding = None
         if num_f0_codes:
             self.f0_repeats = _repeats("f0_code_hop", f0_code_hop, generator.hop)
@@ -119,11 +119,7 @@ class UnitGenerator(nn.Module):
         unit_lengths: Tensor | None = None,
         style: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Embeds and aligns the streams, which are those of `forward`.
-
-        Returns:
-            ((B, C, L) frames, (B,) frames of each row or None).
-        """
+        """Embeds and aligns the streams of `forward`: ((B, C, L) frames, (B,) frames of each row or None)."""
         units_embedded = self.unit_embedding(units).transpose(1, 2)
         streams = [units_embedded.repeat_interleave(self.unit_repeats, dim=2)]
         frames = streams[0].size(2)
@@ -156,15 +152,10 @@ class UnitGenerator(nn.Module):
     def log_durations(
         self, units: Tensor, unit_lengths: Tensor | None = None, speaker: Tensor | None = None
     ) -> Tensor:
-        """Predicts log(count + 1), (B, U), of collapsed units.
+        """Predicts log(count + 1), (B, U), of collapsed units (B, U) int64; the arguments are `forward`'s.
 
-        Args:
-            units: (B, U) int64.
-            unit_lengths: (B,) units of each row; None: no padding.
-            speaker: as for `forward`; needed if `durations_need_speaker`, otherwise ignored.
-
-        Raises:
-            ValueError: if the model has no duration predictor, or needs a speaker and none is given.
+        The speaker is ignored unless `durations_need_speaker`. Raises ValueError if the model has no duration
+        predictor, or needs a speaker and none is given.
         """
         if self.duration_predictor is None:
             raise ValueError(

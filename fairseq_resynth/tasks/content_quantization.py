@@ -33,16 +33,12 @@ class ContentQuantizationTask(UnitResynthesisTask):
         return StreamSpec(stride, self.cfg.num_codes)
 
     def check_streams(self, state: Dict[str, Any]) -> None:
-        """Checks that a checkpoint has a codebook of the size that the options ask for.
-
-        Raises:
-            ValueError: if it does not.
-        """
-        saved = StreamSpec.from_dict(state)
-        if (saved.unit_hop, saved.num_units) != (self.streams.unit_hop, self.streams.num_units):
+        """Raises ValueError if a checkpoint's codebook is not of the size that the options ask for."""
+        saved, here = StreamSpec.from_dict(state), self.streams
+        if (saved.unit_hop, saved.num_units) != (here.unit_hop, here.num_units):
             raise ValueError(
                 f"the checkpoint has {saved.num_units} codes of {saved.unit_hop} samples, the options ask "
-                f"for {self.streams.num_units} of {self.streams.unit_hop}."
+                f"for {here.num_units} of {here.unit_hop}."
             )
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:

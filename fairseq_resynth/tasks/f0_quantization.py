@@ -33,11 +33,7 @@ class F0QuantizationTask(FairseqTask):
 
     @classmethod
     def setup_task(cls, cfg: F0QuantizationConfig, **kwargs) -> "F0QuantizationTask":
-        """Builds the task.
-
-        Raises:
-            FileNotFoundError: if the data directory does not exist.
-        """
+        """Builds the task. Raises FileNotFoundError if the data directory does not exist."""
         if not kwargs.get("from_checkpoint"):  # loading a checkpoint reads no data
             require_data_directory(cfg.data)
         return cls(cfg)

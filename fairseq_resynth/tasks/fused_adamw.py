@@ -39,8 +39,7 @@ class FusedAdamW(FairseqOptimizer):
     def optimizer_config(self) -> Dict[str, Any]:
         """The settings that replace those of a checkpoint when training resumes.
 
-        Raises:
-            ValueError: if the betas are not a pair of numbers.
+        Raises ValueError if the betas are not a pair of numbers.
         """
         lr, betas = self.cfg.lr, self.cfg.adam_betas
         try:

@@ -47,8 +47,7 @@ def gan_step(
         order: `alternate`, as published, where the generator learns from discriminators that have just been
             stepped; or `simultaneous`, where one pass of the discriminators serves both steps.
 
-    Returns:
-        (loss of the generator, sample size 1, logged terms).
+    Returns (loss of the generator, sample size 1, logged terms).
     """
     real = sample["target"]
     weight = 0.0 if ignore_grad else 1.0
@@ -57,7 +56,7 @@ def gan_step(
         fake = model(**sample["net_input"])
     objective = criterion.mel_loss
     terms: Dict[str, Tensor] = {}
-    if update_num >= criterion.discriminator_start:
+    if update_num >= criterion.cfg.discriminator_start:
         step = _simultaneous_step if order == "simultaneous" else _alternate_step
         objective, terms = step(real, fake, criterion, optimizer, precision, weight)
     # They stay frozen until the trainer has stepped (`optimizer_step` of the task): legacy_ddp would turn
@@ -113,18 +112,16 @@ def _step_discriminators(criterion, optimizer, weight: float) -> Tensor:
     # Calling a method of the criterion bypasses its DDP wrapper. Without this average the discriminators
     # of the processes would silently become different ones.
     average_gradients(parameters, weight)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, criterion.clip_norm_d or float("inf"))
+    norm = torch.nn.utils.clip_grad_norm_(parameters, criterion.cfg.clip_norm_d or float("inf"))
     optimizer.step()  # the generator has no gradients yet, so it does not move
     optimizer.zero_grad()
     return norm
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], weight: float = 1.0) -> None:
-    """Replaces gradients by their mean over the processes.
+    """Replaces gradients by their mean over the processes; a gradient that is None stays None.
 
-    Args:
-        parameters: parameters whose gradients to average; a gradient that is None stays None.
-        weight: weight of this process, 0 for one that has only a dummy batch.
+    `weight` is that of this process, 0 for one that has only a dummy batch.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
@@ -143,11 +140,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], weight: float = 1.0) -
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context of the forward passes.
-
-    Raises:
-        ValueError: if the precision is unknown.
-    """
+    """The context of the forward passes. Raises ValueError if the precision is unknown."""
     if precision not in AUTOCAST_DTYPES:
         raise ValueError(
             f"--autocast is {precision!r}, expected one of {', '.join(AUTOCAST_DTYPES)}."
@@ -157,10 +150,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def compile_once(*networks: nn.Module) -> None:
-    """Compiles the call of each network in place, unless it is compiled already.
-
-    The names of the weights stay. A copy of the network is not compiled.
-    """
+    """Compiles the call of each network in place, unless it is compiled already; a copy is not compiled."""
     for network in networks:
         if network._compiled_call_impl is None:
             network.compile(dynamic=False)
@@ -171,49 +161,36 @@ def uncompiled() -> contextlib.AbstractContextManager:
     return torch.compiler.set_stance("force_eager")
 
 
-def check_settings(settings: Dict[str, Any]) -> None:
-    """Checks for what fairseq's trainer would do wrong to a GAN without an error.
+def check_settings(cfg) -> None:
+    """Raises ValueError for settings with which fairseq's trainer would train a GAN wrongly without an error.
 
-    Args:
-        settings: gan_update, update_freq, ddp_backend, zero_sharding, and the switches of the trainer's
-            mixed precision.
-
-    Raises:
-        ValueError: if a setting does not work; the message says why and what to use instead.
+    `cfg` is a `UnitResynthesisConfig`, or has its settings of the step, of DDP and of mixed precision.
     """
-    if settings["gan_update"] not in ORDERS:
+    if cfg.gan_update not in ORDERS:
         raise ValueError(
-            f"--gan-update is {settings['gan_update']!r}, expected one of {', '.join(ORDERS)}."
+            f"--gan-update is {cfg.gan_update!r}, expected one of {', '.join(ORDERS)}."
         )
-    if list(settings["update_freq"]) != [1]:
+    if list(cfg.update_freq) != [1]:
         raise ValueError(
-            f"--update-freq is {settings['update_freq']}: the discriminators step at every batch, so "
+            f"--update-freq is {cfg.update_freq}: the discriminators step at every batch, so "
             "gradients cannot be accumulated. Use --update-freq 1 and a larger --batch-size."
         )
     # --amp would also unscale the gradients twice.
     for name in ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16"):
-        if settings[name]:
+        if getattr(cfg, name):
             raise ValueError(
                 f"--{name.replace('_', '-')} scales and casts for one optimizer step, and this task takes "
                 "two. Use --autocast bfloat16."
             )
-    if settings["ddp_backend"] not in DDP_BACKENDS or settings["zero_sharding"] != "none":
+    if cfg.ddp_backend not in DDP_BACKENDS or cfg.zero_sharding != "none":
         raise ValueError(
-            f"--ddp-backend {settings['ddp_backend']} with --zero-sharding {settings['zero_sharding']} "
+            f"--ddp-backend {cfg.ddp_backend} with --zero-sharding {cfg.zero_sharding} "
             "shards one model, and this task has two. Use --ddp-backend legacy_ddp."
         )
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    """Checks that a device computes a precision, and logs a warning if it does so slowly.
-
-    Args:
-        device: device of the training.
-        precision: `float32` or `bfloat16`, of the forward passes.
-
-    Raises:
-        ValueError: if a GPU has no bfloat16.
-    """
+    """Logs a warning if the device is slow at bfloat16; raises ValueError if it is a GPU without it."""
     if precision != "bfloat16":
         return
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -223,16 +200,14 @@ def check_precision(device: torch.device, precision: str) -> None:
         )
     obstacle = slow_bfloat16(device)
     if obstacle:
-        logging.getLogger(__name__).warning(
-            f"--autocast bfloat16: {obstacle}. Use --autocast float32."
-        )
+        message = "--autocast bfloat16: %s. Use --autocast float32."
+        logging.getLogger(__name__).warning(message, obstacle)
 
 
 def check_compiler(device: torch.device) -> None:
     """Compiles a few operations, since torch.compile finds out what it lacks only when it runs.
 
-    Raises:
-        ValueError: if it fails; the message says what is missing.
+    Raises ValueError, which says what is missing, if it fails.
     """
     compiler = os.environ.get("CXX", "g++")
     if device.type == "cpu" and shutil.which(compiler) is None:

@@ -32,10 +32,7 @@ from fairseq_resynth.tasks.validation import ValidationLog, check_best_metric, l
 class WavWriter:
     """Synthesizes batches for fairseq-generate and writes one wav per row, under the row's own path.
 
-    Args:
-        folder: folder to write to.
-        manifest: manifest of the split.
-        subtype: `PCM_16` or `FLOAT`.
+    `subtype` is `PCM_16` or `FLOAT`.
     """
 
     # fairseq-generate asks every sequence generator for this
@@ -47,13 +44,9 @@ class WavWriter:
         self.subtype = subtype
 
     def generate(self, models: list, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
-        """Synthesizes and writes a batch.
+        """Synthesizes and writes a batch. Raises ValueError if there is more than one model.
 
-        Returns:
-            One empty hypothesis per row, since fairseq-generate prints text and there is none.
-
-        Raises:
-            ValueError: if there is more than one model.
+        Returns one empty hypothesis per row, since fairseq-generate prints text and there is none.
         """
         if len(models) != 1:
             raise ValueError(f"--path names {len(models)} models: waveforms cannot be averaged.")
@@ -68,11 +61,11 @@ class WavWriter:
         }
         hypotheses = []
         for row, index in enumerate(sample["id"].tolist()):
-            samples = wavs.size(1)
+            wav = wavs[row]
             if lengths is not None:
-                samples = samples // units * int(lengths[row])
+                wav = wav[: len(wav) // units * int(lengths[row])]
             path = self.folder / f"{self.manifest.name(index)}.wav"
-            write_audio(path, wavs[row, :samples].numpy(), subtype=self.subtype)
+            write_audio(path, wav.numpy(), subtype=self.subtype)
             hypotheses.append([dict(hypothesis)])
         return hypotheses
 
@@ -168,9 +161,8 @@ class UnitResynthesisTask(FairseqTask):
     def setup_task(cls, cfg: UnitResynthesisConfig, **kwargs) -> "UnitResynthesisTask":
         """Checks the settings and builds the task.
 
-        Raises:
-            ValueError: if a GAN cannot be trained with these settings on this machine.
-            FileNotFoundError: if the data directory does not exist.
+        Raises ValueError if a GAN cannot be trained with these settings on this machine, and
+        FileNotFoundError if the data directory does not exist.
         """
         if cfg.sample_rate != SAMPLE_RATE:
             raise ValueError(f"--sample-rate is {cfg.sample_rate}, expected {SAMPLE_RATE} Hz.")
@@ -179,17 +171,15 @@ class UnitResynthesisTask(FairseqTask):
         autocast(torch.device("cpu"), cfg.autocast)
         if not kwargs.get("from_checkpoint"):  # loading a checkpoint trains nothing
             require_data_directory(cfg.data)
-            check_settings(
-                {key: getattr(cfg, key) for key in UnitResynthesisConfig.__annotations__}
-            )
+            check_settings(cfg)
             check_best_metric(
                 cfg.best_checkpoint_metric, cfg.maximize_best_checkpoint_metric, cfg.eval_audio
             )
             # where fairseq's trainer will put the networks
-            device = "cuda" if torch.cuda.is_available() and not cfg.cpu else "cpu"
-            check_precision(torch.device(device), cfg.autocast)
+            device = torch.device("cuda" if torch.cuda.is_available() and not cfg.cpu else "cpu")
+            check_precision(device, cfg.autocast)
             if cfg.compile:
-                check_compiler(torch.device(device))
+                check_compiler(device)
         return cls(cfg)
 
     @property
@@ -206,10 +196,9 @@ class UnitResynthesisTask(FairseqTask):
         return self._streams
 
     def check_streams(self, state: Dict[str, Any]) -> None:
-        """Checks that the tables of a checkpoint mean the units, pitch codes and speakers of the data.
+        """Raises ValueError if the tables of a checkpoint mean other units, pitch codes or speakers.
 
-        Raises:
-            ValueError: if they do not; the message names the first difference.
+        The message names the first difference.
         """
         saved, here = StreamSpec.from_dict(state), self.streams
         saved.check_same_encoders(Path(self.cfg.data))
@@ -289,11 +278,7 @@ class UnitResynthesisTask(FairseqTask):
         self._validation_log.begin()
 
     def build_generator(self, models, args, **kwargs) -> WavWriter:
-        """Builds what fairseq-generate calls for each batch.
-
-        Raises:
-            ValueError: if there is no --results-path.
-        """
+        """Builds what fairseq-generate calls for each batch; raises ValueError without --results-path."""
         if not self.cfg.results_path:
             raise ValueError("--results-path is missing: the folder to write the wavs to.")
         split = next(iter(self.datasets))

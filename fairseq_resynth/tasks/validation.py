@@ -32,14 +32,9 @@ MEASURES = {
 
 
 class ReferenceF0:
-    """F0 of recordings: from `DATA/f0/` if `resynth f0` has filled it, otherwise extracted once.
+    """F0 of recordings: from `data`/f0/ if `resynth f0` has filled it, otherwise extracted once.
 
-    Args:
-        dataset: the split.
-        data: the data directory.
-
-    Attributes:
-        options: how F0 is extracted from recordings and therefore also from generated speech.
+    `options` says how F0 is extracted from recordings and therefore also from generated speech.
     """
 
     def __init__(self, dataset: UtteranceDataset, data: str):
@@ -110,13 +105,8 @@ class ValidationLog:
     ) -> Dict[str, float]:
         """Measures and shows those utterances of a batch that belong to the fixed ones.
 
-        Args:
-            sample: the batch.
-            dataset: the split of the batch.
-            model: with or without its DistributedDataParallel wrapper.
-
-        Returns:
-            Sums and weights for `log_measures`, to be added up over batches and processes.
+        The model may be in its DistributedDataParallel wrapper. Returns sums and weights for `log_measures`,
+        to be added up over batches and processes.
         """
         sums, split = nothing_measured(), dataset.split
         if split not in self._references:
@@ -146,16 +136,6 @@ class ValidationLog:
         if key in self._recordings:  # once, since a recording does not change
             kinds, wavs, tracks = kinds[1:], wavs[1:], tracks[1:]
         self._recordings.add(key)
-        writer = self._open()
-        for kind, wav, f0 in zip(kinds, wavs, tracks, strict=True):
-            tag = f"{key[0]}_{key[1]}/{kind}"
-            writer.add_audio(tag, wav, self.num_updates, SAMPLE_RATE)
-            png = io.BytesIO(spectrogram_png(wav, f0=f0))
-            picture = np.asarray(Image.open(png).convert("RGB"))
-            writer.add_image(f"{tag}_spectrogram_f0", picture, self.num_updates, dataformats="HWC")
-        writer.flush()
-
-    def _open(self):
         if self._writer is None:
             from tensorboardX import SummaryWriter
 
@@ -164,19 +144,22 @@ class ValidationLog:
             rank = torch.distributed.get_rank() if distributed else 0
             suffix = f"_rank{rank}" if rank else ""
             self._writer = SummaryWriter(f"{self.folder}/valid_utterances{suffix}")
-        return self._writer
+        for kind, wav, f0 in zip(kinds, wavs, tracks, strict=True):
+            tag = f"{key[0]}_{key[1]}/{kind}"
+            self._writer.add_audio(tag, wav, self.num_updates, SAMPLE_RATE)
+            png = io.BytesIO(spectrogram_png(wav, f0=f0))
+            picture = np.asarray(Image.open(png).convert("RGB"))
+            self._writer.add_image(
+                f"{tag}_spectrogram_f0", picture, self.num_updates, dataformats="HWC"
+            )
+        self._writer.flush()
 
 
 def check_best_metric(best_metric: str, maximize: bool, num_utterances: int) -> None:
     """Checks that the best checkpoint can be chosen, and that it will not be the worst one.
 
-    Args:
-        best_metric: --best-checkpoint-metric.
-        maximize: --maximize-best-checkpoint-metric.
-        num_utterances: --eval-audio.
-
-    Raises:
-        ValueError: if the number is negative, the metric not measured or the direction wrong.
+    Raises ValueError if the number of utterances (--eval-audio) is negative, the metric not measured or its
+    direction wrong.
     """
     if num_utterances < 0:
         raise ValueError(f"--eval-audio is {num_utterances}, expected 0 or more utterances.")

@@ -1,6 +1,7 @@
 """The GAN step inside fairseq's trainer against a plain loop with two optimizers; its guard rails."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -198,9 +199,9 @@ GOOD = {
     ],
 )
 def test_settings_that_would_break_it_are_refused(setting, value, message):
-    check_settings(GOOD)
+    check_settings(SimpleNamespace(**GOOD))
     with pytest.raises(ValueError, match=message):
-        check_settings({**GOOD, setting: value})
+        check_settings(SimpleNamespace(**{**GOOD, setting: value}))
 
 
 def test_the_command_line_refuses_too(tiny_data, tmp_path):

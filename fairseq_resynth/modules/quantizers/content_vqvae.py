@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,17 +31,10 @@ class ContentVqvaeSizes(UnitHifiganSizes):
 class ContentVqvae(nn.Module):
     """Encoder and codebook of content units; the decoder is a vocoder that is trained with them.
 
-    Args:
-        num_codes: number of codes in the codebook, which is the number of units.
-        dim: dimensions of a code.
-        width: channels of the convolutions.
-        strides: stride of each stage; the default product of 160 takes 16 kHz to 100 Hz.
-        decay: decay of the codebook's running means.
-        threshold: uses per step below which a code restarts.
-
     Attributes:
-        num_codes: number of codes in the codebook.
-        stride: samples per unit.
+        num_codes: number of codes in the codebook, which is the number of units.
+        stride: samples per unit; the default of 160 takes 16 kHz to 100 Hz.
+        arguments: what it was built with, for a bundle.
     """
 
     def __init__(
@@ -55,26 +47,24 @@ class ContentVqvae(nn.Module):
         threshold: float = 1.0,
     ):
         super().__init__()
-        self._sizes = {"num_codes": num_codes, "dim": dim, "width": width, "strides": list(strides)}
-        self._sizes |= {"decay": decay, "threshold": threshold}
+        self.arguments = {
+            "num_codes": num_codes,
+            "dim": dim,
+            "width": width,
+            "strides": list(strides),
+            "decay": decay,
+            "threshold": threshold,
+        }
         self.num_codes = num_codes
         self.stride = math.prod(strides)
         self.encoder = Encoder(1, dim, width, strides)
         self.quantizer = VectorQuantizer(num_codes, dim, decay, threshold)
 
-    def sizes(self) -> dict[str, Any]:
-        """The arguments that it was built with."""
-        return dict(self._sizes)
-
     def forward(self, wav: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Encodes and quantizes; in training mode also moves the codebook.
+        """Encodes and quantizes (B, 1, T) samples, T a multiple of `stride`; in training moves the codebook.
 
-        Args:
-            wav: (B, 1, T) samples, T a multiple of `stride`.
-            mask: (B, T / stride) bool, codes that count; None: all.
-
-        Returns:
-            (quantized (B, dim, T / stride), codes (B, T / stride) int64, commitment loss).
+        `mask` (B, T / stride) is True for codes that count; None: all. Returns (quantized
+        (B, dim, T / stride), codes (B, T / stride) int64, commitment loss).
         """
         self._check(wav)
         encoded = self.encoder(wav)
@@ -96,8 +86,7 @@ class ContentVqvae(nn.Module):
 def build_content_vqvae(sizes: ContentVqvaeSizes) -> ContentVqvae:
     """Builds the encoder and the codebook.
 
-    Raises:
-        ValueError: if a size is not positive or the decay outside [0, 1).
+    Raises ValueError if a size is not positive or the decay outside [0, 1).
     """
     if not 0 <= sizes.codebook_decay < 1:
         raise ValueError(f"--codebook-decay is {sizes.codebook_decay}, expected 0 <= decay < 1.")

@@ -53,14 +53,7 @@ def _residual_blocks(channels: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Convolutions that divide the frame rate, stage by stage.
-
-    Args:
-        in_channels: channels of the input.
-        dim: channels of the output.
-        width: channels between input and output.
-        strides: stride of each stage.
-    """
+    """Convolutions of `width` channels that divide the frame rate by each stride in turn."""
 
     def __init__(self, in_channels: int, dim: int, width: int, strides: Sequence[int]):
         super().__init__()
@@ -101,21 +94,15 @@ class Decoder(nn.Module):
 
 
 class F0Vqvae(nn.Module):
-    """VQ-VAE on normalized F0.
+    """VQ-VAE on normalized F0; the default sizes are the paper's.
 
     Its input has one channel, the paper's z-score, or two, log-F0 and voicing, whose reconstruction is a
-    logit.
-
-    Args:
-        sizes: sizes of the network; None: the paper's.
+    logit. Raises ValueError if a size is not positive, the input unknown or the decay outside [0, 1).
 
     Attributes:
         num_codes: number of codes in the codebook.
         channels: channels of the input and of the reconstruction.
         stride: F0 frames per code, 2**num_downsamples.
-
-    Raises:
-        ValueError: if a size is not positive, the representation unknown or the decay outside [0, 1).
     """
 
     def __init__(self, sizes: F0VqvaeSizes | None = None):
@@ -133,14 +120,10 @@ class F0Vqvae(nn.Module):
         self.decoder = Decoder(*net, sizes.num_downsamples)
 
     def forward(self, f0: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Encodes, quantizes and decodes.
+        """Encodes, quantizes and decodes normalized F0 (B, channels, N), N a multiple of `stride`.
 
-        Args:
-            f0: (B, channels, N) normalized F0, N a multiple of `stride`.
-            mask: (B, N / stride) bool, codes that count; None: all.
-
-        Returns:
-            (reconstruction (B, channels, N), codes (B, N / stride) int64, commitment loss).
+        `mask` (B, N / stride) is True for codes that count; None: all. Returns (reconstruction
+        (B, channels, N), codes (B, N / stride) int64, commitment loss).
         """
         quantized, codes, commitment = self.quantizer(self.encoder(f0), mask)
         return self.decoder(quantized), codes, commitment
@@ -148,8 +131,7 @@ class F0Vqvae(nn.Module):
     def encode(self, f0: Tensor) -> Tensor:
         """Maps normalized F0 (B, channels, N) to codes (B, N / stride) int64.
 
-        Raises:
-            ValueError: if N is not a multiple of `stride`.
+        Raises ValueError if N is not a multiple of `stride`.
         """
         if f0.size(2) % self.stride:
             raise ValueError(f"{f0.size(2)} F0 frames: expected a multiple of {self.stride}.")
@@ -162,9 +144,8 @@ class F0Vqvae(nn.Module):
 
 def _check(sizes: F0VqvaeSizes) -> None:
     for name in ("num_codes", "code_dim", "width", "num_downsamples"):
-        if getattr(sizes, name) < 1:
-            option_name = name.replace("_", "-")
-            raise ValueError(f"--{option_name} is {getattr(sizes, name)}, expected at least 1.")
+        if (value := getattr(sizes, name)) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, expected at least 1.")
     if sizes.f0_input not in F0_INPUTS:
         raise ValueError(f"--f0-input is {sizes.f0_input!r}, expected {' or '.join(F0_INPUTS)}.")
     if not 0 <= sizes.codebook_decay < 1:

@@ -30,12 +30,6 @@ class VectorQuantizer(nn.Module):
     A code that is used less than `threshold` times per step (running mean) restarts at a random vector of
     the batch (Jukebox, Dhariwal et al., 2020). Everything that a resumed training needs is a buffer.
 
-    Args:
-        num_codes: number of codes in the codebook.
-        dim: dimensions of a code.
-        decay: decay of the running means, in [0, 1).
-        threshold: uses per step below which a code restarts.
-
     Attributes:
         counts_batches: whether the vectors of this process count in the codebook. False for the dummy batches
             by which fairseq keeps a process without data in step with the others.
