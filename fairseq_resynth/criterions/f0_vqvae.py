@@ -1,14 +1,15 @@
 """Loss of the F0 VQ-VAE: squared error of the normalized F0, and the commitment."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from scipy.stats import entropy
 from torch import Tensor
 
 from fairseq_resynth.modules.options import option
@@ -65,8 +66,10 @@ class F0VqvaeCriterion(FairseqCriterion):
         counts = [sum(log.get(name, 0) for log in logging_outputs) for name in names]
         for name, count in zip(names, counts, strict=True):
             metrics.log_scalar_sum(f"_{name}", int(count))
-        metrics.log_derived("codes_used", lambda meters: len(_frequencies(meters)))
-        metrics.log_derived("code_entropy", lambda meters: round(_entropy(_frequencies(meters)), 3))
+        metrics.log_derived("codes_used", lambda meters: int((_counts(meters) > 0).sum()))
+        metrics.log_derived(
+            "code_entropy", lambda meters: round(float(entropy(_counts(meters), base=2)), 3)
+        )
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
@@ -85,11 +88,5 @@ def _errors(reconstruction: Tensor, f0: Tensor, frames: Tensor) -> Tuple[Tensor,
     return (error * voicing).sum() / voicing.sum().clamp(min=1), cross_entropy
 
 
-def _frequencies(meters) -> List[float]:
-    counts = [meters[name].sum for name in meters if name.startswith("_code_")]
-    total = sum(counts)
-    return [count / total for count in counts if count > 0]
-
-
-def _entropy(frequencies: List[float]) -> float:
-    return -sum(p * math.log2(p) for p in frequencies)
+def _counts(meters) -> np.ndarray:
+    return np.array([meters[name].sum for name in meters if name.startswith("_code_")])

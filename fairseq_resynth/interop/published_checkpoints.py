@@ -15,7 +15,7 @@ from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
-from fairseq_resynth.modules.unit_generator import UnitGenerator
+from fairseq_resynth.modules.unit_generator import UnitGenerator, frame_channels
 from fairseq_resynth.preparation.manifest import speakers_of
 from fairseq_resynth.preparation.published_splits import read_reference
 
@@ -185,8 +185,7 @@ def build(
 
 
 def _check_width(published: Published, model: UnitHifiganSizes, streams: StreamSpec) -> None:
-    tables = streams.num_f0_codes, streams.f0_channels, len(streams.speakers), streams.speaker_dim
-    expected = UnitGenerator.frame_channels(*tables, model.embedding_dim, len(streams.styles))
+    expected = frame_channels(streams, model.embedding_dim)
     found = published.config.get("model_in_dim", expected)
     if found != expected:
         raise ValueError(

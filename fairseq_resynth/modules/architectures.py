@@ -5,10 +5,10 @@ all sizes, a function that builds the generator and an entry of `ARCHITECTURES`.
 from those entries.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import gcd
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -21,32 +21,7 @@ from fairseq_resynth.modules.generators.source_filter import (
 )
 from fairseq_resynth.modules.generators.vocos import VocosGenerator, VocosSizes
 from fairseq_resynth.modules.options import option
-from fairseq_resynth.modules.unit_generator import UnitGenerator
-
-
-class Streams(Protocol):
-    """Protocol for stream sizes, implemented by `data.streams.StreamSpec`.
-
-    A size of 0 or an empty sequence of names means that there is no such stream; `f0_channels` is that of
-    continuous F0 at 200 Hz, and `speaker_dim` is 0 for a table of `speakers`.
-    """
-
-    @property
-    def unit_hop(self) -> int: ...
-    @property
-    def num_units(self) -> int: ...
-    @property
-    def f0_code_hop(self) -> int: ...
-    @property
-    def num_f0_codes(self) -> int: ...
-    @property
-    def f0_channels(self) -> int: ...
-    @property
-    def speakers(self) -> Sequence[str]: ...
-    @property
-    def speaker_dim(self) -> int: ...
-    @property
-    def styles(self) -> Sequence[str]: ...
+from fairseq_resynth.modules.unit_generator import Streams, UnitGenerator, frame_channels
 
 
 @dataclass
@@ -158,22 +133,12 @@ def build_vocoder(sizes: UnitVocoderSizes, streams: Streams) -> UnitGenerator:
 
     Raises ValueError if the sizes do not fit each other or the streams.
     """
-    tables: dict[str, Any] = {
-        "num_f0_codes": streams.num_f0_codes,
-        "f0_channels": streams.f0_channels,
-        "num_speakers": 0 if streams.speaker_dim else len(streams.speakers),
-        "speaker_dim": streams.speaker_dim,
-        "num_styles": len(streams.styles),
-    }
-    channels = UnitGenerator.frame_channels(**tables, embedding_dim=sizes.embedding_dim)
+    channels = frame_channels(streams, sizes.embedding_dim)
     return UnitGenerator(
         ARCHITECTURES[arch_of(sizes)].build_generator(sizes, streams, channels),
-        streams.num_units,
-        streams.unit_hop,
-        f0_code_hop=streams.f0_code_hop,
-        embedding_dim=sizes.embedding_dim,
-        duration_predictor=_duration_predictor(sizes, streams),
-        **tables,
+        streams,
+        sizes.embedding_dim,
+        _duration_predictor(sizes, streams),
     )
 
 

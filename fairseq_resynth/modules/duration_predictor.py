@@ -9,18 +9,9 @@ class DurationPredictor(nn.Module):
     """FastSpeech 2's variance predictor (Ren et al., 2021, section 2.2) on the embeddings of units.
 
     Predicts log(count + 1). The layers have the names of fairseq's predictor, whose weights load unchanged.
-    The embedded speaker is added to every unit's embedding, as in multi-speaker FastSpeech 2. Its layer
-    starts at 0, so that a predictor trained without speakers still predicts the same.
-
-    Args:
-        in_channels: channels of a unit's embedding.
-        hidden_channels: channels of both convolutions.
-        kernel_size: odd kernel size of both convolutions, in units.
-        dropout: dropout after the layer norm of each convolution.
-        speaker_channels: channels of a speaker's embedding; 0: durations do not depend on the speaker.
-
-    Raises:
-        ValueError: if the kernel size is even.
+    The embedded speaker is added to every unit's embedding, as in multi-speaker FastSpeech 2, unless
+    `speaker_channels` is 0. Its layer starts at 0, so that a predictor trained without speakers still
+    predicts the same. Raises ValueError if the kernel size, in units, is even.
     """
 
     def __init__(

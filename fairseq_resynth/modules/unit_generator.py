@@ -1,5 +1,8 @@
 """Embeds the conditioning streams, aligns them with frames and passes them to a waveform generator."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -7,75 +10,84 @@ from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.modules.generators.pulses import SourceClock
 
 
+class Streams(Protocol):
+    """Protocol for stream sizes, implemented by `data.streams.StreamSpec`.
+
+    A size of 0 or an empty sequence of names means that there is no such stream; `f0_channels` is that of
+    continuous F0 at 200 Hz, and `speaker_dim` is 0 for a table of `speakers`.
+    """
+
+    @property
+    def unit_hop(self) -> int: ...
+    @property
+    def num_units(self) -> int: ...
+    @property
+    def f0_code_hop(self) -> int: ...
+    @property
+    def num_f0_codes(self) -> int: ...
+    @property
+    def f0_channels(self) -> int: ...
+    @property
+    def speakers(self) -> Sequence[str]: ...
+    @property
+    def speaker_dim(self) -> int: ...
+    @property
+    def styles(self) -> Sequence[str]: ...
+
+
+def frame_channels(streams: Streams, embedding_dim: int) -> int:
+    """The channels of a frame, [units | pitch | speaker | style]."""
+    has_speaker = bool(streams.speakers or streams.speaker_dim)
+    embedded = 1 + bool(streams.num_f0_codes) + has_speaker + bool(streams.styles)
+    return embedded * embedding_dim + streams.f0_channels
+
+
 class UnitGenerator(nn.Module):
     """Content units, pitch and speaker to a waveform (Polyak et al., 2021, section 2.2).
 
-    The channels of a frame are [units | pitch | speaker | style]; each value of a stream is repeated for as
-    many frames as its hop spans. The model has a stream if its size is not 0.
+    Each value of a stream is repeated for as many frames as its hop spans. The styles are those of Expresso
+    (Nguyen et al., 2023).
 
     Args:
-        generator: maps (B, C, L) frames to (B, 1, L * generator.hop) samples, C = `frame_channels(…)`.
-        num_units: size of the unit table.
-        unit_hop: samples per unit.
-        num_f0_codes: size of the table of pitch codes; 0 for none.
-        f0_code_hop: samples per pitch code.
-        f0_channels: channels of continuous F0 at 200 Hz, instead of codes; 0 for none.
-        num_speakers: size of the speaker table; 0 for none.
-        speaker_dim: dimensions of a speaker vector, instead of the table; 0 for none.
+        generator: maps (B, `frame_channels`, L) frames to (B, 1, L * generator.hop) samples.
+        streams: what the model is conditioned on.
         embedding_dim: channels of each embedded stream.
-        num_styles: size of the table of styles (Nguyen et al., 2023, Expresso); 0 for none.
         duration_predictor: maps embedded collapsed units to log(count + 1); None for none.
 
     Raises:
-        ValueError: if a stream has two forms, or the generator's hop does not divide a hop.
+        ValueError: if pitch has two forms, or the generator's hop does not divide a hop.
     """
 
     def __init__(
         self,
         generator: nn.Module,
-        num_units: int,
-        unit_hop: int,
-        num_f0_codes: int = 0,
-        f0_code_hop: int = 1280,
-        f0_channels: int = 0,
-        num_speakers: int = 0,
-        speaker_dim: int = 0,
+        streams: Streams,
         embedding_dim: int = 128,
-        num_styles: int = 0,
         duration_predictor: nn.Module | None = None,
     ):
         super().__init__()
-        if num_f0_codes and f0_channels or num_speakers and speaker_dim:
-            raise ValueError("give either F0 codes or continuous F0, a speaker table or vectors.")
-        self.generator = generator
-        self.unit_repeats = _repeats("unit_hop", unit_hop, generator.hop)
-        self.unit_embedding = nn.Embedding(num_units, embedding_dim)
-        self.f0_repeats = 0
-        self.f0_code_embedding = self.speaker_embedding = None
-        if num_f0_codes:
-            self.f0_repeats = _repeats("f0_code_hop", f0_code_hop, generator.hop)
-            self.f0_code_embedding = nn.Embedding(num_f0_codes, embedding_dim)
-        elif f0_channels:
-            self.f0_repeats = _repeats("F0 hop", F0_HOP, generator.hop)
-        if num_speakers:
-            self.speaker_embedding = nn.Embedding(num_speakers, embedding_dim)
-        elif speaker_dim:
-            self.speaker_embedding = nn.Linear(speaker_dim, embedding_dim)
-        self.style_embedding = nn.Embedding(num_styles, embedding_dim) if num_styles else None
-        self.duration_predictor = duration_predictor
+        if streams.num_f0_codes and streams.f0_channels:
+            raise ValueError("the model has F0 codes and continuous F0: expected one of them.")
 
-    @staticmethod
-    def frame_channels(
-        num_f0_codes: int = 0,
-        f0_channels: int = 0,
-        num_speakers: int = 0,
-        speaker_dim: int = 0,
-        embedding_dim: int = 128,
-        num_styles: int = 0,
-    ) -> int:
-        """The channels of a frame with these streams."""
-        embedded = 1 + bool(num_f0_codes) + bool(num_speakers or speaker_dim) + bool(num_styles)
-        return embedded * embedding_dim + f0_channels
+        def table(rows: int) -> nn.Embedding | None:
+            return nn.Embedding(rows, embedding_dim) if rows else None
+
+        self.generator = generator
+        self.unit_repeats = _repeats("unit_hop", streams.unit_hop, generator.hop)
+        self.f0_repeats = 0
+        if streams.num_f0_codes:
+            self.f0_repeats = _repeats("f0_code_hop", streams.f0_code_hop, generator.hop)
+        elif streams.f0_channels:
+            self.f0_repeats = _repeats("F0 hop", F0_HOP, generator.hop)
+        self.unit_embedding = table(streams.num_units)
+        self.f0_code_embedding = table(streams.num_f0_codes)
+        self.speaker_embedding = (
+            nn.Linear(streams.speaker_dim, embedding_dim)
+            if streams.speaker_dim
+            else table(len(streams.speakers))
+        )
+        self.style_embedding = table(len(streams.styles))
+        self.duration_predictor = duration_predictor
 
     def forward(
         self,

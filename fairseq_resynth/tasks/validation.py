@@ -20,6 +20,7 @@ from fairseq_resynth.measures.spectral import mel_l1_distance
 
 logger = logging.getLogger(__name__)
 
+Pair = Tuple[np.ndarray, np.ndarray]  # of the recording and of the generated speech
 # Metric: (the weight of an utterance in the mean, the value if no utterance defines it: worse than any)
 MEASURES = {
     "vde": ("frames", math.inf),
@@ -40,9 +41,9 @@ class ReferenceF0:
     def __init__(self, dataset: UtteranceDataset, data: str):
         self.options: Dict[str, Any] = {}
         self._split = dataset.split
+        self._random_crops = dataset.crops
         self._cache: Optional[F0Cache] = None
         self._tracks: Dict[int, np.ndarray] = {}
-        self._random_crops = dataset.crops
         # The F0 of the data directory is of whole utterances.
         if not dataset.segment_size and (Path(data) / "f0" / f"{self._split}.npy").is_file():
             try:
@@ -57,9 +58,8 @@ class ReferenceF0:
         """The F0 of a row's samples (T,): (ceil(T / 80),) Hz, or fewer frames if the cache has fewer."""
         if self._cache is not None:
             return self._cache.slice(row, 0, -(-len(real) // F0_HOP))
-        if self._random_crops:  # another part of the recording at each validation
-            return self.extract(real, "recording", row)
-        if row not in self._tracks:
+        # A random crop is another part of the recording at each validation.
+        if self._random_crops or row not in self._tracks:
             self._tracks[row] = self.extract(real, "recording", row)
         return self._tracks[row]
 
@@ -76,20 +76,13 @@ class ReferenceF0:
 class ValidationLog:
     """Measures some utterances of each validation and writes them to TensorBoard.
 
-    Args:
-        data: the data directory, whose F0 is used.
-        folder: fairseq's --tensorboard-logdir; None: nothing is written.
-        num_utterances: number of utterances of each valid split, spread evenly over it.
-
-    Attributes:
-        num_updates: the step at which TensorBoard shows the next validation.
+    `data` is the data directory, whose F0 is used; nothing is written if `folder`, fairseq's
+    --tensorboard-logdir, is None; `num_utterances` are spread evenly over each valid split.
     """
 
     def __init__(self, data: str, folder: Optional[str], num_utterances: int):
-        self.data = data
-        self.folder = folder
-        self.num_utterances = num_utterances
-        self.num_updates = 0
+        self.data, self.folder, self.num_utterances = data, folder, num_utterances
+        self.num_updates = 0  # the step at which TensorBoard shows the next validation
         self._writer = None
         self._references: Dict[str, ReferenceF0] = {}  # kept over all validations
         self._done: Set[Tuple[str, int]] = set()
@@ -126,12 +119,7 @@ class ValidationLog:
                 self._write((split, row), (real, fake), tracks)
         return sums
 
-    def _write(
-        self,
-        key: Tuple[str, int],
-        wavs: Tuple[np.ndarray, np.ndarray],
-        tracks: Tuple[np.ndarray, np.ndarray],
-    ) -> None:
+    def _write(self, key: Tuple[str, int], wavs: Pair, tracks: Pair) -> None:
         kinds = ["real", "generated"]
         if key in self._recordings:  # once, since a recording does not change
             kinds, wavs, tracks = kinds[1:], wavs[1:], tracks[1:]
@@ -185,7 +173,7 @@ def measured_rows(rows: int, number: int) -> Set[int]:
     return set(np.linspace(0, rows - 1, min(rows, number)).round().astype(int).tolist())
 
 
-def generate_row(sample: Dict[str, Any], row: int, model) -> Tuple[np.ndarray, np.ndarray]:
+def generate_row(sample: Dict[str, Any], row: int, model) -> Pair:
     """The recording and the generated speech of a batch's row without padding, both (T,)."""
     # Outside its DistributedDataParallel wrapper, since processes have different numbers of rows.
     while hasattr(model, "module"):

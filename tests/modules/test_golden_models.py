@@ -7,10 +7,11 @@ import pytest
 import torch
 from golden import GOLDEN
 
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import convert_vqvae, generator_name
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
 from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
-from fairseq_resynth.modules.unit_generator import UnitGenerator
+from fairseq_resynth.modules.unit_generator import UnitGenerator, frame_channels
 
 
 def _load(folder):
@@ -27,10 +28,13 @@ def _text(integers):
 
 
 def _generator(config, state):
-    streams = {
-        "num_f0_codes": 20 if "f0_dict.weight" in state else 0,
-        "num_speakers": len(state["spkr.weight"]) if "spkr.weight" in state else 0,
-    }
+    num_speakers = len(state["spkr.weight"]) if "spkr.weight" in state else 0
+    streams = StreamSpec(
+        config.get("code_hop_size", 320),
+        config["num_embeddings"],
+        num_f0_codes=20 if "f0_dict.weight" in state else 0,
+        speakers=tuple(map(str, range(num_speakers))),
+    )
     sizes = HifiganSizes(
         _text(config["upsample_rates"]),
         _text(config["upsample_kernel_sizes"]),
@@ -38,10 +42,7 @@ def _generator(config, state):
         _text(config["resblock_kernel_sizes"]),
         ";".join(map(_text, config["resblock_dilation_sizes"])),
     )
-    generator = HifiganGenerator(UnitGenerator.frame_channels(**streams), sizes)
-    model = UnitGenerator(
-        generator, config["num_embeddings"], config.get("code_hop_size", 320), **streams
-    )
+    model = UnitGenerator(HifiganGenerator(frame_channels(streams, 128), sizes), streams)
     weights = {name: w for name, w in state.items() if not name.startswith("dur_predictor.")}
     weights = {
         generator_name(name, 3): w

@@ -7,18 +7,19 @@ import pytest
 import torch
 
 import fairseq_resynth
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
-from fairseq_resynth.modules.unit_generator import UnitGenerator
+from fairseq_resynth.modules.unit_generator import UnitGenerator, frame_channels
 
 
-def make(num_f0_codes=5, num_speakers=3, unit_hop=320, **streams):
-    channels = UnitGenerator.frame_channels(num_f0_codes, 0, num_speakers, embedding_dim=8)
+def make(num_f0_codes=5, num_speakers=3, unit_hop=320):
+    speakers = tuple("abc"[:num_speakers])
+    streams = StreamSpec(unit_hop, 10, num_f0_codes=num_f0_codes, speakers=speakers)
     rates, kernels = {320: ("5,4,4,4", "11,8,8,8"), 160: ("5,4,4,2", "11,8,8,4")}[unit_hop]
     torch.manual_seed(0)
-    generator = HifiganGenerator(channels, HifiganSizes(rates, kernels, 32, "3,7", "1,3;1,3"))
-    return UnitGenerator(
-        generator, 10, unit_hop, num_f0_codes, num_speakers=num_speakers, embedding_dim=8, **streams
-    ).eval()
+    sizes = HifiganSizes(rates, kernels, 32, "3,7", "1,3;1,3")
+    generator = HifiganGenerator(frame_channels(streams, 8), sizes)
+    return UnitGenerator(generator, streams, 8).eval()
 
 
 @torch.no_grad()
@@ -76,7 +77,7 @@ def test_missing_and_superfluous_streams():
 
 def test_hops_that_do_not_fit():
     with pytest.raises(ValueError, match="unit_hop is 160 samples and .* multiply to 320"):
-        UnitGenerator(make(0, 0).generator, 10, 160)
+        UnitGenerator(make(0, 0).generator, StreamSpec(160, 10))
 
 
 def test_removing_weight_norm_keeps_the_output():

@@ -79,14 +79,11 @@ class TiledResBlocks(nn.Module):
 
 
 class InferenceGenerator(nn.Module):
-    """A copy of a waveform generator that only generates.
+    """A copy of a waveform generator, with its weight norm folded away, that only generates.
 
-    Args:
-        generator: maps (B, C, L) frames to (B, 1, L * hop) samples; weight norm folded away.
-        precision: `float32` keeps the weights as they are; `bfloat16` halves their size, and the time on a
-            processor with AMX.
-        channels_last: whether HiFi-GAN's channels are next to each other in memory and its late stages are
-            computed span by span, which is faster on a CPU.
+    In `bfloat16` the weights take half the size, and the time on a processor with AMX. `channels_last` puts
+    HiFi-GAN's channels next to each other in memory and computes its late stages span by span, which is
+    faster on a CPU.
 
     Attributes:
         hop: samples per frame.
