@@ -41,8 +41,7 @@ class F0VqvaeCriterion(FairseqCriterion):
         frames = mask.repeat_interleave(f0.size(2) // mask.size(1), dim=1)
         squared_error, voicing_error = _errors(reconstruction, f0, frames)
         loss = squared_error + voicing_error + self.commitment_weight * commitment
-        num_codes = self.task.num_codes(model)
-        counts = torch.bincount(codes[mask], minlength=num_codes).tolist()
+        counts = torch.bincount(codes[mask], minlength=model.f0_vqvae.num_codes).tolist()
         logged = {
             "loss": loss.detach(),
             "mse": squared_error.detach(),

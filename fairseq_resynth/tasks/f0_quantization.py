@@ -1,7 +1,6 @@
 """Training the F0 VQ-VAE."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
@@ -54,7 +53,3 @@ class F0QuantizationTask(FairseqTask):
         """Trains on a batch; a dummy batch (`ignore_grad`) does not move the codebook either."""
         model.f0_vqvae.quantizer.counts_batches = not ignore_grad
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-
-    def num_codes(self, model: Any) -> int:
-        """The size of the codebook of a model, with or without its DistributedDataParallel wrapper."""
-        return model.f0_vqvae.num_codes

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from fairseq_resynth.modules.discriminators import spectrograms
 from fairseq_resynth.modules.discriminators.base import DiscriminatorFamily, Discriminators
 from fairseq_resynth.modules.discriminators.waveforms import (
@@ -15,9 +13,7 @@ from fairseq_resynth.modules.discriminators.waveforms import (
 )
 
 
-def _family(
-    build: Callable[[Any, float], nn.Module], sizes: Sequence[Any], width: float
-) -> DiscriminatorFamily:
+def _family(build: Callable, sizes: Sequence[Any], width: float) -> DiscriminatorFamily:
     return DiscriminatorFamily([build(size, width) for size in sizes])
 
 

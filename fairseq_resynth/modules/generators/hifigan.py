@@ -98,17 +98,12 @@ class HifiganGenerator(nn.Module):
     Weights keep torch's default initialization. The published code initializes tensors that its weight norm
     overwrites at once, so its models were trained from the default too.
 
-    Args:
-        in_channels: channels of a frame.
-        sizes: sizes of the network; None: HiFi-GAN V1's.
-        default_hop: samples per frame, by which the upsampling is chosen if `sizes` has none.
+    The samples per frame, `default_hop`, choose the upsampling if `sizes` has none. Raises ValueError if the
+    sizes cannot be read or do not fit together.
 
     Attributes:
         hop: samples per frame, the product of the upsampling rates.
         context_frames: upper bound of the frames on either side of a sample on which it depends.
-
-    Raises:
-        ValueError: if the sizes cannot be read or do not fit together.
     """
 
     def __init__(self, in_channels: int, sizes: HifiganSizes | None = None, default_hop: int = 320):

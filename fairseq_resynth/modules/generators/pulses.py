@@ -31,15 +31,9 @@ class SourceClock:
 
 
 def sample_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Tensor:
-    """Interpolates linearly between the middles of frames, constant before the first and after the last.
+    """Interpolates (B, L) values of frames linearly between their middles, to (B, L * hop) samples.
 
-    Args:
-        values: (B, L), one per frame.
-        hop: samples per frame.
-        lengths: (B,) frames of each row; None: no padding.
-
-    Returns:
-        (B, L * hop).
+    The value is constant before the first middle and after the last, which `lengths` (B,) gives for each row.
     """
     # Integers, in half samples: a chunk of an utterance then has exactly the values that the whole has.
     halves = 2 * torch.arange(values.size(1) * hop, device=values.device) + 1 + hop
@@ -59,15 +53,8 @@ def pulse_phase(
     """Sums F0 to a phase that restarts at 0 wherever a voiced stretch begins.
 
     Without the restarts, a rounding error in the F0 of one sample would last until the end of the utterance.
-
-    Args:
-        f0: (B, T) Hz.
-        gate: (B, T), 0 where unvoiced.
-        sample_rate: Hz.
-        clock: position of a chunk of one utterance; its anchor is moved to the next one.
-
-    Returns:
-        (B, T) cycles in float64.
+    Takes F0 (B, T) in Hz and a gate (B, T) that is 0 where unvoiced; returns (B, T) cycles in float64. The
+    anchor of `clock`, the position of a chunk of one utterance, is moved to the next one.
     """
     known = 0 if clock is None else clock.anchor - clock.start
     # in float64: in float32 the sum over a minute would be off by a noticeable part of a cycle
@@ -89,14 +76,7 @@ def pulses(phase: Tensor, f0: Tensor, sample_rate: int) -> Tensor:
     """The sum of the cosines of all harmonics below half the sample rate, with unit power.
 
     The sum of cos(2 pi k p) for k = 1 … K is (sin(2 pi (K + 1/2) p) / sin(pi p) - 1) / 2, Dirichlet's kernel.
-
-    Args:
-        phase: (B, T) cycles.
-        f0: (B, T) Hz, above 0.
-        sample_rate: Hz.
-
-    Returns:
-        (B, T) float32.
+    Takes the phase (B, T) in cycles and F0 (B, T) in Hz, above 0; returns (B, T) in F0's precision.
     """
     harmonics = (0.5 * sample_rate / f0).floor().clamp(min=1)
     p = (phase - phase.round()).to(f0.dtype)  # within half a cycle, where float32 is exact enough

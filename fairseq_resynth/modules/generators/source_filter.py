@@ -129,19 +129,14 @@ class PitchHead(nn.Module):
 class SourceFilterGenerator(ConvNextBackbone):
     """Frames of units, pitch and speaker to samples, in place of `HifiganGenerator`.
 
-    Args:
-        in_channels: channels of a frame.
-        pitch_channels: (first, last + 1) channel from which F0 is predicted: pitch stream and speaker.
-        sizes: sizes of the network; None: the defaults.
-        default_hop: samples per frame if `sizes` has none.
+    F0 is predicted from the `pitch_channels` (first, last + 1): pitch stream and speaker. A frame has
+    `default_hop` samples if `sizes` does not say how many. Raises ValueError if the hop is not a multiple of
+    80 samples, or the window does not fit it.
 
     Attributes:
         hop: samples per frame.
         context_frames: frames on either side of a sample on which it depends.
         pitch_context_frames: those on which its F0 depends.
-
-    Raises:
-        ValueError: if the hop is not a multiple of 80 samples, or the window does not fit it.
     """
 
     takes_source_f0 = True

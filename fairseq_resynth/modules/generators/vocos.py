@@ -147,17 +147,12 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
 class VocosGenerator(ConvNextBackbone):
     """Frames of any conditioning to samples, in place of `HifiganGenerator`.
 
-    Args:
-        in_channels: channels of a frame.
-        sizes: sizes of the network; None: Vocos's.
-        default_hop: samples per frame if `sizes` has none.
+    A frame has `default_hop` samples if `sizes` does not say how many. Raises ValueError if the window is not
+    a multiple of the hop or too short to overlap.
 
     Attributes:
         hop: samples per frame.
         context_frames: frames on either side of a sample on which it depends.
-
-    Raises:
-        ValueError: if the window is not a multiple of the hop or too short to overlap.
     """
 
     def __init__(self, in_channels: int, sizes: VocosSizes | None = None, default_hop: int = 320):
