@@ -38,19 +38,12 @@ class Coded(NamedTuple):
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline, at one rate if it is a codec.
+    """A baseline, at one rate if it is a codec."""
 
-    Attributes:
-        family: points of one family are joined in the plot.
-        label: as it was asked for, "opus:12" for instance.
-        code: maps (T,) float32 at 16 kHz to what comes out.
-        missing: what to install, or an empty string.
-    """
-
-    family: str
-    label: str
-    code: Callable[[np.ndarray], Coded]
-    missing: str = ""
+    family: str  # points of one family are joined in the plot
+    label: str  # as it was asked for, "opus:12" for instance
+    code: Callable[[np.ndarray], Coded]  # maps (T,) float32 at 16 kHz to what comes out
+    missing: str = ""  # what to install, or an empty string
 
     @property
     def system(self) -> str:

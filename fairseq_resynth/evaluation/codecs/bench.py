@@ -18,23 +18,14 @@ PARTS = ("content", "f0", "overhead", "total")
 
 @dataclass(frozen=True)
 class Cost:
-    """The size of one utterance.
-
-    Attributes:
-        name: name of the utterance.
-        seconds: number of units times their hop.
-        content_bytes: the stream of units with its end mark, alone.
-        f0_bytes: what the F0 codes add.
-        total_bytes: the whole file.
-        bits: code length by part, before rounding to bytes.
-    """
+    """The size of one utterance."""
 
     name: str
-    seconds: float
-    content_bytes: int
-    f0_bytes: int
-    total_bytes: int
-    bits: Counter = field(repr=False)
+    seconds: float  # number of units times their hop
+    content_bytes: int  # the stream of units with its end mark, alone
+    f0_bytes: int  # what the F0 codes add
+    total_bytes: int  # the whole file
+    bits: Counter = field(repr=False)  # code length by part, before rounding to bytes
 
     @property
     def overhead_bytes(self) -> int:

@@ -27,23 +27,16 @@ Coder = Callable[[str, np.ndarray], tuple[np.ndarray, int]]
 
 @dataclass
 class Point:
-    """One system at one rate.
+    """One system at one rate."""
 
-    Attributes:
-        family: points of one family are joined in the plot.
-        label: what the system is called.
-        bps: bit/s over all utterances; headers of bundles' files count, those of other codecs do not.
-        distortions: name of the measure -> mean over the utterances.
-        failed: name of the utterance -> reason.
-        missing: what to install, when the system could not run at all.
-    """
-
-    family: str
+    family: str  # points of one family are joined in the plot
     label: str
+    # bit/s over all utterances; headers of bundles' files count, those of other codecs do not
     bps: float = 0.0
+    # name of the measure -> mean over the utterances
     distortions: dict[str, float] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    missing: str = ""
+    failed: dict[str, str] = field(default_factory=dict)  # name of the utterance -> reason
+    missing: str = ""  # what to install, when the system could not run at all
 
 
 def list_recordings(

@@ -36,20 +36,12 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class ListeningTest:
-    """Options of a listening test.
+    """Options of a listening test."""
 
-    Attributes:
-        kind: mos, mushra or abx.
-        number: utterances drawn at random; 0: all that every system has.
-        seed: random seed for drawing utterances and numbering files.
-        keep_level: keep the loudness of each file instead of setting all to -26 dB RMS.
-        title: title of the page.
-    """
-
-    kind: str
-    number: int = 20
-    seed: int = 0
-    keep_level: bool = False
+    kind: str  # mos, mushra or abx
+    number: int = 20  # utterances drawn at random; 0: all that every system has
+    seed: int = 0  # random seed for drawing utterances and numbering files
+    keep_level: bool = False  # keep the loudness of each file instead of setting all to -26 dB RMS
     title: str = "Listening test"
 
 

@@ -1,4 +1,4 @@
-"""The registry of metrics: the built-in ones, in the order of the report, and those of other packages."""
+"""The metrics: the built-in ones, in the order of the report, and those of other packages."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -53,10 +53,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "metavar": "FILE",
         "help": "lines of utterance<TAB>speaker for the EER; default: every utterance against every speaker",
     },
-    "f0_method": {
-        "help": "F0 extraction method: yaapt, dio, harvest and so on",
-        "default": "yaapt",
-    },
+    "f0_method": {"help": "F0 extraction method: yaapt, dio, harvest etc.", "default": "yaapt"},
 }
 
 
@@ -80,14 +77,10 @@ def _make(point: EntryPoint) -> Metric:
 
 
 def make_metrics(names: str, settings: Mapping[str, Any]) -> list[Metric]:
-    """Makes the metrics of a list.
+    """The metrics of a list of names, separated by commas, or of `all`.
 
-    Args:
-        names: separated by commas, or `all`.
-        settings: options for all metrics together; each takes those that its `settings` names.
-
-    Raises:
-        ValueError: an unknown name; the message lists the known ones.
+    `settings` are options for all metrics together; each takes those that its `settings` names.
+    Raises ValueError for an unknown name; the message lists the known ones.
     """
     known = {
         name: EntryPoint(name, f"{__package__}.{place}", ENTRY_POINTS)
@@ -95,7 +88,7 @@ def make_metrics(names: str, settings: Mapping[str, Any]) -> list[Metric]:
     }
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         known.setdefault(point.name, point)
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = list(filter(None, map(str.strip, names.split(","))))
     wanted = list(known) if wanted == ["all"] else wanted
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:

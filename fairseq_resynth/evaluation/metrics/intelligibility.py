@@ -56,11 +56,10 @@ class Intelligibility(Metric):
         return f"{recognizer} ({module} {package_version(module)}), normalizer {NORMALIZER}"
 
     def prepare(self) -> None:
-        load_recognizer(self.settings["recognizer"], self.settings["language"])
+        load_recognizer(**self.settings)
 
     def _hear(self, recording: Recording) -> str:
-        recognizer = load_recognizer(self.settings["recognizer"], self.settings["language"])
-        return recording.derive("heard", recognizer.transcribe)
+        return recording.derive("heard", load_recognizer(**self.settings).transcribe)
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """The error rates, their counts, and the recognized words."""
@@ -93,7 +92,6 @@ class Pocketsphinx:
         self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
 
     def transcribe(self, wav: np.ndarray) -> str:
-        """The words of (T,) samples at 16 kHz."""
         samples = (np.clip(wav, -1, 1) * 32767).astype(np.int16)
         self._decoder.start_utt()
         self._decoder.process_raw(samples.tobytes(), full_utt=True)
@@ -105,9 +103,8 @@ class Pocketsphinx:
 class FasterWhisper:
     """OpenAI Whisper through CTranslate2, greedy and without the previous text as a prompt.
 
-    Args:
-        model: a folder with `model.bin`, or a name such as base.en that faster-whisper downloads.
-        language: ISO code; None: Whisper detects it for each utterance.
+    `model` is a folder with `model.bin`, or a name such as base.en that faster-whisper downloads;
+    `language` is an ISO code, detected for each utterance if it is None.
     """
 
     def __init__(self, model: str, language: str | None = None) -> None:
@@ -120,7 +117,6 @@ class FasterWhisper:
             raise ValueError(f"no language {language!r}, expected one of {', '.join(known)}")
 
     def transcribe(self, wav: np.ndarray) -> str:
-        """The words of (T,) samples at 16 kHz."""
         segments, _ = self._model.transcribe(
             wav.astype(np.float32),
             language=self._language,
@@ -141,7 +137,6 @@ class HuggingFaceCtc:
         self._model = AutoModelForCTC.from_pretrained(model).eval()
 
     def transcribe(self, wav: np.ndarray) -> str:
-        """The words of (T,) samples at 16 kHz."""
         import torch
 
         inputs = self._processor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt")
@@ -151,10 +146,10 @@ class HuggingFaceCtc:
 
 
 def parse_recognizer(text: str) -> tuple[str, str]:
-    """Splits `whisper:base.en`, `ctc:facebook/wav2vec2-base-960h` or `pocketsphinx` into kind and model.
+    """Splits `whisper:base.en`, `ctc:facebook/wav2vec2-base-960h` or `pocketsphinx` into kind and
+    model.
 
-    Raises:
-        ValueError: an unknown kind, a kind without its model, or a model for pocketsphinx.
+    Raises ValueError for an unknown kind, a kind without its model, or a model for pocketsphinx.
     """
     kind, _, model = text.partition(":")
     if kind not in PACKAGES or bool(model) == (kind == "pocketsphinx"):
@@ -166,19 +161,15 @@ def parse_recognizer(text: str) -> tuple[str, str]:
 
 
 @functools.cache
-def load_recognizer(text: str, language: str | None = None) -> Recognizer:
-    """Loads a recognizer once per process.
-
-    Raises:
-        ValueError: an unknown recognizer, or its model cannot be loaded.
-    """
-    kind, model = parse_recognizer(text)
+def load_recognizer(recognizer: str, language: str | None = None) -> Recognizer:
+    """Loads a recognizer once per process. Raises ValueError if it is unknown or cannot be loaded."""
+    kind, model = parse_recognizer(recognizer)
     if kind == "pocketsphinx" and language not in (None, "en"):
         raise ValueError(
             f"--language {language}: pocketsphinx knows English only; use whisper:NAME"
         )
     if Path(model).is_absolute() and not Path(model).is_dir():  # else it may be a name on the hub
-        raise ValueError(f"--recognizer {text}: the folder {model} does not exist")
+        raise ValueError(f"--recognizer {recognizer}: the folder {model} does not exist")
     try:
         if kind == "whisper":
             return FasterWhisper(model, language)
@@ -186,4 +177,6 @@ def load_recognizer(text: str, language: str | None = None) -> Recognizer:
     # each package has its own errors for a model that is missing, and some fill a screen
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"--recognizer {text}: the model cannot be loaded: {reason}") from error
+        raise ValueError(
+            f"--recognizer {recognizer}: the model cannot be loaded: {reason}"
+        ) from error

@@ -43,10 +43,8 @@ class Column:
 class Recording:
     """One audio file, read on first use and resampled to 16 kHz.
 
-    Attributes:
-        path: the file.
-        memo: what metrics derive from this file alone (F0, recognized words), computed once for all systems
-            that are compared with it.
+    `memo` has what metrics derive from this file alone (F0, recognized words), computed once for
+    all systems that are compared with it.
     """
 
     path: Path
@@ -63,11 +61,7 @@ class Recording:
 
     @functools.cached_property
     def wav(self) -> np.ndarray:
-        """(T,) float32 at 16 kHz.
-
-        Raises:
-            FileNotFoundError, ValueError: the file cannot be read.
-        """
+        """(T,) float32 at 16 kHz. Raises FileNotFoundError or ValueError if it cannot be read."""
         return resample(*self._loaded, SAMPLE_RATE)
 
     def derive(self, key: str, compute: Callable[[np.ndarray], Any]) -> Any:
@@ -79,19 +73,20 @@ class Recording:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One generated recording and what it is compared with.
+    """One generated recording, and the recording and the words that it is compared with, if known.
 
-    Attributes:
-        name: relative name without suffix.
-        generated: the recording that is measured.
-        reference: the recording that it is compared with, if any.
-        transcript: the words, if known.
+    `name` is relative and without suffix.
     """
 
     name: str
     generated: Recording
     reference: Recording | None = None
     transcript: str | None = None
+
+    @property
+    def wavs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The reference and the generated samples, for metrics that need a reference."""
+        return self.reference.wav, self.generated.wav
 
 
 class Metric:
@@ -103,7 +98,7 @@ class Metric:
         predicts: what it was made or trained to predict, and the source of its formula.
         needs: "reference" and "transcript", if it cannot do without.
         packages: modules that it imports and that are not requirements of this package.
-        install: arguments of `pip install` that install them.
+        install: arguments of `pip install` that install them; "": the packages themselves.
         settings: options that change its values, with their defaults; part of the cache's key.
         measures_reference: whether it says something about the recordings themselves, which then are a system
             of their own (the paper's "ground truth" rows).
@@ -120,7 +115,7 @@ class Metric:
 
     def missing(self) -> str:
         """Why the metric cannot run here and what to install, or an empty string."""
-        return missing_packages(self.packages, self.install)
+        return missing_packages(self.packages, self.install or " ".join(self.packages))
 
     def version(self) -> str:
         """Versions of the packages that compute the metric; a change of them discards cached values."""
@@ -129,19 +124,15 @@ class Metric:
     def prepare(self) -> None:
         """Checks the settings and loads the models that they name, before anything is measured.
 
-        Raises:
-            ValueError, FileNotFoundError: a setting is invalid, or a model cannot be loaded.
+        Raises ValueError or FileNotFoundError if a setting is invalid, or a model cannot be loaded.
         """
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """Measures one utterance.
 
-        Returns:
-            The value of every column (NaN where it is undefined, for silence for instance), the counts that
-            weigh them, and lists for `finish` or the report.
-
-        Raises:
-            ValueError: the utterance cannot be measured; it is reported with this reason.
+        Returns the value of every column (NaN where it is undefined, for silence for instance), the
+        counts that weigh them, and lists for `finish` or the report. Raises ValueError if the
+        utterance cannot be measured; it is reported with this reason.
         """
         raise NotImplementedError
 

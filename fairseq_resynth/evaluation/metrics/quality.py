@@ -32,7 +32,6 @@ class Dnsmos(Metric):
         "P.835) and of its quality (P.808); without a reference"
     )
     packages = ("speechmos", "onnxruntime", "requests")
-    install = "speechmos onnxruntime requests"
     measures_reference = True
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
@@ -123,16 +122,14 @@ class Pesq(Metric):
     )
     needs = ("reference",)
     packages = ("pesq",)
-    install = "pesq"
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """The score; undefined where P.862 finds no utterance (silence, less than 0.25 s)."""
         import pesq
 
         try:
-            wavs = comparison.reference.wav, comparison.generated.wav
             with np.errstate(all="ignore"):  # it divides by the peak of silence
-                return {"pesq_wb": float(pesq.pesq(SAMPLE_RATE, *wavs, "wb"))}
+                return {"pesq_wb": float(pesq.pesq(SAMPLE_RATE, *comparison.wavs, "wb"))}
         except (pesq.NoUtterancesError, pesq.BufferTooShortError) as error:
             reason = error.args[0] if error.args else type(error).__name__
             reason = reason.decode() if isinstance(reason, bytes) else reason
@@ -147,13 +144,12 @@ class Stoi(Metric):
     predicts = "intelligibility of noisy speech against the reference, 0 to 1"
     needs = ("reference",)
     packages = ("pystoi",)
-    install = "pystoi"
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """Both scores; undefined with less than 0.4 s of speech."""
         from pystoi import stoi
 
-        wavs = align_waveforms(comparison.reference.wav, comparison.generated.wav)
+        wavs = align_waveforms(*comparison.wavs)
         undefined = {"stoi": math.nan, "estoi": math.nan, "notes": ["STOI: too little speech"]}
         if not wavs[0].any():
             return undefined
@@ -161,9 +157,7 @@ class Stoi(Metric):
             with warnings.catch_warnings():
                 # where pystoi has too few frames it warns and returns 1e-5, which is not a score
                 warnings.simplefilter("error", RuntimeWarning)
-                plain, extended = (
-                    stoi(*wavs, SAMPLE_RATE, extended=kind) for kind in (False, True)
-                )
+                plain, extended = stoi(*wavs, SAMPLE_RATE), stoi(*wavs, SAMPLE_RATE, extended=True)
                 return {"stoi": float(plain), "estoi": float(extended)}
         except (RuntimeWarning, ValueError, IndexError):
             return undefined

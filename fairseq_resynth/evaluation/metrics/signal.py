@@ -99,9 +99,8 @@ class MelL1(Metric):
     needs = ("reference",)
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
-        pair = comparison.reference.wav, comparison.generated.wav
-        seconds = min(map(len, pair)) / SAMPLE_RATE
-        return {"mel_l1": spectral.mel_l1_distance(*pair), "mel_seconds": seconds}
+        seconds = min(map(len, comparison.wavs)) / SAMPLE_RATE
+        return {"mel_l1": spectral.mel_l1_distance(*comparison.wavs), "mel_seconds": seconds}
 
 
 class MelCepstralDistortion(Metric):
@@ -117,7 +116,7 @@ class MelCepstralDistortion(Metric):
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """Both distances; the one without DTW is undefined where lengths differ by more than 0.2 s."""
-        pair = comparison.reference.wav, comparison.generated.wav
+        pair = comparison.wavs
         result: dict[str, Any] = {"mcd_dtw": spectral.mel_cepstral_distortion(*pair, dtw=True)}
         try:
             result["mcd"] = spectral.mel_cepstral_distortion(*pair)
@@ -138,4 +137,4 @@ class MultiResolutionStft(Metric):
     needs = ("reference",)
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
-        return spectral.multi_resolution_stft(comparison.reference.wav, comparison.generated.wav)
+        return spectral.multi_resolution_stft(*comparison.wavs)

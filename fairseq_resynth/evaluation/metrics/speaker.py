@@ -27,8 +27,7 @@ Row = dict[str, Any]
 def enroll_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:
     """The sum of the embeddings of each speaker's files, `FOLDER/SPEAKER/*.wav`.
 
-    Raises:
-        FileNotFoundError, ValueError: no audio, or a file that is not in a speaker's folder.
+    Raises FileNotFoundError without audio, and ValueError for a file not in a speaker's folder.
     """
     collection = read_folder(folder)
     sums: dict[str, Any] = defaultdict(float)
@@ -127,9 +126,8 @@ def _cosine(first: np.ndarray, second: Iterable[float]) -> float:
 
 
 def _enroll_references(rows: list[Row]) -> dict[str, np.ndarray]:
-    references = {row["reference_name"]: row for row in rows}
     sums: dict[str, Any] = defaultdict(float)
-    for row in references.values():
+    for row in {row["reference_name"]: row for row in rows}.values():
         if row["source_speaker"]:
             sums[row["source_speaker"]] += np.array(row["reference_embedding"])
     return dict(sums)

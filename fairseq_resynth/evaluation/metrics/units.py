@@ -33,10 +33,8 @@ class Units(Metric):
     settings = {"bundle": None, "content_checkpoint": None}
 
     def missing(self) -> str:
-        """What the bundle lacks, or an empty string.
-
-        Raises:
-            FileNotFoundError, ValueError: the bundle does not exist.
+        """What the bundle lacks, or an empty string. Raises FileNotFoundError or ValueError without
+        it.
         """
         if not self.settings["bundle"]:
             return "needs the unit encoder: give --bundle FOLDER"
@@ -70,8 +68,8 @@ class Units(Metric):
         errors = edit_distance(reference.tolist(), generated.tolist())
         counts = np.bincount(generated, minlength=self._bundle().streams.num_units)
         rate = errors / len(reference) if len(reference) else float("nan")
-        values = {"unit_error_rate": rate, "num_units": len(reference)}
-        return {**values, "unit_counts": counts.tolist()}
+        sizes = {"num_units": len(reference), "unit_counts": counts.tolist()}
+        return {"unit_error_rate": rate, **sizes}
 
     def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         """`codebook_use` in [0, 1], and `codebook_perplexity` from 1 to the size of the codebook."""
@@ -106,10 +104,8 @@ class Speed(_Given):
     """Real-time factor of each stage: seconds of work per second of speech, on this machine."""
 
     name = "speed"
-    columns = (
-        Column("rtf_units", "RTF units", weight="given_seconds"),
-        Column("rtf_f0", "RTF F0", weight="given_seconds"),
-        Column("rtf_encode", "RTF encode", weight="given_seconds"),
-        Column("rtf_decode", "RTF decode", weight="given_seconds"),
+    columns = tuple(
+        Column(f"rtf_{stage.lower()}", f"RTF {stage}", weight="given_seconds")
+        for stage in ("units", "F0", "encode", "decode")
     )
     predicts = "nothing: wall-clock seconds / seconds of the recording"

@@ -26,18 +26,13 @@ QUALITY_AXES = (
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Options of a page.
-
-    Attributes:
-        title: title of the page.
-        examples: number of best and number of worst utterances that have players.
-        rank_by: column that determines best and worst; "": FFE, or mel L1, MCD-DTW, WER without it.
-        audio: "embed" puts audio into the page, "link" links the files, "none" leaves players out.
-    """
+    """Options of a page."""
 
     title: str = "Evaluation"
-    examples: int = 10
+    examples: int = 10  # number of best and number of worst utterances that have players
+    # column that determines best and worst; "": FFE, or mel L1, MCD-DTW, WER without it
     rank_by: str = ""
+    # "embed" puts audio into the page, "link" links the files, "none" leaves players out
     audio: str = "embed"
 
 

@@ -23,46 +23,27 @@ from fairseq_resynth.evaluation.runs.text_files import check_trials, read_trials
 
 @dataclass
 class Request:
-    """What to evaluate.
+    """What to evaluate."""
 
-    Attributes:
-        systems: label -> generated files.
-        reference: what they are compared with.
-        outdir: folder for tables, the cache and the baselines' audio.
-        pattern: what generated files are called, see `pairing.check_pattern`.
-        transcripts: name -> words.
-        metrics: names separated by commas, or `all`.
-        settings: settings of all metrics together.
-        baselines: see `parse_baselines`.
-        workers: processes.
-    """
-
-    systems: dict[str, Collection]
-    reference: Collection
-    outdir: Path
-    pattern: str = "{name}"
-    transcripts: Mapping[str, str] = field(default_factory=dict)
-    metrics: str = "all"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    baselines: str = ""
+    systems: dict[str, Collection]  # label -> generated files
+    reference: Collection  # what they are compared with
+    outdir: Path  # folder for tables, the cache and the baselines' audio
+    pattern: str = "{name}"  # what generated files are called, see `pairing.check_pattern`
+    transcripts: Mapping[str, str] = field(default_factory=dict)  # name -> words
+    metrics: str = "all"  # names separated by commas, or `all`
+    settings: Mapping[str, Any] = field(default_factory=dict)  # settings of all metrics together
+    baselines: str = ""  # see `parse_baselines`
     workers: int = 1
 
 
 @dataclass
 class Result:
-    """The result of `evaluate`.
+    """The result of `evaluate`."""
 
-    Attributes:
-        evaluation: as written to `outdir`.
-        reused: number of values taken from an earlier run.
-        failures: failures of baselines; those of utterances are in the evaluation's rows.
-        missing: metric or baseline -> what to install.
-    """
-
-    evaluation: Evaluation
-    reused: int
-    failures: list[str]
-    missing: dict[str, str]
+    evaluation: Evaluation  # as written to `outdir`
+    reused: int  # number of values taken from an earlier run
+    failures: list[str]  # failures of baselines; those of utterances are in the evaluation's rows
+    missing: dict[str, str]  # metric or baseline -> what to install
 
 
 def evaluate(request: Request) -> Result:

@@ -12,24 +12,15 @@ from fairseq_resynth.data.storage.files import read_json
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated file and its reference; names are relative and without suffix.
+    """A generated file and its reference; names are relative and without suffix."""
 
-    Attributes:
-        name: name of the generated file.
-        generated: the generated file.
-        reference_name: name of the reference.
-        reference: the reference.
-        speaker: the speaker that the generated speech should sound like, "" if unknown.
-        source_speaker: the speaker of the reference; it differs in conversion.
-        given: figures known from generation (bytes, seconds of work), as the items of a dictionary.
-    """
-
-    name: str
+    name: str  # of the generated file
     generated: Path
     reference_name: str
     reference: Path
-    speaker: str = ""
-    source_speaker: str = ""
+    speaker: str = ""  # the speaker that the generated speech should sound like, "" if unknown
+    source_speaker: str = ""  # the speaker of the reference; it differs in conversion
+    # figures known from generation (bytes, seconds of work), as the items of a dictionary
     given: tuple[tuple[str, float], ...] = ()
 
 
@@ -44,21 +35,14 @@ class Pairing:
 
 @dataclass
 class Collection:
-    """Audio files by name.
+    """Audio files by name."""
 
-    Attributes:
-        files: relative name without suffix -> file, sorted by name.
-        speakers: name -> speaker, where known.
-        source: folder or manifest that they come from, for messages.
-        given: name -> figures known from generation, from `given.json` in the folder.
-        voices: further speakers that speech can be converted to.
-    """
-
-    files: dict[str, Path]
-    speakers: dict[str, str]
-    source: Path
+    files: dict[str, Path]  # relative name without suffix -> file, sorted by name
+    speakers: dict[str, str]  # name -> speaker, where known
+    source: Path  # folder or manifest that they come from, for messages
+    # name -> figures known from generation, from `given.json` in the folder
     given: dict[str, dict[str, float]] = field(default_factory=dict)
-    voices: frozenset[str] = frozenset()
+    voices: frozenset[str] = frozenset()  # further speakers that speech can be converted to
 
 
 def read_folder(

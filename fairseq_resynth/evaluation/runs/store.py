@@ -30,27 +30,19 @@ _MADE_BY = "Make it with `resynth evaluate`."
 
 @dataclass
 class Evaluation:
-    """Everything that a report shows.
+    """Everything that a report shows."""
 
-    Attributes:
-        rows: one per utterance and system, with columns and texts only; see `measure`.
-        summary: see `summarize`.
-        columns: the columns of all metrics.
-        metrics: name, version and prediction of each metric.
-        missing: metric -> why it did not run and what to install.
-        unpaired: system -> `only_generated` and `only_reference` names.
-        details: system -> name -> F0 tracks and speaker scores.
-        settings: options of the run.
-    """
-
-    rows: list[Row]
-    summary: dict[str, Any]
-    columns: list[Column]
-    metrics: list[dict[str, str]]
+    rows: list[Row]  # one per utterance and system, with columns and texts only; see `measure`
+    summary: dict[str, Any]  # see `summarize`
+    columns: list[Column]  # the columns of all metrics
+    metrics: list[dict[str, str]]  # name, version and prediction of each metric
+    # metric -> why it did not run and what to install
     missing: dict[str, str] = field(default_factory=dict)
+    # system -> `only_generated` and `only_reference` names
     unpaired: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    # system -> name -> F0 tracks and speaker scores
     details: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # options of the run
 
     @property
     def systems(self) -> list[str]:
