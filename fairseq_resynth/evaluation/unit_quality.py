@@ -174,8 +174,7 @@ def unit_quality(counts: np.ndarray) -> dict[str, float]:
 def frame_phones(phones: Sequence[Phone], frames: int, seconds_per_frame: float) -> list[str]:
     """The phone at the middle of each frame, "" where the alignment has none.
 
-    `phones` are those of one utterance, in order of time; `seconds_per_frame` is unit_hop /
-    sample_rate.
+    `phones` are those of one utterance, in order of time.
     """
     starts = np.array([phone.start for phone in phones])
     middles = (np.arange(frames) + 0.5) * seconds_per_frame
@@ -191,8 +190,7 @@ def aligned_frames(
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Yields units and phones of every utterance that the alignment has.
 
-    An alignment may name an utterance by its relative path without suffix, or by the last part of that path
-    if it is unique.
+    It may name an utterance by its relative path without suffix, or by a unique last part of it.
     """
     names = [manifest.name(row) for row in range(len(manifest))]
     last = [name.rsplit("/", 1)[-1] for name in names]

@@ -27,8 +27,7 @@ class Coded(NamedTuple):
     """Speech that went through a baseline: (T,) float32 at 16 kHz, as long as the original, no
     delay.
 
-    `file_bytes` is 0 if there are no bits to count; `packet_bytes` leaves out container and
-    headers.
+    `file_bytes` is 0 if there are no bits to count; `packet_bytes` leaves out container and header.
     """
 
     wav: np.ndarray

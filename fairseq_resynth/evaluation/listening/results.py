@@ -70,8 +70,7 @@ def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]
     """The outcome of a test: `kind`, `listeners`, `dropped` (by MUSHRA's screening) and `systems`.
 
     `systems` are for mos and mushra label -> mean, low, high, count; for abx "A | B" -> correct,
-    count, share, low, high, p. Raises ValueError if there are no answers, or all listeners were
-    dropped.
+    count, share, low, high, p. Raises ValueError without answers, or if all listeners were dropped.
     """
     dropped = _screened(results, key) if key["kind"] == "mushra" else []
     kept = [result for result in results if result["session"] not in dropped]
@@ -117,14 +116,13 @@ def _ratings(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[
 def pigeonhole_interval(
     values: Sequence[float], listeners: Sequence[str], utterances: Sequence[str], seed: int = 0
 ) -> dict[str, float]:
-    """Mean rating with a 95 % interval over listeners and utterances.
+    """`mean`, `low`, `high` and `count` of ratings: a 95 % interval over listeners and utterances.
 
     Owen's pigeonhole bootstrap (Annals of Applied Statistics, 2007): both are resampled, and a
     rating counts as often as its listener was drawn times as often as its utterance was. An
     interval over ratings alone would be too narrow, since ratings of one listener are similar.
 
-    `listeners` and `utterances` are those of each rating. Returns `mean`, `low`, `high` and
-    `count`.
+    `listeners` and `utterances` are those of each rating.
     """
     ratings = np.asarray(values, dtype=float)
     groups = [np.unique(labels, return_inverse=True)[1] for labels in (listeners, utterances)]

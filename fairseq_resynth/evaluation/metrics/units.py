@@ -7,17 +7,15 @@ import numpy as np
 
 from fairseq_resynth.data.storage.files import file_hash
 from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording
+from fairseq_resynth.inference.bundle import load_bundle
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.measures.text import edit_distance
+from fairseq_resynth.resynthesizer import Resynthesizer
 
 ENCODERS = ("kmeans", "content_vqvae")  # weights in a bundle that make units
 
 
-@functools.cache
-def _load_bundle(folder: str, content_checkpoint: str | None) -> Any:
-    from fairseq_resynth.resynthesizer import Resynthesizer
-
-    return Resynthesizer.from_pretrained(folder, content_checkpoint)
+_load = functools.cache(Resynthesizer.from_pretrained)
 
 
 class Units(Metric):
@@ -33,13 +31,9 @@ class Units(Metric):
     settings = {"bundle": None, "content_checkpoint": None}
 
     def missing(self) -> str:
-        """What the bundle lacks, or an empty string. Raises FileNotFoundError or ValueError without
-        it.
-        """
+        """What the bundle lacks, or "". Raises FileNotFoundError or ValueError if there is none."""
         if not self.settings["bundle"]:
             return "needs the unit encoder: give --bundle FOLDER"
-        from fairseq_resynth.inference.bundle import load_bundle
-
         load_bundle(find_bundle(self.settings["bundle"]))
         try:
             encoder = self._bundle().encoder
@@ -56,8 +50,8 @@ class Units(Metric):
         hashes = [file_hash(path) for path in weights if path.is_file()]
         return f"1, units by the bundle's encoder {' '.join(hashes)}".strip()
 
-    def _bundle(self) -> Any:
-        return _load_bundle(self.settings["bundle"], self.settings["content_checkpoint"])
+    def _bundle(self) -> Resynthesizer:
+        return _load(self.settings["bundle"], self.settings["content_checkpoint"])
 
     def _units(self, recording: Recording) -> np.ndarray:
         return recording.derive("units", self._bundle().encoder.encode)

@@ -98,8 +98,7 @@ def write_gallery(
         embed: put the audio into the page, so that the one file can be sent; else link it.
         f0_of: maps wav and sample rate to (N,) Hz that is drawn over the spectrogram.
 
-    Raises ValueError without rows, and FileNotFoundError or ValueError for a file that cannot be
-    read.
+    Raises ValueError without rows, FileNotFoundError or ValueError for an unreadable file.
     """
     path, rows = Path(path), list(rows)
     if not rows:

@@ -5,13 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.measures.figures import (
-    COLORS,
-    LINE_COLOR,
-    figure_svg,
-    new_figure,
-    style_axes,
-)
+from fairseq_resynth.measures.figures import COLORS, LINE_COLOR, figure_svg, new_figure, style_axes
 
 F0_RANGE = (60, 400)  # Hz: the range in which F0 is looked for
 F0_EDGES = np.geomspace(*F0_RANGE, 49)

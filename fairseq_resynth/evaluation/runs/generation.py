@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, write_audio
 from fairseq_resynth.data.storage.files import atomic_path, write_json
@@ -20,7 +21,9 @@ from fairseq_resynth.data.storage.workers import parallel_map
 from fairseq_resynth.evaluation.codecs.baselines import Baseline
 from fairseq_resynth.evaluation.metrics.metric import Recording
 from fairseq_resynth.evaluation.runs.pairing import Collection, read_folder
+from fairseq_resynth.inference.bundle import ENTROPY_FILE
 from fairseq_resynth.inference.hub import find_bundle
+from fairseq_resynth.resynthesizer import Resynthesizer
 
 CODES = ".rsyn"
 Figures = dict[str, float]
@@ -39,13 +42,11 @@ def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Colle
     """Decodes every `.rsyn` file of a folder with the bundle that made it.
 
     Returns the audio with its bits and times, and the reasons of the files that failed. Raises
-    ValueError without a bundle or if no file could be decoded, and FileNotFoundError if the bundle
-    has no context model.
+    ValueError without a bundle or a file that can be decoded, FileNotFoundError without a context
+    model.
     """
     if not bundle:
         raise ValueError(f"{folder} has {CODES} files: give the --bundle that made them")
-    from fairseq_resynth.codec.speech_codec import SpeechCodec
-
     codec = SpeechCodec.from_pretrained(bundle, decode_only=True)
 
     def decode(name: str, path: Path) -> tuple[np.ndarray, Figures]:
@@ -91,10 +92,6 @@ def resynthesize(
     files that failed. Raises FileNotFoundError or ValueError if the bundle cannot be loaded, or
     nothing could be made.
     """
-    from fairseq_resynth.codec.speech_codec import SpeechCodec
-    from fairseq_resynth.inference.bundle import ENTROPY_FILE
-    from fairseq_resynth.resynthesizer import Resynthesizer
-
     codec = None
     if (find_bundle(bundle) / ENTROPY_FILE).is_file():
         codec = SpeechCodec.from_pretrained(bundle, content_checkpoint)

@@ -24,8 +24,8 @@ def _lines(path: Path, option: str, expected: str) -> Iterator[tuple[str, str]]:
 def read_transcripts(path: str | Path) -> dict[str, str]:
     """Reads `name<TAB>text` or `name|text` lines; of three or more `|` fields the last one counts.
 
-    Raises FileNotFoundError, or ValueError if the file is not text or is empty, a line has no
-    separator, or a name occurs twice.
+    Raises FileNotFoundError, or ValueError for an empty file or one that is not text, a line
+    without a separator, or a repeated name.
     """
     transcripts: dict[str, str] = {}
     for place, line in _lines(Path(path), "--transcripts", "name<TAB>text"):
@@ -52,8 +52,8 @@ def read_trials(path: str | Path) -> Trials:
     """Reads `utterance<TAB>speaker` lines, one per speaker that an utterance is scored against.
 
     Whether a trial is a target trial follows from the voice that the utterance should have. Raises
-    FileNotFoundError, or ValueError if the file is not text or is empty, a line is malformed, or a
-    trial occurs twice.
+    FileNotFoundError, or ValueError for an empty file or one that is not text, or for a malformed
+    or repeated line.
     """
     trials: Trials = {}
     for place, line in _lines(Path(path), "--trials", "utterance<TAB>speaker"):
