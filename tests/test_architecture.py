@@ -168,3 +168,9 @@ def test_nothing_unsafe():
                 if not (isinstance(node.value, ast.Constant) and node.value.value is True):
                     wrong.append(f"{path.name}:{node.value.lineno} weights_only is not True")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports test files by their bare names, and fails to collect the second of a name."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
