@@ -31,7 +31,7 @@ class Units(Metric):
     settings = {"bundle": None, "content_checkpoint": None}
 
     def missing(self) -> str:
-        """What the bundle lacks, or "". Raises FileNotFoundError or ValueError if there is none."""
+        """What the bundle lacks, or ""; FileNotFoundError or ValueError if it does not exist."""
         if not self.settings["bundle"]:
             return "needs the unit encoder: give --bundle FOLDER"
         load_bundle(find_bundle(self.settings["bundle"]))
