@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
-from fairseq_resynth.modules.unit_generator import UnitGenerator, frame_channels
+from fairseq_resynth.modules.unit_generator import UnitGenerator
 from fairseq_resynth.preparation.manifest import speakers_of
 from fairseq_resynth.preparation.published_splits import read_reference
 
@@ -167,8 +167,14 @@ def build(
     `quantizer.*` is left out, and tables with more rows than `streams` has names are cut to the names. Raises
     ValueError, which names the first difference, if configuration and weights contradict each other.
     """
-    _check_width(published, model, streams)
     generator = build_vocoder(model, streams)
+    expected = generator.generator.conv_pre.in_channels
+    found = published.config.get("model_in_dim", expected)
+    if found != expected:
+        raise ValueError(
+            f"the configuration of {published.source} contradicts itself: model_in_dim is {found}, and its "
+            f"streams have {expected} channels."
+        )
     weights = {k: v for k, v in published.weights.items() if not k.startswith("quantizer.")}
     blocks = len(model.resblock_kernel_sizes.split(","))
     names = {generator_name(name, blocks): name for name in weights}
@@ -182,16 +188,6 @@ def build(
     _check_weights(published.source, generator, converted, names)
     generator.load_state_dict(converted)
     return generator.eval(), names
-
-
-def _check_width(published: Published, model: UnitHifiganSizes, streams: StreamSpec) -> None:
-    expected = frame_channels(streams, model.embedding_dim)
-    found = published.config.get("model_in_dim", expected)
-    if found != expected:
-        raise ValueError(
-            f"the configuration of {published.source} contradicts itself: model_in_dim is {found}, and its "
-            f"streams have {expected} channels."
-        )
 
 
 def _check_weights(
@@ -260,20 +256,17 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_sizes(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_size, value))
+def _list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and bool(value) and all(map(is_right, value))
 
 
-def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_sizes, value))
-
-
+_is_sizes = _list_of(_is_size)
 _REQUIRED = {
     "upsample_rates": _is_sizes,
     "upsample_kernel_sizes": _is_sizes,
     "upsample_initial_channel": _is_size,
     "resblock_kernel_sizes": _is_sizes,
-    "resblock_dilation_sizes": _is_rows,
+    "resblock_dilation_sizes": _list_of(_is_sizes),
     "num_embeddings": _is_size,
     "embedding_dim": _is_size,
 }
