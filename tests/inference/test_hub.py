@@ -37,6 +37,7 @@ def test_folder_for_the_hub(tmp_path):
     hub = pytest.importorskip("huggingface_hub")
     system = write_bundle("units, speaker", tmp_path / "bundle")
     out = tmp_path / "out"
+    (tmp_path / "bundle" / "entropy.safetensors").write_bytes(b"the codec's context model")
     options = ["--to", "hub-folder", "--license", "cc-by-4.0", "--outdir", str(out)]
     assert main(["export", str(tmp_path / "bundle"), *options]) == 0
     card = hub.ModelCard.load(out / "README.md")
@@ -45,6 +46,7 @@ def test_folder_for_the_hub(tmp_path):
     assert card.data.pipeline_tag == "audio-to-audio"
     assert "ann, bob, cid" in card.text
     assert {path.suffix for path in out.iterdir()} == {".json", ".safetensors", ".md"}
+    assert (out / "entropy.safetensors").read_bytes() == b"the codec's context model"
     again = Resynthesizer.from_pretrained(out)
     assert np.array_equal(again.decode(UNITS, speaker="cid"), system.decode(UNITS, speaker="cid"))
 
