@@ -198,17 +198,17 @@ PREPARE = {
 
 
 def check_readme(place: Path) -> None:
-    assert len(list((place / "out" / "trained").glob("*.wav"))) == 9
+    assert len(list((place / "out" / "trained").rglob("*.wav"))) == 9
     assert (place / "out" / "report" / "index.html").stat().st_size > 1e5
 
 
 def check_speaking(place: Path) -> None:
     rows = len((place / "demo_output" / "data" / "test.tsv").read_text().splitlines()) - 1
-    assert len(list((place / "out" / "trained").glob("*.wav"))) == 9 * 4
+    assert len(list((place / "out" / "trained").rglob("*.wav"))) == 9 * 4
     assert len(list((place / "out" / "own").rglob("*_reference.wav"))) == rows > 0
     assert len(list((place / "out" / "others").rglob("*.wav"))) == 2 * rows
     assert len(list((place / "out" / "generate").rglob("*.wav"))) == rows
-    assert list((place / "out" / "russian").glob("*.wav"))
+    assert list((place / "out" / "russian").rglob("*.wav"))
 
 
 def check_codec(place: Path) -> None:
