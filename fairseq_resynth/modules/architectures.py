@@ -67,7 +67,7 @@ def _hifigan(sizes: UnitHifiganSizes, streams: Streams, channels: int) -> nn.Mod
 
 
 def _vocos(sizes: UnitVocosSizes, streams: Streams, channels: int) -> nn.Module:
-    return VocosGenerator(channels, sizes, streams.unit_hop)
+    return VocosGenerator(channels, sizes, F0_HOP if streams.f0_channels else streams.unit_hop)
 
 
 def _source_filter(sizes: UnitSourceFilterSizes, streams: Streams, channels: int) -> nn.Module:
@@ -96,12 +96,12 @@ _SMALL = {"embedding_dim": 64, "dim": 256, "intermediate_dim": 768}
 ARCHITECTURES = {
     "unit_hifigan": Architecture("unit_hifigan", UnitHifiganSizes, _hifigan),
     "unit_vocos": Architecture("unit_vocos", UnitVocosSizes, _vocos),
-    # 2.7 M parameters, for the demo and small machines
+    # 2.7 M parameters, for small machines
     "unit_vocos_small": Architecture(
         "unit_vocos", UnitVocosSizes, _vocos, {**_SMALL, "num_layers": 5}
     ),
     "unit_source_filter": Architecture("unit_source_filter", UnitSourceFilterSizes, _source_filter),
-    # 3 M parameters, for small machines
+    # 3.4 M parameters, for the demo and small machines
     "unit_source_filter_small": Architecture(
         "unit_source_filter", UnitSourceFilterSizes, _source_filter, {**_SMALL, "num_layers": 6}
     ),

@@ -202,7 +202,7 @@ def _check_given(stream: str, value: Tensor | None, expected: bool) -> None:
 def _repeats(name: str, hop: int, frame_hop: int) -> int:
     if hop <= 0 or hop % frame_hop:
         raise ValueError(
-            f"{name} is {hop} samples and the generator's upsample rates multiply to {frame_hop}: "
-            f"expected a multiple, {frame_hop} for instance."
+            f"{name} is {hop} samples and a frame of the generator {frame_hop} (--upsample-rates or "
+            f"--frame-hop): expected a multiple, {frame_hop} for instance."
         )
     return hop // frame_hop

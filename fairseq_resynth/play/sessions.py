@@ -24,7 +24,7 @@ from fairseq_resynth.measures.pictures import spectrogram_png
 from fairseq_resynth.play.requests import parse_request
 from fairseq_resynth.resynthesizer import Resynthesizer
 
-SHORTEST_SECONDS = 0.25  # four pitch periods of the lowest voice, and a few units
+SHORTEST_SECONDS = 0.25  # 15 pitch periods at 60 Hz, and a dozen units
 MAX_RECORDINGS = 32  # kept in memory; the oldest is dropped first
 PCM_BITS = 16 * SAMPLE_RATE  # bit/s of the waveform with 16 bits per sample
 

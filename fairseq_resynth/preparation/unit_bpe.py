@@ -1,4 +1,7 @@
-"""Byte-pair encoding of units: fewer tokens for a language model, without loss."""
+"""Byte-pair encoding of units: fewer tokens for a language model.
+
+It is lossless for units without repeats; repeats are removed first.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from fairseq_resynth.data.streams import StreamSpec
+from fairseq_resynth.modules.architectures import build_vocoder, default_sizes
 from fairseq_resynth.modules.generators.vocos import InverseStftHead, VocosGenerator, VocosSizes
 
 
@@ -75,3 +77,11 @@ def test_sizes_of_the_two_presets():
 
     assert 13 < millions(VocosGenerator(384)) < 15
     assert millions(VocosGenerator(192, VocosSizes(256, 768, 5))) < 3
+
+
+@pytest.mark.parametrize("arch", ["unit_hifigan", "unit_vocos_small", "unit_source_filter_small"])
+def test_continuous_f0_fits_a_frame_of_every_generator_by_default(arch):
+    streams = StreamSpec(320, 10, f0_channels=2)
+    model = build_vocoder(default_sizes(arch), streams).eval()
+    wav = model(torch.zeros(1, 3, dtype=torch.int64), f0=torch.zeros(1, 2, 12))
+    assert wav.shape == (1, 1, 960)

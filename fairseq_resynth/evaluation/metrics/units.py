@@ -19,7 +19,7 @@ _load = functools.cache(Resynthesizer.from_pretrained)
 
 
 class Units(Metric):
-    """Whether the generated speech has the units of the reference again when it is quantized."""
+    """Unit error rate of the generated speech, encoded again, against the units of the reference."""
 
     name = "units"
     columns = (Column("unit_error_rate", "unit errors %", weight="num_units", digits=1, scale=100),)

@@ -116,7 +116,7 @@ class InverseStftHead(nn.Module):
 
 
 def polar(log_magnitude: Tensor, phase: Tensor) -> Tensor:
-    """The complex numbers with these magnitudes, which are limited to `MAX_MAGNITUDE`, and phases."""
+    """Complex numbers of log magnitudes, clamped to `MAX_MAGNITUDE`, and phases in radians."""
     magnitude = log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
     return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 
