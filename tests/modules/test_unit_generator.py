@@ -76,7 +76,9 @@ def test_missing_and_superfluous_streams():
 
 
 def test_hops_that_do_not_fit():
-    with pytest.raises(ValueError, match="unit_hop is 160 samples and a frame of the generator 320"):
+    with pytest.raises(
+        ValueError, match="unit_hop is 160 samples and a frame of the generator 320"
+    ):
         UnitGenerator(make(0, 0).generator, StreamSpec(160, 10))
 
 
