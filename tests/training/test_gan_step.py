@@ -16,8 +16,6 @@ from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.tasks.gan_step import check_settings
 
-UPDATES = 20
-
 
 def build_trainer(data, save_dir, *extra):
     parser = options.get_training_parser()
@@ -101,12 +99,13 @@ def assert_equal_state(one, two):
 LOOPS = {"alternate": plain_loop, "simultaneous": simultaneous_loop}
 
 
+@pytest.mark.parametrize("updates", [20, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("order,loop", LOOPS.items())
-def test_equals_a_plain_loop_bit_for_bit(order, loop, tiny_data, tmp_path):
+def test_equals_a_plain_loop_bit_for_bit(order, loop, updates, tiny_data, tmp_path):
     inside, outside = (build_trainer(tiny_data, tmp_path, "--gan-update", order) for _ in range(2))
     assert_equal_state(inside.model.state_dict(), outside.model.state_dict())
-    samples = list(itertools.islice(batches(outside, UPDATES), UPDATES))
-    assert len(samples) == UPDATES
+    samples = list(itertools.islice(batches(outside, updates), updates))
+    assert len(samples) == updates
     for sample in samples:
         inside.train_step([sample])
     outside.model.train()
