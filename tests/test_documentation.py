@@ -126,7 +126,7 @@ def place(trained, tmp_path) -> Path:
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "demo_output").mkdir()
     copies = {
-        "bundle": ["BUNDLE", "demo_output/bundle", "B50", "B100", "B500"],
+        "bundle": ["BUNDLE", "demo_output/bundle", "K50", "K100", "K200"],
         "data": ["DATA", "demo_output/data"],
         "checkpoints": ["checkpoints", "demo_output/checkpoints"],
     }
