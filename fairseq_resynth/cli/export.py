@@ -8,7 +8,6 @@
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from fairseq_resynth.cli import common
@@ -63,8 +62,7 @@ def _bundle(args: argparse.Namespace):
 
 def _write(args: argparse.Namespace, bundle) -> list[str]:
     """Writes the folder; returns notes for the user."""
-    from fairseq_resynth.data.storage.files import atomic_path
-    from fairseq_resynth.inference.bundle import ENTROPY_FILE, save_bundle
+    from fairseq_resynth.inference.bundle import save_bundle
 
     if args.half and args.to not in ("bundle", "hub-folder"):
         raise ValueError(f"--half is for bundles, and --to is {args.to}: leave it out.")
@@ -97,10 +95,6 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
     if Path(args.checkpoint).resolve() == Path(args.outdir).resolve():
         raise ValueError(f"--outdir {args.outdir} is the bundle itself: give another folder.")
     save_bundle(args.outdir, bundle, args.license, args.half)
-    entropy = Path(args.checkpoint) / ENTROPY_FILE
-    if entropy.is_file():  # the units are the same, and with them the codec's context model
-        with atomic_path(Path(args.outdir) / ENTROPY_FILE) as temporary:
-            shutil.copyfile(entropy, temporary)
     if streams is not None and bundle.kmeans is None and bundle.content_vqvae is None:
         return ["no --kmeans: the bundle speaks units, and cannot make them from audio"]
     return []

@@ -61,6 +61,7 @@ class Bundle:
         kmeans: path of the k-means; None if something else makes the units.
         identity: 16 hexadecimal digits, a hash of all weights.
         content_vqvae: the VQ-VAE that makes the content units; None if something else does.
+        entropy: path of the codec's context model; None if there is none.
     """
 
     generator: UnitGenerator | None
@@ -71,6 +72,7 @@ class Bundle:
     kmeans: Path | None = None
     identity: str = ""
     content_vqvae: ContentVqvae | None = None
+    entropy: Path | None = None
 
 
 def require_vocoder(bundle: Bundle) -> Bundle:
@@ -130,15 +132,17 @@ def save_bundle(
     kmeans, speakers = folder / "kmeans.safetensors", folder / "speakers.json"
     if bundle.kmeans is None:
         kmeans.unlink(missing_ok=True)  # of a bundle that was in the folder before
-    elif bundle.kmeans != kmeans:
-        with atomic_path(kmeans) as temporary:
-            shutil.copyfile(bundle.kmeans, temporary)
+    else:
+        _copy(bundle.kmeans, kmeans)
     speakers.unlink(missing_ok=True)
     if bundle.streams is not None and bundle.streams.speaker_statistics:
         write_json(speakers, bundle.streams.speaker_statistics)
     bundle.identity = _identity(folder)
-    if previous not in ("", bundle.identity):  # a context model of other units
-        (folder / ENTROPY_FILE).unlink(missing_ok=True)
+    entropy = folder / ENTROPY_FILE
+    if bundle.entropy not in (None, entropy):
+        _copy(bundle.entropy, entropy)
+    elif previous not in ("", bundle.identity):  # a context model of other units
+        entropy.unlink(missing_ok=True)
     config = {
         "format": FORMAT,
         "version": VERSION,
@@ -152,6 +156,12 @@ def save_bundle(
     write_text(folder / "README.md", model_card(bundle, license_name))
     write_json(folder / "config.json", config)
     return bundle.identity
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source != target:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def load_bundle(name: str | Path) -> Bundle:
@@ -176,9 +186,10 @@ def load_bundle(name: str | Path) -> Bundle:
 
 
 def _build(folder: Path, config: dict[str, Any]) -> Bundle:
-    kmeans = folder / "kmeans.safetensors"
-    bundle = Bundle(None, None, None, kmeans=kmeans if kmeans.is_file() else None)
-    bundle.identity = config["identity"]
+    bundle = Bundle(None, None, None, identity=config["identity"])
+    kmeans, entropy = folder / "kmeans.safetensors", folder / ENTROPY_FILE
+    bundle.kmeans = kmeans if kmeans.is_file() else None
+    bundle.entropy = entropy if entropy.is_file() else None
     if config["model"]:
         bundle.streams = StreamSpec.from_dict(config["streams"])
         path = folder / "generator.safetensors"

@@ -1,12 +1,14 @@
 """Folders of bundles: nothing of an earlier bundle stays, and damaged ones are refused in a sentence."""
 
 import json
+import shutil
 
 import pytest
 from small_corpus import REPOSITORY
 from tiny_bundles import write_bundle
 from tiny_voices import save_tiny_bundle
 
+from fairseq_resynth.cli.main import main
 from fairseq_resynth.inference.bundle import load_bundle, model_card, save_bundle
 
 
@@ -27,6 +29,17 @@ def test_the_context_model_stays_only_beside_the_same_weights(tmp_path):
     assert (folder / "entropy.safetensors").exists()
     write_bundle("units", folder)
     assert not (folder / "entropy.safetensors").exists()
+
+
+def test_the_context_model_goes_with_the_bundle_that_was_loaded(tmp_path, monkeypatch):
+    """From an archive too, whose name is no folder that holds the file."""
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    save_tiny_bundle(tmp_path / "bundle", False)
+    (tmp_path / "bundle" / "entropy.safetensors").write_bytes(b"fitted")
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "bundle")
+    arguments = ["--to", "hub-folder", "--outdir", str(tmp_path / "out")]
+    assert main(["export", archive, *arguments]) == 0
+    assert (tmp_path / "out" / "entropy.safetensors").read_bytes() == b"fitted"
 
 
 def test_the_model_card_has_the_tag_of_its_generator():
