@@ -14,14 +14,14 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("action", choices=("train", "encode", "decode"), help="what to do")
-    add("--units", required=True, nargs="+", metavar="FILE", help="files of units")
-    add("--model", required=True, metavar="FILE", help="the sentencepiece model")
-    add("--num-units", type=int, help="number of units; default: the largest unit found + 1")
-    add("--vocab-size", type=int, default=1000, help="number of tokens")
-    add("--out", metavar="FILE", help="file to write (encode, decode)")
-    common.add_json(parser)
+    add = common.adder(parser)
+    add("action", "what to do", choices=("train", "encode", "decode"))
+    add("--units FILE", "files of units", required=True, nargs="+")
+    add("--model FILE", "the sentencepiece model", required=True)
+    add("--num-units", "number of units; default: the largest unit found + 1", type=int)
+    add("--vocab-size", "number of tokens", 1000)
+    add("--out FILE", "file to write (encode, decode)")
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,31 +16,21 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
+    add = common.adder(parser)
+    add("data DATA|FILE", "folders of `resynth quantize`, unit files, or audio", nargs="+")
+    system = common.adder(parser.add_mutually_exclusive_group(required=True))
+    system("--model FILE", "a model of `resynth fit-codec`: measure the bit rate")
+    system("--bundle B", "bundles: measure rate against distortion", nargs="+")
+    add("--split SPLIT", "splits of folders; default: all", nargs="+")
     add(
-        "data",
-        nargs="+",
-        metavar="DATA|FILE",
-        help="folders of `resynth quantize`, unit files, or audio",
+        "--anchors A,B",
+        "other codecs with their rate, as in opus:6,codec2:700,speex:4; empty: none",
     )
-    system = parser.add_mutually_exclusive_group(required=True)
-    system.add_argument(
-        "--model", metavar="FILE", help="a model of `resynth fit-codec`: measure the bit rate"
-    )
-    system.add_argument(
-        "--bundle", nargs="+", metavar="B", help="bundles: measure rate against distortion"
-    )
-    add("--split", nargs="+", metavar="SPLIT", help="splits of folders; default: all")
-    add(
-        "--anchors",
-        metavar="A,B",
-        help="other codecs with their rate, as in opus:6,codec2:700,speex:4; empty: none",
-    )
-    add("--encodec", metavar="DIR", help="weights of transformers' EncodecModel")
-    common.add_content_checkpoint(parser)
-    add("-n", type=int, default=0, metavar="N", help="only N recordings, evenly spaced; 0: all")
-    add("--outdir", metavar="DIR", help="folder of rate_distortion.{md,json,png}")
-    common.add_json(parser)
+    add("--encodec DIR", "weights of transformers' EncodecModel")
+    common.add_shared(parser, "--content-checkpoint")
+    add("-n N", "only N recordings, evenly spaced; 0: all", 0)
+    add("--outdir DIR", "folder of rate_distortion.{md,json,png}")
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

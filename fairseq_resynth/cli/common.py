@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,73 +13,100 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` must not wait f
     import torch
 
     from fairseq_resynth.data.storage.shards import RowsOutcome
+    from fairseq_resynth.resynthesizer import Resynthesizer
 
 REPAIR_ROWS = "repair these files, or drop their rows from the manifest, and run again"
 BUNDLE_VARIABLE = "RESYNTH_BUNDLE"
 
 
-def add_data(parser: argparse.ArgumentParser, what: str = "folder of `resynth manifest`") -> None:
-    """Adds the positional DATA."""
-    parser.add_argument("data", metavar="DATA", help=what)
+# Options that mean the same in several verbs -> what argparse takes.
+_cores = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))(0)
+SHARED: dict[str, dict[str, Any]] = {
+    "data": {"metavar": "DATA", "help": "folder of `resynth manifest`"},
+    "--content-checkpoint": {
+        "metavar": "P",
+        "help": "weights of the content encoder, as they were released: a file, or for hf a folder "
+        "or a hub id",
+    },
+    "--device": {"default": "cpu", "metavar": "D", "help": "cpu, cuda, cuda:1 and so on"},
+    "--json": {"action": "store_true", "help": "print the summary as JSON on stdout"},
+    "--rate": {
+        "type": float,
+        "default": 1.0,
+        "metavar": "R",
+        "help": "speaking rate, 0.25 to 4; 2 is twice as fast",
+    },
+    "--shard": {
+        "default": "1/1",
+        "metavar": "I/N",
+        "help": "process only the I-th of N shares (I from 1); the last share to finish joins them",
+    },
+    "--speaker": {
+        "metavar": "NAME",
+        "help": "who speaks in the recording, if the model knows the voice",
+    },
+    "--split": {"nargs": "+", "metavar": "SPLIT", "help": "default: all that exist"},
+    "--style": {
+        "metavar": "NAME",
+        "help": "speaking style, for a model that was trained with styles",
+    },
+    "--subtype": {
+        "choices": ("PCM_16", "FLOAT"),
+        "default": "PCM_16",
+        "help": "sample format of the wavs",
+    },
+    "--threads": {
+        "type": int,
+        "metavar": "N",
+        "help": "threads of torch on the CPU; default: its choice",
+    },
+    "--workers": {
+        "type": int,
+        "default": len(_cores),  # those that this process may use
+        "metavar": "N",
+        "help": "number of processes",
+    },
+}
 
 
-def add_splits(parser: argparse.ArgumentParser, default: str = "all that exist") -> None:
-    """Adds `--split SPLIT …`; None means all of them."""
-    parser.add_argument("--split", nargs="+", metavar="SPLIT", help=f"default: {default}")
+def add_shared(group: argparse._ActionsContainer, *names: str) -> None:
+    """Adds options of `SHARED` to a parser, or to a group of it."""
+    for name in names:
+        group.add_argument(name, **SHARED[name])
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Adds `--workers`; the default is the number of cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    parser.add_argument(
-        "--workers", type=int, default=cores, metavar="N", help="number of processes"
-    )
+def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
+    """A short form of `group.add_argument`: `add("-o --out FILE", "the file to write", default)`.
 
+    The first argument is the option as the help shows it: its spellings and a placeholder. A number as the
+    default also sets the type, and False makes a flag.
+    """
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Adds `--threads`."""
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads of torch on the CPU; default: its choice"
-    )
+    def add(option: str, help_text: str, default: Any = None, **settings: Any) -> None:
+        *names, last = option.split()
+        if names and not last.startswith("-"):
+            settings["metavar"] = last
+        else:
+            names.append(last)
+        if default is False:
+            settings["action"] = "store_true"
+        elif default is not None:
+            settings["default"] = default
+            if isinstance(default, int | float):
+                settings.setdefault("type", type(default))
+        group.add_argument(*names, help=help_text, **settings)
 
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Adds `--device`."""
-    parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 and so on")
-
-
-def add_shard(parser: argparse.ArgumentParser) -> None:
-    """Adds `--shard I/N`."""
-    parser.add_argument(
-        "--shard",
-        default="1/1",
-        metavar="I/N",
-        help="process only the I-th of N shares (I from 1); the last share to finish joins them",
-    )
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds `--json`."""
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    return add
 
 
 def add_bundle(parser: argparse.ArgumentParser, what: str = "the trained system") -> None:
     """Adds `--bundle`, whose default is the environment variable RESYNTH_BUNDLE."""
-    parser.add_argument(
-        "--bundle",
-        default=os.environ.get(BUNDLE_VARIABLE),
-        metavar="B",
-        help=f"{what}: a folder, a hub id or an address (default: ${BUNDLE_VARIABLE})",
-    )
+    text = f"{what}: a folder, a hub id or an address (default: ${BUNDLE_VARIABLE})"
+    adder(parser)("--bundle B", text, os.environ.get(BUNDLE_VARIABLE))
 
 
 def require_bundle(args: argparse.Namespace) -> str:
-    """The bundle that was given.
-
-    Raises:
-        ValueError: if none was given.
-    """
+    """The bundle that was given; raises ValueError if none was."""
     if not args.bundle:
         raise ValueError(
             f"--bundle B is missing, and {BUNDLE_VARIABLE} is not set; `resynth export` makes bundles"
@@ -87,68 +114,40 @@ def require_bundle(args: argparse.Namespace) -> str:
     return args.bundle
 
 
-def add_checkpoint(parser: argparse.ArgumentParser, what: str) -> None:
-    """Adds `--checkpoint`, a checkpoint of fairseq."""
-    parser.add_argument("--checkpoint", metavar="CKPT", help=what)
+def load_resynthesizer(args: argparse.Namespace) -> "Resynthesizer":
+    """The system of `--bundle`, `--content-checkpoint` and `--device`."""
+    from fairseq_resynth.resynthesizer import Resynthesizer
 
-
-def add_speaker(parser: argparse._ActionsContainer) -> None:
-    """Adds `--speaker`, the speaker of the recording."""
-    parser.add_argument(
-        "--speaker",
-        metavar="NAME",
-        help="who speaks in the recording, if the model knows the voice",
-    )
-
-
-def add_target(
-    parser: argparse.ArgumentParser,
-    what: str = "output voice; default: the speaker's",
-    metavar: str = "NAME",
-) -> None:
-    """Adds `--target`, the output voice."""
-    parser.add_argument("--target", metavar=metavar, help=what)
-
-
-def add_content_checkpoint(parser: argparse._ActionsContainer) -> None:
-    """Adds `--content-checkpoint`."""
-    parser.add_argument(
-        "--content-checkpoint",
-        metavar="P",
-        help="weights of the content encoder, as they were released: a file, or for hf a folder or a hub id",
-    )
+    return Resynthesizer.from_pretrained(require_bundle(args), args.content_checkpoint, args.device)
 
 
 def add_encoder(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds the options of a content encoder: its type, weights, layer and device."""
-    parser.add_argument(
+    add = adder(parser)
+    add(
         "--feature-type",
+        "the encoder; logmel needs no weights" if required else "default: the k-means file's",
         choices=list(FEATURE_TYPES),
         required=required,
-        help="the encoder; logmel needs no weights" if required else "default: the k-means file's",
     )
-    add_content_checkpoint(parser)
-    parser.add_argument(
-        "--layer",
+    add_shared(parser, "--content-checkpoint")
+    add(
+        "--layer L",
+        "as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers; others from 1",
         type=int,
-        metavar="L",
-        help="as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers; others from 1",
     )
-    parser.add_argument(
-        "--batch-seconds",
+    add(
+        "--batch-seconds S",
+        "seconds of speech per batch (default: 100 on a GPU; 0, one file at a time, on a CPU)",
         type=float,
-        metavar="S",
-        help="seconds of speech per batch (default: 100 on a GPU; 0, one file at a time, on a CPU)",
     )
-    add_device(parser)
-    add_threads(parser)
+    add_shared(parser, "--device", "--threads")
 
 
 def prepare_device(args: argparse.Namespace) -> "torch.device":
-    """The device that the options name; the number of threads is set.
+    """The device that the options name, with their number of threads set for torch.
 
-    Raises:
-        ValueError: if this machine has no such device, or the number of threads is not positive.
+    Raises ValueError if this machine has no such device, or the number of threads is not positive.
     """
     import torch
 
@@ -174,24 +173,6 @@ def batch_samples(args: argparse.Namespace, device: "torch.device") -> int:
     return int(args.batch_seconds * SAMPLE_RATE)
 
 
-def add_rate(parser: argparse.ArgumentParser, suffix: str = "") -> None:
-    """Adds `--rate`."""
-    parser.add_argument(
-        "--rate",
-        type=float,
-        default=1.0,
-        metavar="R",
-        help=f"speaking rate, 0.25 to 4; 2 is twice as fast{suffix}",
-    )
-
-
-def add_style(parser: argparse.ArgumentParser) -> None:
-    """Adds `--style`."""
-    parser.add_argument(
-        "--style", metavar="NAME", help="speaking style, for a model that was trained with styles"
-    )
-
-
 def check_style(style: str | None, streams: Any) -> None:
     """Raises ValueError if a style was given and the model has none."""
     if style and not streams.styles:
@@ -199,12 +180,7 @@ def check_style(style: str | None, streams: Any) -> None:
 
 
 def make_outdir(outdir: str | Path) -> Path:
-    """Makes the folder to write to.
-
-    Raises:
-        NotADirectoryError: if it is a file.
-        OSError: if it cannot be made.
-    """
+    """Makes the folder to write to; raises NotADirectoryError if it is a file."""
     outdir = Path(outdir)
     if outdir.exists() and not outdir.is_dir():
         raise NotADirectoryError(f"--outdir {outdir} is a file; give a folder")
@@ -229,40 +205,33 @@ def failure_lines(failed: dict[str, str], what: str) -> list[str]:
     return [f"{len(failed)} {what}:"] + [f"  {name}: {reason}" for name, reason in failed.items()]
 
 
-def rows_lines(file: str, outcome: "RowsOutcome", remedy: str) -> list[str]:
-    """What a verb did with the rows of a split, and the rows that failed.
+def rows_lines(outcomes: Mapping[str, "RowsOutcome"], file: str, remedy: str) -> list[str]:
+    """What a verb did with the rows of each split, and the rows that failed.
 
-    Args:
-        file: name of the file that it writes.
-        outcome: numbers of rows and the failures.
-        remedy: what to do about rows that failed.
+    `file` is the name of what it writes, with `{split}` in it; `remedy` says what to do about failures.
     """
-    state = "written" if outcome.joined else "waits for the other shards"
-    if outcome.failed and not outcome.joined:
-        state = f"not written: {remedy}"
-    line = f"{file}: {outcome.rows} rows, {outcome.reused} of them reused; {state}"
-    return [line, *failure_lines(outcome.failed, f"rows of {file} failed")]
+    lines = []
+    for split, outcome in outcomes.items():
+        name = file.format(split=split)
+        state = "written" if outcome.joined else "waits for the other shards"
+        if outcome.failed and not outcome.joined:
+            state = f"not written: {remedy}"
+        lines.append(f"{name}: {outcome.rows} rows, {outcome.reused} of them reused; {state}")
+        lines += failure_lines(outcome.failed, f"rows of {name} failed")
+    return lines
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the page that `resynth evaluate` and `resynth report` write."""
-    page = parser.add_argument_group("report")
-    page.add_argument("--title", default="Evaluation", help="heading of the page")
-    page.add_argument(
-        "--examples",
-        type=int,
-        default=10,
-        metavar="N",
-        help="number of best and of worst utterances with players",
-    )
-    page.add_argument(
-        "--rank-by", default="", metavar="COLUMN", help="the figure that ranks these utterances"
-    )
-    page.add_argument(
+    add = adder(parser.add_argument_group("report"))
+    add("--title", "heading of the page", "Evaluation")
+    add("--examples N", "number of best and of worst utterances with players", 10)
+    add("--rank-by COLUMN", "the figure that ranks these utterances", "")
+    add(
         "--audio",
+        "embed the audio in the page, link the files, or leave players out",
+        "embed",
         choices=("embed", "link", "none"),
-        default="embed",
-        help="embed the audio in the page, link the files, or leave players out",
     )
 
 

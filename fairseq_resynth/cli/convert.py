@@ -15,34 +15,28 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("input", metavar="IN.wav|IN_DIR", help="what to convert, in any audio format")
+    add = common.adder(parser)
+    add("input IN.wav|IN_DIR", "what to convert, in any audio format")
     common.add_bundle(parser)
-    common.add_target(
-        parser,
-        "output voice: a speaker of the model, or recordings of anybody; default: the speaker's",
-        "NAME|REF.wav[,MORE.wav]",
-    )
-    common.add_speaker(parser)
-    add("--outdir", required=True, metavar="OUT", help="folder of the wavs")
-    add("--pitch", metavar="P", help="shift=+3st, scale=1.2, flatten or from=OTHER.wav")
-    common.add_rate(parser)
     add(
-        "--durations",
-        metavar="D",
-        help="predicted: as the model predicts them for the target; or from=OTHER.wav, a recording of the "
+        "--target NAME|REF.wav[,MORE.wav]",
+        "output voice: a speaker of the model, or recordings of anybody; default: the speaker's",
+    )
+    common.add_shared(parser, "--speaker")
+    add("--outdir OUT", "folder of the wavs", required=True)
+    add("--pitch P", "shift=+3st, scale=1.2, flatten or from=OTHER.wav")
+    common.add_shared(parser, "--rate")
+    add(
+        "--durations D",
+        "predicted: as the model predicts them for the target; or from=OTHER.wav, a recording of the "
         "same words",
     )
     add(
-        "--duration-speaker",
-        metavar="NAME",
-        help="predict the durations for this speaker of the model instead of the target",
+        "--duration-speaker NAME",
+        "predict the durations for this speaker of the model instead of the target",
     )
-    add("--overwrite", action="store_true", help="replace files in OUT that something else made")
-    common.add_style(parser)
-    common.add_content_checkpoint(parser)
-    common.add_device(parser)
-    common.add_json(parser)
+    add("--overwrite", "replace files in OUT that something else made", False)
+    common.add_shared(parser, "--style", "--content-checkpoint", "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,12 +45,10 @@ def run(args: argparse.Namespace) -> int:
 
     from fairseq_resynth.conversion.convert import Controls
     from fairseq_resynth.conversion.folders import convert_files, find_inputs, parse_target
-    from fairseq_resynth.resynthesizer import Resynthesizer
 
     controls = Controls(args.pitch, args.rate, args.durations, args.style, args.duration_speaker)
     inputs = find_inputs(args.input, args.outdir)
-    bundle = common.require_bundle(args)
-    system = Resynthesizer.from_pretrained(bundle, args.content_checkpoint, args.device)
+    system = common.load_resynthesizer(args)
     target = parse_target(args.target) if args.target else None
     with tqdm(total=len(inputs), desc="convert", unit="file", disable=len(inputs) < 2) as bar:
         outcome = convert_files(

@@ -17,28 +17,20 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("input", nargs="?", metavar="F.rsyn|DIR|F.rsyna", help="file, folder or archive")
-    add(
-        "-o",
-        "--out",
-        required=True,
-        metavar="OUT",
-        help="wav, flac or folder; - for standard output, with --stream",
-    )
+    add = common.adder(parser)
+    add("input F.rsyn|DIR|F.rsyna", "file, folder or archive", nargs="?")
+    add("-o --out OUT", "wav, flac or folder; - for standard output, with --stream", required=True)
     common.add_bundle(parser, "the bundle that encoded it")
-    add("--name", metavar="NAME", help="only this member of an archive")
-    common.add_target(parser, "output voice, a name or an index; default: the speaker's")
-    add("--pitch", metavar="P", help="shift=+3st, scale=1.2 or flatten")
-    common.add_rate(parser)
-    common.add_style(parser)
+    add("--name NAME", "only this member of an archive")
+    add("--target NAME", "output voice, a name or an index; default: the speaker's")
+    add("--pitch P", "shift=+3st, scale=1.2 or flatten")
+    common.add_shared(parser, "--rate", "--style")
     add(
         "--stream",
-        action="store_true",
-        help="read from standard input as it arrives, and write 16-bit samples at 16 kHz",
+        "read from standard input as it arrives, and write 16-bit samples at 16 kHz",
+        False,
     )
-    common.add_device(parser)
-    common.add_json(parser)
+    common.add_shared(parser, "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

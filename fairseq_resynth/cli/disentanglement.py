@@ -32,33 +32,21 @@ LABELS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    common.add_data(parser, "data directory with recordings and speaker_vectors.json")
+    add = common.adder(parser)
+    add("data DATA", "data directory with recordings and speaker_vectors.json")
     common.add_bundle(parser)
-    add("--split", default="test", help="split to measure on")
-    add("-n", type=int, default=0, metavar="N", help="only the first N; 0: all")
-    add(
-        "--same",
-        action="append",
-        default=[],
-        metavar="A,B",
-        help="these names are one person; the option may be repeated",
-    )
-    common.add_content_checkpoint(parser)
-    common.add_device(parser)
-    common.add_json(parser)
+    add("--split", "split to measure on", "test")
+    add("-n N", "only the first N; 0: all", 0)
+    add("--same A,B", "these names are one person; the option may be repeated", [], action="append")
+    common.add_shared(parser, "--content-checkpoint", "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the figures and the checks; 1 if a check fails."""
     from fairseq_resynth.evaluation.disentanglement import measure_bundle
-    from fairseq_resynth.resynthesizer import Resynthesizer
 
-    system = Resynthesizer.from_pretrained(
-        common.require_bundle(args), args.content_checkpoint, args.device
-    )
     result = measure_bundle(
-        system,
+        common.load_resynthesizer(args),
         args.data,
         args.split,
         args.n,

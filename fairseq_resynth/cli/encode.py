@@ -17,37 +17,27 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("input", nargs="?", metavar="IN.wav|DIR", help="what to compress, in any audio format")
+    add = common.adder(parser)
+    add("input IN.wav|DIR", "what to compress, in any audio format", nargs="?")
     add(
-        "-o",
-        "--out",
+        "-o --out OUT",
+        "file, folder or archive (.rsyna); - for standard output, with --stream",
         required=True,
-        metavar="OUT",
-        help="file, folder or archive (.rsyna); - for standard output, with --stream",
     )
     common.add_bundle(parser, "a bundle with entropy.safetensors")
-    common.add_content_checkpoint(parser)
+    common.add_shared(parser, "--content-checkpoint")
     speaker = parser.add_mutually_exclusive_group()
-    common.add_speaker(speaker)
-    speaker.add_argument(
-        "--speaker-from-folder",
-        action="store_true",
-        help="the name of a file's folder is the speaker",
+    common.add_shared(speaker, "--speaker")
+    common.adder(speaker)(
+        "--speaker-from-folder", "the name of a file's folder is the speaker", False
     )
+    add("--stream", "read 16-bit mono samples at 16 kHz, or such a WAV, from standard input", False)
     add(
-        "--stream",
-        action="store_true",
-        help="read 16-bit mono samples at 16 kHz, or such a WAV, from standard input",
-    )
-    add(
-        "--block",
+        "--block SECONDS",
+        "encode in blocks of this length, as --stream does (with --stream: 1.0)",
         type=float,
-        metavar="SECONDS",
-        help="encode in blocks of this length, as --stream does (with --stream: 1.0)",
     )
-    common.add_device(parser)
-    common.add_json(parser)
+    common.add_shared(parser, "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

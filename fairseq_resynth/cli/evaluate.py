@@ -17,55 +17,49 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    files = parser.add_argument_group("what is compared")
-    files.add_argument(
-        "--generated",
-        nargs="+",
-        default=[],
-        metavar="[NAME=]DIR",
-        help="folders of audio, or of .rsyn files with --bundle; NAME is what reports call it",
-    )
-    files.add_argument(
-        "--bundle",
-        metavar="B",
-        help="bundle that resynthesizes the references, decodes .rsyn files and encodes units",
-    )
-    common.add_content_checkpoint(files)
-    files.add_argument("--reference", required=True, metavar="DIR|DATA", help="the recordings")
-    files.add_argument("--split", default="test", help="split of DATA")
-    files.add_argument(
-        "--pattern",
-        default="{name}",
-        help="names of the generated files: {name}_gen, or {name}_{target} for conversions",
-    )
-    files.add_argument("--transcripts", metavar="FILE", help="lines of name<TAB>text or name|text")
-    files.add_argument(
-        "--baselines",
-        default="",
-        help="some of griffinlim,world,opus:9,codec2:2400,speex:4, with rates in kbit/s or bit/s",
-    )
-    _add_metric_options(parser.add_argument_group("metrics"))
-    parser.add_argument("--outdir", required=True, metavar="REPORT", help="folder to write")
-    common.add_report_options(parser)
-    common.add_workers(parser)
-    common.add_json(parser)
-
-
-def _add_metric_options(group: argparse._ArgumentGroup) -> None:
     from fairseq_resynth.evaluation.metrics.catalogue import OPTIONS
 
-    group.add_argument("--metrics", default="all", help="names separated by commas")
-    group.add_argument(
+    files = parser.add_argument_group("what is compared")
+    add = common.adder(files)
+    add(
+        "--generated [NAME=]DIR",
+        "folders of audio, or of .rsyn files with --bundle; NAME is what reports call it",
+        [],
+        nargs="+",
+    )
+    add(
+        "--bundle B",
+        "bundle that resynthesizes the references, decodes .rsyn files and encodes units",
+    )
+    common.add_shared(files, "--content-checkpoint")
+    add("--reference DIR|DATA", "the recordings", required=True)
+    add("--split", "split of DATA", "test")
+    add(
+        "--pattern",
+        "names of the generated files: {name}_gen, or {name}_{target} for conversions",
+        "{name}",
+    )
+    add("--transcripts FILE", "lines of name<TAB>text or name|text")
+    add(
+        "--baselines",
+        "some of griffinlim,world,opus:9,codec2:2400,speex:4, with rates in kbit/s or bit/s",
+        "",
+    )
+    group = parser.add_argument_group("metrics")
+    add = common.adder(group)
+    add("--metrics", "names separated by commas", "all")
+    add(
         "--require",
+        "all: exit with 1 if a metric is not installed",
+        "available",
         choices=("all", "available"),
-        default="available",
-        help="all: exit with 1 if a metric is not installed",
     )
-    group.add_argument(
-        "--list-metrics", action=_ListMetrics, help="print all metrics and what each needs"
-    )
+    add("--list-metrics", "print all metrics and what each needs", action=_ListMetrics)
     for name, described in OPTIONS.items():
         group.add_argument(f"--{name.replace('_', '-')}", **described)
+    common.adder(parser)("--outdir REPORT", "folder to write", required=True)
+    common.add_report_options(parser)
+    common.add_shared(parser, "--workers", "--json")
 
 
 class _ListMetrics(argparse.Action):

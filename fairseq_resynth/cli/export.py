@@ -17,30 +17,20 @@ GRAPHS = ("onnx", "torchscript", "torch-export")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("checkpoint", metavar="CKPT|BUNDLE", help="checkpoint of the unit vocoder, or a bundle")
+    add = common.adder(parser)
+    add("checkpoint CKPT|BUNDLE", "checkpoint of the unit vocoder, or a bundle")
+    add("--to", "format", "bundle", choices=("bundle", "hub-folder", "code-hifigan", *GRAPHS))
+    add("--ema", "export the averaged weights (--store-ema)", False)
+    add("--half", "store the vocoder's weights with 16 bits: half the size", False)
+    add("--f0 F0_CKPT", "checkpoint of the F0 quantizer")
+    add("--kmeans FILE", "k-means file of `resynth kmeans`")
     add(
-        "--to",
-        default="bundle",
-        choices=("bundle", "hub-folder", "code-hifigan", *GRAPHS),
-        help="format",
+        "--speaker-vectors DATA",
+        "data directory of `resynth speakers`: replace the table of speakers by a linear map of vectors",
     )
-    add("--ema", action="store_true", help="export the averaged weights (--store-ema)")
-    add(
-        "--half",
-        action="store_true",
-        help="store the vocoder's weights with 16 bits: half the size",
-    )
-    add("--f0", metavar="F0_CKPT", help="checkpoint of the F0 quantizer")
-    add("--kmeans", metavar="FILE", help="k-means file of `resynth kmeans`")
-    add(
-        "--speaker-vectors",
-        metavar="DATA",
-        help="data directory of `resynth speakers`: replace the table of speakers by a linear map of vectors",
-    )
-    add("--outdir", required=True, metavar="OUT", help="folder to write")
-    add("--license", default="", help="license of the weights, as the hub spells it (hub-folder)")
-    common.add_json(parser)
+    add("--outdir OUT", "folder to write", required=True)
+    add("--license", "license of the weights, as the hub spells it (hub-folder)", "")
+    common.add_shared(parser, "--json")
 
 
 def _bundle(args: argparse.Namespace):

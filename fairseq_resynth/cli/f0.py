@@ -23,20 +23,18 @@ _SHOWN_SPEAKERS = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    common.add_data(parser)
-    add("--method", choices=list(METHODS), default="yaapt", help="F0 tracker")
-    add("--f0-min", type=float, default=60.0, help="lowest F0 in Hz")
-    add("--f0-max", type=float, default=400.0, help="highest F0 in Hz")
-    common.add_splits(parser)
+    add = common.adder(parser)
+    common.add_shared(parser, "data")
+    add("--method", "F0 tracker", "yaapt", choices=list(METHODS))
+    add("--f0-min", "lowest F0 in Hz", 60.0)
+    add("--f0-max", "highest F0 in Hz", 400.0)
+    common.add_shared(parser, "--split")
     add(
         "--accept-unvoiced",
-        action="store_true",
-        help="count files whose F0 failed as unvoiced, and exit with 0 even if some have no voiced frame",
+        "count files whose F0 failed as unvoiced, and exit with 0 even if some have no voiced frame",
+        False,
     )
-    common.add_workers(parser)
-    common.add_shard(parser)
-    common.add_json(parser)
+    common.add_shared(parser, "--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,7 +67,7 @@ def _speaker_lines(statistics: SpeakerStatistics) -> list[str]:
 
 def _lines(split: str, outcome: F0Outcome) -> list[str]:
     remedy = "repair these files and run again, or give --accept-unvoiced"
-    lines = common.rows_lines(f"f0/{split}.npy", outcome, remedy)
+    lines = common.rows_lines({split: outcome}, "f0/{split}.npy", remedy)
     if outcome.unvoiced:
         lines.append(f"warning: {len(outcome.unvoiced)} files of {split} have no voiced frame:")
         lines += [f"  {name}" for name in outcome.unvoiced]

@@ -13,35 +13,18 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("data", nargs="+", metavar="DATA|FILE", help="folders of `resynth quantize`, or unit files")
-    add("--out", required=True, metavar="FILE", help="the model to write")
-    add("--split", nargs="+", metavar="SPLIT", help="splits of folders; default: all")
-    add("--num-units", type=int, metavar="K", help="number of units; default: as the data say")
-    add("--unit-hop", type=int, metavar="SAMPLES", help="samples per unit (320)")
-    add(
-        "--num-f0-codes",
-        type=int,
-        metavar="C",
-        help="number of pitch codes; default: as the data say",
-    )
-    add("--f0-code-hop", type=int, metavar="SAMPLES", help="samples per pitch code (1280)")
-    add(
-        "--network",
-        type=int,
-        default=256,
-        metavar="H",
-        help="size of the recurrent network; 0: none",
-    )
-    add(
-        "--updates",
-        type=int,
-        metavar="N",
-        help="training updates of the network; default: by the amount of data",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="seed of the training")
-    common.add_threads(parser)
-    common.add_json(parser)
+    add = common.adder(parser)
+    add("data DATA|FILE", "folders of `resynth quantize`, or unit files", nargs="+")
+    add("--out FILE", "the model to write", required=True)
+    add("--split SPLIT", "splits of folders; default: all", nargs="+")
+    add("--num-units K", "number of units; default: as the data say", type=int)
+    add("--unit-hop SAMPLES", "samples per unit (320)", type=int)
+    add("--num-f0-codes C", "number of pitch codes; default: as the data say", type=int)
+    add("--f0-code-hop SAMPLES", "samples per pitch code (1280)", type=int)
+    add("--network H", "size of the recurrent network; 0: none", 256)
+    add("--updates N", "training updates of the network; default: by the amount of data", type=int)
+    add("--seed N", "seed of the training", 0)
+    common.add_shared(parser, "--threads", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,52 +17,38 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT_DIR", help="folder, or file of weights")
+    add = common.adder(parser)
+    add("checkpoint CHECKPOINT_DIR", "folder, or file of weights")
     add(
         "--from",
+        "project",
         dest="source",
         required=True,
         choices=("speech-resynthesis", "code-hifigan"),
-        help="project",
     )
-    add("--outdir", required=True, metavar="BUNDLE", help="folder to write")
+    add("--outdir BUNDLE", "folder to write", required=True)
+    add("--config FILE", "default: config.json in the folder of the weights", type=Path)
     add(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="default: config.json in the folder of the weights",
+        "--speakers FILE",
+        "names of the speakers, one per line; default: speakers.txt in the same folder, else 0, 1, 2, …",
     )
     add(
-        "--speakers",
-        metavar="FILE",
-        help="names of the speakers, one per line; default: speakers.txt in the same folder, else 0, 1, 2, …",
+        "--training-list FILE",
+        "instead of --speakers: the training list, whose paths name the speakers",
     )
+    add("--styles FILE", "names of the styles, one per line; default: styles.txt")
+    add("--f0-stats FILE", "F0 statistics (f0_stats.pth)", type=Path)
     add(
-        "--training-list",
-        metavar="FILE",
-        help="instead of --speakers: the training list, whose paths name the speakers",
+        "--f0-stats-speakers FILE",
+        "names of the numbered speakers of the statistics, if their list was another one",
     )
-    add("--styles", metavar="FILE", help="names of the styles, one per line; default: styles.txt")
-    add("--f0-stats", type=Path, metavar="FILE", help="F0 statistics (f0_stats.pth)")
+    add("--f0-quantizer DIR", "F0 quantizer, if it is not inside the checkpoint", type=Path)
+    add("--f0-code-hop", "samples per pitch code (code-hifigan)", 0)
     add(
-        "--f0-stats-speakers",
-        metavar="FILE",
-        help="names of the numbered speakers of the statistics, if their list was another one",
+        "--for-training FILE",
+        "also write a checkpoint for `fairseq-train --restore-file`, from do_XXXXXXXX",
     )
-    add(
-        "--f0-quantizer",
-        type=Path,
-        metavar="DIR",
-        help="F0 quantizer, if it is not inside the checkpoint",
-    )
-    add("--f0-code-hop", type=int, default=0, help="samples per pitch code (code-hifigan)")
-    add(
-        "--for-training",
-        metavar="FILE",
-        help="also write a checkpoint for `fairseq-train --restore-file`, from do_XXXXXXXX",
-    )
-    common.add_json(parser)
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,10 +75,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "--for-training needs --from speech-resynthesis: others do not store the optimizer."
         )
-    reader = {
-        "speech-resynthesis": import_speech_resynthesis,
-        "code-hifigan": import_code_hifigan,
-    }[args.source]
+    reader = {"speech-resynthesis": import_speech_resynthesis, "code-hifigan": import_code_hifigan}[
+        args.source
+    ]
     bundle = reader(args.checkpoint, options)
     summary: dict = {"outdir": args.outdir}
     if args.for_training:

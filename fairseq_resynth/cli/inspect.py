@@ -13,12 +13,12 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("input", metavar="F.rsyn|F.rsyna", help="the file")
+    add = common.adder(parser)
+    add("input F.rsyn|F.rsyna", "the file")
     common.add_bundle(parser, "the bundle that encoded it")
-    add("--name", metavar="NAME", help="only this member of an archive")
-    add("--plot", metavar="PNG", help="draw the bits over time")
-    common.add_json(parser)
+    add("--name NAME", "only this member of an archive")
+    add("--plot PNG", "draw the bits over time")
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

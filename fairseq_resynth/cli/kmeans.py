@@ -13,31 +13,17 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add(
-        "data", nargs="?", metavar="DATA", help="folder of `resynth manifest`; not with --centroids"
-    )
+    add = common.adder(parser)
+    add("data DATA", "folder of `resynth manifest`; not with --centroids", nargs="?")
     common.add_encoder(parser, required=True)
-    add("--num-clusters", type=int, default=100, metavar="K", help="number of clusters")
-    add("--out", required=True, metavar="FILE", help="the k-means file, .safetensors")
-    add("--split", default="train", help="split to fit on")
-    add("--seed", type=int, default=1369, help="seed of the sample and of k-means")
-    add(
-        "--sample-percent",
-        type=float,
-        default=100,
-        metavar="P",
-        help="percentage of the files to read",
-    )
-    add(
-        "--max-frames",
-        type=int,
-        default=200_000,
-        metavar="N",
-        help="number of frames to fit on, drawn at random and held in memory",
-    )
-    add("--centroids", metavar="NPY", help="use these centroids of shape (K, D) instead of fitting")
-    common.add_json(parser)
+    add("--num-clusters K", "number of clusters", 100)
+    add("--out FILE", "the k-means file, .safetensors", required=True)
+    add("--split", "split to fit on", "train")
+    add("--seed", "seed of the sample and of k-means", 1369)
+    add("--sample-percent P", "percentage of the files to read", 100, type=float)
+    add("--max-frames N", "number of frames to fit on, drawn at random and held in memory", 200_000)
+    add("--centroids NPY", "use these centroids of shape (K, D) instead of fitting")
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,18 +15,18 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("--systems", nargs="+", default=[], metavar="[NAME=]DIR", help="folders of audio")
-    add("--reference", metavar="DIR|DATA", help="recordings; mushra needs them")
-    add("--split", default="test", help="split of DATA")
-    add("--kind", choices=("mos", "mushra", "abx"), default="mos", help="kind of test")
-    add("--number", type=int, default=20, metavar="N", help="number of utterances; 0: all")
-    add("--seed", type=int, default=0, help="seed of the choice of utterances and of their order")
-    add("--keep-level", action="store_true", help="do not normalize all files to -26 dB RMS")
-    add("--title", default="Listening test", help="heading of the page")
-    add("--collect", nargs="+", metavar="RESULTS", help="the listeners' files of answers")
-    add("--outdir", required=True, metavar="TEST", help="folder of the test")
-    common.add_json(parser)
+    add = common.adder(parser)
+    add("--systems [NAME=]DIR", "folders of audio", [], nargs="+")
+    add("--reference DIR|DATA", "recordings; mushra needs them")
+    add("--split", "split of DATA", "test")
+    add("--kind", "kind of test", "mos", choices=("mos", "mushra", "abx"))
+    add("--number N", "number of utterances; 0: all", 20)
+    add("--seed", "seed of the choice of utterances and of their order", 0)
+    add("--keep-level", "do not normalize all files to -26 dB RMS", False)
+    add("--title", "heading of the page", "Listening test")
+    add("--collect RESULTS", "the listeners' files of answers", nargs="+")
+    add("--outdir TEST", "folder of the test", required=True)
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

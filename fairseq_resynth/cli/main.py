@@ -131,9 +131,7 @@ def _usage() -> str:
 
 def _parser(verb: str, module) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"resynth {verb}",
-        description=module.__doc__,
-        formatter_class=_HelpFormatter,
+        prog=f"resynth {verb}", description=module.__doc__, formatter_class=_HelpFormatter
     )
     module.add_arguments(parser)
     return parser

@@ -20,22 +20,21 @@ from fairseq_resynth.preparation.published_splits import reference_splits
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("root", help="folder of 16 kHz mono audio, searched with its subfolders")
-    add("--outdir", required=True, metavar="DATA", help="the data folder to write")
-    add("--valid-percent", type=float, default=5.0, help="percentage of valid, 0 to 100")
-    add("--test-percent", type=float, default=5.0, help="percentage of test, 0 to 100")
-    add("--seed", type=int, default=1, help="seed of the random split")
+    add = common.adder(parser)
+    add("root", "folder of 16 kHz mono audio, searched with its subfolders")
+    add("--outdir DATA", "the data folder to write", required=True)
+    add("--valid-percent", "percentage of valid, 0 to 100", 5.0)
+    add("--test-percent", "percentage of test, 0 to 100", 5.0)
+    add("--seed", "seed of the random split", 1)
     add(
-        "--speaker-from",
-        default="single",
-        metavar="RULE",
-        help="how to find the speaker: single (one speaker), parent or grandparent (the folder), prefix "
+        "--speaker-from RULE",
+        "how to find the speaker: single (one speaker), parent or grandparent (the folder), prefix "
         "(the name up to _), or a regular expression with one group, searched in the path",
+        "single",
     )
     for split in SPLITS:
-        add(f"--ref-{split}", metavar="FILE", help=f"list of the files of {split}")
-    common.add_json(parser)
+        add(f"--ref-{split} FILE", f"list of the files of {split}")
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

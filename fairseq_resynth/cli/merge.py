@@ -11,8 +11,9 @@ from fairseq_resynth.preparation.merge import merge
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    common.add_data(parser, "the data folder")
-    common.add_json(parser)
+    add = common.adder(parser)
+    add("data DATA", "the data folder")
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,21 +23,13 @@ _SAMPLES_A_MEGABYTE = 1 << 19
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    common.add_data(parser, "data folder with units; with --verify: a packed folder")
-    add("--outdir", metavar="PACK", help="folder to write, other than DATA")
-    add("--verify", action="store_true", help="check the hashes of a packed folder, write nothing")
-    common.add_splits(parser)
-    add(
-        "--shard-size",
-        type=int,
-        default=1024,
-        metavar="MB",
-        help="size of a file of recordings, in units of 2**20 bytes",
-    )
-    common.add_workers(parser)
-    common.add_shard(parser)
-    common.add_json(parser)
+    add = common.adder(parser)
+    add("data DATA", "data folder with units; with --verify: a packed folder")
+    add("--outdir PACK", "folder to write, other than DATA")
+    add("--verify", "check the hashes of a packed folder, write nothing", False)
+    common.add_shared(parser, "--split")
+    add("--shard-size MB", "size of a file of recordings, in units of 2**20 bytes", 1024)
+    common.add_shared(parser, "--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,36 +15,29 @@ from fairseq_resynth.data.manifest import SPLITS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("--codes", required=True, metavar="F", help="file of units")
-    add("--manifest", required=True, metavar="TSV", help="manifest of the audio")
-    add("--outdir", required=True, metavar="D", help="data directory to write")
-    add(
-        "--min-dur",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="leave out utterances shorter than S seconds",
-    )
-    add("--cv", type=float, default=0.05, help="proportion of valid, 0 to 1")
-    add("--tt", type=float, default=0.05, help="proportion of test, 0 to 1")
-    add("--seed", type=int, default=42, help="seed of the random split")
+    add = common.adder(parser)
+    add("--codes F", "file of units", required=True)
+    add("--manifest TSV", "manifest of the audio", required=True)
+    add("--outdir D", "data directory to write", required=True)
+    add("--min-dur S", "leave out utterances shorter than S seconds", 0.0)
+    add("--cv", "proportion of valid, 0 to 1", 0.05)
+    add("--tt", "proportion of test, 0 to 1", 0.05)
+    add("--seed", "seed of the random split", 42)
     for split in SPLITS:
-        add(f"--ref-{split}", metavar="FILE", help=f"list of the files of {split}")
-    add("--speaker-from", default="single", metavar="RULE", help="as in `resynth manifest`")
-    add("--unit-hop", type=int, default=0, help="samples per unit; default: from the lengths")
-    add("--num-units", type=int, default=0, help="number of units; default: the largest + 1")
-    add("--feature-type", default="unknown", help="name of the encoder, for units.json")
+        add(f"--ref-{split} FILE", f"list of the files of {split}")
+    add("--speaker-from RULE", "as in `resynth manifest`", "single")
+    add("--unit-hop", "samples per unit; default: from the lengths", 0)
+    add("--num-units", "number of units; default: the largest + 1", 0)
+    add("--feature-type", "name of the encoder, for units.json", "unknown")
     add(
-        "--dict-lines",
+        "--dict-lines KEY",
+        "also write {train,val,test}.txt as the original has them, the units under KEY "
+        "(hubert, cpc_km100, vqvae256, codes)",
+        "",
         nargs="?",
         const="codes",
-        default="",
-        metavar="KEY",
-        help="also write {train,val,test}.txt as the original has them, the units under KEY "
-        "(hubert, cpc_km100, vqvae256, codes)",
     )
-    common.add_json(parser)
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

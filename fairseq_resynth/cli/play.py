@@ -14,15 +14,13 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
+    add = common.adder(parser)
     common.add_bundle(parser)
-    add("--host", default="127.0.0.1", metavar="H", help="address to serve at")
-    add("--port", type=int, default=8080, metavar="N", help="port; 0: any free one")
-    add("--max-upload", type=float, default=25.0, metavar="MB", help="largest upload in megabytes")
-    add("--max-seconds", type=float, default=30.0, metavar="S", help="longest recording in seconds")
-    common.add_content_checkpoint(parser)
-    common.add_device(parser)
-    common.add_json(parser)
+    add("--host H", "address to serve at", "127.0.0.1")
+    add("--port N", "port; 0: any free one", 8080)
+    add("--max-upload MB", "largest upload in megabytes", 25.0)
+    add("--max-seconds S", "longest recording in seconds", 30.0)
+    common.add_shared(parser, "--content-checkpoint", "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,16 +12,14 @@ from fairseq_resynth.preparation.preprocess import PreprocessOptions, preprocess
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("--srcdir", required=True, help="folder of audio, searched with its subfolders")
-    add("--outdir", required=True, help="folder to write, with the same subfolders")
-    add("--pad", action="store_true", help="append zeros up to a multiple of 1280 samples")
-    add("--trim", action="store_true", help="cut trailing silence (20 dB below the loudest frame)")
-    add("--postfix", help="only files whose names end with it, for instance mic2.flac")
-    add("--format", choices=["flac", "wav"], default="flac", help="format of the files")
-    common.add_workers(parser)
-    common.add_shard(parser)
-    common.add_json(parser)
+    add = common.adder(parser)
+    add("--srcdir", "folder of audio, searched with its subfolders", required=True)
+    add("--outdir", "folder to write, with the same subfolders", required=True)
+    add("--pad", "append zeros up to a multiple of 1280 samples", False)
+    add("--trim", "cut trailing silence (20 dB below the loudest frame)", False)
+    add("--postfix", "only files whose names end with it, for instance mic2.flac")
+    add("--format", "format of the files", "flac", choices=["flac", "wav"])
+    common.add_shared(parser, "--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

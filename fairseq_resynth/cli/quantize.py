@@ -15,12 +15,10 @@ from fairseq_resynth.data.storage.shards import parse_shard
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    common.add_data(parser)
+    common.add_shared(parser, "data")
     common.add_encoder(parser, required=False)
-    parser.add_argument("--kmeans", metavar="FILE", help="made by `resynth kmeans`; not for vqvae")
-    common.add_splits(parser)
-    common.add_shard(parser)
-    common.add_json(parser)
+    common.adder(parser)("--kmeans FILE", "made by `resynth kmeans`; not for vqvae")
+    common.add_shared(parser, "--split", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
                 bar.update,
             )
     summary = {split: outcome.to_dict() for split, outcome in outcomes.items()}
-    lines = []
-    for split, outcome in outcomes.items():
-        lines += common.rows_lines(f"{split}.units", outcome, common.REPAIR_ROWS)
+    lines = common.rows_lines(outcomes, "{split}.units", common.REPAIR_ROWS)
     lines += [
         f"note: {name} was made by another encoder or k-means than units.json says; quantize its split too"
         for name in foreign_units(Path(args.data))

@@ -20,27 +20,23 @@ from fairseq_resynth.data.storage.shards import parse_shard
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("data", metavar="DATA", help="folder of `resynth manifest` and `resynth f0`")
+    add = common.adder(parser)
+    add("data DATA", "folder of `resynth manifest` and `resynth f0`")
     add(
         "--f0-representation",
+        "what the generator gets",
+        "vqvae",
         choices=("vqvae", "quantile", "continuous"),
-        default="vqvae",
-        help="what the generator gets",
     )
-    common.add_checkpoint(parser, "vqvae: a checkpoint of a trained F0 VQ-VAE")
-    add("--bundle", metavar="B", help="vqvae: a bundle that holds one")
-    add("--f0-bins", type=int, default=32, metavar="N", help="quantile: number of bins")
+    add("--checkpoint CKPT", "vqvae: a checkpoint of a trained F0 VQ-VAE")
+    add("--bundle B", "vqvae: a bundle that holds one")
+    add("--f0-bins N", "quantile: number of bins", 32)
     add(
-        "--f0-code-hop",
-        type=int,
-        default=0,
-        metavar="SAMPLES",
-        help="quantile: samples per code, a multiple of the units' hop; default: the units' hop",
+        "--f0-code-hop SAMPLES",
+        "quantile: samples per code, a multiple of the units' hop; default: the units' hop",
+        0,
     )
-    common.add_splits(parser)
-    common.add_shard(parser)
-    common.add_json(parser)
+    common.add_shared(parser, "--split", "--shard", "--json")
 
 
 def _representation(args: argparse.Namespace, model: str | None) -> tuple:
@@ -88,9 +84,7 @@ def run(args: argparse.Namespace) -> int:
         split: write_f0_codes(args.data, split, representation, description, shard)
         for split in splits
     }
-    lines = []
-    for split, done in outcomes.items():
-        lines += common.rows_lines(f"{split}.f0", done, common.REPAIR_ROWS)
+    lines = common.rows_lines(outcomes, "{split}.f0", common.REPAIR_ROWS)
     summary = {split: done.to_dict() for split, done in outcomes.items()}
     common.report(args, {"splits": summary, **description}, lines)
     return 0

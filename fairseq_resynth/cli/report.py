@@ -8,12 +8,11 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument(
-        "evaluations", nargs="+", metavar="REPORT", help="folder that `resynth evaluate` wrote"
-    )
-    parser.add_argument("--outdir", required=True, metavar="DIR", help="folder to write")
+    add = common.adder(parser)
+    add("evaluations REPORT", "folder that `resynth evaluate` wrote", nargs="+")
+    add("--outdir DIR", "folder to write", required=True)
     common.add_report_options(parser)
-    common.add_json(parser)
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,20 +13,14 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
-    add("audio", nargs="+", metavar="AUDIO", help="recordings of any format and sample rate")
+    add = common.adder(parser)
+    add("audio AUDIO", "recordings of any format and sample rate", nargs="+")
     common.add_bundle(parser)
-    add("--out", metavar="FILE", help="the file to write, for one recording")
-    add("--outdir", metavar="OUT", help="the folder for several: NAME.wav each")
-    common.add_speaker(parser)
-    common.add_target(parser)
-    common.add_style(parser)
-    common.add_content_checkpoint(parser)
-    add(
-        "--subtype", choices=("PCM_16", "FLOAT"), default="PCM_16", help="sample format of the wavs"
-    )
-    common.add_device(parser)
-    common.add_json(parser)
+    add("--out FILE", "the file to write, for one recording")
+    add("--outdir OUT", "the folder for several: NAME.wav each")
+    common.add_shared(parser, "--speaker")
+    add("--target NAME", "output voice; default: the speaker's")
+    common.add_shared(parser, "--style", "--content-checkpoint", "--subtype", "--device", "--json")
 
 
 def _outputs(args: argparse.Namespace) -> list[Path]:
@@ -51,11 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """Writes a file for each recording."""
     from fairseq_resynth.constants import SAMPLE_RATE
     from fairseq_resynth.data.audio.files import write_audio
-    from fairseq_resynth.resynthesizer import Resynthesizer
 
     outputs = _outputs(args)
-    bundle = common.require_bundle(args)
-    system = Resynthesizer.from_pretrained(bundle, args.content_checkpoint, args.device)
+    system = common.load_resynthesizer(args)
     common.check_style(args.style, system.streams)
     for name in filter(None, (args.speaker, args.target)):
         system.streams.speaker_index(name)

@@ -18,22 +18,21 @@ from fairseq_resynth.data.storage.shards import parse_shard
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    common.add_data(parser)
-    parser.add_argument(
+    add = common.adder(parser)
+    common.add_shared(parser, "data")
+    add(
         "--encoder",
-        default="resemblyzer",
-        help="resemblyzer, xvector:NAME_OR_FOLDER, torchscript:FILE, onnx:FILE, torchscript-fbank:FILE, "
+        "resemblyzer, xvector:NAME_OR_FOLDER, torchscript:FILE, onnx:FILE, torchscript-fbank:FILE, "
         "onnx-fbank:FILE",
+        "resemblyzer",
     )
-    common.add_splits(parser)
-    parser.add_argument(
+    common.add_shared(parser, "--split")
+    add(
         "--accept-mean",
-        action="store_true",
-        help="give utterances with too little speech the mean of their speaker, and exit with 0",
+        "give utterances with too little speech the mean of their speaker, and exit with 0",
+        False,
     )
-    common.add_workers(parser)
-    common.add_shard(parser)
-    common.add_json(parser)
+    common.add_shared(parser, "--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,10 +49,8 @@ def run(args: argparse.Namespace) -> int:
         )
         for split in splits
     }
-    lines = []
-    for split, done in outcomes.items():
-        remedy = "leave these files out, or give --accept-mean"
-        lines += common.rows_lines(f"{split}.speaker_vectors.npy", done, remedy)
+    remedy = "leave these files out, or give --accept-mean"
+    lines = common.rows_lines(outcomes, "{split}.speaker_vectors.npy", remedy)
     summary = {"splits": {split: done.to_dict() for split, done in outcomes.items()}, **description}
     if all(done.joined for done in outcomes.values()):
         means = update_speaker_means(args.data, description)

@@ -17,46 +17,37 @@ from fairseq_resynth.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    add = parser.add_argument
+    add = common.adder(parser)
     common.add_bundle(parser, "the vocoder")
-    common.add_checkpoint(parser, "instead of --bundle: a checkpoint of fairseq-train")
-    add("--ema", action="store_true", help="the checkpoint's averaged weights (--store-ema)")
-    add("--input", required=True, metavar="DATA|FILE", help="data directory or file of units")
-    add("--split", default="test", help="split of DATA")
-    add("--outdir", required=True, metavar="OUT", help="folder of the wavs")
-    add("-n", type=int, default=0, metavar="N", help="only the first N; 0: all")
-    common.add_target(parser, "output voice of every utterance; default: its own speaker's")
-    common.add_style(parser)
+    add("--checkpoint CKPT", "instead of --bundle: a checkpoint of fairseq-train")
+    add("--ema", "the checkpoint's averaged weights (--store-ema)", False)
+    add("--input DATA|FILE", "data directory or file of units", required=True)
+    add("--split", "split of DATA", "test")
+    add("--outdir OUT", "folder of the wavs", required=True)
+    add("-n N", "only the first N; 0: all", 0)
+    add("--target NAME", "output voice of every utterance; default: its own speaker's")
+    common.add_shared(parser, "--style")
     add(
         "--dur-prediction",
-        action="store_true",
-        help="treat repeats of a unit as one; the duration predictor says how long each lasts",
+        "treat repeats of a unit as one; the duration predictor says how long each lasts",
+        False,
     )
-    common.add_rate(parser, ", with --dur-prediction")
-    voices = parser.add_argument_group("conversion: every utterance in other voices")
-    voices.add_argument("--vc", action="store_true", help="into all other voices, or those below")
-    voices.add_argument("--targets", default="", metavar="A,B", help="into these voices")
-    voices.add_argument(
-        "--random-targets",
-        type=int,
-        default=0,
-        metavar="K",
-        help="into K voices drawn for each utterance",
-    )
-    voices.add_argument("--seed", type=int, default=1, help="seed of --random-targets")
-    add("--with-reference", action="store_true", help="also write the recordings")
-    add(
-        "--subtype", choices=("PCM_16", "FLOAT"), default="PCM_16", help="sample format of the wavs"
-    )
-    add("--peak-normalize", action="store_true", help="scale every file to a peak of 0.95")
+    add("--rate R", "speaking rate, 0.25 to 4; 2 is twice as fast, with --dur-prediction", 1.0)
+    voices = common.adder(parser.add_argument_group("conversion: every utterance in other voices"))
+    voices("--vc", "into all other voices, or those below", False)
+    voices("--targets A,B", "into these voices", "")
+    voices("--random-targets K", "into K voices drawn for each utterance", 0)
+    voices("--seed", "seed of --random-targets", 1)
+    add("--with-reference", "also write the recordings", False)
+    common.add_shared(parser, "--subtype")
+    add("--peak-normalize", "scale every file to a peak of 0.95", False)
     add(
         "--precision",
+        "bfloat16 is faster on processors with AMX",
+        "float32",
         choices=("float32", "bfloat16"),
-        default="float32",
-        help="bfloat16 is faster on processors with AMX",
     )
-    common.add_device(parser)
-    common.add_json(parser)
+    common.add_shared(parser, "--device", "--json")
 
 
 def _decoder(args: argparse.Namespace):
@@ -130,11 +121,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     decoder, identity = _decoder(args)
     jobs, notes = _jobs(args, decoder)
-    settings = {
-        "model": identity,
-        "ema": args.ema,
-        "precision": args.precision,
-    }
+    settings = {"model": identity, "ema": args.ema, "precision": args.precision}
     with tqdm(total=len(jobs), desc="synthesize", unit="file") as bar:
         done = write_wavs(
             decoder,

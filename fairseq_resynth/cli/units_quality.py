@@ -22,22 +22,16 @@ from fairseq_resynth.evaluation.unit_quality import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    common.add_data(parser, "folder with {split}.tsv, {split}.units, units.json")
-    parser.add_argument(
-        "--alignment",
+    add = common.adder(parser)
+    add("data DATA", "folder with {split}.tsv, {split}.units, units.json")
+    add(
+        "--alignment PATH",
+        "phones: .tsv (name, start, end, phone), .ctm or .TextGrid, a file or a folder",
         required=True,
-        metavar="PATH",
-        help="phones: .tsv (name, start, end, phone), .ctm or .TextGrid, a file or a folder",
     )
-    common.add_splits(parser, "all that have units")
-    parser.add_argument(
-        "--ignore",
-        nargs="*",
-        default=[],
-        metavar="PHONE",
-        help="phones that are not counted, such as SIL",
-    )
-    common.add_json(parser)
+    add("--split SPLIT", "default: all that have units", nargs="+")
+    add("--ignore PHONE", "phones that are not counted, such as SIL", [], nargs="*")
+    common.add_shared(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:
