@@ -4,7 +4,7 @@ The cache of a split, `f0/{split}.npy`, appears only once F0 of all its rows is 
 tried again by the next run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
 from fairseq_resynth.data.pitch.extraction import (
+    METHOD_MODULES,
     F0Cache,
     F0Options,
     compile_method,
@@ -27,12 +28,6 @@ from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import ArrayPart, Item, RowsOutcome, Shard, rows_hash
 from fairseq_resynth.data.storage.text_columns import Names
-
-_LIBRARIES = {  # what a worker process imports first for a method
-    "yaapt": ("amfm_decompy.pYAAPT", "numba.core.typed_passes", "fairseq_resynth.data.pitch.yaapt"),
-    "harvest": ("pyworld",),
-    "dio": ("pyworld",),
-}
 
 
 @dataclass
@@ -72,10 +67,11 @@ def build_f0(
     or ValueError if the manifest is missing or malformed, or a package that the method needs.
     """
     manifest = read_manifest(Path(data_dir) / f"{split}.tsv")
-    lengths, settings = num_frames(manifest.num_samples), {**asdict(options), "f0_hop": F0_HOP}
+    lengths, key = num_frames(manifest.num_samples), f0_key(manifest, options)
+    settings = {name: value for name, value in key.items() if name != "rows"}
     part = ArrayPart(
         lengths, (int(lengths.sum()),), Record(data_dir), f"f0/{split}.npy", manifest,
-        shard or Shard(), settings, {f"{split}.json": f0_key(manifest, options)},
+        shard or Shard(), settings, {f"{split}.json": key},
     )  # fmt: skip
     if (finished := part.finished()) is not None:
         read = F0Cache(data_dir, split, manifest).__getitem__
@@ -83,13 +79,11 @@ def build_f0(
     require_method(options.method)
     if workers > 1:
         compile_method(options)
-    extract, preload = partial(_extract_row, options=options), _LIBRARIES[options.method]
+    extract, preload = partial(_extract_row, options=options), METHOD_MODULES[options.method]
     substitute = 0.0 if accept_unvoiced else None
     with part:
         outcome = part.fill(extract, workers, f"f0 {split}", substitute, preload)
-        unvoiced = _unvoiced(part, part.read, outcome)
-        outcome.joined = part.close(outcome.failed, accept_unvoiced)
-    return F0Outcome(**vars(outcome), unvoiced=unvoiced)
+        return F0Outcome(**vars(outcome), unvoiced=_unvoiced(part, part.read, outcome))
 
 
 def _unvoiced(
@@ -103,7 +97,7 @@ def _speakers(manifest: Manifest) -> Names:
     return read_names(manifest.source.with_suffix(".speaker"), len(manifest))
 
 
-def write_speaker_statistics(data_dir: str | Path, splits: Sequence[str]) -> SpeakerStatistics:
+def write_speaker_statistics(data_dir: str | Path, splits: Iterable[str]) -> SpeakerStatistics:
     """Writes `speakers.json` from the F0 of train, whose speakers must include those of all `splits`.
 
     Raises FileNotFoundError if there is no F0 of train or a `.speaker` file is missing, and ValueError if a
@@ -115,8 +109,7 @@ def write_speaker_statistics(data_dir: str | Path, splits: Sequence[str]) -> Spe
     statistics = SpeakerStatistics.from_frames(rows)
     for split in splits:
         names = _speakers(read_manifest(data / f"{split}.tsv")).table
-        unknown = sorted(set(names) - set(statistics.speakers))
-        if unknown:
+        if unknown := sorted(set(names) - set(statistics.speakers)):
             raise ValueError(
                 f"{data / split}.speaker names {', '.join(unknown[:10])}, not in train.speaker: without "
                 "training speech there are no F0 statistics. Split again with `resynth manifest`."

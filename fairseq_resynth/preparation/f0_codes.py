@@ -44,8 +44,8 @@ def write_f0_codes(
         record, f"{split}.f0", manifest, shard or Shard(), settings,
         {"f0_codes.json": description}, from_recordings=False,
     )  # fmt: skip
-    if (finished := part.finished()) is not None:
-        return finished
+    if (outcome := part.finished()) is not None:
+        return outcome
     outcome = RowsOutcome(rows=len(part.rows))
     with part:
         outcome.reused = part.keep_lines()
@@ -75,10 +75,9 @@ def fit_quantiles(data_dir: str | Path, bins: int, hop: int) -> tuple[QuantileF0
 
 def write_continuous(data_dir: str | Path, splits: list[str]) -> dict[str, Any]:
     """Says in `f0_codes.json` that the generator takes F0 itself, which all splits must have."""
-    data = Path(data_dir)
+    data, description = Path(data_dir), ContinuousF0.describe()
     SpeakerStatistics.load(data / "speakers.json")
     for split in splits:
         F0Cache(data, split, read_manifest(data / f"{split}.tsv"))
-    description = ContinuousF0.describe()
     write_json(data / "f0_codes.json", description)
     return description

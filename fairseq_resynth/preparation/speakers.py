@@ -45,9 +45,7 @@ def build_speaker_vectors(
         return outcome
     make, substitute = partial(_embed_row, embed=embed), np.nan if accept_mean else None
     with part:
-        outcome = part.fill(make, workers, f"speakers {split}", substitute)
-        outcome.joined = part.close(outcome.failed, accept_mean)
-    return outcome
+        return part.fill(make, workers, f"speakers {split}", substitute)
 
 
 def _embed_row(item: Item, embed: Callable[[Path], np.ndarray | str]) -> np.ndarray | str:

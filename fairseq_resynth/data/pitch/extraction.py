@@ -36,8 +36,7 @@ class F0Options:
     f0_max: float = 400.0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"F0 method {self.method!r} is unknown, expected {', '.join(METHODS)}")
+        _check_known(self.method)
         if not 0 < self.f0_min < self.f0_max <= SAMPLE_RATE / 4:
             raise ValueError(
                 f"found an F0 range of {self.f0_min} to {self.f0_max} Hz, expected "
@@ -102,17 +101,27 @@ METHODS: dict[str, Callable[[np.ndarray, F0Options], np.ndarray]] = {
     "harvest": _world,
     "dio": _world,
 }
-_LIBRARIES = {"yaapt": "amfm_decompy.pYAAPT", "harvest": "pyworld", "dio": "pyworld"}
+# The modules that a method needs, its library first; worker processes import them once.
+METHOD_MODULES = {
+    "yaapt": ("amfm_decompy.pYAAPT", "numba.core.typed_passes", "fairseq_resynth.data.pitch.yaapt"),
+    "harvest": ("pyworld",),
+    "dio": ("pyworld",),
+}
+
+
+def _check_known(method: str) -> None:
+    if method not in METHODS:
+        raise ValueError(f"F0 method {method!r} is unknown, expected {', '.join(METHODS)}")
 
 
 def require_method(method: str) -> None:
     """Raises ValueError, with the command to run, if the library of an F0 method is missing."""
-    if method not in METHODS:
-        raise ValueError(f"F0 method {method!r} is unknown, expected {', '.join(METHODS)}")
+    _check_known(method)
+    library = METHOD_MODULES[method][0]
     try:
-        importlib.import_module(_LIBRARIES[method])
+        importlib.import_module(library)
     except ImportError as error:
-        package, extra = _LIBRARIES[method].partition(".")[0], "" if method == "yaapt" else "[eval]"
+        package, extra = library.partition(".")[0], "" if method == "yaapt" else "[eval]"
         raise ValueError(
             f"the F0 method {method} needs {package} ({error}): run `pip install "
             f"'fairseq_resynth{extra}'`" + (", or use the method yaapt" if extra else "")
@@ -122,13 +131,7 @@ def require_method(method: str) -> None:
 def extract_f0(
     wav: np.ndarray, method: str = "yaapt", f0_min: float = 60.0, f0_max: float = 400.0
 ) -> np.ndarray:
-    """Extracts the F0 of a waveform.
-
-    Args:
-        wav: (T,) float at 16 kHz; the level has no influence.
-        method: `yaapt`, or `harvest` or `dio` of pyworld.
-        f0_min: lowest F0 of the search, in Hz.
-        f0_max: highest F0 of the search, in Hz.
+    """The F0 of (T,) float samples at 16 kHz, whose level has no influence; options as in `F0Options`.
 
     Returns (ceil(T / 80),) float32 Hz, 0 where unvoiced; all 0 for silence (peak below -60 dB of full
     scale). Raises ValueError if the waveform has fewer than 320 samples or is not finite, the library of
@@ -143,12 +146,11 @@ def extract_f0(
         )
     if not np.isfinite(wav).all():
         raise ValueError("the waveform has NaN or infinity in it, expected finite samples")
-    peak = np.abs(wav).max()
+    peak, expected = np.abs(wav).max(), num_frames(len(wav))
     if peak < SILENCE_PEAK:
-        return np.zeros(num_frames(len(wav)), dtype=np.float32)
+        return np.zeros(expected, dtype=np.float32)
     # The original scales to this peak, and YAAPT's close decisions depend on the last bits of its input.
     f0 = _run_method(options, wav.astype(np.float64) * (0.95 / peak))
-    expected = num_frames(len(wav))
     if not expected <= len(f0) <= expected + 1:  # pyworld counts the frame at the very end too
         raise ValueError(
             f"{method} gave {len(f0)} frames for {len(wav)} samples, expected {expected}"

@@ -22,26 +22,26 @@ REPRESENTATIONS = ("vqvae", "log_vqvae", "quantile", "continuous", "zscore")
 
 
 class F0Encoder(Protocol):
-    """The interface of `modules.quantizers.f0_vqvae.F0Vqvae` that this module needs."""
+    """The interface of `modules.quantizers.f0_vqvae.F0Vqvae` that this module needs.
+
+    Encodes (B, C, N) normalized F0 to (B, N / stride) codes, and (B, F) codes to (B, C, F * stride).
+    """
 
     num_codes: int
     stride: int
 
-    def encode(self, f0: Tensor) -> Tensor:
-        """Maps (B, C, N) normalized F0 to (B, N / stride) codes."""
+    def encode(self, f0: Tensor) -> Tensor: ...
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Maps (B, F) codes to (B, C, F * stride)."""
+    def decode(self, codes: Tensor) -> Tensor: ...
 
 
 class F0Representation(Protocol):
-    """F0 of a voice with known statistics, as codes or as channels of numbers."""
+    """F0 of a voice with known statistics, (N,) float32 Hz with unvoiced frames at 0, as (F,) int64 codes or
+    as (C, N) float32 channels."""
 
-    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (N,) Hz, 0 = unvoiced, to (F,) int64 codes or (C, N) float32."""
+    def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray: ...
 
-    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps codes or channels to (N,) float32 Hz, 0 = unvoiced."""
+    def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray: ...
 
 
 @torch.inference_mode()
@@ -94,11 +94,9 @@ class ZscoreF0:
     """F0 z-scored by speaker, unvoiced frames at 0: (1, N), as code HiFi-GANs take continuous F0."""
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (N,) Hz to (1, N) float32."""
         return SpeakerStatistics({}, entry).normalize(f0, None)[None]
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (1, N) to (N,) Hz."""
         return SpeakerStatistics({}, entry).denormalize(values[0], None)
 
 
@@ -116,7 +114,6 @@ class ContinuousF0:
         }
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (N,) Hz to (2, N) float32."""
         voicing = (np.asarray(f0) > 0).astype(np.float32)
         return np.stack([normalize_log(np.asarray(f0), entry), voicing])
 
@@ -134,7 +131,6 @@ class VqvaeF0:
         self.f0_vqvae = f0_vqvae
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (N,) Hz to (F,) codes."""
         return encode_f0(self.f0_vqvae, ZscoreF0().encode(f0, entry))
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
@@ -151,11 +147,9 @@ class LogVqvaeF0(VqvaeF0):
     """Codes of a VQ-VAE over `ContinuousF0`, trained with --f0-input log_voicing."""
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (N,) Hz to (F,) codes."""
         return encode_f0(self.f0_vqvae, ContinuousF0().encode(f0, entry))
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (F,) codes to Hz."""
         level, logit = self._decoded(values)
         return ContinuousF0().decode(np.stack([level, logit > 0]), entry)
 
@@ -198,7 +192,6 @@ class QuantileF0:
         }
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        """Maps (N,) Hz to (F,) codes."""
         frames = self.hop // F0_HOP
         padded = np.pad(np.asarray(f0, np.float32), (0, -len(f0) % frames)).reshape(-1, frames)
         voiced = (padded > 0).mean(1) >= 0.5
@@ -218,22 +211,16 @@ class QuantileF0:
 def make_representation(
     description: Mapping[str, Any], f0_vqvae: F0Encoder | None, f0_channels: int = 0
 ) -> F0Representation:
-    """The representation that `f0_codes.json` describes.
+    """The representation that `f0_codes.json` describes, some of which need the quantizer in evaluation mode.
 
-    Args:
-        description: the content of `f0_codes.json`; without the key `representation` it is the paper's.
-        f0_vqvae: the quantizer in evaluation mode, for the representations that have one.
-        f0_channels: channels of F0 of the model; without the key `representation`, one channel is a z-score.
-
-    Raises ValueError if the representation is unknown, or its quantizer is missing.
+    Without the key `representation` it is the paper's, or a z-score if the model has channels of F0. Raises
+    ValueError if the representation is unknown, or its quantizer is missing.
     """
     kind = description.get("representation", "zscore" if f0_channels else "vqvae")
     if kind == "quantile":
         return QuantileF0(description["edges"], description["centres"], description["f0_code_hop"])
-    if kind == "continuous":
-        return ContinuousF0()
-    if kind == "zscore":
-        return ZscoreF0()
+    if kind in ("continuous", "zscore"):
+        return ContinuousF0() if kind == "continuous" else ZscoreF0()
     if kind not in ("vqvae", "log_vqvae"):
         raise ValueError(
             f"F0 representation {kind!r} is unknown, expected {', '.join(REPRESENTATIONS)}."

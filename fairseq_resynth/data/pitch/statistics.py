@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.data.storage.files import read_json, write_json
+from fairseq_resynth.data.storage.text_columns import first_names
 
 # Hz. A smaller standard deviation comes from a handful of frames, and dividing by it gives huge values.
 STD_FLOOR = 1.0
@@ -46,8 +47,7 @@ class SpeakerStatistics:
     @classmethod
     def load(cls, path: str | Path) -> "SpeakerStatistics":
         """Reads `speakers.json`. Raises FileNotFoundError if there is none, ValueError if it is malformed."""
-        path = Path(path)
-        values = read_json(path, f"Make it with `resynth f0 {path.parent}`.")
+        values = read_json(path, f"Make it with `resynth f0 {Path(path).parent}`.")
         try:
             return cls.from_dict(values)
         except ValueError as error:
@@ -69,8 +69,7 @@ class SpeakerStatistics:
             voiced = voiced[voiced > 0]
             logs = np.log(voiced)
             powers = (voiced, np.square(voiced), logs, np.square(logs))
-            moments = np.array([len(voiced), *[values.sum() for values in powers]])
-            sums[name] = sums.get(name, 0) + moments
+            sums[name] = sums.get(name, 0) + np.array([len(voiced), *map(np.sum, powers)])
         total = sum(sums.values(), np.zeros(5))
         if not total[0]:
             raise ValueError(
@@ -89,7 +88,7 @@ class SpeakerStatistics:
             return self.overall
         if name in self.speakers:
             return self.speakers[name]
-        known = ", ".join(sorted(self.speakers)[:20]) + (" …" if len(self.speakers) > 20 else "")
+        known = first_names(sorted(self.speakers))
         raise ValueError(f"unknown speaker {name!r}; the F0 statistics have {known}")
 
     def _pair(self, name: str | None) -> tuple[float, float]:

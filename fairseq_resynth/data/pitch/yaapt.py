@@ -38,20 +38,6 @@ def _block_sum(values: np.ndarray, start: int, count: int) -> float:
 
 
 @compiled
-def _half(count: int) -> int:
-    return count // 2 - count // 2 % 8
-
-
-# One function per level of halving, because numba cannot cache a function that calls itself.
-@compiled
-def _half_sum(values: np.ndarray, start: int, count: int) -> float:
-    if count <= _BLOCK:
-        return _block_sum(values, start, count)
-    half = _half(count)
-    return _block_sum(values, start, half) + _block_sum(values, start + half, count - half)
-
-
-@compiled
 def pairwise_sum(values: np.ndarray, start: int, count: int) -> float:
     """The sum of `count` values, up to 512, in the order in which `np.sum` adds a contiguous row.
 
@@ -60,8 +46,13 @@ def pairwise_sum(values: np.ndarray, start: int, count: int) -> float:
     """
     if count <= _BLOCK:
         return _block_sum(values, start, count)
-    half = _half(count)
-    return _half_sum(values, start, half) + _half_sum(values, start + half, count - half)
+    half, total = count // 2 - count // 2 % 8, 0.0
+    # The second halving is written out, because numba cannot cache a function that calls itself.
+    for first, size in ((start, half), (start + half, count - half)):
+        quarter = size // 2 - size // 2 % 8 if size > _BLOCK else 0
+        rest = _block_sum(values, first + quarter, size - quarter)
+        total += _block_sum(values, first, quarter) + rest
+    return total
 
 
 _FRAMES_AT_ONCE = 64  # spectra in memory together, 64 kB each
@@ -86,6 +77,20 @@ def _harmonics(magnitude: np.ndarray, width: int, low: int, high: int, count: in
 
 
 @compiled
+def _insert(lags: np.ndarray, merits: np.ndarray, filled: int, lag: int, merit: float) -> int:
+    """Inserts a candidate in descending order of merit; equal ones stay in order. Returns the new count."""
+    place = filled
+    while place > 0 and merit > merits[place - 1]:
+        place -= 1
+    if place == len(merits):
+        return filled
+    for i in range(min(filled, len(merits) - 1), place, -1):
+        lags[i], merits[i] = lags[i - 1], merits[i - 1]
+    lags[place], merits[place] = lag, merit
+    return min(filled + 1, len(merits))
+
+
+@compiled
 def _peaks(data, low, high, half, most, least_ratio, threshold, bins, merits):
     """Fills `bins` (0 = none) and `merits` with the highest peaks; missing ones repeat the first.
 
@@ -98,27 +103,17 @@ def _peaks(data, low, high, half, most, least_ratio, threshold, bins, merits):
     average = pairwise_sum(data, low, high + 1 - low) / (high + 1 - low)
     if average > 1 / least_ratio:
         return
-    found = np.zeros(most, dtype=np.int64)
-    count = 0
+    found, heights, count = np.zeros(most, dtype=np.int64), np.zeros(most), 0
     for n in range(low + half + 1, high - half + 1):
         if not (data[n] > data[n - 1] and data[n] > data[n + 1] and data[n] > threshold * average):
             continue
         if np.argmax(data[n - half : n + half + 1]) == half:
             if count == most - 1:
                 return
-            found[count] = n
-            count += 1
-    for place in range(1, count):  # sort in descending order; equal peaks stay in order
-        n, before = found[place], place
-        while before > 0 and data[found[before - 1]] < data[n]:
-            found[before] = found[before - 1]
-            before -= 1
-        found[before] = n
-    if count == 0 or data[found[0]] / average < least_ratio:
-        return
-    for place in range(most):
-        bins[place] = found[place if place < count else 0]
-        merits[place] = data[bins[place]]
+            count = _insert(found, heights, count, n, data[n])
+    if count and heights[0] / average >= least_ratio:
+        found[count:], heights[count:] = found[0], heights[0]
+        bins[:], merits[:] = found, heights
 
 
 def spectral_track(
@@ -129,11 +124,10 @@ def spectral_track(
     Returns the rough track, (frames,) Hz without gaps, and the deviation in Hz to search around it.
     """
     hertz, merits = _spectral_candidates(signal, pitch, parameters)
-    voiced = hertz[0] > 0
+    voiced, rough = hertz[0] > 0, hertz[0].copy()
     track = np.full(max(1, voiced.sum()), _TYPICAL)
     if voiced.sum() > 2:
         track = _choose(module, hertz[:, voiced], merits[:, voiced], parameters)
-    rough = hertz[0].copy()
     mean = np.mean(track)
     deviation = np.maximum(np.std(track), mean * parameters["spec_pitch_min_std"])
     rough[voiced] = track[: voiced.sum()]
@@ -221,18 +215,6 @@ def _keep_frames(pitch: Any, values: np.ndarray, size: int) -> None:
 
 
 @compiled
-def _last_smallest(values: np.ndarray) -> int:
-    """The index of the minimum, the last of equal ones; NaN counts as the smallest, as in numpy's argmin."""
-    best = len(values) - 1
-    for i in range(len(values) - 2, -1, -1):
-        if np.isnan(values[best]):
-            break
-        if values[i] < values[best] or np.isnan(values[i]):
-            best = i
-    return best
-
-
-@compiled
 def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames: int) -> np.ndarray:
     """The candidates of the cheapest path, (frames,) int64, by dynamic programming.
 
@@ -245,13 +227,13 @@ def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames:
     for frame in range(1, frames):
         for row in range(rows):
             for origin in range(rows):
-                arriving[origin] = cost[origin] + transitions[origin, row, frame]
-            best = _last_smallest(arriving)
+                arriving[rows - 1 - origin] = cost[origin] + transitions[origin, row, frame]
+            best = rows - 1 - np.argmin(arriving)  # the last of equal ones
             before[row, frame] = best
-            next_cost[row] = arriving[best] + local[row, frame]
+            next_cost[row] = arriving[rows - 1 - best] + local[row, frame]
         cost[:] = next_cost
     if frames > 1:
-        path[-1] = _last_smallest(cost)
+        path[-1] = rows - 1 - np.argmin(cost[::-1])
     for frame in range(frames - 2, -1, -1):
         path[frame] = before[path[frame + 1], frame + 1]
     return path
@@ -266,20 +248,6 @@ def _normalize(frame, low, products, power, phi, squares):
     phi[:] = 0.0
     for i in range(len(products)):
         phi[low + i] = products[i] / np.sqrt(pairwise_sum(squares, low + i, count) * power)
-
-
-@compiled
-def _insert(lags: np.ndarray, merits: np.ndarray, filled: int, lag: int, merit: float) -> int:
-    """Inserts a candidate in descending order of merit; equal ones stay in order. Returns the new count."""
-    place = filled
-    while place > 0 and merit > merits[place - 1]:
-        place -= 1
-    if place == len(merits):
-        return filled
-    for i in range(min(filled, len(merits) - 1), place, -1):
-        lags[i], merits[i] = lags[i - 1], merits[i - 1]
-    lags[place], merits[place] = lag, merit
-    return min(filled + 1, len(merits))
 
 
 @compiled

@@ -138,13 +138,12 @@ class Part:
                 logger.warning("%s is made again: nothing is recorded of what made it", self.name)
             return None
         recordings = range(len(self.manifest)) if self._from_recordings else ()
-        stamps = b"".join(map(self.stamp, recordings))
+        stamps, rows = b"".join(map(self.stamp, recordings)), len(self.rows)
         found = self.record.find(self.name, _whole_key(self.record, self._state["key"], stamps))
         if found is None:
             return None
         mine = {self.manifest.paths[row] for row in self.rows} if found["failed"] else set()
         failed = {path: reason for path, reason in found["failed"].items() if path in mine}
-        rows = len(self.rows)
         return RowsOutcome(reused=rows - len(failed), failed=failed, rows=rows, joined=True)
 
     def stamp(self, row: int) -> bytes:
@@ -266,7 +265,7 @@ class ArrayPart(Part):
         substitute: float | None = None,
         preload: Sequence[str] = (),
     ) -> RowsOutcome:
-        """Makes the missing rows by `parallel_map` of `make`, with the words `what` before a progress bar.
+        """Makes the missing rows by `parallel_map` of `make` and closes the part; `what` labels the bar.
 
         `make` gives the values of a row, or the reason why it has none. Rows that failed are filled with
         `substitute`, if it is given; otherwise the next run tries them again.
@@ -285,9 +284,9 @@ class ArrayPart(Part):
                 self._write(item.row, found, item.stamp)
                 outcome.written += 1
         outcome.failed = {self.manifest.paths[row]: failed[row] for row in sorted(failed)}
-        if substitute is not None:
-            for row in failed:
-                self._write(row, substitute, self.stamp(row))
+        for row in failed if substitute is not None else ():
+            self._write(row, substitute, self.stamp(row))
+        outcome.joined = self.close(outcome.failed, substitute is not None)
         return outcome
 
     def read(self, row: int) -> np.ndarray:

@@ -9,7 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 _NEWLINE, _RETURN, _SPACE, _ZERO = b"\n\r 0"
-_DIGITS = 18  # of an int64
+DIGITS = 18  # any integer of so many digits fits into an int64
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first 20 names for a message, with an ellipsis if there are more."""
+    return ", ".join(names[:20]) + (" …" if len(names) > 20 else "")
 
 
 class StringArray(Sequence[str]):
@@ -87,8 +92,8 @@ def line_spans(block: bytes) -> tuple[np.ndarray, np.ndarray]:
 def parse_decimals(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Parses the digits between offsets of (n,) uint8 data: (rows,) int64, -1 where there is none."""
     values, widths = np.zeros(len(starts), dtype=np.int64), ends - starts
-    bad = (widths < 1) | (widths > _DIGITS)
-    for place in range(min(int(widths.max(initial=0)), _DIGITS)):
+    bad = (widths < 1) | (widths > DIGITS)
+    for place in range(min(int(widths.max(initial=0)), DIGITS)):
         inside = place < widths
         digits = data[np.where(inside, ends - 1 - place, 0)] - np.uint8(_ZERO)
         bad |= inside & (digits > 9)
