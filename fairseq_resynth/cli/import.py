@@ -116,7 +116,7 @@ def _lines(args: argparse.Namespace, bundle, summary: dict) -> list[str]:
         lines.append(
             f"resynth quantize-f0 DATA --bundle {args.outdir}   writes pitch codes with it"
         )
-    elif (streams.num_f0_codes or streams.f0_channels) and not streams.speaker_statistics:
+    elif streams.has_pitch and not streams.speaker_statistics:
         lines.append(
             "no F0 statistics (--f0-stats): F0 is normalized by the statistics of each utterance"
         )

@@ -193,7 +193,7 @@ class SpeechCodec:
             raise ValueError(
                 f"the file names no speaker: give one with --target, of {speaker_names(streams)}"
             )
-        return voice if streams.speakers or streams.speaker_dim else None
+        return voice if streams.has_speaker else None
 
     def _controlled(
         self, code: SpeechCode, speaker: Speaker | None, pitch: str | None, rate: float

@@ -14,18 +14,11 @@ SPLITS = ("train", "valid", "test")
 
 
 class Manifest:
-    """The rows of one `{split}.tsv`.
-
-    Attributes:
-        source: the file that it was read from.
-        root: folder that the paths are relative to.
-        paths: relative paths, as written in the file.
-        num_samples: (rows,) int64, length of each recording in samples.
-    """
+    """The rows of one `{split}.tsv`, the file `source`: `paths` relative to the folder `root`, and
+    `num_samples`, the (rows,) int64 lengths of the recordings in samples."""
 
     def __init__(self, source: Path, root: Path, paths: Iterable[str], num_samples: ArrayLike):
-        self.source = source
-        self.root = root
+        self.source, self.root = source, root
         self.paths = paths if isinstance(paths, StringArray) else StringArray.of(paths)
         self.num_samples = np.asarray(num_samples, dtype=np.int64)
 
@@ -80,10 +73,14 @@ def read_manifest(path: str | Path) -> Manifest:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `resynth manifest`.")
     block = path.read_bytes()
-    lines = block.count(b"\n") + (not block.endswith(b"\n") and bool(block))
-    if lines < 2:
+    if (lines := len(line_spans(block)[0])) < 2:
         raise ValueError(f"{path} has {lines} line(s), expected a root and at least one row.")
-    root = path.parent / _decode(block, path).partition("\n")[0].strip()
+    try:
+        # Of an ASCII file only the first line is decoded; any other as a whole, so that no row fails later.
+        text = (block[: block.index(b"\n")] if block.isascii() else block).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
+    root = path.parent / text.partition("\n")[0].strip()
     paths, samples = _parse_rows(block, path)
     if repeat := paths.first_repeat():
         first, second = repeat
@@ -108,14 +105,6 @@ def read_splits(data: str | Path, names: Sequence[str] | None) -> dict[str, Mani
             "`resynth manifest`."
         )
     return {name: read_manifest(data / f"{name}.tsv") for name in names}
-
-
-def _decode(block: bytes, path: Path) -> str:
-    """Decodes the first line of an ASCII file, or all of any other file, so that no row fails later."""
-    try:
-        return (block[: block.index(b"\n")] if block.isascii() else block).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
 
 
 def write_manifest(path: str | Path, root: str | Path, rows: Iterable[tuple[str, int]]) -> None:

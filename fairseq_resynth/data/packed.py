@@ -33,19 +33,6 @@ def has_stream(data: str | Path, split: str, name: str) -> bool:
     return path.is_file() or (pack_folder(data, split) / f"{name}.npy").is_file()
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """Reads the index of a packed split; raises FileNotFoundError if packing was interrupted."""
-    return read_json(
-        folder / "index.json",
-        f"Packing is not finished: run `resynth pack DATA --outdir {folder.parent}` again.",
-    )
-
-
-def pack_command(folder: Path, index: dict[str, Any]) -> str:
-    """The command that makes a packed split again, as a sentence."""
-    return f"Run `resynth pack {index.get('source', 'DATA')} --outdir {folder.parent}`."
-
-
 class MappedArray:
     """A memory-mapped array that is pickled as its path; slices of it are arrays."""
 
@@ -60,39 +47,48 @@ class MappedArray:
         return MappedArray, (self._path,)
 
 
-def map_array(folder: Path, entry: dict[str, Any], index: dict[str, Any]) -> MappedArray:
-    """Maps one file of a packed split. Raises FileNotFoundError if it does not exist, and ValueError if its
-    length in bytes is not the one in the index."""
-    path = folder / entry["file"]
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist, expected {entry['bytes']} bytes. {pack_command(folder, index)}"
-        )
-    if (size := path.stat().st_size) != entry["bytes"]:
-        raise ValueError(
-            f"{path} has {size} bytes, expected {entry['bytes']}. {pack_command(folder, index)}"
-        )
-    return MappedArray(path)
+class PackIndex:
+    """The index of a packed split: `content`, and the `command` that makes the split again, as a sentence.
+
+    Raises FileNotFoundError if packing was interrupted.
+    """
+
+    def __init__(self, folder: Path):
+        remake = f"run `resynth pack DATA --outdir {folder.parent}` again."
+        self.folder = folder
+        self.content = read_json(folder / "index.json", f"Packing is not finished: {remake}")
+        source = self.content.get("source", "DATA")
+        self.command = f"Run `resynth pack {source} --outdir {folder.parent}`."
+
+    def map(self, entry: dict[str, Any]) -> MappedArray:
+        """Maps one file of the split. Raises FileNotFoundError if it does not exist, and ValueError if its
+        length in bytes is not the one in the index."""
+        path, expected = self.folder / entry["file"], f"expected {entry['bytes']}"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist, {expected} bytes. {self.command}")
+        if (size := path.stat().st_size) != entry["bytes"]:
+            raise ValueError(f"{path} has {size} bytes, {expected}. {self.command}")
+        return MappedArray(path)
 
 
 def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
     """The packed integers of `{split}.units` or `{split}.f0`, or None if they are not packed.
 
-    They are (values, lengths (rows,) int64, the largest value). Raises as `map_array` does, and ValueError
-    if the text file exists too, so that one of both is outdated.
+    They are (values, lengths (rows,) int64, the largest value). Raises as `PackIndex.map` does, and
+    ValueError if the text file exists too, so that one of both is outdated.
     """
     folder, name = pack_folder(path.parent, path.stem), path.suffix[1:]
     if not (folder / f"{name}.npy").is_file():
         return None
-    index = read_index(folder)
+    index = PackIndex(folder)
     if path.is_file():
         raise ValueError(
             f"{path} and the packed {folder / name}.npy both exist, expected one of them. Delete the text "
-            f"file, or write it to the folder that was packed. {pack_command(folder, index)}"
+            f"file, or write it to the folder that was packed. {index.command}"
         )
-    entry = index["streams"][name]
-    lengths = map_array(folder, index["streams"][f"{name}_lengths"], index)
-    return map_array(folder, entry, index), np.array(lengths.array), entry["largest"]
+    streams = index.content["streams"]
+    lengths = np.array(index.map(streams[f"{name}_lengths"]).array)
+    return index.map(streams[name]), lengths, streams[name]["largest"]
 
 
 class AudioFiles:
@@ -114,13 +110,13 @@ class PackedAudio:
     """
 
     def __init__(self, folder: Path, manifest: Manifest):
-        self._folder, self._index = folder, read_index(folder)
-        if (digest := rows_hash(manifest)) != self._index["rows"]:
+        self._index = PackIndex(folder)
+        if (digest := rows_hash(manifest)) != (packed := self._index.content["rows"]):
             raise ValueError(
-                f"{folder / 'index.json'} was packed from rows with the hash {self._index['rows']}, "
-                f"{manifest.source} has {digest}. {pack_command(folder, self._index)}"
+                f"{folder / 'index.json'} was packed from rows with the hash {packed}, "
+                f"{manifest.source} has {digest}. {self._index.command}"
             )
-        self._shards = self._index["audio"]
+        self._shards = self._index.content["audio"]
         self._last_rows = np.array([shard["rows"][1] for shard in self._shards])
         self._starts = np.concatenate([[0], np.cumsum(manifest.num_samples)])
         self._open: OrderedDict[int, MappedArray] = OrderedDict()
@@ -129,7 +125,7 @@ class PackedAudio:
 
     def _map(self, number: int) -> MappedArray:
         if number not in self._open:
-            self._open[number] = map_array(self._folder, self._shards[number], self._index)
+            self._open[number] = self._index.map(self._shards[number])
             if len(self._open) > _OPEN_SHARDS:
                 self._open.popitem(last=False)
         return self._open[number]
@@ -158,14 +154,13 @@ def verify_pack(data: str | Path, split: str) -> int:
 
     Raises FileNotFoundError if one does not exist, and ValueError if its length or hash is not the index's.
     """
-    folder = pack_folder(data, split)
-    index = read_index(folder)
-    entries = [*index["audio"], *index["streams"].values()]
+    index = PackIndex(pack_folder(data, split))
+    entries = [*index.content["audio"], *index.content["streams"].values()]
     for entry in entries:
-        map_array(folder, entry, index)
-        if (found := file_hash(folder / entry["file"])) != entry["hash"]:
+        index.map(entry)
+        path = index.folder / entry["file"]
+        if (found := file_hash(path)) != entry["hash"]:
             raise ValueError(
-                f"{folder / entry['file']} has the hash {found}, expected {entry['hash']}. Delete it, then: "
-                f"{pack_command(folder, index)}"
+                f"{path} has the hash {found}, expected {entry['hash']}. Delete it, then: {index.command}"
             )
     return len(entries)

@@ -37,8 +37,7 @@ def parse_vectors(means: Mapping[str, str], dim: int) -> dict[str, np.ndarray]:
 
 
 def mean_vector(vectors: Iterable[np.ndarray]) -> np.ndarray:
-    """The mean of vectors, scaled to length 1: (D,) float32. Raises ValueError if it is 0 or there are
-    none."""
+    """The (D,) float32 mean scaled to length 1. Raises ValueError if it is 0 or there are no vectors."""
     vectors = list(vectors)
     mean = np.mean(vectors, axis=0) if vectors else np.zeros(1)
     length = float(np.linalg.norm(mean))

@@ -11,6 +11,7 @@ from fairseq_resynth.constants import F0_CODE_HOP, SAMPLE_RATE
 from fairseq_resynth.data.manifest import read_manifest, read_names, require_data_directory
 from fairseq_resynth.data.packed import has_stream
 from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.data.unit_text import read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
 
@@ -56,25 +57,31 @@ class StreamSpec:
         names = {key: tuple(values.get(key, ())) for key in ("speakers", "styles")}
         return cls(**{**values, **names})
 
+    @property
+    def has_pitch(self) -> bool:
+        """Whether there is a pitch stream: codes or continuous F0."""
+        return bool(self.num_f0_codes or self.f0_channels)
+
+    @property
+    def has_speaker(self) -> bool:
+        """Whether there is a speaker stream: rows of a table or vectors."""
+        return bool(self.speakers or self.speaker_dim)
+
     def speaker_index(self, name: str) -> int:
         """The row of a speaker in the table. Raises ValueError, with the known speakers, for any other."""
         if name not in self.speakers:
-            known = ", ".join(self.speakers[:20]) + (" …" if len(self.speakers) > 20 else "")
-            raise ValueError(
-                f"unknown speaker {name!r}; the model has {known or 'no speaker stream'}."
-            )
+            known = first_names(self.speakers) or "no speaker stream"
+            raise ValueError(f"unknown speaker {name!r}; the model has {known}.")
         return self.speakers.index(name)
 
     def check_same_encoders(self, data: Path) -> None:
         """Raises ValueError if other encoders made the streams of a data directory."""
-        compared: dict[str, tuple[dict, tuple[str, ...]]] = {"units.json": (self.units, UNIT_KEYS)}
-        if self.num_f0_codes:
-            compared["f0_codes.json"] = (self.f0_codes, F0_KEYS)
-        if self.f0_channels:
-            compared["f0_codes.json"] = (self.f0_codes, ("representation",))
-        if self.speaker_dim:
-            compared["speaker_vectors.json"] = (self.speaker_vectors, ("encoder_hash",))
-        for name, (expected, keys) in compared.items():
+        f0_keys = ("representation",) if self.f0_channels else F0_KEYS
+        for name, expected, keys in (
+            ("units.json", self.units, UNIT_KEYS),
+            ("f0_codes.json", self.f0_codes if self.has_pitch else {}, f0_keys),
+            ("speaker_vectors.json", self.speaker_vectors, ("encoder_hash",)),
+        ):
             found = _optional_json(data / name)
             for key in keys:
                 if key in expected and key in found and expected[key] != found[key]:
@@ -127,14 +134,11 @@ def read_streams(
     num_units: int = 0,
     speaker_input: str = "table",
 ) -> StreamSpec:
-    """Reads the description of the streams of a data directory.
+    """Reads the description of the streams of a data directory, from the files of one split.
 
     Args:
-        data: the directory.
         names: `auto` (every stream that has a file) or some of `units,f0,speaker,style`.
-        split: the split whose files and speakers are read.
-        unit_hop: samples per unit, for units without `units.json`.
-        num_units: size of the table, for units without `units.json`.
+        unit_hop, num_units: samples per unit and size of the table, for units without `units.json`.
         speaker_input: `table`, or `vector` for the vectors of `resynth speakers`.
 
     Raises FileNotFoundError if a file is missing, ValueError if files or arguments contradict each other.
@@ -142,13 +146,12 @@ def read_streams(
     data = require_data_directory(data)
     wanted = _chosen_streams(data, split, names)
     units = _optional_json(data / "units.json")
-    hop, count = _unit_sizes(data, units, unit_hop, num_units)
     made_by = "Make it with `resynth quantize-f0`."
     codes = read_json(data / "f0_codes.json", made_by) if wanted["f0"] else {}
     speakers = _names(data, split, "speaker") if wanted["speaker"] else ()
     return StreamSpec(
-        unit_hop=hop,
-        num_units=count,
+        unit_hop=_unit_size(data, units, "unit_hop", "--unit-hop", unit_hop),
+        num_units=_unit_size(data, units, "num_clusters", "--num-units", num_units),
         f0_code_hop=codes.get("f0_code_hop", F0_CODE_HOP),
         num_f0_codes=codes.get("num_codes", 0),
         speakers=speakers,
@@ -178,33 +181,24 @@ def _vector_fields(data: Path, speakers: tuple[str, ...], speaker_input: str) ->
         return {}
     if not speakers:
         raise ValueError(f"--speaker-input vector needs the stream `speaker` of {data}.")
-    found = read_json(data / "speaker_vectors.json", f"Make it with `resynth speakers {data}`.")
-    missing = [name for name in speakers if name not in found["means"]]
-    if missing:
-        raise ValueError(
-            f"{data / 'speaker_vectors.json'} lacks {', '.join(missing[:10])}: run `resynth speakers "
-            f"{data}` again."
-        )
+    path, command = data / "speaker_vectors.json", f"`resynth speakers {data}`"
+    found = read_json(path, f"Make it with {command}.")
+    if missing := [name for name in speakers if name not in found["means"]]:
+        raise ValueError(f"{path} lacks {first_names(missing)}: run {command} again.")
     found["means"] = {name: found["means"][name] for name in speakers}
     return {"speaker_dim": found["speaker_dim"], "speaker_vectors": found}
 
 
-def _unit_sizes(data: Path, units: dict, unit_hop: int, num_units: int) -> tuple[int, int]:
-    sizes = []
-    options = ("unit-hop", "unit_hop", unit_hop), ("num-units", "num_clusters", num_units)
-    for flag, key, given in options:
-        known = units.get(key, 0)
-        if given and known and given != known:
-            raise ValueError(
-                f"--{flag} {given} contradicts {data / 'units.json'}: {key} is {known}."
-            )
-        if not given and not known:
-            raise ValueError(
-                f"{data / 'units.json'} does not say {key}: make the units with `resynth quantize`, or "
-                f"give --{flag} for units that were made elsewhere."
-            )
-        sizes.append(given or known)
-    return sizes[0], sizes[1]
+def _unit_size(data: Path, units: dict[str, Any], key: str, option: str, given: int) -> int:
+    known, path = units.get(key, 0), data / "units.json"
+    if given and known and given != known:
+        raise ValueError(f"{option} {given} contradicts {path}: {key} is {known}.")
+    if not given and not known:
+        raise ValueError(
+            f"{path} does not say {key}: make the units with `resynth quantize`, or give {option} for "
+            "units that were made elsewhere."
+        )
+    return given or known
 
 
 def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> list[Utterance]:
@@ -226,25 +220,20 @@ def _chosen_splits(folder: Path, splits: Sequence[str] | None) -> list[str]:
         {path.stem for suffix in ("units", "pack") for path in folder.glob(f"*.{suffix}")}
     )
     if not found:
-        raise FileNotFoundError(
-            f"{folder} has no *.units. Make them with `resynth quantize {folder}`."
-        )
-    missing = [split for split in splits or [] if split not in found]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} has the splits {', '.join(found)}, not {', '.join(missing)}."
-        )
+        command = f"`resynth quantize {folder}`"
+        raise FileNotFoundError(f"{folder} has no *.units. Make them with {command}.")
+    if missing := ", ".join(split for split in splits or [] if split not in found):
+        raise FileNotFoundError(f"{folder} has the splits {', '.join(found)}, not {missing}.")
     return list(splits or found)
 
 
 def _read_split(folder: Path, split: str) -> list[Utterance]:
-    names = None
-    if (folder / f"{split}.tsv").is_file():
-        manifest = read_manifest(folder / f"{split}.tsv")
-        names = [manifest.name(row) for row in range(len(manifest))]
-    count = None if names is None else len(names)
-    units = read_integer_rows(folder / f"{split}.units", count, "resynth quantize")
-    names = names or [f"{split}_{number}" for number in range(1, len(units) + 1)]
+    path, manifest = folder / f"{split}.tsv", None
+    if path.is_file():
+        manifest = read_manifest(path)
+    rows = None if manifest is None else len(manifest)
+    units = read_integer_rows(folder / f"{split}.units", rows, "resynth quantize")
+    names = [manifest.name(row) if manifest else f"{split}_{row + 1}" for row in range(len(units))]
     return _with_f0_codes(units, names, folder, split)
 
 
@@ -277,10 +266,8 @@ def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -
                     raise ValueError(
                         f"{folder / file}: {key} is {stored[key]}, elsewhere {known[name]}."
                     )
-    if "num_units" not in known:
-        known["num_units"] = 1 + _largest(row.units for row in utterances)
-    if "num_f0_codes" not in known:
-        known["num_f0_codes"] = 1 + _largest(row.f0_codes for row in utterances)
+    known.setdefault("num_units", 1 + _largest(row.units for row in utterances))
+    known.setdefault("num_f0_codes", 1 + _largest(row.f0_codes for row in utterances))
     return known
 
 

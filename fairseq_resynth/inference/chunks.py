@@ -105,7 +105,7 @@ class ChunkDecoder:
     def _num_known(self) -> int:
         """The number of units whose pitch is known too."""
         known = len(self._units)
-        if self._streams.num_f0_codes or self._streams.f0_channels:
+        if self._streams.has_pitch:
             known = min(known, self._pitch.shape[-1] // self._span_pitch * self._span)
         return self._dropped + known
 
@@ -159,7 +159,7 @@ def decode_in_chunks(
     `UnitDecoder.decode`.
     """
     streams = decoder.streams
-    speaker = speech.speaker if streams.speakers or streams.speaker_dim else None
+    speaker = speech.speaker if streams.has_speaker else None
     chunks = ChunkDecoder(decoder, speaker, chunk_units, speech.style if streams.styles else None)
     codes = () if speech.f0_codes is None else speech.f0_codes
     return chunks.pieces(speech.units, codes, speech.f0)
@@ -196,11 +196,10 @@ def _units_in(streams: StreamSpec, seconds: float) -> float:
 
 def _decode_batch(decoder: UnitDecoder, utterances: list[Utterance]) -> list[np.ndarray]:
     streams, lengths = decoder.streams, [len(speech.units) for speech in utterances]
-    has_speakers = streams.speakers or streams.speaker_dim
     wavs = decoder.decode(
         pad_rows([speech.units for speech in utterances]),
         pad_rows([speech.f0_codes for speech in utterances]) if streams.num_f0_codes else None,
-        [speech.speaker for speech in utterances] if has_speakers else None,
+        [speech.speaker for speech in utterances] if streams.has_speaker else None,
         lengths if min(lengths) != max(lengths) else None,
         pad_rows([speech.f0 for speech in utterances]) if streams.f0_channels else None,
         [speech.style for speech in utterances] if streams.styles else None,

@@ -87,7 +87,7 @@ class UnitDecoder:
             inputs["f0_codes"] = self._integers("f0_codes", f0_codes, self.streams.num_f0_codes)
         if f0 is not None:
             inputs["f0"] = self._continuous_f0(f0, (len(units), self.streams.f0_channels))
-        if self.streams.speaker_dim or self.streams.speakers or speaker is not None:
+        if self.streams.has_speaker or speaker is not None:
             inputs["speaker"] = self._voices(speaker, len(units))
         if self.streams.styles or style is not None:
             inputs["style"] = self._tensor(style_indices(style, self.streams, len(units)))

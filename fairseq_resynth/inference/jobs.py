@@ -71,7 +71,7 @@ def _read_f0_codes(source: Path, rows: int) -> Sequence[np.ndarray]:
 
 def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndarray]:
     """The pitch of a dict line, one value per unit, at the rate of the model's pitch stream."""
-    if row.f0 is None or not (streams.num_f0_codes or streams.f0_channels):
+    if row.f0 is None or not streams.has_pitch:
         return {}
     hop = F0_HOP if streams.f0_channels else streams.f0_code_hop
     # Each frame of pitch takes the value of the unit in its middle. The hops are compared in samples, because
@@ -93,7 +93,7 @@ def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], li
     The file has lines `name|1 2 3 </s>` or `1 2 3`, or is the output of fairseq-interactive. Raises
     FileNotFoundError or ValueError if it is missing or has no units, or the model has pitch.
     """
-    if streams.num_f0_codes or streams.f0_channels:
+    if streams.has_pitch:
         raise ValueError("the model needs pitch, and units without repeats come without it.")
     found = read_generated_units(source)
     jobs = [

@@ -26,7 +26,7 @@ class PitchStream:
 
     def __init__(self, streams: StreamSpec, f0_vqvae: F0Encoder | None):
         self._streams, self._f0_vqvae = streams, f0_vqvae
-        self.exists = bool(streams.num_f0_codes or streams.f0_channels)
+        self.exists = streams.has_pitch
         self.statistics = None
         if streams.speaker_statistics:
             self.statistics = SpeakerStatistics.from_dict(streams.speaker_statistics)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.audio.files import read_audio, write_audio, write_audio_pieces
+from fairseq_resynth.data.audio.files import read_audio, write_audio
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.inference.chunks import decode_all, decode_in_chunks, is_long
 from fairseq_resynth.inference.decoder import UnitDecoder
@@ -106,7 +106,7 @@ class _Writer:
     def write_long(self, job: Job, key: str) -> None:
         """Writes a file while it is synthesized: an hour takes no more memory than a minute."""
         with self.record.writing(f"{job.name}.wav", key) as temporary:
-            length = write_audio_pieces(temporary, self._pieces(job), subtype=self.subtype)
+            length = write_audio(temporary, self._pieces(job), subtype=self.subtype)
         self._finish(job, length)
 
     def _pieces(self, job: Job) -> Iterator[np.ndarray]:

@@ -69,7 +69,7 @@ def code_hifigan_config(bundle: Bundle) -> dict[str, Any]:
         "hop_size": 256,
         "num_mels": 80,
     }
-    if streams.speakers or streams.speaker_dim:
+    if streams.has_speaker:
         config["multispkr"] = "from_input_file"
     if streams.speaker_dim:
         config |= {"embedder_params": True, "embedder_dim": streams.speaker_dim}
@@ -77,7 +77,7 @@ def code_hifigan_config(bundle: Bundle) -> dict[str, Any]:
         config["num_speakers"] = len(streams.speakers)
     if streams.styles:
         config |= {"multistyle": "from_input_file", "num_styles": len(streams.styles)}
-    if streams.num_f0_codes or streams.f0_channels:
+    if streams.has_pitch:
         config |= {"f0": True, "f0_quant_num_bin": streams.num_f0_codes}
     if streams.num_f0_codes:
         config["f0_code_hop"] = streams.f0_code_hop  # ours: codes are repeated to the frames' rate
@@ -161,7 +161,7 @@ def _check(bundle: Bundle) -> None:
             "in each. Train with --resblock-dilation-sizes '1,3,5;1,3,5;1,3,5' for such an export."
         )
     frame = math.prod(bundle.generator.generator.upsample_rates)
-    if not (streams.num_f0_codes or streams.f0_channels) and streams.unit_hop != frame:
+    if not streams.has_pitch and streams.unit_hop != frame:
         raise ValueError(
             f"a unit has {streams.unit_hop} samples and a frame {frame}; without a pitch stream fairseq "
             "takes a frame for a unit."

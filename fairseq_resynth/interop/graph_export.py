@@ -70,7 +70,7 @@ def input_names(streams: StreamSpec) -> list[str]:
         "units": True,
         "f0_codes": streams.num_f0_codes,
         "f0": streams.f0_channels,
-        "speaker": streams.speakers or streams.speaker_dim,
+        "speaker": streams.has_speaker,
         "style": streams.styles,
     }
     return [name for name, size in present.items() if size]

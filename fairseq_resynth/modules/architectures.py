@@ -73,7 +73,7 @@ def _vocos(sizes: UnitVocosSizes, streams: Streams, channels: int) -> nn.Module:
 def _source_filter(sizes: UnitSourceFilterSizes, streams: Streams, channels: int) -> nn.Module:
     default_hop = F0_HOP if streams.f0_channels else gcd(streams.unit_hop, 2 * F0_HOP)
     pitch = streams.f0_channels or (sizes.embedding_dim if streams.num_f0_codes else 0)
-    voice = sizes.embedding_dim if streams.speakers or streams.speaker_dim else 0
+    voice = sizes.embedding_dim if streams.has_speaker else 0
     # A model without a pitch stream predicts its F0 from the units, the first channels of a frame.
     first = sizes.embedding_dim if pitch else 0
     pitch_channels = (first, sizes.embedding_dim + pitch + voice)
@@ -148,7 +148,7 @@ def _duration_predictor(sizes: UnitVocoderSizes, streams: Streams) -> DurationPr
         raise ValueError(f"--duration-condition is {condition!r}, expected speaker or none.")
     if not sizes.duration_predictor:
         return None
-    speaker = condition == "speaker" and (streams.speakers or streams.speaker_dim)
+    speaker = condition == "speaker" and streams.has_speaker
     return DurationPredictor(
         sizes.embedding_dim,
         sizes.duration_hidden_dim,

@@ -32,13 +32,14 @@ class Streams(Protocol):
     @property
     def speaker_dim(self) -> int: ...
     @property
+    def has_speaker(self) -> bool: ...
+    @property
     def styles(self) -> Sequence[str]: ...
 
 
 def frame_channels(streams: Streams, embedding_dim: int) -> int:
     """The channels of a frame, [units | pitch | speaker | style]."""
-    has_speaker = bool(streams.speakers or streams.speaker_dim)
-    embedded = 1 + bool(streams.num_f0_codes) + has_speaker + bool(streams.styles)
+    embedded = 1 + bool(streams.num_f0_codes) + streams.has_speaker + bool(streams.styles)
     return embedded * embedding_dim + streams.f0_channels
 
 

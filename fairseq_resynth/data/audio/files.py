@@ -60,15 +60,11 @@ def audio_length(path: str | Path) -> int:
 
 
 def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.ndarray:
-    """Reads a prepared file, or a range of it without decoding the rest.
+    """Reads (T,) float32 in [-1, 1] from a prepared file, or a range of it without decoding the rest.
 
-    Args:
-        path: a 16 kHz mono file that libsndfile reads, or one in an archive, `archive.zip:offset:length`.
-        start: first sample of the range.
-        num_samples: length of the range; -1: to the end.
-
-    Returns (T,) float32 in [-1, 1], shorter than `num_samples` where the file ends. Raises as
-    `audio_length` does, and ValueError if there are non-finite samples.
+    The path may lead into an archive, `archive.zip:offset:length`. The range begins at sample `start` and has
+    `num_samples`, fewer where the file ends (-1: to the end). Raises as `audio_length` does, and ValueError
+    if there are non-finite samples.
     """
     with _open_prepared(path) as sound:
         sound.seek(min(start, sound.frames))
@@ -92,9 +88,10 @@ def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
     """
     path = Path(path)
     _require_file(path)
+    headerless = _HEADERLESS.get(path.suffix.lower())
     try:
-        if path.suffix.lower() in _HEADERLESS:
-            wav, rate = _decode_with_av(path)
+        if headerless:
+            wav, rate = _decode_with_av(path, headerless)
         else:
             wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
@@ -106,12 +103,12 @@ def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
     return np.ascontiguousarray(wav, dtype=np.float32), int(rate)
 
 
-def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
+def _decode_with_av(path: Path, demuxer: str | None = None) -> tuple[np.ndarray, int]:
     """Decodes a file to (T, channels) float32 and its rate."""
     import av
 
     try:
-        with av.open(str(path), format=_HEADERLESS.get(path.suffix.lower())) as container:
+        with av.open(str(path), format=demuxer) as container:
             if not container.streams.audio:
                 raise ValueError(f"{path} has no audio stream")
             rate = container.streams.audio[0].codec_context.sample_rate
@@ -123,9 +120,7 @@ def _decode_with_av(path: Path) -> tuple[np.ndarray, int]:
             ]
     except av.error.FFmpegError as error:
         raise ValueError(f"{path} is not readable as audio: {error}") from error
-    if not frames:
-        raise ValueError(f"{path}: the file has no samples")
-    return np.concatenate(frames, axis=1).T, rate
+    return np.concatenate(frames, axis=1).T if frames else np.zeros((0, 1)), rate
 
 
 def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -140,29 +135,19 @@ def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.
 
 
 def write_audio(
-    path: str | Path, wav: np.ndarray, sample_rate: int = SAMPLE_RATE, subtype: str = "PCM_16"
-) -> None:
-    """Writes (T,) float in [-1, 1] as a mono file atomically; PCM clips samples outside of this range.
-
-    Args:
-        path: .wav or .flac (FLAC cannot store floats).
-        wav: the samples.
-        sample_rate: Hz.
-        subtype: PCM_16 or FLOAT.
-
-    Raises ValueError if there are non-finite samples, or libsndfile cannot write the format.
-    """
-    write_audio_pieces(path, [wav], sample_rate, subtype)
-
-
-def write_audio_pieces(
     path: str | Path,
-    pieces: Iterable[np.ndarray],
+    wav: np.ndarray | Iterable[np.ndarray],
     sample_rate: int = SAMPLE_RATE,
     subtype: str = "PCM_16",
 ) -> int:
-    """Writes a mono file from (n,) pieces as `write_audio` does; returns the number of samples."""
+    """Writes a mono .wav or .flac file atomically, and returns its number of samples.
+
+    `wav` is (T,) float in [-1, 1], or (n,) pieces of it; PCM_16 clips samples outside of this range, FLOAT
+    does not, and exists for .wav only. Raises ValueError if there are non-finite samples, or libsndfile
+    cannot write the format.
+    """
     path, count = Path(path), 0
+    pieces = [wav] if isinstance(wav, np.ndarray) else wav
     if not soundfile.check_format(path.suffix[1:].upper(), subtype):
         raise ValueError(
             f"{path}: cannot write {subtype} as {path.suffix!r}, expected .wav or .flac"

@@ -38,7 +38,12 @@ def decode_audio_bytes(data: bytes, max_seconds: float, name: str = "the recordi
         raise ValueError(f"{name} has no samples in it")
     if not np.isfinite(wav).all():
         raise ValueError(f"{name} has NaN or infinity in it, expected finite samples")
-    _check_whole(data, len(wav) / SAMPLE_RATE, declared, name)
+    seconds, announced = len(wav) / SAMPLE_RATE, int.from_bytes(data[4:8], "little")
+    cut_off = f"{name} is cut off: its header announces"
+    if seconds < 0.95 * declared - 0.1:
+        raise ValueError(f"{cut_off} {declared:.1f} s, and {seconds:.1f} s are there")
+    if data[:4] == b"RIFF" and announced not in _ENDLESS and announced + 8 > len(data) + 1:
+        raise ValueError(f"{cut_off} {announced + 8} bytes, and {len(data)} are there")
     return wav
 
 
@@ -65,15 +70,3 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
                 raise ValueError(f"{name} is longer than {max_seconds:g} s, the longest allowed")
         measured = container.format.name.split(",")[0] in _MEASURED
         return pieces, (container.duration or 0) / av.time_base if measured else 0.0
-
-
-def _check_whole(data: bytes, seconds: float, declared: float, name: str) -> None:
-    if seconds < 0.95 * declared - 0.1:
-        raise ValueError(
-            f"{name} is cut off: its header announces {declared:.1f} s, and {seconds:.1f} s are there"
-        )
-    announced = int.from_bytes(data[4:8], "little")
-    if data[:4] == b"RIFF" and announced not in _ENDLESS and announced + 8 > len(data) + 1:
-        raise ValueError(
-            f"{name} is cut off: its header announces {announced + 8} bytes, and {len(data)} are there"
-        )

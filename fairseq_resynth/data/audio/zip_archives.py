@@ -29,32 +29,23 @@ def zip_range(path: str | Path) -> tuple[Path, int, int] | None:
 
 
 class FileRange(io.RawIOBase):
-    """A range of bytes of a file as a file object, which reads only the requested bytes."""
+    """A range of bytes of a file as a file object, whose positions are relative to its start."""
 
     def __init__(self, stream: io.BufferedReader, start: int, length: int):
         super().__init__()
         self._stream, self.start, self.length, self._at = stream, start, length, 0
 
     def readable(self) -> bool:
-        """True."""
         return True
 
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def tell(self) -> int:
-        """The position within the range, in bytes."""
-        return self._at
+    seekable = readable
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Sets the position within the range, and returns it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.length}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def readinto(self, buffer) -> int:
-        """Reads into a buffer, up to the end of the range."""
         wanted = max(0, min(len(buffer), self.length - self._at))
         self._stream.seek(self.start + self._at)
         count = self._stream.readinto(memoryview(buffer)[:wanted])
@@ -83,7 +74,7 @@ def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile]:
         magic, raw = stream.read(len(_NUMPY_MAGIC)), {}
         stream.seek(0)
         if magic == _NUMPY_MAGIC:
-            stream, raw = _array_samples(path, file, stream)
+            raw = _skip_array_header(path, stream)
         try:
             sound = soundfile.SoundFile(stream, **raw)
         except soundfile.LibsndfileError as error:
@@ -95,10 +86,9 @@ def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile]:
             yield sound
 
 
-def _array_samples(
-    path: str | Path, file: io.BufferedReader, stream: FileRange
-) -> tuple[FileRange, dict[str, Any]]:
-    """The samples after the header that `numpy.save` wrote, and how libsndfile is to read them."""
+def _skip_array_header(path: str | Path, stream: FileRange) -> dict[str, Any]:
+    """Limits the range to the samples after the header that `numpy.save` wrote; returns the arguments with
+    which libsndfile reads them."""
     headers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -111,7 +101,9 @@ def _array_samples(
         raise ValueError(
             f"{path}: found an array {shape} of {dtype}, expected a waveform (T,) of int16 or floats"
         )
-    first, size = stream.tell(), shape[0] * dtype.itemsize
-    samples = FileRange(file, stream.start + first, min(size, stream.length - first))
+    header = stream.tell()
+    stream.start += header
+    stream.length = min(shape[0] * dtype.itemsize, stream.length - header)
+    stream.seek(0)
     layout = {"format": "RAW", "subtype": _SUBTYPES[dtype], "endian": "LITTLE"}
-    return samples, {"samplerate": SAMPLE_RATE, "channels": 1, **layout}  # an array has no rate
+    return {"samplerate": SAMPLE_RATE, "channels": 1, **layout}  # an array has no rate

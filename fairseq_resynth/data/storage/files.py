@@ -59,10 +59,8 @@ def read_json(path: str | Path, hint: str = "") -> Any:
 
 def array_header(shape: tuple[int, ...], kind: str) -> bytes:
     """The first bytes of a `.npy` file, for arrays that are written in pieces; `kind` as in "<f4"."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": kind, "fortran_order": False, "shape": shape}
-    )
+    header, layout = io.BytesIO(), {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, layout)
     return header.getvalue()
 
 
