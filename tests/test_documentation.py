@@ -1,9 +1,7 @@
 """Every command of README and docs, typed as printed, on a small corpus and with small nets."""
 
-import argparse
 import contextlib
 import glob
-import importlib
 import os
 import re
 import shlex
@@ -17,7 +15,7 @@ import pytest
 import soundfile
 from small_corpus import PLUGIN, REPOSITORY, SPEECH
 
-from fairseq_resynth.cli.main import VERBS, main
+from fairseq_resynth.cli.main import VERBS, main, parser_of
 
 PAGES = [
     REPOSITORY / "README.md",
@@ -307,9 +305,7 @@ def test_options_and_files_exist(page):
 
 def options_of(verb: str) -> set[str]:
     """The option strings of a verb."""
-    parser = argparse.ArgumentParser()
-    importlib.import_module("fairseq_resynth.cli." + verb.replace("-", "_")).add_arguments(parser)
-    return set(parser._option_string_actions)
+    return set(parser_of(verb)._option_string_actions)
 
 
 @pytest.mark.slow

@@ -12,16 +12,15 @@ import argparse
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("action", "what to do", choices=("train", "encode", "decode"))
     add("--units FILE", "files of units", required=True, nargs="+")
     add("--model FILE", "the sentencepiece model", required=True)
     add("--num-units", "number of units; default: the largest unit found + 1", type=int)
     add("--vocab-size", "number of tokens", 1000)
     add("--out FILE", "file to write (encode, decode)")
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,11 +14,10 @@ from tqdm import tqdm
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("data DATA|FILE", "folders of `resynth quantize`, unit files, or audio", nargs="+")
-    system = common.adder(parser.add_mutually_exclusive_group(required=True))
+    system = add.one_of(required=True)
     system("--model FILE", "a model of `resynth fit-codec`: measure the bit rate")
     system("--bundle B", "bundles: measure rate against distortion", nargs="+")
     add("--split SPLIT", "splits of folders; default: all", nargs="+")
@@ -27,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "other codecs with their rate, as in opus:6,codec2:700,speex:4; empty: none",
     )
     add("--encodec DIR", "weights of transformers' EncodecModel")
-    common.add_shared(parser, "--content-checkpoint")
+    add.shared("--content-checkpoint")
     add("-n N", "only N recordings, evenly spaced; 0: all", 0)
     add("--outdir DIR", "folder of rate_distortion.{md,json,png}")
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,20 +69,17 @@ SHARED: dict[str, dict[str, Any]] = {
 }
 
 
-def add_shared(group: argparse._ActionsContainer, *names: str) -> None:
-    """Adds options of `SHARED` to a parser, or to a group of it."""
-    for name in names:
-        group.add_argument(name, **SHARED[name])
+class Options:
+    """Adds options to `parser`, or to a group of one: `add("-o --out FILE", "the file to write")`.
 
-
-def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
-    """A short form of `group.add_argument`: `add("-o --out FILE", "the file to write", default)`.
-
-    The first argument is the option as the help shows it: its spellings and a placeholder. A number as the
-    default also sets the type, and False makes a flag.
+    The first argument is the option as the help shows it: its spellings and a placeholder.
     """
 
-    def add(option: str, help_text: str, default: Any = None, **settings: Any) -> None:
+    def __init__(self, parser: argparse._ActionsContainer):
+        self.parser = parser
+
+    def __call__(self, option: str, help_text: str, default: Any = None, **settings: Any) -> None:
+        """Adds an option; a number as the default also sets the type, and False makes a flag."""
         *names, last = option.split()
         if names and not last.startswith("-"):
             settings["metavar"] = last
@@ -94,15 +91,46 @@ def adder(group: argparse._ActionsContainer) -> Callable[..., None]:
             settings["default"] = default
             if isinstance(default, int | float):
                 settings.setdefault("type", type(default))
-        group.add_argument(*names, help=help_text, **settings)
+        self.parser.add_argument(*names, help=help_text, **settings)
 
-    return add
+    def shared(self, *names: str) -> None:
+        """Adds options of `SHARED`."""
+        for name in names:
+            self.parser.add_argument(name, **SHARED[name])
 
+    def group(self, title: str) -> "Options":
+        """A group of options, which the help shows under its title."""
+        return Options(self.parser.add_argument_group(title))
 
-def add_bundle(parser: argparse.ArgumentParser, what: str = "the trained system") -> None:
-    """Adds `--bundle`, whose default is the environment variable RESYNTH_BUNDLE."""
-    text = f"{what}: a folder, a hub id or an address (default: ${BUNDLE_VARIABLE})"
-    adder(parser)("--bundle B", text, os.environ.get(BUNDLE_VARIABLE))
+    def one_of(self, required: bool = False) -> "Options":
+        """A group of options that exclude each other."""
+        return Options(self.parser.add_mutually_exclusive_group(required=required))
+
+    def bundle(self, what: str = "the trained system") -> None:
+        """Adds `--bundle`, whose default is the environment variable RESYNTH_BUNDLE."""
+        text = f"{what}: a folder, a hub id or an address (default: ${BUNDLE_VARIABLE})"
+        self("--bundle B", text, os.environ.get(BUNDLE_VARIABLE))
+
+    def encoder(self, required: bool) -> None:
+        """Adds the options of a content encoder: its type, weights, layer and device."""
+        self(
+            "--feature-type",
+            "the encoder; logmel needs no weights" if required else "default: the k-means file's",
+            choices=list(FEATURE_TYPES),
+            required=required,
+        )
+        self.shared("--content-checkpoint")
+        self(
+            "--layer L",
+            "as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers; others from 1",
+            type=int,
+        )
+        self(
+            "--batch-seconds S",
+            "seconds of speech per batch (default: 100 on a GPU; 0, one file at a time, on a CPU)",
+            type=float,
+        )
+        self.shared("--device", "--threads")
 
 
 def require_bundle(args: argparse.Namespace) -> str:
@@ -119,29 +147,6 @@ def load_resynthesizer(args: argparse.Namespace) -> "Resynthesizer":
     from fairseq_resynth.resynthesizer import Resynthesizer
 
     return Resynthesizer.from_pretrained(require_bundle(args), args.content_checkpoint, args.device)
-
-
-def add_encoder(parser: argparse.ArgumentParser, required: bool) -> None:
-    """Adds the options of a content encoder: its type, weights, layer and device."""
-    add = adder(parser)
-    add(
-        "--feature-type",
-        "the encoder; logmel needs no weights" if required else "default: the k-means file's",
-        choices=list(FEATURE_TYPES),
-        required=required,
-    )
-    add_shared(parser, "--content-checkpoint")
-    add(
-        "--layer L",
-        "as GSLM counts: hubert from 1, w2v2 from 0, cpc the number of LSTM layers; others from 1",
-        type=int,
-    )
-    add(
-        "--batch-seconds S",
-        "seconds of speech per batch (default: 100 on a GPU; 0, one file at a time, on a CPU)",
-        type=float,
-    )
-    add_shared(parser, "--device", "--threads")
 
 
 def prepare_device(args: argparse.Namespace) -> "torch.device":
@@ -221,9 +226,9 @@ def rows_lines(outcomes: Mapping[str, "RowsOutcome"], file: str, remedy: str) ->
     return lines
 
 
-def add_report_options(parser: argparse.ArgumentParser) -> None:
+def add_report_options(add: Options) -> None:
     """Adds the options of the page that `resynth evaluate` and `resynth report` write."""
-    add = adder(parser.add_argument_group("report"))
+    add = add.group("report")
     add("--title", "heading of the page", "Evaluation")
     add("--examples N", "number of best and of worst utterances with players", 10)
     add("--rank-by COLUMN", "the figure that ranks these utterances", "")

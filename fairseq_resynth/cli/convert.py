@@ -13,19 +13,18 @@ import argparse
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("input IN.wav|IN_DIR", "what to convert, in any audio format")
-    common.add_bundle(parser)
+    add.bundle()
     add(
         "--target NAME|REF.wav[,MORE.wav]",
         "output voice: a speaker of the model, or recordings of anybody; default: the speaker's",
     )
-    common.add_shared(parser, "--speaker")
+    add.shared("--speaker")
     add("--outdir OUT", "folder of the wavs", required=True)
     add("--pitch P", "shift=+3st, scale=1.2, flatten or from=OTHER.wav")
-    common.add_shared(parser, "--rate")
+    add.shared("--rate")
     add(
         "--durations D",
         "predicted: as the model predicts them for the target; or from=OTHER.wav, a recording of the "
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "predict the durations for this speaker of the model instead of the target",
     )
     add("--overwrite", "replace files in OUT that something else made", False)
-    common.add_shared(parser, "--style", "--content-checkpoint", "--device", "--json")
+    add.shared("--style", "--content-checkpoint", "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,22 +15,21 @@ from tqdm import tqdm
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("input F.rsyn|DIR|F.rsyna", "file, folder or archive", nargs="?")
     add("-o --out OUT", "wav, flac or folder; - for standard output, with --stream", required=True)
-    common.add_bundle(parser, "the bundle that encoded it")
+    add.bundle("the bundle that encoded it")
     add("--name NAME", "only this member of an archive")
     add("--target NAME", "output voice, a name or an index; default: the speaker's")
     add("--pitch P", "shift=+3st, scale=1.2 or flatten")
-    common.add_shared(parser, "--rate", "--style")
+    add.shared("--rate", "--style")
     add(
         "--stream",
         "read from standard input as it arrives, and write 16-bit samples at 16 kHz",
         False,
     )
-    common.add_shared(parser, "--device", "--json")
+    add.shared("--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

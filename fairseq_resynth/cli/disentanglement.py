@@ -30,15 +30,14 @@ LABELS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("data DATA", "data directory with recordings and speaker_vectors.json")
-    common.add_bundle(parser)
+    add.bundle()
     add("--split", "split to measure on", "test")
     add("-n N", "only the first N; 0: all", 0)
     add("--same A,B", "these names are one person; the option may be repeated", [], action="append")
-    common.add_shared(parser, "--content-checkpoint", "--device", "--json")
+    add.shared("--content-checkpoint", "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

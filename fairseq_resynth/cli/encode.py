@@ -15,29 +15,26 @@ from tqdm import tqdm
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("input IN.wav|DIR", "what to compress, in any audio format", nargs="?")
     add(
         "-o --out OUT",
         "file, folder or archive (.rsyna); - for standard output, with --stream",
         required=True,
     )
-    common.add_bundle(parser, "a bundle with entropy.safetensors")
-    common.add_shared(parser, "--content-checkpoint")
-    speaker = parser.add_mutually_exclusive_group()
-    common.add_shared(speaker, "--speaker")
-    common.adder(speaker)(
-        "--speaker-from-folder", "the name of a file's folder is the speaker", False
-    )
+    add.bundle("a bundle with entropy.safetensors")
+    add.shared("--content-checkpoint")
+    speaker = add.one_of()
+    speaker.shared("--speaker")
+    speaker("--speaker-from-folder", "the name of a file's folder is the speaker", False)
     add("--stream", "read 16-bit mono samples at 16 kHz, or such a WAV, from standard input", False)
     add(
         "--block SECONDS",
         "encode in blocks of this length, as --stream does (with --stream: 1.0)",
         type=float,
     )
-    common.add_shared(parser, "--device", "--json")
+    add.shared("--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

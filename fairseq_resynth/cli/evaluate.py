@@ -15,51 +15,49 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
     from fairseq_resynth.evaluation.metrics.catalogue import OPTIONS
 
-    files = parser.add_argument_group("what is compared")
-    add = common.adder(files)
-    add(
+    files = add.group("what is compared")
+    files(
         "--generated [NAME=]DIR",
         "folders of audio, or of .rsyn files with --bundle; NAME is what reports call it",
         [],
         nargs="+",
     )
-    add(
+    files(
         "--bundle B",
         "bundle that resynthesizes the references, decodes .rsyn files and encodes units",
     )
-    common.add_shared(files, "--content-checkpoint")
-    add("--reference DIR|DATA", "the recordings", required=True)
-    add("--split", "split of DATA", "test")
-    add(
+    files.shared("--content-checkpoint")
+    files("--reference DIR|DATA", "the recordings", required=True)
+    files("--split", "split of DATA", "test")
+    files(
         "--pattern",
         "names of the generated files: {name}_gen, or {name}_{target} for conversions",
         "{name}",
     )
-    add("--transcripts FILE", "lines of name<TAB>text or name|text")
-    add(
+    files("--transcripts FILE", "lines of name<TAB>text or name|text")
+    files(
         "--baselines",
         "some of griffinlim,world,opus:9,codec2:2400,speex:4, with rates in kbit/s or bit/s",
         "",
     )
-    group = parser.add_argument_group("metrics")
-    add = common.adder(group)
-    add("--metrics", "names separated by commas", "all")
-    add(
+    metrics = add.group("metrics")
+    metrics("--metrics", "names separated by commas", "all")
+    metrics(
         "--require",
         "all: exit with 1 if a metric is not installed",
         "available",
         choices=("all", "available"),
     )
-    add("--list-metrics", "print all metrics and what each needs", action=_ListMetrics)
+    metrics("--list-metrics", "print all metrics and what each needs", action=_ListMetrics)
     for name, described in OPTIONS.items():
-        group.add_argument(f"--{name.replace('_', '-')}", **described)
-    common.adder(parser)("--outdir REPORT", "folder to write", required=True)
-    common.add_report_options(parser)
-    common.add_shared(parser, "--workers", "--json")
+        metrics.parser.add_argument(f"--{name.replace('_', '-')}", **described)
+    add("--outdir REPORT", "folder to write", required=True)
+    common.add_report_options(add)
+    add.shared("--workers", "--json")
 
 
 class _ListMetrics(argparse.Action):

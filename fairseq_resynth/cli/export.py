@@ -15,9 +15,8 @@ from fairseq_resynth.cli import common
 GRAPHS = ("onnx", "torchscript", "torch-export")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("checkpoint CKPT|BUNDLE", "checkpoint of the unit vocoder, or a bundle")
     add("--to", "format", "bundle", choices=("bundle", "hub-folder", "code-hifigan", *GRAPHS))
     add("--ema", "export the averaged weights (--store-ema)", False)
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--outdir OUT", "folder to write", required=True)
     add("--license", "license of the weights, as the hub spells it (hub-folder)", "")
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def _bundle(args: argparse.Namespace):

@@ -21,20 +21,19 @@ from fairseq_resynth.preparation.f0 import F0Outcome, build_f0, write_speaker_st
 _SHOWN_SPEAKERS = 20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
-    common.add_shared(parser, "data")
+    add.shared("data")
     add("--method", "F0 tracker", "yaapt", choices=list(METHODS))
     add("--f0-min", "lowest F0 in Hz", 60.0)
     add("--f0-max", "highest F0 in Hz", 400.0)
-    common.add_shared(parser, "--split")
+    add.shared("--split")
     add(
         "--accept-unvoiced",
         "count files whose F0 failed as unvoiced, and exit with 0 even if some have no voiced frame",
         False,
     )
-    common.add_shared(parser, "--workers", "--shard", "--json")
+    add.shared("--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

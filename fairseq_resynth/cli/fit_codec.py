@@ -11,9 +11,8 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("data DATA|FILE", "folders of `resynth quantize`, or unit files", nargs="+")
     add("--out FILE", "the model to write", required=True)
     add("--split SPLIT", "splits of folders; default: all", nargs="+")
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--network H", "size of the recurrent network; 0: none", 256)
     add("--updates N", "training updates of the network; default: by the amount of data", type=int)
     add("--seed N", "seed of the training", 0)
-    common.add_shared(parser, "--threads", "--json")
+    add.shared("--threads", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

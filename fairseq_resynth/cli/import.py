@@ -15,9 +15,8 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("checkpoint CHECKPOINT_DIR", "folder, or file of weights")
     add(
         "--from",
@@ -48,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--for-training FILE",
         "also write a checkpoint for `fairseq-train --restore-file`, from do_XXXXXXXX",
     )
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,14 +11,13 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("input F.rsyn|F.rsyna", "the file")
-    common.add_bundle(parser, "the bundle that encoded it")
+    add.bundle("the bundle that encoded it")
     add("--name NAME", "only this member of an archive")
     add("--plot PNG", "draw the bits over time")
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,11 +11,10 @@ import argparse
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("data DATA", "folder of `resynth manifest`; not with --centroids", nargs="?")
-    common.add_encoder(parser, required=True)
+    add.encoder(required=True)
     add("--num-clusters K", "number of clusters", 100)
     add("--out FILE", "the k-means file, .safetensors", required=True)
     add("--split", "split to fit on", "train")
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample-percent P", "percentage of the files to read", 100, type=float)
     add("--max-frames N", "number of frames to fit on, drawn at random and held in memory", 200_000)
     add("--centroids NPY", "use these centroids of shape (K, D) instead of fitting")
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

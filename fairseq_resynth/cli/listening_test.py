@@ -13,9 +13,8 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("--systems [NAME=]DIR", "folders of audio", [], nargs="+")
     add("--reference DIR|DATA", "recordings; mushra needs them")
     add("--split", "split of DATA", "test")
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--title", "heading of the page", "Listening test")
     add("--collect RESULTS", "the listeners' files of answers", nargs="+")
     add("--outdir TEST", "folder of the test", required=True)
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

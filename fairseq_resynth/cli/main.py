@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fairseq_resynth.cli.common import Options
+
 # Group -> its line of help and its verbs; verb -> one line of help. The module of a verb is
-# fairseq_resynth.cli.<verb with underscores>, with add_arguments(parser) and run(args) -> exit status. The
+# fairseq_resynth.cli.<verb with underscores>, with add_arguments(add) and run(args) -> exit status. The
 # table stands here so that `resynth --help` imports none of them.
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "prepare": (
@@ -129,11 +131,13 @@ def _usage() -> str:
     return "\n".join([*lines, f"resynth --print-completion {shells} prints a shell's completions"])
 
 
-def _parser(verb: str, module) -> argparse.ArgumentParser:
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """The parser of a verb's arguments."""
+    module = _module(verb)
     parser = argparse.ArgumentParser(
         prog=f"resynth {verb}", description=module.__doc__, formatter_class=_HelpFormatter
     )
-    module.add_arguments(parser)
+    module.add_arguments(Options(parser))
     return parser
 
 
@@ -144,7 +148,7 @@ def _print_completion(shell: str) -> int:
     verbs = parser.add_subparsers()
     for verb, line in VERBS.items():
         described = verbs.add_parser(verb, help=line)
-        _module(verb).add_arguments(described)
+        _module(verb).add_arguments(Options(described))
         for action in described._actions:
             if action.choices is None and action.nargs != 0:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
@@ -198,10 +202,9 @@ def _run(arguments: list[str]) -> int:
     if verb not in VERBS:
         print(f"resynth: error: unknown verb {verb!r}\n{_usage()}", file=sys.stderr)
         return 2
-    module = _module(verb)
-    parsed = _parser(verb, module).parse_args(modernize(verb, arguments[1:]))
+    parsed = parser_of(verb).parse_args(modernize(verb, arguments[1:]))
     try:
-        return module.run(parsed) or 0
+        return _module(verb).run(parsed)
     except BrokenPipeError:
         raise
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -18,9 +18,8 @@ from fairseq_resynth.preparation.manifest import random_splits, scan, speakers_o
 from fairseq_resynth.preparation.published_splits import reference_splits
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("root", "folder of 16 kHz mono audio, searched with its subfolders")
     add("--outdir DATA", "the data folder to write", required=True)
     add("--valid-percent", "percentage of valid, 0 to 100", 5.0)
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for split in SPLITS:
         add(f"--ref-{split} FILE", f"list of the files of {split}")
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

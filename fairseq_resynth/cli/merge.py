@@ -9,11 +9,10 @@ from fairseq_resynth.cli import common
 from fairseq_resynth.preparation.merge import merge
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("data DATA", "the data folder")
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

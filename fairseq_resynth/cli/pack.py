@@ -21,15 +21,14 @@ from fairseq_resynth.preparation.pack import PackOutcome, pack_split
 _SAMPLES_A_MEGABYTE = 1 << 19
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("data DATA", "data folder with units; with --verify: a packed folder")
     add("--outdir PACK", "folder to write, other than DATA")
     add("--verify", "check the hashes of a packed folder, write nothing", False)
-    common.add_shared(parser, "--split")
+    add.shared("--split")
     add("--shard-size MB", "size of a file of recordings, in units of 2**20 bytes", 1024)
-    common.add_shared(parser, "--workers", "--shard", "--json")
+    add.shared("--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,9 +13,8 @@ from fairseq_resynth.cli import common
 from fairseq_resynth.data.manifest import SPLITS
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("--codes F", "file of units", required=True)
     add("--manifest TSV", "manifest of the audio", required=True)
     add("--outdir D", "data directory to write", required=True)
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="codes",
     )
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

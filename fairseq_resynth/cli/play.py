@@ -12,15 +12,14 @@ import sys
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
-    common.add_bundle(parser)
+    add.bundle()
     add("--host H", "address to serve at", "127.0.0.1")
     add("--port N", "port; 0: any free one", 8080)
     add("--max-upload MB", "largest upload in megabytes", 25.0)
     add("--max-seconds S", "longest recording in seconds", 30.0)
-    common.add_shared(parser, "--content-checkpoint", "--device", "--json")
+    add.shared("--content-checkpoint", "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,16 +10,15 @@ from fairseq_resynth.data.storage.shards import parse_shard
 from fairseq_resynth.preparation.preprocess import PreprocessOptions, preprocess
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("--srcdir", "folder of audio, searched with its subfolders", required=True)
     add("--outdir", "folder to write, with the same subfolders", required=True)
     add("--pad", "append zeros up to a multiple of 1280 samples", False)
     add("--trim", "cut trailing silence (20 dB below the loudest frame)", False)
     add("--postfix", "only files whose names end with it, for instance mic2.flac")
     add("--format", "format of the files", "flac", choices=["flac", "wav"])
-    common.add_shared(parser, "--workers", "--shard", "--json")
+    add.shared("--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

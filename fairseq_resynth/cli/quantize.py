@@ -13,12 +13,12 @@ from fairseq_resynth.cli import common
 from fairseq_resynth.data.storage.shards import parse_shard
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    common.add_shared(parser, "data")
-    common.add_encoder(parser, required=False)
-    common.adder(parser)("--kmeans FILE", "made by `resynth kmeans`; not for vqvae")
-    common.add_shared(parser, "--split", "--shard", "--json")
+    add.shared("data")
+    add.encoder(required=False)
+    add("--kmeans FILE", "made by `resynth kmeans`; not for vqvae")
+    add.shared("--split", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

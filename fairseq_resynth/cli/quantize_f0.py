@@ -18,9 +18,8 @@ from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import parse_shard
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("data DATA", "folder of `resynth manifest` and `resynth f0`")
     add(
         "--f0-representation",
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "quantile: samples per code, a multiple of the units' hop; default: the units' hop",
         0,
     )
-    common.add_shared(parser, "--split", "--shard", "--json")
+    add.shared("--split", "--shard", "--json")
 
 
 def _representation(args: argparse.Namespace, model: str | None) -> tuple:

@@ -6,13 +6,12 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("evaluations REPORT", "folder that `resynth evaluate` wrote", nargs="+")
     add("--outdir DIR", "folder to write", required=True)
-    common.add_report_options(parser)
-    common.add_shared(parser, "--json")
+    common.add_report_options(add)
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,16 +11,15 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("audio AUDIO", "recordings of any format and sample rate", nargs="+")
-    common.add_bundle(parser)
+    add.bundle()
     add("--out FILE", "the file to write, for one recording")
     add("--outdir OUT", "the folder for several: NAME.wav each")
-    common.add_shared(parser, "--speaker")
+    add.shared("--speaker")
     add("--target NAME", "output voice; default: the speaker's")
-    common.add_shared(parser, "--style", "--content-checkpoint", "--subtype", "--device", "--json")
+    add.shared("--style", "--content-checkpoint", "--subtype", "--device", "--json")
 
 
 def _outputs(args: argparse.Namespace) -> list[Path]:

@@ -16,23 +16,22 @@ from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.storage.shards import parse_shard
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
-    common.add_shared(parser, "data")
+    add.shared("data")
     add(
         "--encoder",
         "resemblyzer, xvector:NAME_OR_FOLDER, torchscript:FILE, onnx:FILE, torchscript-fbank:FILE, "
         "onnx-fbank:FILE",
         "resemblyzer",
     )
-    common.add_shared(parser, "--split")
+    add.shared("--split")
     add(
         "--accept-mean",
         "give utterances with too little speech the mean of their speaker, and exit with 0",
         False,
     )
-    common.add_shared(parser, "--workers", "--shard", "--json")
+    add.shared("--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,10 +15,9 @@ from dataclasses import replace
 from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
-    common.add_bundle(parser, "the vocoder")
+    add.bundle("the vocoder")
     add("--checkpoint CKPT", "instead of --bundle: a checkpoint of fairseq-train")
     add("--ema", "the checkpoint's averaged weights (--store-ema)", False)
     add("--input DATA|FILE", "data directory or file of units", required=True)
@@ -26,20 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--outdir OUT", "folder of the wavs", required=True)
     add("-n N", "only the first N; 0: all", 0)
     add("--target NAME", "output voice of every utterance; default: its own speaker's")
-    common.add_shared(parser, "--style")
+    add.shared("--style")
     add(
         "--dur-prediction",
         "treat repeats of a unit as one; the duration predictor says how long each lasts",
         False,
     )
     add("--rate R", "speaking rate, 0.25 to 4; 2 is twice as fast, with --dur-prediction", 1.0)
-    voices = common.adder(parser.add_argument_group("conversion: every utterance in other voices"))
+    voices = add.group("conversion: every utterance in other voices")
     voices("--vc", "into all other voices, or those below", False)
     voices("--targets A,B", "into these voices", "")
     voices("--random-targets K", "into K voices drawn for each utterance", 0)
     voices("--seed", "seed of --random-targets", 1)
     add("--with-reference", "also write the recordings", False)
-    common.add_shared(parser, "--subtype")
+    add.shared("--subtype")
     add("--peak-normalize", "scale every file to a peak of 0.95", False)
     add(
         "--precision",
@@ -47,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "float32",
         choices=("float32", "bfloat16"),
     )
-    common.add_shared(parser, "--device", "--json")
+    add.shared("--device", "--json")
 
 
 def _decoder(args: argparse.Namespace):

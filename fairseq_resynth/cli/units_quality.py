@@ -20,9 +20,8 @@ from fairseq_resynth.evaluation.unit_quality import (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add = common.adder(parser)
     add("data DATA", "folder with {split}.tsv, {split}.units, units.json")
     add(
         "--alignment PATH",
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--split SPLIT", "default: all that have units", nargs="+")
     add("--ignore PHONE", "phones that are not counted, such as SIL", [], nargs="*")
-    common.add_shared(parser, "--json")
+    add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:

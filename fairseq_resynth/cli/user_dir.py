@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 
 import fairseq_resynth
+from fairseq_resynth.cli import common
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(add: common.Options) -> None:
     """The verb has no options."""
 
 

@@ -1,8 +1,6 @@
 """`resynth` itself: groups of verbs, options that mean the same everywhere, old spellings, completion."""
 
-import argparse
 import ast
-import importlib
 import os
 import re
 import subprocess
@@ -13,14 +11,7 @@ import pytest
 
 import fairseq_resynth
 from fairseq_resynth.cli import common
-from fairseq_resynth.cli.main import GROUPS, OLD_SPELLINGS, VERBS, main, modernize
-
-
-def parser_of(verb: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=verb)
-    importlib.import_module(f"fairseq_resynth.cli.{verb.replace('-', '_')}").add_arguments(parser)
-    return parser
-
+from fairseq_resynth.cli.main import GROUPS, OLD_SPELLINGS, VERBS, main, modernize, parser_of
 
 PARSERS = {verb: parser_of(verb) for verb in VERBS}
 

@@ -1,7 +1,5 @@
 """Parts: shares cover the rows once, stale ones are refused, the last one joins."""
 
-import argparse
-import importlib
 import json
 
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 import soundfile
 from small_corpus import write_data
 
-from fairseq_resynth.cli.main import VERBS
+from fairseq_resynth.cli.main import VERBS, parser_of
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
 from fairseq_resynth.data.storage import shards
@@ -153,11 +151,7 @@ SHARDED_VERBS = {"f0", "pack", "preprocess", "quantize", "quantize-f0", "speaker
 def test_every_verb_with_shards_is_known_here():
     found = set()
     for verb in VERBS:
-        parser = argparse.ArgumentParser()
-        importlib.import_module(f"fairseq_resynth.cli.{verb.replace('-', '_')}").add_arguments(
-            parser
-        )
-        if "--shard" in parser.format_help():
+        if "--shard" in parser_of(verb)._option_string_actions:
             found.add(verb)
     assert found == SHARDED_VERBS
 

@@ -1,7 +1,5 @@
 """Which trainings the recipes and the demo start, with stand-ins for the programs that take time."""
 
-import argparse
-import importlib
 import os
 import subprocess
 
@@ -9,6 +7,8 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from small_corpus import REPOSITORY
 from training_configs import composed
+
+from fairseq_resynth.cli.main import parser_of
 
 EXAMPLES = REPOSITORY / "examples"
 # Functions that bash takes from its environment in place of the programs.
@@ -123,11 +123,7 @@ def test_every_training_is_a_configuration_with_paths_device_and_settings(name, 
     if name == "demo":
         assert (cfg.task.autocast, cfg.optimization.stop_time_hours) == ("bfloat16", 0.5)
     for verb, *arguments in read_calls(tmp_path / "calls.resynth"):
-        parser = argparse.ArgumentParser()
-        importlib.import_module(f"fairseq_resynth.cli.{verb.replace('-', '_')}").add_arguments(
-            parser
-        )
-        parser.parse_args(arguments)
+        parser_of(verb).parse_args(arguments)
     again, trainings = start(*recipe(name, tmp_path / "corpus", out), **settings)
     assert again.returncode == 0 and trainings == []
     assert again.stdout.count("whose training has finished") == len(names)
