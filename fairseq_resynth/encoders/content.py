@@ -22,17 +22,12 @@ def build_encoder(
     layer: int | None = None,
     device: str | torch.device = "cpu",
 ) -> FrameEncoder:
-    """Builds the encoder that `--feature-type` names.
+    """Builds the encoder that `--feature-type` names from weights in the layout they were released in.
 
-    Args:
-        feature_type: one of `FEATURE_TYPES`.
-        checkpoint_path: the weights, in the layout they were released in; None if it has no weights.
-        layer: counted as in GSLM for HuBERT (from 1), wav2vec 2.0 (from 0) and CPC (number of LSTM layers);
-            otherwise the number of transformer blocks. None if it has no weights.
-        device: where to compute.
-
-    Raises FileNotFoundError if the checkpoint does not exist, and ValueError if the type is unknown, the
-    checkpoint is refused, or checkpoint or layer are missing or given for an encoder that has none.
+    Layers count as in GSLM for HuBERT (from 1), wav2vec 2.0 (from 0) and CPC (number of LSTM layers), and
+    otherwise give the number of transformer blocks; weights and layer are None for an encoder without
+    weights. Raises FileNotFoundError if the checkpoint does not exist, and ValueError if the type is unknown,
+    the checkpoint is refused, or checkpoint or layer are missing or given for an encoder that has none.
     """
     if feature_type == "torchaudio":
         raise ValueError(
@@ -40,26 +35,26 @@ def build_encoder(
             "the Hugging Face hub, for instance facebook/hubert-base-ls960 for HUBERT_BASE: run `resynth "
             "kmeans DATA --feature-type hf --content-checkpoint NAME --layer N` again."
         )
-    if feature_type not in FEATURE_TYPES:
-        raise ValueError(
-            f"--feature-type: found {feature_type!r}, expected one of {', '.join(FEATURE_TYPES)}"
-        )
     if feature_type == "vqvae":
         raise ValueError(
             "vqvae needs no k-means, since its codebook defines the units: `resynth quantize DATA "
             "--feature-type vqvae --content-checkpoint CHECKPOINT`"
         )
+    if feature_type not in FEATURE_TYPES:
+        raise ValueError(
+            f"--feature-type: found {feature_type!r}, expected one of {', '.join(FEATURE_TYPES)}"
+        )
     found = FEATURE_TYPES[feature_type]
-    given = {"--content-checkpoint": checkpoint_path, "--layer": layer}
-    missing = [option for option, value in given.items() if value is None]
-    if not found.has_weights and len(missing) < len(given):
-        raise ValueError(f"{feature_type} has no weights: leave out {' and '.join(given)}")
+    weights = {"--content-checkpoint": checkpoint_path, "--layer": layer}
+    missing = [option for option, value in weights.items() if value is None]
     if found.has_weights and missing:
         raise ValueError(f"--feature-type {feature_type} needs {' and '.join(missing)}")
+    if not found.has_weights and len(missing) < len(weights):
+        raise ValueError(f"{feature_type} has no weights: leave out {' and '.join(weights)}")
     # Imported only when needed, since most of them load a large library.
     file, name = found.builder.split(":")
     build = getattr(importlib.import_module(f"fairseq_resynth.encoders.{file}"), name)
-    return build(checkpoint_path, layer, device) if found.has_weights else build(device)
+    return build(*(weights.values() if found.has_weights else ()), device)
 
 
 def _waveform(wav: np.ndarray | Tensor, min_samples: int) -> Tensor:
@@ -89,11 +84,9 @@ class ContentEncoder:
         self.encoder, self.kmeans = encoder, kmeans
         self.unit_hop, self.num_units = encoder.unit_hop, kmeans.num_units
         self.min_samples = encoder.min_samples
-        self.description: dict[str, Any] = description | {
-            "num_clusters": kmeans.num_units,
-            "kmeans": kmeans.description.get("kmeans"),
-            "kmeans_hash": kmeans.description.get("kmeans_hash"),
-        }
+        self.description = description | {"num_clusters": kmeans.num_units}
+        for key in ("kmeans", "kmeans_hash"):
+            self.description[key] = kmeans.description.get(key)
 
     @classmethod
     def from_kmeans(
@@ -106,17 +99,13 @@ class ContentEncoder:
         Raises FileNotFoundError if a file does not exist, and ValueError if it is of another kind or the
         checkpoint is not the one of the k-means."""
         kmeans = load_kmeans(kmeans_path)
-        found = kmeans.description
-        has_weights = found["feature_type"] in set(FEATURE_TYPES) - WITHOUT_WEIGHTS
-        if checkpoint_path is None and has_weights:
+        feature_type, layer = kmeans.description["feature_type"], kmeans.description["layer"]
+        if checkpoint_path is None and feature_type in set(FEATURE_TYPES) - WITHOUT_WEIGHTS:
             raise ValueError(
-                f"the units are of {found['feature_type']}, layer {found['layer']}: give its "
-                "weights, --content-checkpoint PATH or content_checkpoint=… in Python."
+                f"the units are of {feature_type}, layer {layer}: give its weights, "
+                "--content-checkpoint PATH or content_checkpoint=… in Python."
             )
-        return cls(
-            build_encoder(found["feature_type"], checkpoint_path, found["layer"], device),
-            kmeans,
-        )
+        return cls(build_encoder(feature_type, checkpoint_path, layer, device), kmeans)
 
     def features(self, wav: np.ndarray | Tensor) -> Tensor:
         """The (U, D) float32 frame features of (T,) float32 in [-1, 1] at 16 kHz, on the encoder's device.

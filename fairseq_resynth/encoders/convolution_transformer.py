@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,18 +24,13 @@ class ConvolutionTransformer(FrameEncoder):
     Args:
         model: the network, on the CPU.
         convolutions: its convolutions, in order.
-        layers: the numbers of its layers, as `--layer` counts them.
+        layers: the numbers of its layers, as `--layer` counts them; ValueError if `layer` is none of them.
         normalize: whether the network needs each waveform at mean 0 and variance 1.
         device: where to compute.
         max_chunk: samples encoded together.
         context: samples on either side of a seam that are encoded but not kept.
-
-    Raises:
-        ValueError: the network has no such layer.
     """
 
-    checkpoint: Path
-    layer: int
     # False for networks with convolutions between the transformer's blocks, which would mix padding into the
     # frames next to it. They encode one file at a time.
     masks_padding: bool = True
@@ -62,7 +56,7 @@ class ConvolutionTransformer(FrameEncoder):
             stride = convolution.stride[0]
             self.min_samples = (self.min_samples - 1) * stride + convolution.kernel_size[0]
             self.unit_hop *= stride
-        self.context = context // self.unit_hop
+        self.chunk_frames, self.context = self.num_frames(max_chunk), context // self.unit_hop
 
     @abstractmethod
     def _convolve(self, wav: Tensor) -> Tensor:
@@ -75,22 +69,23 @@ class ConvolutionTransformer(FrameEncoder):
 
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes waveforms, (T,) to (U, D) each."""
+        """Encodes waveforms, (T,) to (U, D) each; those that fit into a chunk in one batch."""
         wavs = [wav.to(self.device) for wav in wavs]
         if self.normalize:
             wavs = [F.layer_norm(wav, wav.shape) for wav in wavs]
         short = [index for index, wav in enumerate(wavs) if len(wav) <= self.max_chunk]
         found = dict(zip(short, self._together([wavs[index] for index in short]), strict=True))
-        window = self.num_frames(self.max_chunk)
-        for index in set(range(len(wavs))) - set(short):
-            found[index] = self._in_chunks(
-                wavs[index], lambda piece: self._together([piece])[0], window, self.context
-            )
-        return [found[index] for index in range(len(wavs))]
+        return [
+            found[index] if index in found else self._in_chunks(wav)
+            for index, wav in enumerate(wavs)
+        ]
+
+    def _encode(self, wav: Tensor) -> Tensor:
+        return self._together([wav])[0]
 
     def _together(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         if len(wavs) > 1 and not self.masks_padding:
-            return [self._together([wav])[0] for wav in wavs]
+            return [self._encode(wav) for wav in wavs]
         if not wavs:
             return []
         frames = [self._convolve(wav) for wav in wavs]

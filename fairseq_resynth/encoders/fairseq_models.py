@@ -1,10 +1,8 @@
-"""GSLM's content encoders (Lakhotia et al., TACL 2021): the models of its readers in fairseq.
+"""GSLM's content encoders (Lakhotia et al., TACL 2021), with the models and numbers of layers of its readers.
 
-`fairseq.examples.textless_nlp.gslm.speech2unit.pretrained` loads the models and defines the numbers of
-layers. For a file that fits into one of a reader's chunks, the features are bit-identical to the reader's
-on the CPU. Limits of the readers that do not apply here: longer files lose a frame at each seam of 100 s,
-crash if fewer than 400 samples are left, and reset CPC's LSTM every 4 s; files are encoded one at a time,
-and only with CUDA.
+For a file that fits into one of a reader's chunks, the features are bit-identical to the reader's on the CPU.
+The readers lose a frame at each seam of 100 s, crash if fewer than 400 samples are left, reset CPC's LSTM
+every 4 s, and encode one file at a time, only with CUDA; none of this applies here.
 """
 
 import ast
@@ -13,7 +11,6 @@ from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -34,12 +31,10 @@ def fairseq_classes() -> list[type]:
     Checkpoints of 2020 have their arguments as a Namespace, later ones a configuration as dict or omegaconf.
     HuBERT's task state has the dictionaries of its labels.
     """
-    from omegaconf import DictConfig, ListConfig
-    from omegaconf.base import ContainerMetadata, Metadata
-    from omegaconf.nodes import AnyNode, BooleanNode, FloatNode, IntegerNode, StringNode
+    from omegaconf import DictConfig, ListConfig, base, nodes
 
-    omegaconf = [DictConfig, ListConfig, ContainerMetadata, Metadata]
-    omegaconf += [AnyNode, StringNode, IntegerNode, FloatNode, BooleanNode]
+    omegaconf = [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, nodes.AnyNode]
+    omegaconf += [nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode]
     plain = [Any, defaultdict, dict, list, int, str, float, bool]
     return [Namespace, fairseq.data.Dictionary, *omegaconf, *plain]
 
@@ -48,21 +43,27 @@ class _FairseqEncoder(ConvolutionTransformer):
     """The common part of HuBERT and wav2vec 2.0; `chunks` are `max_chunk` and `context` of the base."""
 
     first_layer: int
+    what: str  # for messages
+    names: tuple[str, str]  # of model and task in a checkpoint
 
     def __init__(
         self, path: str | Path, layer: int, device: str | torch.device = "cpu", **chunks: int
     ):
         self.checkpoint, self.layer = Path(path), layer
-        model, normalize = self._load()
+        state = load_checkpoint(path, self.what, fairseq_classes())
+        require_model(state, self.checkpoint, *self.names)
+        with quiet(), refusals(self.checkpoint, self.what, fairseq_classes()):
+            load = fairseq.checkpoint_utils.load_model_ensemble_and_task
+            (model,), _, task = load([str(path)])
         convolutions = [block[0] for block in model.feature_extractor.conv_layers]
         layers = range(self.first_layer, self.first_layer + len(model.encoder.layers))
         depth = getattr(model.cfg, "pos_conv_depth", 1) if hasattr(model, "cfg") else 1
         kinds = {type(block).__name__ for block in model.encoder.layers}
         self.masks_padding = depth == 1 and all(kind.startswith("Transformer") for kind in kinds)
+        normalize = self._needs_normalized(model, task)
         super().__init__(model, convolutions, layers, normalize, device, **chunks)
 
-    def _load(self) -> tuple[Any, bool]:
-        """Loads the model, and returns whether it needs normalized waveforms."""
+    def _needs_normalized(self, model: Any, task: Any) -> bool:
         raise NotImplementedError
 
     def _convolve(self, wav: Tensor) -> Tensor:
@@ -77,12 +78,9 @@ class _FairseqEncoder(ConvolutionTransformer):
 
 
 def require_model(state: dict[str, Any], path: Path, model: str, task: str) -> None:
-    """Checks what a fairseq checkpoint read from `path` says it is, before fairseq builds it.
-
-    fairseq evaluates `conv_feature_layers`, a string of the checkpoint, as Python: it must be a list of
-    integer triples here, so that evaluating it cannot do anything else. Raises ValueError for that, for
-    another model (`_name` or `arch`) or task, and without a configuration.
-    """
+    """Checks a checkpoint read from `path` before fairseq builds it, which evaluates its
+    `conv_feature_layers` as Python. Raises ValueError unless that text is a list of integer triples, and for
+    another model or task than expected, or no configuration."""
     if not isinstance(state.get("model"), dict):
         raise ValueError(f"{path} holds no `model`; found {', '.join(map(str, list(state)[:8]))}")
     found_model, found_task, values = _configuration(state, path)
@@ -126,28 +124,16 @@ def _is_convolutions(text: Any) -> bool:
     )
 
 
-def _checked_state(path: Path, what: str, model: str, task: str) -> dict[str, Any]:
-    state = load_checkpoint(path, what, fairseq_classes())
-    require_model(state, path, model, task)
-    return state
-
-
 class HubertEncoder(_FairseqEncoder):
     """HuBERT (Hsu et al., 2021) as in GSLM's HubertFeatureReader: layers count from 1, 50 Hz."""
 
     feature_type = "hubert"
     first_layer = 1
+    what = "a HuBERT checkpoint of fairseq"
+    names = "hubert", "hubert_pretraining"
 
-    def _load(self) -> tuple[Any, bool]:
-        from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained import hubert_feature_reader
-
-        what = "a HuBERT checkpoint of fairseq"
-        _checked_state(self.checkpoint, what, "hubert", "hubert_pretraining")
-        with quiet(), refusals(self.checkpoint, what, fairseq_classes()):
-            reader = hubert_feature_reader.HubertFeatureReader(
-                str(self.checkpoint), self.layer, use_cuda=False
-            )
-        return reader.model, bool(reader.task.cfg.normalize)
+    def _needs_normalized(self, model: Any, task: Any) -> bool:
+        return bool(task.cfg.normalize)
 
 
 class Wav2vec2Encoder(_FairseqEncoder):
@@ -158,28 +144,15 @@ class Wav2vec2Encoder(_FairseqEncoder):
 
     feature_type = "w2v2"
     first_layer = 0
+    what = "a wav2vec 2.0 checkpoint of fairseq"
+    names = "wav2vec2", "audio_pretraining"
 
-    def _load(self) -> tuple[Any, bool]:
-        from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained import w2v2_feature_reader
-
-        what = "a wav2vec 2.0 checkpoint of fairseq"
-        state = _checked_state(self.checkpoint, what, "wav2vec2", "audio_pretraining")
-        with quiet(), refusals(self.checkpoint, what, fairseq_classes()):
-            if state.get("args") is None:
-                # The reader only knows the layout of 2020; later files have `cfg` instead of `args`.
-                from fairseq.checkpoint_utils import load_model_ensemble_and_task
-
-                models, _, _ = load_model_ensemble_and_task([str(self.checkpoint)])
-                reader = SimpleNamespace(model=models[0])
-            else:
-                reader = w2v2_feature_reader.Wav2VecFeatureReader(
-                    str(self.checkpoint), self.layer, use_cuda=False
-                )
-        if getattr(reader.model, "input_quantizer", None) is not None:
+    def _needs_normalized(self, model: Any, task: Any) -> bool:
+        if getattr(model, "input_quantizer", None) is not None:
             raise ValueError(
                 f"{self.checkpoint} quantizes its input, which GSLM's reader does not support"
             )
-        return reader.model, False
+        return False
 
 
 class CpcEncoder(FrameEncoder):
@@ -191,7 +164,7 @@ class CpcEncoder(FrameEncoder):
     feature_type = "cpc"
     unit_hop = 160
     min_samples = 159
-    _context = 8  # frames; the receptive field of a frame is 465 samples
+    context = 8  # the receptive field of a frame is 465 samples
 
     def __init__(
         self, path: str | Path, layer: int, device: str | torch.device = "cpu", chunk_frames=10_000
@@ -223,11 +196,10 @@ class CpcEncoder(FrameEncoder):
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, (T,) to (U, D) each; the convolutions run in chunks."""
-        settings = self._convolve, self.chunk_frames, self._context
-        frames = [self._in_chunks(wav.to(self.device), *settings) for wav in wavs]
+        frames = super().features(wavs)
         # The LSTM runs forward in time, so padding at the end changes no frame before it.
         x = self.model.gAR(pad_sequence(frames, batch_first=True))
         return [row[: len(one)] for row, one in zip(x, frames, strict=True)]
 
-    def _convolve(self, wav: Tensor) -> Tensor:
+    def _encode(self, wav: Tensor) -> Tensor:
         return self.model.gEncoder(wav[None, None])[0].T

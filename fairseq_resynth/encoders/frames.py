@@ -1,7 +1,7 @@
 """The base class of content encoders, chunks and batches of files, and log-mel features."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,31 @@ class FrameEncoder(ABC):
     min_samples: int  # smallest number of samples that gives a frame
     checkpoint: Path | None = None  # file or folder of the weights; None if there are none
     layer: int | None = None  # the layer that the features come from; None if there is no choice
+    device: torch.device
+    chunk_frames: int = 10_000  # frames encoded together
+    context: int = 0  # frames on either side of a seam that are encoded but not kept
 
     def num_frames(self, samples: int) -> int:
         """The number of frames: of windows of `min_samples` every `unit_hop` inside the waveform."""
         return max(0, (samples - self.min_samples) // self.unit_hop + 1)
 
-    @abstractmethod
+    @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, each (T,) float32 in [-1, 1] at 16 kHz of `min_samples` or more, to (U, D)
         float32 each on the encoder's device; the features of each do not depend on the others."""
+        return [self._in_chunks(wav.to(self.device)) for wav in wavs]
+
+    @abstractmethod
+    def _encode(self, wav: Tensor) -> Tensor:
+        """Maps one chunk of a waveform (T,) to (U, D)."""
+
+    def _in_chunks(self, wav: Tensor) -> Tensor:
+        total, pieces = self.num_frames(len(wav)), []
+        for chunk in plan_chunks(total, self.chunk_frames, self.context):
+            stop = (chunk.stop - 1) * self.unit_hop + max(self.unit_hop, self.min_samples)
+            stop = len(wav) if chunk.stop == total else stop
+            pieces.append(self._encode(wav[chunk.start * self.unit_hop : stop])[chunk.kept])
+        return torch.cat(pieces)
 
     def description(self) -> dict[str, Any]:
         """The identity of these features: a k-means fits only features with the same description."""
@@ -46,17 +62,6 @@ class FrameEncoder(ABC):
     def checkpoint_hash(self) -> str | None:
         """16 hexadecimal digits of the weights' SHA-256, or None without weights."""
         return file_hash(self.checkpoint) if self.checkpoint else None
-
-    def _in_chunks(
-        self, wav: Tensor, encode: Callable[[Tensor], Tensor], window: int, context: int
-    ) -> Tensor:
-        """Encodes a long waveform (T,) in overlapping chunks with `encode`, (t,) to (u, D): (U, D)."""
-        total, pieces = self.num_frames(len(wav)), []
-        for chunk in plan_chunks(total, window, context):
-            stop = (chunk.stop - 1) * self.unit_hop + max(self.unit_hop, self.min_samples)
-            stop = len(wav) if chunk.stop == total else stop
-            pieces.append(encode(wav[chunk.start * self.unit_hop : stop])[chunk.kept])
-        return torch.cat(pieces)
 
 
 @dataclass(frozen=True)
@@ -99,27 +104,17 @@ class LogMelEncoder(FrameEncoder):
     min_samples = 400
 
     def __init__(self, device: str | torch.device = "cpu", chunk_frames: int = 10_000):
-        self.device = torch.device(device)
-        self.chunk_frames = chunk_frames
+        self.device, self.chunk_frames = torch.device(device), chunk_frames
 
-    @torch.inference_mode()
-    def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes waveforms, (T,) to (U, 80) each."""
-        wavs = [wav.to(self.device) for wav in wavs]
-        return [self._in_chunks(wav, self._filter_banks, self.chunk_frames, 0) for wav in wavs]
-
-    @staticmethod
-    def _filter_banks(wav: Tensor) -> Tensor:
+    def _encode(self, wav: Tensor) -> Tensor:
         from torchaudio.compliance.kaldi import fbank
 
         return fbank(wav[None], num_mel_bins=80, frame_length=25.0, sample_frequency=SAMPLE_RATE)
 
 
 def read_speech(path: str | Path, min_samples: int) -> Tensor:
-    """Reads a prepared file, (T,) float32, and checks that it can have content units.
-
-    Raises as `read_audio`, and ValueError if it is too short for one frame or digital silence.
-    """
+    """Reads a prepared file, (T,) float32. Raises as `read_audio`, and ValueError if it can have no units:
+    too short for a frame, or digital silence."""
     wav = torch.from_numpy(read_audio(path))
     if len(wav) < min_samples:
         raise ValueError(

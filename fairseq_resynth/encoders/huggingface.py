@@ -1,7 +1,6 @@
 """Content encoders of Hugging Face: HuBERT, wav2vec 2.0, WavLM, data2vec and Whisper's encoder."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,21 +163,18 @@ class WhisperEncoder(_TransformersModel):
         self.device = torch.device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
         self._mel = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
-        self.window = model.config.max_source_positions
-        self.context = min(context, self.window // 4)
+        self.chunk_frames = model.config.max_source_positions
+        self.context = min(context, self.chunk_frames // 4)
 
     def num_frames(self, samples: int) -> int:
         """The number of pairs of mel frames, which are 160 samples apart; an incomplete pair counts."""
         return (samples // 160 + 1) // 2
 
-    @torch.inference_mode()
-    def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        """Encodes waveforms, (T,) to (U, D) each."""
-        return [self._in_chunks(wav.cpu(), self._encode, self.window, self.context) for wav in wavs]
-
     def _encode(self, wav: Tensor) -> Tensor:
         model, settings = self.model, {"padding": "do_not_pad", "truncation": False}
-        mel = self._mel(wav.numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt", **settings)
+        mel = self._mel(
+            wav.cpu().numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt", **settings
+        )
         x = F.gelu(model.conv1(mel.input_features.to(self.device)))
         x = F.gelu(model.conv2(x)).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]

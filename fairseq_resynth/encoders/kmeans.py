@@ -21,10 +21,8 @@ PICKLE_ADVICE = (
 
 
 class KMeans:
-    """Centroids (K, D) float32 and the `FrameEncoder.description()` of their features.
-
-    Raises ValueError if the centroids are not finite or not of two dimensions.
-    """
+    """Centroids (K, D) float32 and the `FrameEncoder.description()` of their features. Raises ValueError if
+    the centroids are not finite or not of two dimensions."""
 
     def __init__(self, centroids: np.ndarray, description: dict[str, Any]):
         self.centroids = np.ascontiguousarray(centroids, dtype=np.float32)
