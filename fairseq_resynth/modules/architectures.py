@@ -61,17 +61,20 @@ class UnitSourceFilterSizes(UnitVocoderSizes, SourceFilterSizes):
     """All sizes of `unit_source_filter`."""
 
 
+def _frame_hop(streams: Streams) -> int:
+    return F0_HOP if streams.f0_channels else streams.unit_hop
+
+
 def _hifigan(sizes: UnitHifiganSizes, streams: Streams, channels: int) -> nn.Module:
-    hop = F0_HOP if streams.f0_channels else streams.unit_hop
-    return HifiganGenerator(channels, sizes, hop)
+    return HifiganGenerator(channels, sizes, _frame_hop(streams))
 
 
 def _vocos(sizes: UnitVocosSizes, streams: Streams, channels: int) -> nn.Module:
-    return VocosGenerator(channels, sizes, F0_HOP if streams.f0_channels else streams.unit_hop)
+    return VocosGenerator(channels, sizes, _frame_hop(streams))
 
 
 def _source_filter(sizes: UnitSourceFilterSizes, streams: Streams, channels: int) -> nn.Module:
-    default_hop = F0_HOP if streams.f0_channels else gcd(streams.unit_hop, 2 * F0_HOP)
+    default_hop = gcd(_frame_hop(streams), 2 * F0_HOP)
     pitch = streams.f0_channels or (sizes.embedding_dim if streams.num_f0_codes else 0)
     voice = sizes.embedding_dim if streams.has_speaker else 0
     # A model without a pitch stream predicts its F0 from the units, the first channels of a frame.
@@ -129,33 +132,24 @@ def arch_of(sizes: UnitVocoderSizes) -> str:
 
 
 def build_vocoder(sizes: UnitVocoderSizes, streams: Streams) -> UnitGenerator:
-    """Builds a unit vocoder: the embeddings of the streams and a waveform generator.
-
-    Raises ValueError if the sizes do not fit each other or the streams.
-    """
-    channels = frame_channels(streams, sizes.embedding_dim)
-    return UnitGenerator(
-        ARCHITECTURES[arch_of(sizes)].build_generator(sizes, streams, channels),
-        streams,
-        sizes.embedding_dim,
-        _duration_predictor(sizes, streams),
-    )
-
-
-def _duration_predictor(sizes: UnitVocoderSizes, streams: Streams) -> DurationPredictor | None:
-    condition = sizes.duration_condition
+    """Builds a unit vocoder: the embeddings of the streams and a waveform generator. Raises ValueError if the
+    sizes do not fit each other or the streams."""
+    condition, dim = sizes.duration_condition, sizes.embedding_dim
     if condition not in ("speaker", "none"):
         raise ValueError(f"--duration-condition is {condition!r}, expected speaker or none.")
-    if not sizes.duration_predictor:
-        return None
-    speaker = condition == "speaker" and streams.has_speaker
-    return DurationPredictor(
-        sizes.embedding_dim,
-        sizes.duration_hidden_dim,
-        sizes.duration_kernel_size,
-        sizes.duration_dropout,
-        sizes.embedding_dim if speaker else 0,
-    )
+    channels = frame_channels(streams, dim)
+    generator = ARCHITECTURES[arch_of(sizes)].build_generator(sizes, streams, channels)
+    durations = None
+    if sizes.duration_predictor:
+        needs_speaker = condition == "speaker" and streams.has_speaker
+        durations = DurationPredictor(
+            dim,
+            sizes.duration_hidden_dim,
+            sizes.duration_kernel_size,
+            sizes.duration_dropout,
+            dim if needs_speaker else 0,
+        )
+    return UnitGenerator(generator, streams, dim, durations)
 
 
 def with_duration_condition(sizes: dict[str, Any], weights: Iterable[str]) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from fairseq_resynth.modules.masks import frame_mask, masked
 
 
 class DurationPredictor(nn.Module):
@@ -27,10 +30,9 @@ class DurationPredictor(nn.Module):
             raise ValueError(
                 f"the duration predictor's kernel is {kernel_size}, expected an odd number."
             )
-        padding = kernel_size // 2
 
         def conv(channels: int) -> nn.Sequential:
-            layer = nn.Conv1d(channels, hidden_channels, kernel_size, padding=padding)
+            layer = nn.Conv1d(channels, hidden_channels, kernel_size, padding=kernel_size // 2)
             return nn.Sequential(layer, nn.ReLU())
 
         self.conv1 = conv(in_channels)
@@ -54,12 +56,9 @@ class DurationPredictor(nn.Module):
         """
         if self.speaker is not None:
             x = x + self.speaker(speaker)[:, :, None]
-        mask = 1.0
-        if lengths is not None:
-            inside = torch.arange(x.size(2), device=x.device) < lengths[:, None]
-            mask = inside.to(x.dtype)[:, None]
-        x = self.dropout(self.ln1(self.conv1(x * mask).transpose(1, 2)))
-        x = self.conv2(x.transpose(1, 2) * mask).transpose(1, 2)
+        mask = frame_mask(x, lengths)
+        x = self.dropout(self.ln1(self.conv1(masked(x, mask)).transpose(1, 2)))
+        x = self.conv2(masked(x.transpose(1, 2), mask)).transpose(1, 2)
         return self.proj(self.dropout(self.ln2(x))).squeeze(2)
 
 
@@ -84,8 +83,7 @@ def find_runs(units: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Ten
         for row, size in zip(units, sizes, strict=True)
     ]
     collapsed, counts = (
-        torch.nn.utils.rnn.pad_sequence([row[part] for row in found], batch_first=True)
-        for part in (0, 1)
+        pad_sequence([row[part] for row in found], batch_first=True) for part in (0, 1)
     )
     return collapsed, counts, torch.tensor([len(row[0]) for row in found], device=units.device)
 

@@ -11,30 +11,21 @@ from fairseq_resynth.modules.generators.pulses import SourceClock
 
 
 class Streams(Protocol):
-    """Protocol for stream sizes, implemented by `data.streams.StreamSpec`.
+    """The sizes of the streams that a model is conditioned on, implemented by `data.streams.StreamSpec`.
 
     A size of 0 or an empty sequence of names means that there is no such stream; `f0_channels` is that of
     continuous F0 at 200 Hz, and `speaker_dim` is 0 for a table of `speakers`.
     """
 
-    @property
-    def unit_hop(self) -> int: ...
-    @property
-    def num_units(self) -> int: ...
-    @property
-    def f0_code_hop(self) -> int: ...
-    @property
-    def num_f0_codes(self) -> int: ...
-    @property
-    def f0_channels(self) -> int: ...
-    @property
-    def speakers(self) -> Sequence[str]: ...
-    @property
-    def speaker_dim(self) -> int: ...
-    @property
-    def has_speaker(self) -> bool: ...
-    @property
-    def styles(self) -> Sequence[str]: ...
+    unit_hop: int
+    num_units: int
+    f0_code_hop: int
+    num_f0_codes: int
+    f0_channels: int
+    speakers: Sequence[str]
+    speaker_dim: int
+    has_speaker: bool
+    styles: Sequence[str]
 
 
 def frame_channels(streams: Streams, embedding_dim: int) -> int:
@@ -51,12 +42,10 @@ class UnitGenerator(nn.Module):
 
     Args:
         generator: maps (B, `frame_channels`, L) frames to (B, 1, L * generator.hop) samples.
-        streams: what the model is conditioned on.
+        streams: what the model is conditioned on; ValueError if pitch has two forms, or the generator's hop
+            does not divide a hop.
         embedding_dim: channels of each embedded stream.
         duration_predictor: maps embedded collapsed units to log(count + 1); None for none.
-
-    Raises:
-        ValueError: if pitch has two forms, or the generator's hop does not divide a hop.
     """
 
     def __init__(
@@ -95,30 +84,16 @@ class UnitGenerator(nn.Module):
         units: Tensor,
         f0_codes: Tensor | None = None,
         speaker: Tensor | None = None,
-        f0: Tensor | None = None,
-        unit_lengths: Tensor | None = None,
-        style: Tensor | None = None,
+        *,
         source_f0: Tensor | None = None,
         clock: SourceClock | None = None,
+        **streams: Tensor | None,
     ) -> Tensor:
-        """Generates speech.
+        """Generates (B, 1, U * unit_hop) samples in [-1, 1], 0 after a row's end, of the streams of `frames`.
 
-        Args:
-            units: (B, U) int64.
-            f0_codes: (B, F) int64 with F >= U * unit_hop / f0_code_hop.
-            speaker: (B,) int64, or (B, D) float for a model on speaker vectors.
-            f0: (B, C, N) float, normalized, for a model on continuous F0.
-            unit_lengths: (B,) units of each row in a padded batch; None: no padding.
-            style: (B,) int64, for a model with styles.
-            source_f0, clock: as for `SourceFilterGenerator.forward`; only for that generator.
-
-        Returns:
-            (B, 1, U * unit_hop) samples in [-1, 1], 0 after a row's end.
-
-        Raises:
-            ValueError: if a stream of the model is missing or too short, or the model does not have it.
+        `source_f0` and `clock` are those of `SourceFilterGenerator.forward`, and only for that generator.
         """
-        frames, lengths = self.frames(units, f0_codes, speaker, f0, unit_lengths, style)
+        frames, lengths = self.frames(units, f0_codes, speaker, **streams)
         source = {"source_f0": source_f0, "clock": clock}
         given = {name: value for name, value in source.items() if value is not None}
         return self.generator(frames, lengths, **given)
@@ -132,13 +107,27 @@ class UnitGenerator(nn.Module):
         unit_lengths: Tensor | None = None,
         style: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Embeds and aligns the streams of `forward`: ((B, C, L) frames, (B,) frames of each row or None)."""
+        """Embeds and aligns the streams: ((B, C, L) frames, (B,) frames of each row or None).
+
+        Args:
+            units: (B, U) int64.
+            f0_codes: (B, F) int64 with F >= U * unit_hop / f0_code_hop.
+            speaker: (B,) int64, or (B, D) float for a model on speaker vectors.
+            f0: (B, C, N) float, normalized, for a model on continuous F0.
+            unit_lengths: (B,) units of each row in a padded batch; None: no padding.
+            style: (B,) int64, for a model with styles.
+
+        Raises ValueError if a stream of the model is missing or too short, or the model does not have it.
+        """
         units_embedded = self.unit_embedding(units).transpose(1, 2)
         streams = [units_embedded.repeat_interleave(self.unit_repeats, dim=2)]
         frames = streams[0].size(2)
         streams += self._pitch(f0_codes, f0, frames)
-        streams += _repeated("speaker", speaker, self.speaker_embedding, frames)
-        streams += _repeated("style", style, self.style_embedding, frames)
+        for name, value in (("speaker", speaker), ("style", style)):
+            embedding = getattr(self, f"{name}_embedding")
+            _check_given(name, value, embedding is not None)
+            if embedding is not None:
+                streams.append(embedding(value)[:, :, None].expand(-1, -1, frames))
         lengths = None if unit_lengths is None else unit_lengths * self.unit_repeats
         return torch.cat(streams, dim=1), lengths
 
@@ -182,15 +171,6 @@ class UnitGenerator(nn.Module):
         # Detached, so that the durations do not change how the voices sound.
         voice = self.speaker_embedding(speaker).detach()
         return self.duration_predictor(embedded, unit_lengths, voice)
-
-
-def _repeated(
-    name: str, value: Tensor | None, embedding: nn.Module | None, frames: int
-) -> list[Tensor]:
-    _check_given(name, value, embedding is not None)
-    if embedding is None:
-        return []
-    return [embedding(value)[:, :, None].expand(-1, -1, frames)]
 
 
 def _check_given(stream: str, value: Tensor | None, expected: bool) -> None:

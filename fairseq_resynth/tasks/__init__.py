@@ -3,9 +3,7 @@
 # fairseq's --user-dir imports tasks/ and models/ but not criterions/.
 from fairseq_resynth import compat
 from fairseq_resynth.criterions import f0_vqvae, hifigan  # noqa: F401
-from fairseq_resynth.models import content_vqvae as _content_vqvae_model  # noqa: F401
-from fairseq_resynth.models import f0_vqvae as _f0_vqvae_model  # noqa: F401
-from fairseq_resynth.models import unit_vocoders  # noqa: F401
+from fairseq_resynth.models import quantizers, unit_vocoders  # noqa: F401
 from fairseq_resynth.tasks import (  # noqa: F401
     content_quantization,
     f0_quantization,

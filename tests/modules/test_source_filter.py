@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairseq_resynth.modules.generators.inference import InferenceGenerator
 from fairseq_resynth.modules.generators.pulses import (
     SourceClock,
     pulse_phase,
@@ -134,6 +135,13 @@ def test_gradients_reach_the_filters_but_the_melody_only_through_its_own_loss():
     assert generator.filters.weight.grad.abs().sum() > 0 and x.grad.abs().sum() > 0
     generator.pitch_loss(x, source).backward()
     assert all(parameter.grad is not None for parameter in generator.pitch_head.parameters())
+
+
+@torch.inference_mode()
+def test_the_source_has_the_precision_of_the_backbone():
+    generator, x = make_generator(), torch.randn(2, 20, 30)
+    low = InferenceGenerator(generator, "bfloat16")(x, torch.tensor([20, 30]))
+    assert low.dtype == torch.float32 and low.isfinite().all() and low.abs().max() > 0
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
+from fairseq_resynth.modules.masks import frame_mask, masked
 from fairseq_resynth.modules.options import option, parse_integers
 
 LEAKY_RELU_SLOPE = 0.1
@@ -48,10 +49,6 @@ class HifiganSizes:
     )
 
 
-def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    return x if mask is None else x * mask
-
-
 class ResBlock(nn.Module):
     """HiFi-GAN's resblock "1": pairs of convolutions, of which the first has a dilation of `dilations`.
 
@@ -79,8 +76,8 @@ class ResBlock(nn.Module):
         """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what follows each row's end."""
         for index, (dilated, plain) in enumerate(zip(self.dilated, self.plain, strict=True)):
             before, between = self.activations[2 * index], self.activations[2 * index + 1]
-            residual = _masked(dilated(before(x)), mask)
-            x = _masked(plain(between(residual)), mask).add_(x)
+            residual = masked(dilated(before(x)), mask)
+            x = masked(plain(between(residual)), mask).add_(x)
         return x
 
 
@@ -138,8 +135,7 @@ class HifiganGenerator(nn.Module):
 
     def _context_frames(self) -> int:
         """Counted from the kernels: half the kernel times the dilation for each convolution, plus the spread
-        of the transposed convolutions. 22 frames for HiFi-GAN V1, whose output really depends on 20.
-        """
+        of the transposed convolutions. 22 frames for HiFi-GAN V1, whose output really depends on 20."""
         reach = _reach(self.conv_post)
         for upsample, blocks in zip(self.upsamples[::-1], self.resblocks[::-1], strict=True):
             reach += max(block.reach for block in blocks)
@@ -147,28 +143,22 @@ class HifiganGenerator(nn.Module):
         return reach + _reach(self.conv_pre)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Maps frames to (B, 1, L * hop) samples in [-1, 1].
+        """Maps (B, C, L) frames to (B, 1, L * hop) samples in [-1, 1]; with another dimension of size 1
+        before L inside `InferenceGenerator`.
 
-        Args:
-            x: (B, C, L) frames; (B, C, 1, L) inside `InferenceGenerator` with channels last.
-            lengths: (B,) frames of each row. The output after them is 0, and a row of a padded batch is
-                what it is alone. None: no padding.
+        `lengths` (B,) are the frames of each row of a padded batch. The output after them is 0, and a row is
+        what it is alone.
         """
-        mask = None
-        if lengths is not None:
-            mask = torch.arange(x.size(-1), device=x.device) < lengths[:, None]
-            mask = mask.to(x.dtype).view(len(lengths), *[1] * (x.ndim - 2), -1)
-            x = x * mask
-        x = _masked(self.conv_pre(x), mask)
+        mask = frame_mask(x, lengths)
+        x = masked(self.conv_pre(masked(x, mask)), mask)
         *activations, last = self.activations
         for rate, activation, upsample, blocks in zip(
             self.upsample_rates, activations, self.upsamples, self.resblocks, strict=True
         ):
             if mask is not None:
                 mask = mask.repeat_interleave(rate, dim=-1)
-            x = _masked(upsample(activation(x)), mask)
-            x = blocks(x, mask)
-        return _masked(torch.tanh(self.conv_post(last(x))), mask)
+            x = blocks(masked(upsample(activation(x)), mask), mask)
+        return masked(torch.tanh(self.conv_post(last(x))), mask)
 
     def remove_weight_norm(self) -> None:
         """Folds weight norm into plain weights, for inference."""
@@ -193,8 +183,7 @@ def _upsampling(sizes: HifiganSizes, default_hop: int) -> tuple[list[int], list[
         texts = UPSAMPLINGS[default_hop]
     if not all(texts):
         raise ValueError("give --upsample-rates and --upsample-kernel-sizes together.")
-    rates = parse_integers(texts[0], "upsample-rates")
-    kernels = parse_integers(texts[1], "upsample-kernel-sizes")
+    rates, kernels = map(parse_integers, texts, ("upsample-rates", "upsample-kernel-sizes"))
     if len(rates) != len(kernels):
         raise ValueError(
             f"{len(rates)} upsample rates, {len(kernels)} kernels: expected equal numbers."
@@ -243,9 +232,7 @@ class Snake(nn.Module):
 
 def make_activation(name: str, channels: int, slope: float, in_place: bool = False) -> nn.Module:
     """Builds the activation of that name; a leaky ReLU has `slope` below 0 and may overwrite its input.
-
-    Raises ValueError if the name is unknown.
-    """
+    Raises ValueError if the name is unknown."""
     if name not in ACTIVATIONS:
         raise ValueError(f"--activation is {name!r}, expected {' or '.join(ACTIVATIONS)}.")
     return Snake(channels) if name == "snake" else nn.LeakyReLU(slope, in_place)

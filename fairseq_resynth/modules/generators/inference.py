@@ -61,21 +61,16 @@ class TiledResBlocks(nn.Module):
             return self.blocks(x, mask)
         mean = torch.zeros_like(x)
         edges = [length * span // spans for span in range(spans + 1)]
-        for row in range(
-            x.size(0)
-        ):  # a span of one row is contiguous in memory, of a batch it is not
-            row_mask = None if mask is None else mask[row : row + 1]
+        # One row at a time: a span of a row is contiguous in memory, of a batch it is not.
+        masks = [None] * len(x) if mask is None else mask.split(1)
+        for out, row, row_mask in zip(mean.split(1), x.split(1), masks, strict=True):
             for start, stop in itertools.pairwise(edges):
-                span = slice(start, stop)
-                self._add(mean[row : row + 1, ..., span], x[row : row + 1], row_mask, span)
-        return mean
-
-    def _add(self, mean: Tensor, x: Tensor, mask: Tensor | None, span: slice) -> None:
-        for block in self.blocks:
-            first, last = max(span.start - block.reach, 0), span.stop + block.reach
-            part = block(x[..., first:last], None if mask is None else mask[..., first:last])
-            mean.add_(part[..., span.start - first : span.stop - first])
-        mean.div_(len(self.blocks))
+                for block in self.blocks:
+                    first, last = max(start - block.reach, 0), stop + block.reach
+                    part_mask = None if row_mask is None else row_mask[..., first:last]
+                    part = block(row[..., first:last], part_mask)
+                    out[..., start:stop] += part[..., start - first : stop - first]
+        return mean.div_(len(self.blocks))
 
 
 class InferenceGenerator(nn.Module):

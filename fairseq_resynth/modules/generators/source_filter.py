@@ -27,12 +27,11 @@ from fairseq_resynth.modules.generators.vocos import (
     MAX_MAGNITUDE,
     BackboneSizes,
     ConvNextBackbone,
-    check_window,
-    frame_mask,
     initialize,
     inverse_stft,
     polar,
 )
+from fairseq_resynth.modules.masks import frame_mask, masked
 from fairseq_resynth.modules.options import option
 
 NOISE_PERIOD = 2**16  # samples until the noise repeats
@@ -74,13 +73,10 @@ class PitchHead(nn.Module):
         self.context_frames = PITCH_LAYERS * (PITCH_KERNEL_SIZE // 2)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Maps (B, C, L) frames to (B, 2, L): log2(F0 / 150 Hz), and the logit of voicing.
-
-        `mask` (B, L) is 0 after a row's end.
-        """
+        """Maps (B, C, L) frames to (B, 2, L): log2(F0 / 150 Hz), and the logit of voicing; `mask` (B, 1, L)
+        is 0 after a row's end."""
         for layer, conv in enumerate(self.convs):
-            x = F.gelu(x) if layer else x
-            x = conv(x if mask is None else x * mask[:, None])
+            x = conv(masked(F.gelu(x) if layer else x, mask))
         return x
 
     def predict(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -107,8 +103,8 @@ class PitchHead(nn.Module):
         """
         per_frame = source_f0.size(2) // frames
         log_f0 = torch.log2(source_f0[:, 0].clamp(*F0_RANGE) / MIDDLE_F0)
-        log_f0 = log_f0.view(log_f0.size(0), frames, per_frame).mean(2)
-        voicing = source_f0[:, 1].view(log_f0.size(0), frames, per_frame).mean(2)
+        log_f0 = log_f0.unflatten(1, (frames, per_frame)).mean(2)
+        voicing = source_f0[:, 1].unflatten(1, (frames, per_frame)).mean(2)
         return log_f0, (voicing >= 0.5).to(log_f0.dtype)
 
     def loss(self, x: Tensor, source_f0: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -116,9 +112,10 @@ class PitchHead(nn.Module):
 
         Takes frames (B, C, L), `source_f0` as `measured` does, and the frames of each row (B,).
         """
-        mask = torch.ones_like(x[:, 0]) if lengths is None else frame_mask(x, lengths)
+        mask = torch.ones_like(x[:, :1]) if lengths is None else frame_mask(x, lengths)
         log_f0, logit = self(x, mask).float().unbind(1)
         target, voicing = self.measured(source_f0.float(), x.size(2))
+        mask = mask[:, 0]
         voiced = voicing * mask
         semitones = 12 * ((log_f0 - target).abs() * voiced).sum() / voiced.sum().clamp(min=1)
         entropy = F.binary_cross_entropy_with_logits(logit, voicing, reduction="none")
@@ -149,16 +146,15 @@ class SourceFilterGenerator(ConvNextBackbone):
         default_hop: int = 160,
     ):
         sizes = sizes or SourceFilterSizes()
-        # F0 and voicing are two more channels of a frame for the backbone
-        super().__init__(in_channels + 2, sizes)
         hop = sizes.frame_hop or default_hop
         n_fft = sizes.n_fft or hop * max(2, round(640 / hop))
-        check_window(n_fft, hop)
         if hop % F0_HOP:
             raise ValueError(
                 f"the frame is {hop} samples: expected a multiple of {F0_HOP}, 160 for instance."
             )
-        self.hop, self.n_fft, self.pitch_channels = hop, n_fft, pitch_channels
+        # F0 and voicing are two more channels of a frame for the backbone
+        super().__init__(in_channels + 2, sizes, hop, n_fft)
+        self.n_fft, self.pitch_channels = n_fft, pitch_channels
         self.pitch_head = PitchHead(pitch_channels[1] - pitch_channels[0])
         self.pitch_context_frames = self.pitch_head.context_frames + 1
         overlap = -(-n_fft // (2 * hop))
@@ -180,25 +176,24 @@ class SourceFilterGenerator(ConvNextBackbone):
         source_f0: Tensor | None = None,
         clock: SourceClock | None = None,
     ) -> Tensor:
-        """Maps frames to (B, 1, L * hop) samples, in [-1, 1] in evaluation mode only.
+        """Maps (B, C, L) frames to (B, 1, L * hop) samples, in [-1, 1] in evaluation mode only.
 
         Args:
-            x: (B, C, L) frames.
-            lengths: (B,) frames of each row. The output after them is 0, and a row of a padded batch is
-                what it is alone. None: no padding.
+            x: frames.
+            lengths: (B,) frames of each row, as for `HifiganGenerator.forward`.
             source_f0: (B, 2, N) F0 of the recording at 200 Hz for training: Hz without gaps, and voicing (0
                 or 1); None: the predicted F0.
             clock: where in its utterance a single row begins; None: at the start.
         """
         mask = frame_mask(x, lengths)
-        x = x if mask is None else x * mask[:, None]
+        x = masked(x, mask)
         if source_f0 is None:
             log_f0, voicing = self.pitch_head.predict(self._pitch(x), mask)
         else:
             log_f0, voicing = self.pitch_head.measured(source_f0, x.size(2))
         # The pitch head learns from `pitch_loss` alone: gradients through the phase would be chaotic.
         log_f0, voicing = log_f0.detach(), voicing.detach()
-        pitch = torch.stack([log_f0 * voicing, voicing], dim=1)
+        pitch = torch.stack([log_f0 * voicing, voicing], dim=1).to(x.dtype)
         gains = self.filters(self.backbone(torch.cat([x, pitch], dim=1), mask))
         with torch.autocast(x.device.type, enabled=False):
             harmonic, noise = self._sources(log_f0.float(), voicing.float(), lengths, clock)
@@ -235,11 +230,8 @@ class SourceFilterGenerator(ConvNextBackbone):
     def _spectrum(self, wav: Tensor, mask: Tensor | None) -> Tensor:
         """The spectra (B, L, n_fft / 2 + 1) of windows around the middle of each frame."""
         if mask is not None:
-            wav = wav * mask.float().repeat_interleave(self.hop, dim=1)
+            wav = wav * mask[:, 0].float().repeat_interleave(self.hop, dim=1)
         margin, count = (self.n_fft - self.hop) // 2, wav.size(1) // self.hop
         blocks = F.pad(wav, (margin, margin)).view(wav.size(0), -1, self.hop)
         parts = [blocks[:, part : part + count] for part in range(self.n_fft // self.hop)]
         return torch.fft.rfft(torch.cat(parts, dim=2) * self.window, dim=2)
-
-    def remove_weight_norm(self) -> None:
-        """Does nothing, since it has none; every generator has this method."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseq_resynth.modules.masks import frame_mask, masked
 from fairseq_resynth.modules.options import option
 
 KERNEL_SIZE = 7
@@ -54,18 +55,28 @@ class ConvNextBlock(nn.Module):
         """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what follows each row's end."""
         residual = self.norm(self.depthwise(x).transpose(1, 2))
         residual = self.reduce(F.gelu(self.expand(residual))) * self.scale
-        x = x + residual.transpose(1, 2)
-        return x if mask is None else x * mask
+        return masked(x + residual.transpose(1, 2), mask)
 
 
 class ConvNextBackbone(nn.Module):
     """ConvNeXt blocks from frames to frames; the base of generators with a spectral head.
 
-    An output frame depends on `backbone_context` frames on either side.
+    An output frame depends on `backbone_context` frames on either side. Raises ValueError if windows of
+    `n_fft` samples are not a multiple of the hop or do not overlap, or their middle falls between samples.
     """
 
-    def __init__(self, in_channels: int, sizes: BackboneSizes):
+    def __init__(self, in_channels: int, sizes: BackboneSizes, hop: int, n_fft: int):
         super().__init__()
+        if hop % 2:
+            raise ValueError(
+                f"the frame is {hop} samples: expected an even number. `unit_hifigan` takes odd ones."
+            )
+        if n_fft % hop or n_fft < 2 * hop or (n_fft - hop) % 2:
+            raise ValueError(
+                f"the window is {n_fft} samples and the hop {hop}: expected a multiple of the hop, at "
+                f"least twice as long, {4 * hop} for instance."
+            )
+        self.hop = hop
         dim, count = sizes.dim, sizes.num_layers
         self.embed = nn.Conv1d(in_channels, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -76,21 +87,15 @@ class ConvNextBackbone(nn.Module):
         self.backbone_context = (count + 1) * (KERNEL_SIZE // 2)
 
     def backbone(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Maps (B, in_channels, L) to (B, L, dim); `mask` (B, L) zeroes what follows each row's end."""
-        rows = None if mask is None else mask[:, None]
-        x = x if rows is None else x * rows
-        x = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
-        x = x if rows is None else x * rows
+        """Maps (B, in_channels, L) to (B, L, dim); `mask` (B, 1, L) zeroes what follows each row's end."""
+        x = self.norm(self.embed(masked(x, mask)).transpose(1, 2)).transpose(1, 2)
+        x = masked(x, mask)
         for block in self.blocks:
-            x = block(x, rows)
+            x = block(x, mask)
         return self.final_norm(x.transpose(1, 2))
 
-
-def frame_mask(x: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """A mask (B, L) in the type of frames (B, C, L), 1 within each row's length; None without lengths."""
-    if lengths is None:
-        return None
-    return (torch.arange(x.size(2), device=x.device) < lengths[:, None]).to(x.dtype)
+    def remove_weight_norm(self) -> None:
+        """Does nothing, since there is none; every generator has this method."""
 
 
 class InverseStftHead(nn.Module):
@@ -106,10 +111,8 @@ class InverseStftHead(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Maps (B, L, C) frames to (B, 1, L * hop) samples; in float32 after the linear layer.
-
-        Frames after a row's end, where `mask` (B, L) is 0, add neither sound nor window.
-        """
+        """Maps (B, L, C) frames to (B, 1, L * hop) samples; in float32 after the linear layer. Frames after a
+        row's end, where `mask` (B, 1, L) is 0, add neither sound nor window."""
         log_magnitude, phase = self.lines(x).float().chunk(2, dim=2)
         spectrum = polar(log_magnitude, phase)
         return inverse_stft(spectrum, self.window, self.hop, mask, MIN_ENVELOPE)
@@ -126,12 +129,10 @@ def inverse_stft(
 ) -> Tensor:
     """Maps spectra (B, L, n_fft / 2 + 1) to (B, 1, L * hop) samples; frames where `mask` is 0 give none."""
     frames = torch.fft.irfft(spectrum, len(window), dim=2) * window
-    weight = torch.ones_like(frames[:, :, :1]) if mask is None else mask.float()[:, :, None]
+    weight = torch.ones_like(frames[:, :, :1]) if mask is None else mask.float().transpose(1, 2)
     envelope = overlap_add(weight * window**2, hop).clamp(min=min_envelope)
-    wav = overlap_add(frames * weight, hop) / envelope
-    if mask is not None:
-        wav = wav * mask.float().repeat_interleave(hop, dim=1)
-    return wav[:, None]
+    wav = (overlap_add(frames * weight, hop) / envelope)[:, None]
+    return wav if mask is None else wav * mask.float().repeat_interleave(hop, dim=2)
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
@@ -147,8 +148,7 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
 class VocosGenerator(ConvNextBackbone):
     """Frames of any conditioning to samples, in place of `HifiganGenerator`.
 
-    A frame has `default_hop` samples if `sizes` does not say how many. Raises ValueError if the window is not
-    a multiple of the hop or too short to overlap.
+    A frame has `default_hop` samples if `sizes` does not say how many.
 
     Attributes:
         hop: samples per frame.
@@ -157,11 +157,9 @@ class VocosGenerator(ConvNextBackbone):
 
     def __init__(self, in_channels: int, sizes: VocosSizes | None = None, default_hop: int = 320):
         sizes = sizes or VocosSizes()
-        super().__init__(in_channels, sizes)
         hop = sizes.frame_hop or default_hop
         n_fft = sizes.n_fft or 4 * hop
-        check_window(n_fft, hop)
-        self.hop = hop
+        super().__init__(in_channels, sizes, hop, n_fft)
         self.context_frames = self.backbone_context + -(-(n_fft - hop) // (2 * hop))
         self.head = InverseStftHead(sizes.dim, n_fft, hop)
         self.apply(initialize)
@@ -174,22 +172,6 @@ class VocosGenerator(ConvNextBackbone):
         mask = frame_mask(x, lengths)
         wav = self.head(self.backbone(x, mask), mask)
         return wav if self.training else wav.clamp(-1, 1)
-
-    def remove_weight_norm(self) -> None:
-        """Does nothing, since it has none; every generator has this method."""
-
-
-def check_window(n_fft: int, hop: int) -> None:
-    """Raises ValueError if windows do not overlap or their middle falls between samples."""
-    if hop % 2:
-        raise ValueError(
-            f"the frame is {hop} samples: expected an even number. `unit_hifigan` takes odd ones."
-        )
-    if n_fft % hop or n_fft < 2 * hop or (n_fft - hop) % 2:
-        raise ValueError(
-            f"the window is {n_fft} samples and the hop {hop}: expected a multiple of the hop, at "
-            f"least twice as long, {4 * hop} for instance."
-        )
 
 
 def initialize(module: nn.Module) -> None:

@@ -47,14 +47,8 @@ class ContentVqvae(nn.Module):
         threshold: float = 1.0,
     ):
         super().__init__()
-        self.arguments = {
-            "num_codes": num_codes,
-            "dim": dim,
-            "width": width,
-            "strides": list(strides),
-            "decay": decay,
-            "threshold": threshold,
-        }
+        sizes = {"num_codes": num_codes, "dim": dim, "width": width, "strides": list(strides)}
+        self.arguments = {**sizes, "decay": decay, "threshold": threshold}
         self.num_codes = num_codes
         self.stride = math.prod(strides)
         self.encoder = Encoder(1, dim, width, strides)
@@ -84,12 +78,8 @@ class ContentVqvae(nn.Module):
 
 
 def build_content_vqvae(sizes: ContentVqvaeSizes) -> ContentVqvae:
-    """Builds the encoder and the codebook.
-
-    Raises ValueError if a size is not positive or the decay outside [0, 1).
-    """
-    if not 0 <= sizes.codebook_decay < 1:
-        raise ValueError(f"--codebook-decay is {sizes.codebook_decay}, expected 0 <= decay < 1.")
+    """Builds the encoder and the codebook. Raises ValueError if a size is not positive or the decay outside
+    [0, 1)."""
     strides = parse_integers(sizes.encoder_strides, "encoder-strides")
     if sizes.num_codes < 1 or sizes.encoder_width < 1 or min(strides) < 1:
         raise ValueError("--num-codes, --encoder-width and --encoder-strides must be positive.")

@@ -108,7 +108,13 @@ class F0Vqvae(nn.Module):
     def __init__(self, sizes: F0VqvaeSizes | None = None):
         super().__init__()
         sizes = sizes or F0VqvaeSizes()
-        _check(sizes)
+        for name in ("num_codes", "code_dim", "width", "num_downsamples"):
+            if (value := getattr(sizes, name)) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {value}, expected at least 1.")
+        if sizes.f0_input not in F0_INPUTS:
+            raise ValueError(
+                f"--f0-input is {sizes.f0_input!r}, expected {' or '.join(F0_INPUTS)}."
+            )
         self.num_codes = sizes.num_codes
         self.channels = F0_INPUTS[sizes.f0_input]
         self.stride = 2**sizes.num_downsamples
@@ -129,10 +135,8 @@ class F0Vqvae(nn.Module):
         return self.decoder(quantized), codes, commitment
 
     def encode(self, f0: Tensor) -> Tensor:
-        """Maps normalized F0 (B, channels, N) to codes (B, N / stride) int64.
-
-        Raises ValueError if N is not a multiple of `stride`.
-        """
+        """Maps normalized F0 (B, channels, N) to codes (B, N / stride) int64; ValueError if N is not a
+        multiple of `stride`."""
         if f0.size(2) % self.stride:
             raise ValueError(f"{f0.size(2)} F0 frames: expected a multiple of {self.stride}.")
         return self.quantizer.encode(self.encoder(f0))
@@ -140,13 +144,3 @@ class F0Vqvae(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Maps codes (B, F) to normalized F0 (B, channels, F * stride)."""
         return self.decoder(self.quantizer.decode(codes))
-
-
-def _check(sizes: F0VqvaeSizes) -> None:
-    for name in ("num_codes", "code_dim", "width", "num_downsamples"):
-        if (value := getattr(sizes, name)) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}, expected at least 1.")
-    if sizes.f0_input not in F0_INPUTS:
-        raise ValueError(f"--f0-input is {sizes.f0_input!r}, expected {' or '.join(F0_INPUTS)}.")
-    if not 0 <= sizes.codebook_decay < 1:
-        raise ValueError(f"--codebook-decay is {sizes.codebook_decay}, expected 0 <= decay < 1.")

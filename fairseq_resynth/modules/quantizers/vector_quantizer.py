@@ -37,8 +37,9 @@ class VectorQuantizer(nn.Module):
 
     def __init__(self, num_codes: int, dim: int, decay: float = 0.99, threshold: float = 1.0):
         super().__init__()
-        self.decay = decay
-        self.threshold = threshold
+        if not 0 <= decay < 1:
+            raise ValueError(f"--codebook-decay is {decay}, expected 0 <= decay < 1.")
+        self.decay, self.threshold = decay, threshold
         self.counts_batches = True
         self.register_buffer("codebook", torch.zeros(num_codes, dim))
         self.register_buffer("running_sum", torch.zeros(num_codes, dim))
@@ -59,15 +60,11 @@ class VectorQuantizer(nn.Module):
         return F.embedding(codes, self.codebook).transpose(1, 2)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantizes; in training mode also moves the codebook.
+        """Quantizes vectors (B, D, F); in training mode also moves the codebook.
 
-        Args:
-            x: (B, D, F) vectors.
-            mask: (B, F) bool, vectors that count; None: all.
-
-        Returns:
-            (quantized (B, D, F), which passes gradients straight through; codes (B, F) int64; commitment
-            loss, the mean squared distance of the vectors that count to their codes).
+        `mask` (B, F) is True for vectors that count; None: all. Returns (quantized (B, D, F), which passes
+        gradients straight through; codes (B, F) int64; commitment loss, the mean squared distance of the
+        vectors that count to their codes).
         """
         if mask is None:
             mask = torch.ones(x.size(0), x.size(2), dtype=torch.bool, device=x.device)

@@ -1,7 +1,7 @@
-"""The VQ-VAE of content units with a HiFi-GAN as its decoder, as a fairseq model."""
+"""The VQ-VAEs of F0 and of content units as fairseq models."""
 
 from dataclasses import dataclass
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Tuple
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
@@ -16,6 +16,30 @@ from fairseq_resynth.modules.quantizers.content_vqvae import (
     ContentVqvaeSizes,
     build_content_vqvae,
 )
+from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
+
+
+@dataclass
+class F0VqvaeConfig(F0VqvaeSizes, FairseqDataclass):
+    """`F0VqvaeSizes` as fairseq's options."""
+
+
+@register_model("f0_vqvae", dataclass=F0VqvaeConfig)
+class F0VqvaeModel(BaseFairseqModel):
+    """fairseq's wrapper of `F0Vqvae`."""
+
+    def __init__(self, f0_vqvae: F0Vqvae):
+        super().__init__()
+        self.f0_vqvae = f0_vqvae
+
+    @classmethod
+    def build_model(cls, cfg: F0VqvaeConfig, task) -> "F0VqvaeModel":
+        """Builds the model; its sizes do not depend on the task."""
+        return cls(F0Vqvae(sizes_from(F0VqvaeSizes, cfg)))
+
+    def forward(self, f0: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
+        """Returns (reconstruction, codes, commitment loss), as `F0Vqvae.forward` describes them."""
+        return self.f0_vqvae(f0, mask)
 
 
 @dataclass
@@ -30,7 +54,7 @@ class ContentVqvaeConfig(ContentVqvaeSizes, FairseqDataclass):
 class ContentVqvaeModel(BaseFairseqModel):
     """Speech to units and back; the decoder takes the codes' vectors and no speaker."""
 
-    def __init__(self, content_vqvae: ContentVqvae, generator):
+    def __init__(self, content_vqvae: ContentVqvae, generator: nn.Module):
         super().__init__()
         self.content_vqvae = content_vqvae
         self.generator = generator
