@@ -29,6 +29,7 @@ REQUIREMENTS = [
     "tqdm>=4.60,<5",
     "shtab>=1.7,<2",  # completions of the shell
     "constriction>=0.4,<0.6",
+    "swift-f0>=0.3,<0.4",  # F0: --method swift
     "numba>=0.60,<1",  # the codec's integer loops; librosa brings it too
 ]
 EXTRAS = {

@@ -53,7 +53,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "metavar": "FILE",
         "help": "lines of utterance<TAB>speaker for the EER; default: every utterance against every speaker",
     },
-    "f0_method": {"help": "F0 extraction method: yaapt, dio, harvest etc.", "default": "yaapt"},
+    "f0_method": {"help": "F0 extraction method: yaapt, swift, dio or harvest", "default": "yaapt"},
 }
 
 

@@ -65,8 +65,9 @@ class F0(Metric):
     settings = {"f0_method": "yaapt"}
 
     def missing(self) -> str:
-        uses_world = self.settings["f0_method"] in ("dio", "harvest")
-        return missing_packages(["pyworld"], "pyworld") if uses_world else ""
+        packages = {"dio": "pyworld", "harvest": "pyworld", "swift": "swift_f0"}
+        package = packages.get(self.settings["f0_method"])
+        return missing_packages([package], package.replace("_", "-")) if package else ""
 
     def prepare(self) -> None:
         try:
