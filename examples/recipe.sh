@@ -2,6 +2,7 @@
 #   CONTENT         options of the content encoder  (--feature-type hubert --content-checkpoint hubert_base_ls960.pt --layer 6)
 #   WHISPER         folder or hub name of a Whisper model, whose fourth block then is the content encoder
 #   K               number of content units  (100)
+#   F0_METHOD       yaapt, swift, dio or harvest  (yaapt for the configurations of the paper, else swift)
 #   PITCH_OPTIONS   more options of `resynth f0`, for instance --accept-unvoiced
 #   DEVICE          cuda or cpu  (cuda if a GPU is found)
 #   F0_CONFIG, VOCODER_CONFIG   the files of configs/ to train by, without .yaml  (paper_f0_vqvae, paper_unit_hifigan)
@@ -42,6 +43,7 @@ else
 fi
 F0_CONFIG=${F0_CONFIG:-paper_f0_vqvae}
 VOCODER_CONFIG=${VOCODER_CONFIG:-paper_unit_hifigan}
+case $F0_CONFIG in paper_*) F0_METHOD=${F0_METHOD:-yaapt} ;; *) F0_METHOD=${F0_METHOD:-swift} ;; esac
 DEVICE=${DEVICE:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 plugin=$(resynth user-dir)
 
@@ -136,7 +138,7 @@ hydra_train() {
 # pitch DATA OUT: F0, the F0 quantizer, pitch codes.
 pitch() {
   # shellcheck disable=SC2086  # the options are words
-  resynth f0 "$1" ${PITCH_OPTIONS:-}
+  resynth f0 "$1" --method "$F0_METHOD" ${PITCH_OPTIONS:-}
   train "$F0_CONFIG" "$1" "$2/f0_checkpoints" F0_OVERRIDES
   resynth quantize-f0 "$1" --checkpoint "$2/f0_checkpoints/checkpoint_best.pt"
 }
