@@ -1,4 +1,4 @@
-"""Spectrograms with F0 over them, as arrays for TensorBoard and as small PNG files for pages."""
+"""Spectrograms with F0 over them, as small PNG files for TensorBoard and for pages."""
 
 import functools
 import io
@@ -36,37 +36,14 @@ def _log_mel(sample_rate: int) -> LogMelSpectrogram:
     return LogMelSpectrogram(sample_rate, HEIGHT, n_fft, sample_rate // COLUMNS_PER_SECOND)
 
 
-def indexed_png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
-    """Encodes (H, W) uint8 palette indices, row 0 at the top, as PNG; the palette is (≤ 256, 3) uint8."""
-    image, stream = Image.fromarray(pixels.astype(np.uint8)), io.BytesIO()
-    image.putpalette(palette.tobytes())
-    image.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
-
-
 def spectrogram_png(
     wav: np.ndarray, f0: np.ndarray | None = None, sample_rate: int = SAMPLE_RATE
 ) -> bytes:
-    """The picture of `spectrogram` as a PNG file."""
-    return indexed_png(_draw(wav, f0, sample_rate), _palette())
+    """A mel spectrogram of 70 dB with F0 over it as a PNG file, 96 pixels high, 100 columns per second.
 
-
-def spectrogram(
-    wav: np.ndarray, f0: np.ndarray | None = None, sample_rate: int = SAMPLE_RATE
-) -> np.ndarray:
-    """Draws a mel spectrogram of 70 dB with F0 over it: (96, W, 3) uint8 RGB, 100 columns per second.
-
-    Args:
-        wav: (T,) samples in [-1, 1], T > 0; otherwise ValueError is raised.
-        f0: (N,) Hz over the same time, 0 = unvoiced; None: no line. Its axis is logarithmic, from 50 Hz at
-            the bottom edge to 600 Hz at the top.
-        sample_rate: Hz.
+    `wav` is (T,) samples in [-1, 1]. `f0` is (N,) Hz over the same time, 0 = unvoiced, on a logarithmic
+    axis from 50 Hz at the bottom edge to 600 Hz at the top. Raises ValueError for an empty waveform.
     """
-    return _palette()[_draw(wav, f0, sample_rate)]
-
-
-def _draw(wav: np.ndarray, f0: np.ndarray | None, sample_rate: int) -> np.ndarray:
-    """The picture as (96, W) uint8 palette indices."""
     wav = np.asarray(wav, dtype=np.float32)
     if wav.ndim != 1 or not len(wav):
         raise ValueError(f"cannot draw a waveform of shape {wav.shape}, expected (T,) with T > 0")
@@ -77,10 +54,14 @@ def _draw(wav: np.ndarray, f0: np.ndarray | None, sample_rate: int) -> np.ndarra
     pixels = (np.clip(level, 0, 1) * (SHADES - 1)).round().astype(np.uint8)[::-1].copy()
     if f0 is not None and len(f0):
         _draw_f0(pixels, np.asarray(f0, dtype=float))
-    return pixels
+    image, stream = Image.fromarray(pixels), io.BytesIO()
+    image.putpalette(_palette().tobytes())
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
 
 
 def _draw_f0(pixels: np.ndarray, f0: np.ndarray) -> None:
+    """Draws (N,) Hz into palette indices (96, W), row 0 at the top."""
     height, width = pixels.shape
     columns = np.arange(max(width, len(f0))) / max(width, len(f0))
     hertz = f0[(columns * len(f0)).astype(int)]

@@ -10,6 +10,7 @@ import librosa
 import numpy as np
 import torch
 from scipy.linalg import hankel, toeplitz
+from scipy.signal import lfilter
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.modules.losses import LogMelSpectrogram, mel_l1
@@ -17,6 +18,12 @@ from fairseq_resynth.modules.losses import LogMelSpectrogram, mel_l1
 TOLERANCE_SECONDS = 0.2
 STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # n_fft, hop, window
 MAGNITUDE_FLOOR = 1e-4  # -80 dB of a full-scale bin; anything lower is rounding noise
+# sample rate: (order, alpha) of the mel-cepstrum, as SPTK recommends
+WARPING = {8000: (13, 0.31), 16000: (23, 0.42), 22050: (34, 0.45), 24000: (34, 0.46)}
+PERIODOGRAM_FLOOR = 1e-6  # added, so that digital silence has a logarithm
+NEWTON_ITERATIONS, NEWTON_TOLERANCE = 30, 1e-3
+
+_log_mel = functools.cache(LogMelSpectrogram)
 
 
 def align_waveforms(
@@ -33,11 +40,6 @@ def align_waveforms(
             f"{lengths[1] / sample_rate:.3f} s, more than {TOLERANCE_SECONDS} s apart"
         )
     return reference[: min(lengths)], generated[: min(lengths)]
-
-
-@functools.cache
-def _log_mel(sample_rate: int) -> LogMelSpectrogram:
-    return LogMelSpectrogram(sample_rate)
 
 
 def mel_l1_distance(
@@ -86,46 +88,26 @@ def multi_resolution_stft(
     3 to 6.
     """
     pair = align_waveforms(reference, generated, sample_rate)
-    rows = [_stft_distances(*pair, *resolution) for resolution in STFT_RESOLUTIONS]
+    rows = []
+    for n_fft, hop, window in STFT_RESOLUTIONS:
+        sizes = {"n_fft": n_fft, "hop_length": hop, "win_length": window}
+        real, fake = (np.abs(librosa.stft(wav.astype(np.float32), **sizes)) for wav in pair)
+        energy = np.linalg.norm(real)
+        convergence = np.linalg.norm(real - fake) / energy if energy > 0 else np.nan
+        logs = [np.log(np.maximum(magnitude, MAGNITUDE_FLOOR)) for magnitude in (real, fake)]
+        rows.append((float(convergence), float(np.abs(logs[0] - logs[1]).mean())))
     convergence, log_magnitude = np.mean(rows, axis=0)
     return {"spectral_convergence": float(convergence), "log_magnitude": float(log_magnitude)}
-
-
-def _stft_distances(
-    reference: np.ndarray, generated: np.ndarray, n_fft: int, hop: int, window: int
-) -> tuple[float, float]:
-    real, fake = (
-        np.abs(librosa.stft(wav.astype(np.float32), n_fft=n_fft, hop_length=hop, win_length=window))
-        for wav in (reference, generated)
-    )
-    energy = np.linalg.norm(real)
-    convergence = np.linalg.norm(real - fake) / energy if energy > 0 else np.nan
-    logs = [np.log(np.maximum(magnitude, MAGNITUDE_FLOOR)) for magnitude in (real, fake)]
-    return float(convergence), float(np.abs(logs[0] - logs[1]).mean())
-
-
-# sample rate: (order, alpha), as SPTK recommends
-WARPING = {8000: (13, 0.31), 16000: (23, 0.42), 22050: (34, 0.45), 24000: (34, 0.46)}
-FLOOR = 1e-6  # added to the periodogram, so that digital silence has a logarithm
-MAX_ITERATIONS = 30
-TOLERANCE = 1e-3
 
 
 @functools.cache
 def frequency_transform(size_in: int, size_out: int, alpha: float) -> np.ndarray:
     """The matrix of SPTK's `freqt`, (size_out, size_in), which warps the frequency axis of a cepstrum with
     c0 by a first-order all-pass of constant alpha in (-1, 1) (Oppenheim and Johnson, 1972)."""
-    warped = np.zeros((size_out, size_in))
-    # Horner's scheme over the input coefficients, run on all unit vectors at once.
-    for index in range(size_in - 1, -1, -1):
-        previous = warped.copy()
-        warped[0] = alpha * previous[0]
-        warped[0, index] += 1
-        if size_out > 1:
-            warped[1] = (1 - alpha**2) * previous[0] + alpha * previous[1]
-        for row in range(2, size_out):
-            warped[row] = previous[row - 1] + alpha * (previous[row] - warped[row - 1])
-    return warped
+    columns = [np.eye(size_out)[0]]  # column n is the impulse response of n all-passes in series
+    for _ in range(size_in - 1):
+        columns.append(lfilter([alpha, 1], [1, alpha], columns[-1]))
+    return np.stack(columns, axis=1)
 
 
 def mel_cepstrum(
@@ -133,22 +115,17 @@ def mel_cepstrum(
 ) -> np.ndarray:
     """Mel-cepstrum of every whole window, as SPTK's `mcep` computes it: (M, order + 1) float64, c0 first.
 
-    Args:
-        wav: (T,) samples in [-1, 1], T >= n_fft, otherwise ValueError is raised; M = (T - n_fft) // hop + 1.
-        order: highest coefficient.
-        alpha: frequency warping; 0.42 approximates the mel scale at 16 kHz.
-        n_fft: samples of the Hamming window.
-        hop: samples between windows.
+    `wav` is (T,) samples in [-1, 1]; M = (T - n_fft) // hop + 1. An alpha of 0.42 approximates the mel
+    scale at 16 kHz. Raises ValueError for fewer samples than the Hamming window's `n_fft`.
     """
     if len(wav) < n_fft:
         raise ValueError(f"{len(wav)} samples are too short for a mel-cepstrum: {n_fft} needed")
     frames = np.lib.stride_tricks.sliding_window_view(wav.astype(np.float64), n_fft)[::hop]
-    power = np.abs(np.fft.rfft(frames * np.hamming(n_fft))) ** 2 + FLOOR
+    power = np.abs(np.fft.rfft(frames * np.hamming(n_fft))) ** 2 + PERIODOGRAM_FLOOR
     cepstrum = np.fft.irfft(np.log(power))[:, : n_fft // 2 + 1]
     cepstrum[:, [0, -1]] *= 0.5  # both ends of the even sequence count once
     result = cepstrum @ frequency_transform(n_fft // 2 + 1, order + 1, alpha).T
-    rows = zip(result, power, strict=True)
-    return np.stack([_newton(start, spectrum, alpha) for start, spectrum in rows])
+    return np.stack([_newton(*row, alpha) for row in zip(result, power, strict=True)])
 
 
 def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray:
@@ -158,10 +135,10 @@ def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray
     warp = frequency_transform(2 * size - 1, bins, -alpha).T  # SPTK's `frqtr`
     powers = (-alpha) ** np.arange(size)
     last = cepstrum[0]
-    for _ in range(MAX_ITERATIONS):
+    for _ in range(NEWTON_ITERATIONS):
         log_envelope = np.fft.rfft(unwarp @ cepstrum, 2 * (bins - 1)).real
         residual = warp @ np.fft.irfft(power / np.exp(2 * log_envelope))[:bins]
-        if abs(residual[0] - last) < TOLERANCE * abs(residual[0]):
+        if abs(residual[0] - last) < NEWTON_TOLERANCE * abs(residual[0]):
             break
         last = residual[0]
         matrix = toeplitz(residual[:size]) + hankel(residual[:size], residual[size - 1 :])

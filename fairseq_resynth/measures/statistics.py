@@ -1,26 +1,31 @@
 """Means with bootstrap confidence intervals, and the equal error rate."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 RESAMPLES = 1000
-LEVEL = 0.95
+PERCENTILES = 50 * (1 - 0.95), 100 - 50 * (1 - 0.95)  # of a 95 % interval
 _CELLS = 1_000_000  # indices drawn at once, to bound the memory
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], float], count: int, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval over utterances (Efron and Tibshirani, 1993, Section 13): (lower, upper).
+    statistic: Callable[[np.ndarray], Sequence[float]], count: int, resamples: int = RESAMPLES
+) -> dict[str, float]:
+    """95 % percentile interval over utterances (Efron and Tibshirani, 1993, Section 13): `low`, `high`.
 
-    `statistic` maps (count,) indices, drawn with replacement, to a number. NaN for fewer than two of them.
+    `statistic` maps (n, count) indices, each row drawn with replacement, to n numbers. The interval is NaN
+    for fewer than two utterances.
     """
     if count < 2:
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    values = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
-    return _percentiles(np.array(values))
+        return {"low": float("nan"), "high": float("nan")}
+    generator, values = np.random.default_rng(0), []
+    block = max(1, _CELLS // count)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start), count
+        values.extend(statistic(generator.integers(0, count, size)))
+    low, high = np.nanpercentile(values, PERCENTILES)
+    return {"low": float(low), "high": float(high)}
 
 
 def mean_interval(
@@ -28,39 +33,18 @@ def mean_interval(
 ) -> dict[str, float]:
     """Weighted mean of the defined values with its interval by bootstrap over utterances.
 
-    Args:
-        values: one per utterance; NaN is left out and counted.
-        weights: non-negative, one per utterance (words for WER, frames for VDE); None: all equal.
-
-    Returns `mean`, `low`, `high`, `count` (values used) and `undefined` (values left out).
+    `values` are one per utterance, as are the non-negative `weights` (words for WER, frames for VDE), which
+    are equal by default. Returns `mean`, `low`, `high`, `count` (values used) and `undefined` (values left
+    out, as they are NaN or weigh nothing).
     """
     found = np.asarray(values, dtype=float)
     counts = np.ones_like(found) if weights is None else np.asarray(weights, dtype=float)
     kept = np.isfinite(found) & np.isfinite(counts) & (counts > 0)
-    found, counts = found[kept], counts[kept]
-    result = {"count": int(kept.sum()), "undefined": int((~kept).sum())}
-    if not len(found):
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan"), **result}
-
-    totals = found * counts
-    means = [totals[draw].sum(1) / counts[draw].sum(1) for draw in _draws(len(found))]
-    low, high = _percentiles(np.concatenate(means)) if means else (float("nan"), float("nan"))
-    mean = float(totals.sum() / counts.sum())
-    return {"mean": mean, "low": low, "high": high, **result}
-
-
-def _draws(count: int) -> Iterator[np.ndarray]:
-    """Yields the indices of all resamples in blocks (resamples, count); none for a single value."""
-    generator = np.random.default_rng(0)
-    block = max(1, min(RESAMPLES, _CELLS // count))
-    for start in range(0, RESAMPLES if count > 1 else 0, block):
-        yield generator.integers(0, count, (min(block, RESAMPLES - start), count))
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    margin = 50 * (1 - LEVEL)
-    low, high = np.nanpercentile(values, [margin, 100 - margin])
-    return float(low), float(high)
+    counts = counts[kept]
+    totals = found[kept] * counts
+    bounds = bootstrap(lambda draw: totals[draw].sum(1) / counts[draw].sum(1), len(totals))
+    mean = float(totals.sum() / counts.sum()) if len(totals) else float("nan")
+    return {"mean": mean, **bounds, "count": len(totals), "undefined": int((~kept).sum())}
 
 
 def equal_error_rate(target_scores: Sequence[float], other_scores: Sequence[float]) -> float:

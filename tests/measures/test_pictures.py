@@ -1,4 +1,4 @@
-"""Spectrogram pictures: tones and F0 are drawn at their height, in the array and in the PNG file."""
+"""Spectrogram pictures: tones and F0 are drawn at their height."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairseq_resynth.measures.pictures import F0_COLOR, spectrogram, spectrogram_png
+from fairseq_resynth.measures.pictures import F0_COLOR, spectrogram_png
 
 
 def decode_png(content: bytes) -> np.ndarray:
@@ -46,12 +46,12 @@ def test_silence_is_black_and_nothing_is_refused():
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 24000, 48000])
-def test_the_array_and_the_file_are_the_same_picture_at_any_rate(rate):
+def test_a_second_is_a_hundred_columns_at_any_rate(rate):
     wav, f0 = np.random.default_rng(0).standard_normal(rate // 2), np.full(100, 120.0)
-    picture = spectrogram(wav, f0, rate)
+    picture = decode_png(spectrogram_png(wav, f0, rate))
     assert picture.shape == (96, 50, 3) and picture.dtype == np.uint8
-    assert np.array_equal(picture, decode_png(spectrogram_png(wav, f0, rate)))
+    assert (picture == F0_COLOR).all(2).any(0).all()
 
 
 def test_a_few_samples_are_drawn():
-    assert spectrogram(np.ones(3)).shape == (96, 1, 3)
+    assert decode_png(spectrogram_png(np.ones(3))).shape == (96, 1, 3)
