@@ -31,9 +31,9 @@ import numpy as np
 from fairseq_resynth.cli.main import main as command_line
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import write_json, write_text
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE
 from fairseq_resynth.evaluation.report.tables import number
 from fairseq_resynth.evaluation.runs.evaluate import Request, evaluate
-from fairseq_resynth.evaluation.runs.measure import REFERENCE
 from fairseq_resynth.evaluation.runs.pairing import read_collection, read_folder
 from fairseq_resynth.evaluation.runs.store import without_nan
 from fairseq_resynth.inference.checkpoints import EXPECTED

@@ -124,8 +124,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.evaluation.metrics.catalogue import OPTIONS
     from fairseq_resynth.evaluation.report.report import write_report
     from fairseq_resynth.evaluation.runs.evaluate import Request, evaluate
-    from fairseq_resynth.evaluation.runs.pairing import read_collection
-    from fairseq_resynth.evaluation.runs.text_files import read_transcripts
+    from fairseq_resynth.evaluation.runs.pairing import read_collection, read_transcripts
 
     _check_outdir(args)
     reference = read_collection(args.reference, args.split, without=Path(args.outdir))

@@ -42,7 +42,7 @@ def _make(args: argparse.Namespace) -> int:
         make_test,
         names_left_out,
     )
-    from fairseq_resynth.evaluation.runs.measure import REFERENCE
+    from fairseq_resynth.evaluation.metrics.metric import REFERENCE
     from fairseq_resynth.evaluation.runs.pairing import named_folder, read_collection, read_folder
 
     if not args.systems:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -278,14 +279,14 @@ def test_no_file_needs_fairseq_or_an_optional_package_to_be_imported():
 
 def test_every_setting_is_part_of_the_cache_key(wavs):
     from fairseq_resynth.data.storage.resume import Record
-    from fairseq_resynth.evaluation.runs.measure import Measurement, identity_of, measurement_keys
+    from fairseq_resynth.evaluation.runs.measure import identity_of, measurement_keys
     from fairseq_resynth.evaluation.runs.pairing import Pair
 
     path, record = wavs / "ann/one.wav", Record(wavs)
-    one = Measurement("s", Pair("a", path, "a", path))
+    one = Pair("a", path, "a", path)
 
-    def key(metric, measurement):
-        return measurement_keys(record, measurement, {"metric": identity_of(metric)})["metric"]
+    def key(metric, pair):
+        return measurement_keys(record, pair, {"metric": identity_of(metric)})["metric"]
 
     keys = {
         key(make_metrics("wer", settings)[0], one)
@@ -293,9 +294,10 @@ def test_every_setting_is_part_of_the_cache_key(wavs):
     }
     assert len(keys) == 4
     (metric,) = make_metrics("level", {})
-    assert key(metric, one) != key(metric, Measurement("s", one.pair, "words"))
-    other = Measurement("s", Pair("a", wavs / "ann/two.wav", "a", path))
+    assert key(metric, one) != key(metric, replace(one, transcript="words"))
+    other = replace(one, generated=wavs / "ann/two.wav")
     assert key(metric, one) != key(metric, other)
+    assert key(metric, one) != key(metric, replace(one, system="reference"))
 
 
 def test_interrupted_workers_stop_and_the_same_command_continues(wavs, tmp_path):

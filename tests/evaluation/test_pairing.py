@@ -4,27 +4,27 @@ import pytest
 
 from fairseq_resynth.evaluation.runs.pairing import (
     Collection,
-    check_pattern,
     pair_files,
     read_collection,
     read_folder,
+    read_transcripts,
+    transcript_of,
 )
-from fairseq_resynth.evaluation.runs.text_files import read_transcripts, transcript_of
 
 
 def collection(*names, speakers=None):
     return Collection({name: Path(name) for name in names}, speakers or {}, Path("somewhere"))
 
 
-def pairs(pairing):
-    return [(pair.name, pair.reference_name, pair.speaker) for pair in pairing.pairs]
+def pairs(found):
+    return [(pair.name, pair.reference_name, pair.speaker) for pair in found[0]]
 
 
 def test_names_pair_exactly_and_the_rest_is_listed():
     pairing = pair_files(collection("a/1", "a/10", "b/1"), collection("a/1", "c/1", "1"))
     assert pairs(pairing) == [("a/1", "a/1", "")]
-    assert pairing.only_generated == ["a/10", "b/1"]  # b/1 is no c/1, nor the bare 1
-    assert pairing.only_reference == ["c/1", "1"]
+    assert pairing[1]["only_generated"] == ["a/10", "b/1"]  # b/1 is no c/1, nor the bare 1
+    assert pairing[1]["only_reference"] == ["c/1", "1"]
 
 
 def test_suffixes_only_by_the_option():
@@ -32,7 +32,7 @@ def test_suffixes_only_by_the_option():
     assert pairs(pair_files(generated, reference)) == [("one", "one", "")]
     pairing = pair_files(generated, reference, "{name}_gen")
     assert pairs(pairing) == [("one_gen", "one", "")]
-    assert pairing.only_generated == ["one"]
+    assert pairing[1]["only_generated"] == ["one"]
 
 
 def test_conversions_by_known_speakers():
@@ -41,8 +41,8 @@ def test_conversions_by_known_speakers():
     generated = collection("ann/1_bob_b", "bob_b/1_ann", "ann/1_b", "ann/1")
     pairing = pair_files(generated, reference, "{name}_{target}")
     assert pairs(pairing) == [("ann/1_bob_b", "ann/1", "bob_b"), ("bob_b/1_ann", "bob_b/1", "ann")]
-    assert [pair.source_speaker for pair in pairing.pairs] == ["ann", "bob_b"]
-    assert pairing.only_generated == ["ann/1_b", "ann/1"]
+    assert [pair.source_speaker for pair in pairing[0]] == ["ann", "bob_b"]
+    assert pairing[1]["only_generated"] == ["ann/1_b", "ann/1"]
     more = pair_files(generated, reference, "{name}_{target}", targets=["b"])
     assert ("ann/1_b", "ann/1", "b") in pairs(more)
 
@@ -51,7 +51,7 @@ def test_an_ambiguous_name_is_left_unpaired():
     reference = collection("u", "u_x", speakers={"u": "x_y", "u_x": "y"})
     pairing = pair_files(collection("u_x_y", "u_y"), reference, "{name}_{target}")
     assert pairs(pairing) == [("u_y", "u", "y")]
-    assert pairing.only_generated == ["u_x_y"]  # u in x_y's voice, or u_x in y's
+    assert pairing[1]["only_generated"] == ["u_x_y"]  # u in x_y's voice, or u_x in y's
 
 
 def test_nothing_paired_says_what_names_look_like():
@@ -62,7 +62,7 @@ def test_nothing_paired_says_what_names_look_like():
 @pytest.mark.parametrize("pattern", ["gen", "{name}{name}", "{name}_{speaker}"])
 def test_bad_patterns(pattern):
     with pytest.raises(ValueError, match="--pattern"):
-        check_pattern(pattern)
+        pair_files(collection("a"), collection("a"), pattern)
 
 
 def test_folder(tmp_path, wavs):

@@ -15,8 +15,8 @@ import scipy.signal
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample, write_audio
 from fairseq_resynth.data.storage.files import write_json, write_text
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE
 from fairseq_resynth.evaluation.report.page import document
-from fairseq_resynth.evaluation.runs.measure import REFERENCE
 from fairseq_resynth.evaluation.runs.pairing import Collection
 
 KINDS = ("mos", "mushra", "abx")

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.evaluation.runs.measure import REFERENCE
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE
 from fairseq_resynth.evaluation.runs.summary import grouped
 
 RESAMPLES = 1000

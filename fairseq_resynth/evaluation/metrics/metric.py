@@ -17,38 +17,28 @@ import numpy as np
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 
+REFERENCE = "reference"  # the system of the recordings themselves
+Row = dict[str, Any]  # an utterance of a system and its values
+
 
 @dataclass(frozen=True)
 class Column:
-    """One number that a metric gives for each utterance.
+    """One number that a metric gives for each utterance."""
 
-    Attributes:
-        name: key in rows and heading in the CSV files.
-        label: heading in the report, with the unit.
-        better: "lower", "higher", or "" where neither is better.
-        weight: key of the count that weighs an utterance in means (frames, words); "": all weigh the same.
-        digits: decimals shown.
-        scale: factor for display; rows hold shares in [0, 1], the report shows per cent.
-    """
-
-    name: str
-    label: str
-    better: str = "lower"
-    weight: str = ""
-    digits: int = 3
-    scale: float = 1.0
+    name: str  # key in rows and heading in the CSV files
+    label: str  # heading in the report, with the unit
+    better: str = "lower"  # "lower", "higher", or "" where neither is better
+    weight: str = ""  # key of the count that weighs an utterance in means (frames, words)
+    digits: int = 3  # decimals shown
+    scale: float = 1.0  # for display: rows hold shares in [0, 1], the report shows per cent
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One audio file, read on first use and resampled to 16 kHz.
-
-    `memo` has what metrics derive from this file alone (F0, recognized words), computed once for
-    all systems that are compared with it.
-    """
+    """One audio file, read on first use and resampled to 16 kHz."""
 
     path: Path
-    memo: dict[str, Any] = field(default_factory=dict, compare=False)
+    _derived: dict[str, Any] = field(default_factory=dict, init=False, compare=False)
 
     @functools.cached_property
     def _loaded(self) -> tuple[np.ndarray, int]:
@@ -65,20 +55,17 @@ class Recording:
         return resample(*self._loaded, SAMPLE_RATE)
 
     def derive(self, key: str, compute: Callable[[np.ndarray], Any]) -> Any:
-        """The result of `compute(wav)`, computed only on the first call with this key."""
-        if key not in self.memo:
-            self.memo[key] = compute(self.wav)
-        return self.memo[key]
+        """What follows from this file alone (F0, recognized words): `compute(wav)`, computed once per key."""
+        if key not in self._derived:
+            self._derived[key] = compute(self.wav)
+        return self._derived[key]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One generated recording, and the recording and the words that it is compared with, if known.
+    """One generated recording, and the recording and the words that it is compared with, if known."""
 
-    `name` is relative and without suffix.
-    """
-
-    name: str
+    name: str  # relative, without suffix
     generated: Recording
     reference: Recording | None = None
     transcript: str | None = None

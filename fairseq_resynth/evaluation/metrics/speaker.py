@@ -14,14 +14,12 @@ from fairseq_resynth.evaluation.metrics.metric import (
     Comparison,
     Metric,
     Recording,
+    Row,
     missing_packages,
     package_version,
 )
-from fairseq_resynth.evaluation.runs.pairing import read_folder
-from fairseq_resynth.evaluation.runs.text_files import Trials, read_trials
+from fairseq_resynth.evaluation.runs.pairing import Trials, read_folder, read_trials
 from fairseq_resynth.measures.statistics import equal_error_rate
-
-Row = dict[str, Any]
 
 
 def enroll_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:

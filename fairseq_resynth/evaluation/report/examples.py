@@ -4,11 +4,10 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from fairseq_resynth.evaluation.metrics.metric import Column
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Column, Row
 from fairseq_resynth.evaluation.report.page import player
 from fairseq_resynth.evaluation.report.plots import tracking_plot
 from fairseq_resynth.evaluation.report.tables import number
-from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
 from fairseq_resynth.evaluation.runs.store import Evaluation
 
 RANKED = ("ffe", "mel_l1", "mcd_dtw", "wer", "dwer", "stoi", "dnsmos_ovrl")

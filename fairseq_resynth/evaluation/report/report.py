@@ -8,11 +8,10 @@ from pathlib import Path
 
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.evaluation.metrics.catalogue import POOLED
-from fairseq_resynth.evaluation.metrics.metric import Column
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Column
 from fairseq_resynth.evaluation.report import plots, tables
 from fairseq_resynth.evaluation.report.examples import examples_section
 from fairseq_resynth.evaluation.report.page import document
-from fairseq_resynth.evaluation.runs.measure import REFERENCE
 from fairseq_resynth.evaluation.runs.store import Evaluation, failure
 from fairseq_resynth.evaluation.runs.summary import comparison_note, notes_by_kind
 

@@ -2,23 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fairseq_resynth.evaluation.codecs.baselines import parse_baselines
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
-from fairseq_resynth.evaluation.metrics.metric import Metric
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Metric
 from fairseq_resynth.evaluation.runs.generation import make_baseline
-from fairseq_resynth.evaluation.runs.measure import REFERENCE, Measurement, measure
+from fairseq_resynth.evaluation.runs.measure import measure
 from fairseq_resynth.evaluation.runs.pairing import (
     Collection,
     Pair,
-    Pairing,
+    check_trials,
     pair_files,
     read_folder,
+    read_trials,
 )
 from fairseq_resynth.evaluation.runs.store import Evaluation, collect, write_evaluation
-from fairseq_resynth.evaluation.runs.text_files import check_trials, read_trials, transcript_of
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Request:
     systems: dict[str, Collection]  # label -> generated files
     reference: Collection  # what they are compared with
     outdir: Path  # folder for tables, the cache and the baselines' audio
-    pattern: str = "{name}"  # what generated files are called, see `pairing.check_pattern`
+    pattern: str = "{name}"  # what generated files are called, see `pair_files`
     transcripts: Mapping[str, str] = field(default_factory=dict)  # name -> words
     metrics: str = "all"  # names separated by commas, or `all`
     settings: Mapping[str, Any] = field(default_factory=dict)  # settings of all metrics together
@@ -57,50 +58,34 @@ def evaluate(request: Request) -> Result:
     missing = {metric.name: metric.missing() for metric in metrics}
     missing |= {baseline.system: baseline.missing for baseline in baselines}
     missing = {name: reason for name, reason in missing.items() if reason}
-    enroll = request.settings.get("enroll")
-    targets = sorted(set(read_folder(Path(enroll)).speakers.values())) if enroll else []
-    pairings = {
-        label: pair_files(files, request.reference, request.pattern, targets)
-        for label, files in request.systems.items()
-    }
-    pairs = [pair for pairing in pairings.values() for pair in pairing.pairs]
-    references = {pair.reference_name: pair.reference for pair in pairs}
-    if path := request.settings.get("trials"):
-        speakers = targets or set(request.reference.speakers.values())
-        check_trials(read_trials(path), {pair.name for pair in pairs}, speakers)
+    pairs, unpaired = _pair_systems(request)
+    recordings = {pair.reference_name: pair.reference for pair in pairs}
     missing |= _prepare([metric for metric in metrics if metric.name not in missing])
-    without_transcript = _check_transcripts(request.transcripts, references)
+    metrics = [metric for metric in metrics if metric.name not in missing]
+    pair = partial(pair_files, reference=request.reference, transcripts=request.transcripts)
+    spoken, _ = pair(Collection(recordings, {}, request.reference.source), system=REFERENCE)
+    without_transcript = _without_transcript(spoken, request.transcripts)
     failures: list[str] = []
     for baseline in baselines:
-        label = baseline.system
+        label, folder = baseline.system, request.outdir / "baselines" / baseline.system
         if label not in missing:
-            folder = request.outdir / "baselines" / label
-            made, failed = make_baseline(baseline, references, folder, request.workers)
+            made, failed = make_baseline(baseline, recordings, folder, request.workers)
             failures += failed
             if made.files:
-                pairings[label] = pair_files(made, request.reference)
-                pairings[label].only_reference = []
-    metrics = [metric for metric in metrics if metric.name not in missing]
-    with_reference = any(metric.measures_reference for metric in metrics)
-    jobs = _jobs(request, pairings, references if with_reference else {})
-    rows, reused = measure(jobs, metrics, request.outdir, request.workers)
-    evaluation = collect(
-        rows,
-        metrics,
-        missing=missing,
-        unpaired={
-            label: {side: getattr(pairing, side) for side in ("only_generated", "only_reference")}
-            for label, pairing in pairings.items()
-        },
-        settings={
-            "pattern": request.pattern,
-            "metrics": request.metrics,
-            **request.settings,
-            "baselines": request.baselines,
-            "reference": str(request.reference.source),
-            "without_transcript": without_transcript,
-        },
-    )
+                own, left = pair(made, system=label)
+                pairs, unpaired[label] = pairs + own, {**left, "only_reference": []}
+    if any(metric.measures_reference for metric in metrics):
+        pairs = spoken + pairs
+    rows, reused = measure(pairs, metrics, request.outdir, request.workers)
+    settings = {
+        "pattern": request.pattern,
+        "metrics": request.metrics,
+        **request.settings,
+        "baselines": request.baselines,
+        "reference": str(request.reference.source),
+        "without_transcript": without_transcript,
+    }
+    evaluation = collect(rows, metrics, missing=missing, unpaired=unpaired, settings=settings)
     write_evaluation(request.outdir, evaluation)
     return Result(evaluation, reused, failures, missing)
 
@@ -114,6 +99,21 @@ def _check_labels(labels: Sequence[str]) -> None:
             f"two systems or baselines are called {', '.join(twice)}; name folders with NAME=DIR and "
             "give each of --baselines once"
         )
+
+
+def _pair_systems(request: Request) -> tuple[list[Pair], dict[str, dict[str, list[str]]]]:
+    """The pairs of all systems, and the names without a partner by system; also checks --trials."""
+    enroll, trials = map(request.settings.get, ("enroll", "trials"))
+    targets = sorted(set(read_folder(Path(enroll)).speakers.values())) if enroll else []
+    options = request.pattern, targets, request.transcripts
+    pairs, unpaired = [], {}
+    for label, files in request.systems.items():
+        own, unpaired[label] = pair_files(files, request.reference, *options, label)
+        pairs += own
+    if trials:
+        speakers = set(targets or request.reference.speakers.values())
+        check_trials(read_trials(trials), {pair.name for pair in pairs}, speakers)
+    return pairs, unpaired
 
 
 def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
@@ -132,29 +132,12 @@ def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
     return missing
 
 
-def _check_transcripts(transcripts: Mapping[str, str], references: Mapping[str, Path]) -> list[str]:
+def _without_transcript(spoken: Sequence[Pair], transcripts: Mapping[str, str]) -> list[str]:
     """The references without a transcript. Raises ValueError if none of them has one."""
-    if not transcripts:
-        return []
-    without = [name for name in references if transcript_of(transcripts, name) is None]
-    if len(without) == len(references):
+    without = [pair.name for pair in spoken if pair.transcript is None] if transcripts else []
+    if len(without) == len(spoken):
         raise ValueError(
             f"no transcript is for one of the references: transcripts are called like "
-            f"{next(iter(transcripts))!r}, references like {next(iter(references))!r}"
+            f"{next(iter(transcripts))!r}, references like {spoken[0].name!r}"
         )
     return without
-
-
-def _jobs(
-    request: Request, pairings: Mapping[str, Pairing], references: Mapping[str, Path]
-) -> list[Measurement]:
-    jobs = []
-    for name, path in references.items():
-        speaker = request.reference.speakers.get(name, "")
-        pair = Pair(name, path, name, path, speaker, speaker)
-        jobs.append(Measurement(REFERENCE, pair, transcript_of(request.transcripts, name)))
-    for label, pairing in pairings.items():
-        for pair in pairing.pairs:
-            words = transcript_of(request.transcripts, pair.reference_name)
-            jobs.append(Measurement(label, pair, words))
-    return jobs

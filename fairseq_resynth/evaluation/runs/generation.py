@@ -32,6 +32,13 @@ Maker = Callable[[str, Path], tuple[np.ndarray, Figures]]
 _warm: set[str] = set()  # makers that this process has called
 
 
+def _timed(function: Callable, *arguments: Any) -> tuple[Any, float]:
+    """The result of a call, and the seconds that it took."""
+    started = time.perf_counter()
+    result = function(*arguments)
+    return result, time.perf_counter() - started
+
+
 def has_coded_files(folder: Path) -> bool:
     """Whether there are `.rsyn` files under a folder, and no audio."""
     suffixes = {path.suffix.lower() for path in folder.rglob("*") if path.is_file()}
@@ -51,10 +58,8 @@ def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Colle
 
     def decode(name: str, path: Path) -> tuple[np.ndarray, Figures]:
         data = path.read_bytes()
-        started = time.perf_counter()
-        wav = codec.decode(data)
-        elapsed, seconds = time.perf_counter() - started, len(wav) / SAMPLE_RATE
-        return wav, _figures(seconds, len(data), decode=elapsed)
+        wav, elapsed = _timed(codec.decode, data)
+        return wav, _figures(len(wav) / SAMPLE_RATE, len(data), decode=elapsed)
 
     files = read_folder(folder, frozenset({CODES})).files
     return _make_some(outdir, files, codec.identity.hex(), decode, "decode")
@@ -70,11 +75,9 @@ class _Stopwatch:
         return getattr(self._encoder, name)
 
     def encode(self, *arguments: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return self._encoder.encode(*arguments)
-        finally:
-            self.seconds += time.perf_counter() - started
+        result, elapsed = _timed(self._encoder.encode, *arguments)
+        self.seconds += elapsed
+        return result
 
 
 def resynthesize(
@@ -82,15 +85,9 @@ def resynthesize(
 ) -> tuple[Collection, list[str]]:
     """Encodes and decodes every reference, through real `.rsyn` files if the bundle has a codec.
 
-    Args:
-        bundle: folder or hub id of a bundle.
-        content_checkpoint: weights of its content encoder, see `Resynthesizer.from_pretrained`.
-        reference: recordings; a speaker that the bundle knows normalizes the pitch and speaks.
-        outdir: folder for the audio and the `.rsyn` files.
-
-    Returns the audio with its bits and the real-time factor of each stage, and the reasons of the
-    files that failed. Raises FileNotFoundError or ValueError if the bundle cannot be loaded, or
-    nothing could be made.
+    A speaker that the bundle knows normalizes the pitch and speaks. Returns the audio with its bits and the
+    real-time factor of each stage, and the reasons of the files that failed. Raises FileNotFoundError or
+    ValueError if the bundle cannot be loaded, or nothing could be made.
     """
     codec = None
     if (find_bundle(bundle) / ENTROPY_FILE).is_file():
@@ -105,29 +102,28 @@ def resynthesize(
         wav = Recording(path).wav
         speaker = reference.speakers.get(name)
         speaker = speaker if speaker in model.streams.speakers else None
-        before, started = model.encoder.seconds, time.perf_counter()
-        encoded = codec.encode(wav, speaker) if codec else model.encode(wav, speaker)
-        encoding, units = time.perf_counter() - started, model.encoder.seconds - before
-        started = time.perf_counter()
-        again = codec.decode(encoded) if codec else model.decode_all([encoded])[0]
-        decoding, seconds = time.perf_counter() - started, len(wav) / SAMPLE_RATE
-        figures = _figures(seconds, units=units, encode=encoding, decode=decoding)
-        if model.streams.num_f0_codes:
-            figures |= _figures(seconds, f0=encoding - units)
+        before = model.encoder.seconds
+        encoded, encoding = _timed(codec.encode if codec else model.encode, wav, speaker)
+        units = model.encoder.seconds - before
         if codec:
+            again, decoding = _timed(codec.decode, encoded)
             with atomic_path(outdir / f"{name}{CODES}") as temporary:
                 temporary.write_bytes(encoded)
-            figures |= _figures(seconds, len(encoded))
-        return again, figures
+        else:
+            (again,), decoding = _timed(model.decode_all, [encoded])
+        stages = {"units": units, "encode": encoding, "decode": decoding}
+        if model.streams.num_f0_codes:
+            stages["f0"] = encoding - units
+        num_bytes = len(encoded) if codec else 0
+        return again, _figures(len(wav) / SAMPLE_RATE, num_bytes, **stages)
 
     return _make_some(outdir, reference.files, identity, make, "resynthesize")
 
 
 def _code(name: str, path: Path, baseline: Baseline) -> tuple[np.ndarray, Figures]:
     wav = Recording(path).wav
-    started = time.perf_counter()
-    coded = baseline.code(wav)
-    seconds, elapsed = len(wav) / SAMPLE_RATE, time.perf_counter() - started
+    coded, elapsed = _timed(baseline.code, wav)
+    seconds = len(wav) / SAMPLE_RATE
     figures = _figures(seconds, coded.file_bytes, decode=elapsed)
     if coded.file_bytes:
         figures["payload_bits_per_second"] = 8 * coded.packet_bytes / seconds
@@ -143,7 +139,7 @@ def make_baseline(
     """
     label, make = baseline.label, partial(_code, baseline=baseline)
     # librosa, WORLD and the codecs each raise their own errors on odd audio; the others still count
-    return _make_all(folder, references, label, make, label, (Exception,), workers)
+    return _make_all(folder, references, label, make, label, Exception, workers)
 
 
 def _figures(seconds: float, num_bytes: int = 0, **stages: float) -> Figures:
@@ -166,25 +162,23 @@ def _make_all(
     identity: str,
     make: Maker,
     label: str,
-    errors: tuple[type[Exception], ...] = (OSError, ValueError),
+    errors: Any = (OSError, ValueError),
     workers: int = 1,
 ) -> tuple[Collection, list[str]]:
     """Makes an audio file of each source, except those that an earlier run made in the same way."""
     figures: dict[str, Figures] = {}
-    jobs, keys, failures = [], {}, []
-    write = partial(_write, make=make, identity=identity, errors=errors)
+    keys, failures = {}, []
+    write = partial(_write, folder=folder, make=make, identity=identity, errors=errors)
     with Record(folder) as record:
         for name, source in sources.items():
             # a source that does not exist is reported when it is read
             keys[name] = record.key(identity, source if source.is_file() else None)
-            found = record.find(f"{name}.wav", keys[name])
-            if found is None:
-                jobs.append((name, source, folder / f"{name}.wav"))
-            else:
+            if (found := record.find(f"{name}.wav", keys[name])) is not None:
                 figures[name] = found
+        jobs = [job for job in sources.items() if job[0] not in figures]
         results = parallel_map(write, jobs, workers)
         try:
-            for (name, *_), result in tqdm(
+            for (name, _), result in tqdm(
                 results, total=len(jobs), unit="file", desc=label, disable=None
             ):
                 if isinstance(result, str):
@@ -199,10 +193,10 @@ def _make_all(
 
 
 def _write(
-    job: tuple[str, Path, Path], make: Maker, identity: str, errors: tuple[type[Exception], ...]
+    job: tuple[str, Path], folder: Path, make: Maker, identity: str, errors: Any
 ) -> Figures | str:
-    """Writes one file of (name, source, target); returns its figures, or why it could not be made."""
-    name, source, target = job
+    """Writes the file of one (name, source); returns its figures, or why it could not be made."""
+    name, source = job
     try:
         if identity not in _warm:
             make(name, source)  # not timed: the first call in a process imports and compiles
@@ -210,5 +204,5 @@ def _write(
         wav, figures = make(name, source)
     except errors as error:
         return str(error)
-    write_audio(target, np.clip(wav, -1, 1))
+    write_audio(folder / f"{name}.wav", np.clip(wav, -1, 1))
     return figures

@@ -1,7 +1,7 @@
-"""Pairs generated files with references, strictly by their names."""
+"""The input of an evaluation: audio files, paired strictly by their names, and what was said in them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,10 +9,12 @@ from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.storage.files import read_json
 
+Trials = dict[str, set[str]]  # utterance -> the speakers that it is scored against
+
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated file and its reference; names are relative and without suffix."""
+    """A generated file of a system, and its reference; names are relative and without suffix."""
 
     name: str  # of the generated file
     generated: Path
@@ -22,15 +24,8 @@ class Pair:
     source_speaker: str = ""  # the speaker of the reference; it differs in conversion
     # figures known from generation (bytes, seconds of work), as the items of a dictionary
     given: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass
-class Pairing:
-    """Pairs, and the names without a partner on either side."""
-
-    pairs: list[Pair] = field(default_factory=list)
-    only_generated: list[str] = field(default_factory=list)
-    only_reference: list[str] = field(default_factory=list)
+    system: str = ""  # of the system `reference`, both files are the recording
+    transcript: str | None = None
 
 
 @dataclass
@@ -136,20 +131,6 @@ def read_collection(
     return read_folder(place, without=without)
 
 
-def check_pattern(pattern: str) -> None:
-    """Checks the pattern of generated files' names, {name}_gen, {name}_{target} or {target}/{name}.
-
-    `{name}` stands for the reference's relative name, `{target}` for the target speaker. Raises
-    ValueError if it has not exactly one `{name}`, more than one `{target}`, or another field.
-    """
-    fields = re.findall(r"\{(.*?)\}", pattern)
-    if fields.count("name") != 1 or fields.count("target") > 1 or set(fields) - {"name", "target"}:
-        raise ValueError(
-            f"--pattern {pattern!r}: expected {{name}} once and {{target}} at most once, "
-            "as in {name}_gen or {name}_{target}"
-        )
-
-
 def _readings(name: str, pattern: str, targets: Iterable[str]) -> list[tuple[str, str]]:
     """All pairs of reference name and target speaker that a generated file's name can mean."""
     found = []
@@ -167,33 +148,126 @@ def pair_files(
     reference: Collection,
     pattern: str = "{name}",
     targets: Iterable[str] = (),
-) -> Pairing:
-    """Pairs generated files with the references that their names refer to by `check_pattern`.
+    transcripts: Mapping[str, str] | None = None,
+    system: str = "",
+) -> tuple[list[Pair], dict[str, list[str]]]:
+    """Pairs the files that a system generated with the references that their names refer to.
 
-    `targets` are speakers that `{target}` may be, besides those of the references. An ambiguous
-    name is left without a partner. Raises ValueError with a name of each side if nothing is paired.
+    Args:
+        generated: the files of the system.
+        reference: the recordings.
+        pattern: the names of the generated files, as {name}_gen, {name}_{target} or {target}/{name}, where
+            `{name}` is the reference's relative name and `{target}` the target speaker.
+        targets: speakers that `{target}` may be, besides those of the references.
+        transcripts: name of the reference -> words.
+        system: the system's label.
+
+    Returns the pairs, and the names without a partner, `only_generated` and `only_reference`; an ambiguous
+    name is left without one. Raises ValueError with a name of each side if nothing is paired, or if the
+    pattern has not exactly one `{name}`, more than one `{target}`, or another field.
     """
-    check_pattern(pattern)
-    result, used = Pairing(), set()
+    fields = re.findall(r"\{(.*?)\}", pattern)
+    if fields.count("name") != 1 or fields.count("target") > 1 or set(fields) - {"name", "target"}:
+        raise ValueError(
+            f"--pattern {pattern!r}: expected {{name}} once and {{target}} at most once, "
+            "as in {name}_gen or {name}_{target}"
+        )
+    pairs, alone = [], []
     speakers = sorted({*reference.speakers.values(), *reference.voices, *targets})
     for name, path in generated.files.items():
         readings = _readings(name, pattern, speakers)
         readings = [reading for reading in readings if reading[0] in reference.files]
         if len(readings) != 1:
-            result.only_generated.append(name)
+            alone.append(name)
             continue
-        reference_name, target = readings[0]
-        used.add(reference_name)
-        source = reference.speakers.get(reference_name, "")
-        files = path, reference_name, reference.files[reference_name]
+        ((original, target),) = readings
+        source = reference.speakers.get(original, "")
+        files = path, original, reference.files[original]
         given = tuple(generated.given.get(name, {}).items())
-        result.pairs.append(Pair(name, *files, target or source, source, given))
-    result.only_reference = [name for name in reference.files if name not in used]
-    if not result.pairs:
+        words = transcript_of(transcripts or {}, original)
+        pairs.append(Pair(name, *files, target or source, source, given, system, words))
+    if not pairs:
         first, second = next(iter(generated.files)), next(iter(reference.files))
         raise ValueError(
             f"no file of {generated.source} belongs to one of {reference.source} by the pattern "
             f"{pattern!r}: generated are called like {first!r}, references like {second!r}; give "
             "--pattern, {name}_gen for instance, if something was added to the relative name."
         )
-    return result
+    used = {pair.reference_name for pair in pairs}
+    rest = [name for name in reference.files if name not in used]
+    return pairs, {"only_generated": alone, "only_reference": rest}
+
+
+def _lines(path: Path, option: str, expected: str) -> Iterator[tuple[str, str]]:
+    """Yields each line that is not blank, after its place (file and line number) for messages."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give {option} a file of {expected}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield f"{path}:{number}", line
+
+
+def read_transcripts(path: str | Path) -> dict[str, str]:
+    """Reads `name<TAB>text` or `name|text` lines; of three or more `|` fields the last one counts.
+
+    Raises FileNotFoundError, or ValueError for an empty file or one that is not text, a line
+    without a separator, or a repeated name.
+    """
+    transcripts: dict[str, str] = {}
+    for place, line in _lines(Path(path), "--transcripts", "name<TAB>text"):
+        name, separator, text = line.partition("\t") if "\t" in line else line.partition("|")
+        if not separator:
+            raise ValueError(f"{place}: expected name<TAB>text, found {line[:60]!r}")
+        name = name.strip()
+        if Path(name).suffix.lower() in AUDIO_SUFFIXES:
+            name = name[: name.rindex(".")]
+        if name in transcripts:
+            raise ValueError(f"{place}: {name} has a transcript already")
+        transcripts[name] = text.split("|")[-1].strip() if separator == "|" else text.strip()
+    if not transcripts:
+        raise ValueError(f"{path} has no transcripts, expected lines of name<TAB>text")
+    return transcripts
+
+
+def transcript_of(transcripts: Mapping[str, str], name: str) -> str | None:
+    """Looks up a relative name, then its last component (LJSpeech's list has no folders)."""
+    return transcripts.get(name, transcripts.get(name.rsplit("/", 1)[-1]))
+
+
+def read_trials(path: str | Path) -> Trials:
+    """Reads `utterance<TAB>speaker` lines, one per speaker that an utterance is scored against.
+
+    Whether a trial is a target trial follows from the voice that the utterance should have. Raises
+    FileNotFoundError, or ValueError for an empty file or one that is not text, or for a malformed
+    or repeated line.
+    """
+    trials: Trials = {}
+    for place, line in _lines(Path(path), "--trials", "utterance<TAB>speaker"):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != 2 or not all(fields):
+            raise ValueError(f"{place}: expected utterance<TAB>speaker, found {line[:60]!r}")
+        speakers = trials.setdefault(fields[0], set())
+        if fields[1] in speakers:
+            raise ValueError(f"{place}: the trial {line[:60]!r} occurs twice")
+        speakers.add(fields[1])
+    if not trials:
+        raise ValueError(f"{path} has no trials, expected lines of utterance<TAB>speaker")
+    return trials
+
+
+def check_trials(trials: Trials, names: Iterable[str], speakers: Iterable[str]) -> None:
+    """Raises ValueError if trials name an utterance or a speaker that is not known."""
+    for what, listed, known in (
+        ("utterances", trials, names),
+        ("speakers", set().union(*trials.values()), speakers),
+    ):
+        unknown = sorted(set(listed) - set(known))
+        if unknown:
+            raise ValueError(
+                f"--trials names {len(unknown)} unknown {what}: {', '.join(unknown[:5])}; "
+                f"expected names such as {', '.join(sorted(known)[:5])}"
+            )

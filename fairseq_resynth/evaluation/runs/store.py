@@ -15,8 +15,7 @@ import numpy as np
 
 import fairseq_resynth
 from fairseq_resynth.data.storage.files import read_json, write_json, write_text
-from fairseq_resynth.evaluation.metrics.metric import Column, Metric
-from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Column, Metric, Row
 from fairseq_resynth.evaluation.runs.summary import summarize
 
 FORMAT = 1
@@ -38,10 +37,10 @@ class Evaluation:
     metrics: list[dict[str, str]]  # name, version and prediction of each metric
     # metric -> why it did not run and what to install
     missing: dict[str, str] = field(default_factory=dict)
-    # system -> `only_generated` and `only_reference` names
+    # system -> names without a partner, see `pair_files`
     unpaired: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     # system -> name -> F0 tracks and speaker scores
-    details: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    details: dict[str, dict[str, Row]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # options of the run
 
     @property
@@ -71,7 +70,7 @@ def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluati
     for system in dict.fromkeys(row["system"] for row in rows):
         for metric in metrics:
             metric.finish([row for row in rows if row["system"] == system])
-    details: dict[str, dict[str, dict[str, Any]]] = {}
+    details: dict[str, dict[str, Row]] = {}
     for row in rows:
         kept = {key: row[key] for key in DETAILS if key in row}
         details.setdefault(row["system"], {})[row["name"]] = kept
@@ -138,8 +137,7 @@ def _csv(head: Sequence[str], rows: Iterable[Row]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, head, "", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _plain_text(value) for key, value in row.items()})
+    writer.writerows({key: _plain_text(value) for key, value in row.items()} for row in rows)
     return stream.getvalue()
 
 
@@ -188,21 +186,19 @@ def join(folders: Sequence[str | Path]) -> Evaluation:
     and FileNotFoundError for a folder without an evaluation.
     """
     joined = Evaluation([], {}, [], [])
+    joined.settings = {"joined": [str(folder) for folder in folders]}
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ValueError("an evaluation is given twice; give each folder once")
     for folder in map(Path, folders):
         part, taken, names = read_evaluation(folder), set(joined.summary), {}
         for label in part.systems:
-            name = label
-            if label in taken:
-                if label == REFERENCE:
-                    continue
-                name = f"{folder.name}: {label}"
+            if label == REFERENCE and label in taken:
+                continue
+            names[label] = name = f"{folder.name}: {label}" if label in taken else label
             if name in taken:
                 raise ValueError(
                     f"{folder}: another evaluation has a system {name!r}; rename the folder"
                 )
-            names[label] = name
             joined.summary[name] = part.summary[label]
             joined.details[name] = part.details.get(label, {})
             own = [row for row in part.rows if row["system"] == label]
@@ -212,5 +208,4 @@ def join(folders: Sequence[str | Path]) -> Evaluation:
         joined.columns += [column for column in part.columns if column.name not in known]
         joined.metrics += [entry for entry in part.metrics if entry not in joined.metrics]
         joined.missing |= part.missing
-    joined.settings = {"joined": [str(folder) for folder in folders]}
     return joined

@@ -7,39 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.evaluation.metrics.metric import Column, Metric
-from fairseq_resynth.evaluation.runs.measure import REFERENCE, Row
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Metric, Row
 from fairseq_resynth.measures.statistics import bootstrap, mean_interval
 
 POOLED_RESAMPLES = 200  # fewer than for means, since each equal error rate sorts all trials
 Figures = dict[str, dict[str, float]]
 
 
-def _column_figures(rows: Sequence[Row], column: Column) -> dict[str, float] | None:
-    rows = [row for row in rows if row.get(column.name) is not None]
-    if not rows:
-        return None
-    weights = [row.get(column.weight, math.nan) for row in rows] if column.weight else None
-    return mean_interval([row[column.name] for row in rows], weights)
-
-
 def _figures(rows: Sequence[Row], metrics: Sequence[Metric]) -> Figures:
-    columns = [column for metric in metrics for column in metric.columns]
-    found = {column.name: _column_figures(rows, column) for column in columns}
-    return {name: figure for name, figure in found.items() if figure}
+    figures: Figures = {}
+    for column in (column for metric in metrics for column in metric.columns):
+        if own := [row for row in rows if row.get(column.name) is not None]:
+            weights = [row.get(column.weight, math.nan) for row in own] if column.weight else None
+            figures[column.name] = mean_interval([row[column.name] for row in own], weights)
+    return figures
 
 
 def _pooled_figures(rows: list[Row], metric: Metric) -> Figures:
     result: Figures = {}
     for name, value in metric.pooled(rows).items():
 
-        def again(index: np.ndarray, name: str = name) -> float:
-            return metric.pooled([rows[i] for i in index])[name]
+        def again(draws: np.ndarray, name: str = name) -> list[float]:
+            return [metric.pooled([rows[i] for i in draw])[name] for draw in draws]
 
-        low, high = (math.nan, math.nan)
-        if math.isfinite(value):
-            low, high = bootstrap(again, len(rows), POOLED_RESAMPLES)
-        result[name] = {"mean": value, "low": low, "high": high, "count": len(rows), "undefined": 0}
+        bounds = bootstrap(again, len(rows) if math.isfinite(value) else 0, POOLED_RESAMPLES)
+        result[name] = {"mean": value, **bounds, "count": len(rows), "undefined": 0}
     return result
 
 
@@ -61,16 +53,20 @@ def summarize(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for system, own in grouped(rows, lambda row: row["system"]).items():
         good = [row for row in own if not row["error"]]
-        entry: dict[str, Any] = {"utterances": len(good), "failed": len(own) - len(good)}
-        entry["all"] = _figures(good, metrics)
+        figures = _figures(good, metrics)
         for metric in metrics:
-            entry["all"] |= _pooled_figures(good, metric)
-        speakers = grouped([row for row in good if row["speaker"]], lambda row: row["speaker"])
-        entry["speakers"] = {who: _figures(part, metrics) for who, part in speakers.items()}
+            figures |= _pooled_figures(good, metric)
+        known = [row for row in good if row["speaker"]]
+        speakers = grouped(known, lambda row: row["speaker"])
         converted = [row for row in good if row["speaker"] != row["source_speaker"]]
         pairs = grouped(converted, lambda row: f"{row['source_speaker'] or '?'} → {row['speaker']}")
-        entry["pairs"] = {names: _figures(part, metrics) for names, part in pairs.items()}
-        summary[system] = entry
+        summary[system] = {
+            "utterances": len(good),
+            "failed": len(own) - len(good),
+            "all": figures,
+            "speakers": {who: _figures(part, metrics) for who, part in speakers.items()},
+            "pairs": {names: _figures(part, metrics) for names, part in pairs.items()},
+        }
     return summary
 
 
