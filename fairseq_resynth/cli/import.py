@@ -10,6 +10,7 @@ speakers: --speakers reads them, one per line, in sorted order of the names of t
 
 import argparse
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 from fairseq_resynth.cli import common
@@ -30,16 +31,19 @@ def add_arguments(add: common.Options) -> None:
     add(
         "--speakers FILE",
         "names of the speakers, one per line; default: speakers.txt in the same folder, else 0, 1, 2, …",
+        type=Path,
     )
     add(
         "--training-list FILE",
         "instead of --speakers: the training list, whose paths name the speakers",
+        type=Path,
     )
-    add("--styles FILE", "names of the styles, one per line; default: styles.txt")
+    add("--styles FILE", "names of the styles, one per line; default: styles.txt", type=Path)
     add("--f0-stats FILE", "F0 statistics (f0_stats.pth)", type=Path)
     add(
         "--f0-stats-speakers FILE",
         "names of the numbered speakers of the statistics, if their list was another one",
+        type=Path,
     )
     add("--f0-quantizer DIR", "F0 quantizer, if it is not inside the checkpoint", type=Path)
     add("--f0-code-hop", "samples per pitch code (code-hifigan)", 0)
@@ -54,21 +58,11 @@ def run(args: argparse.Namespace) -> int:
     """Reads everything, then writes the folder."""
     from fairseq_resynth.inference.bundle import save_bundle
     from fairseq_resynth.interop.code_hifigan import import_code_hifigan
-    from fairseq_resynth.interop.published_checkpoints import (
-        ImportOptions,
-        read_published,
-        read_row_names,
-    )
+    from fairseq_resynth.interop.published_checkpoints import ImportOptions
     from fairseq_resynth.interop.speech_resynthesis import import_speech_resynthesis
 
     options = ImportOptions(
-        args.config,
-        _speakers(args),
-        read_row_names(args.styles) if args.styles else None,
-        args.f0_stats,
-        read_row_names(args.f0_stats_speakers) if args.f0_stats_speakers else None,
-        args.f0_quantizer,
-        args.f0_code_hop,
+        **{field.name: getattr(args, field.name) for field in fields(ImportOptions)}
     )
     if args.for_training and args.source != "speech-resynthesis":
         raise ValueError(
@@ -82,30 +76,12 @@ def run(args: argparse.Namespace) -> int:
     if args.for_training:
         from fairseq_resynth.interop.training_state import write_training_checkpoint
 
-        if bundle.generator is None:
-            raise ValueError("--for-training: an F0 quantizer has no discriminators.")
-        published = read_published(args.checkpoint, args.config)
-        summary["training"] = write_training_checkpoint(published, bundle, args.for_training)
+        summary["training"] = write_training_checkpoint(
+            args.checkpoint, args.config, bundle, args.for_training
+        )
     summary["identity"] = save_bundle(args.outdir, bundle)
     common.report(args, summary, _lines(args, bundle, summary))
     return 0
-
-
-def _speakers(args: argparse.Namespace) -> tuple[str, ...] | None:
-    from fairseq_resynth.interop.published_checkpoints import (
-        names_of_list,
-        read_published,
-        read_row_names,
-    )
-
-    if args.speakers and args.training_list:
-        raise ValueError("--speakers and --training-list both name the speakers: give one.")
-    if args.speakers:
-        return read_row_names(args.speakers)
-    if not args.training_list:
-        return None
-    config = read_published(args.checkpoint, args.config).config
-    return names_of_list(args.training_list, str(config.get("multispkr")))
 
 
 def _lines(args: argparse.Namespace, bundle, summary: dict) -> list[str]:

@@ -48,7 +48,7 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
     return Bundle(generator, model, streams)
 
 
-def code_hifigan_config(bundle: Bundle) -> dict[str, Any]:
+def _config(bundle: Bundle) -> dict[str, Any]:
     """The `config.json` that the `CodeHiFiGANVocoder` of fairseq and textlesslib reads."""
     model: UnitHifiganSizes = bundle.model
     streams, generator = bundle.streams, bundle.generator.generator
@@ -95,11 +95,8 @@ def _integers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def code_hifigan_weights(generator: UnitGenerator, blocks_per_stage: int) -> dict[str, Tensor]:
-    """The weights by fairseq's names, float32 on the CPU, with the two parts of weight norm.
-
-    The generator's own are folded into its weights; it has `blocks_per_stage` after each upsampling.
-    """
+def _weights(generator: UnitGenerator, blocks_per_stage: int) -> dict[str, Tensor]:
+    """The weights by fairseq's names, float32 on the CPU, their norms unfolded into two parts."""
     norms = {
         f"generator.{name}.weight"
         for name, module in generator.generator.named_modules()
@@ -130,9 +127,9 @@ def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
     """
     outdir = Path(outdir)
     _check(bundle)
-    config = code_hifigan_config(bundle)
+    config = _config(bundle)
     bundle.generator.generator.remove_weight_norm()
-    weights = code_hifigan_weights(bundle.generator, len(config["resblock_kernel_sizes"]))
+    weights = _weights(bundle.generator, len(config["resblock_kernel_sizes"]))
     with atomic_path(outdir / "model.pt") as temporary:
         torch.save({"generator": weights}, temporary)
     for table in ("speakers", "styles"):

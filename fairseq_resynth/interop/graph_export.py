@@ -3,7 +3,6 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,14 @@ from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".pt"}
 EXAMPLE_UNITS = 16  # length of the example that a graph is traced with; the graph takes any other
 
 
 class FlatGenerator(nn.Module):
     """`UnitGenerator` with its streams in the order of `names` and without checks, as a graph needs it.
 
-    Its weight norm must be folded into its weights; for `names` see `input_names`.
+    Its weight norm must be folded into its weights; `names` are keys of `_examples`.
     """
 
     def __init__(self, unit_generator: UnitGenerator, names: list[str]):
@@ -64,29 +64,22 @@ class FlatDurations(nn.Module):
         return expand_counts(self.unit_generator.log_durations(units, speaker=speaker))
 
 
-def input_names(streams: StreamSpec) -> list[str]:
-    """The names of the inputs of a model's graph, in their order."""
-    present = {
-        "units": True,
-        "f0_codes": streams.num_f0_codes,
-        "f0": streams.f0_channels,
-        "speaker": streams.has_speaker,
-        "style": streams.styles,
-    }
-    return [name for name, size in present.items() if size]
-
-
-def _example(streams: StreamSpec, name: str) -> Tensor:
+def _examples(streams: StreamSpec) -> dict[str, Tensor]:
+    """An example of each input of a model's graph by name, in their order; two rows."""
     samples = EXAMPLE_UNITS * streams.unit_hop
-    if name == "units":
-        return torch.arange(2 * EXAMPLE_UNITS).view(2, -1) % streams.num_units
-    if name == "f0_codes":
-        return torch.zeros(2, -(-samples // streams.f0_code_hop) + 1, dtype=torch.int64)
-    if name == "f0":
-        return torch.zeros(2, streams.f0_channels, -(-samples // F0_HOP) + 3)
-    if name == "speaker" and streams.speaker_dim:
-        return torch.zeros(2, streams.speaker_dim)
-    return torch.zeros(2, dtype=torch.int64)
+    found = {"units": torch.arange(2 * EXAMPLE_UNITS).view(2, -1) % streams.num_units}
+    if streams.num_f0_codes:
+        length = -(-samples // streams.f0_code_hop) + 1
+        found["f0_codes"] = torch.zeros(2, length, dtype=torch.int64)
+    if streams.f0_channels:
+        found["f0"] = torch.zeros(2, streams.f0_channels, -(-samples // F0_HOP) + 3)
+    if streams.speaker_dim:
+        found["speaker"] = torch.zeros(2, streams.speaker_dim)
+    elif streams.speakers:
+        found["speaker"] = torch.zeros(2, dtype=torch.int64)
+    if streams.styles:
+        found["style"] = torch.zeros(2, dtype=torch.int64)
+    return found
 
 
 _DYNAMIC_AXES = {"units": (0, 1), "f0_codes": (0, 1), "f0": (0, 2), "speaker": (0,), "style": (0,)}
@@ -98,21 +91,21 @@ def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
     `kind` is `onnx`, `torchscript` or `torch-export`; raises ValueError if its packages are not installed.
     Returns the names of the files.
     """
-    outdir, streams = Path(outdir), bundle.streams
-    write, suffix = WRITERS[kind]
+    outdir, streams, suffix = Path(outdir), bundle.streams, SUFFIXES[kind]
     bundle.generator.generator.remove_weight_norm()
     generator = bundle.generator.eval()
-    names, duration_names = input_names(streams), None
+    examples, duration_names = _examples(streams), None
+    names = list(examples)
     graphs = [(f"generator{suffix}", FlatGenerator(generator, names), names, "wav")]
     if generator.duration_predictor is not None:
         duration_names = ["units", "speaker"] if generator.durations_need_speaker else ["units"]
         durations = FlatDurations(generator)
         graphs.append((f"durations{suffix}", durations, duration_names, "counts"))
     for file, module, inputs, output in graphs:
-        example = tuple(_example(streams, stream) for stream in inputs)
+        example = {name: examples[name] for name in inputs}
         with atomic_path(outdir / file) as temporary, warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            write(module.eval(), example, inputs, output, temporary)
+            _write(kind, module.eval(), example, output, temporary)
     files = [file for file, *_ in graphs]
     description = {
         "files": files,
@@ -130,12 +123,24 @@ def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
     return [*files, "graph.json"]
 
 
-Writer = Callable[[nn.Module, tuple[Tensor, ...], list[str], str, Path], None]
-
-
-def _write_onnx(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], output: str, path: Path
+def _write(
+    kind: str, module: nn.Module, example: dict[str, Tensor], output: str, path: Path
 ) -> None:
+    """Writes a graph whose inputs are named and shaped as in `example`, with any number and length."""
+    tensors = tuple(example.values())
+    shapes: tuple[Any, ...] = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis in _DYNAMIC_AXES[name]} for name in example
+    )
+    if isinstance(module, FlatGenerator):
+        shapes = (shapes,)  # its inputs are one *inputs
+    if kind == "torchscript":
+        traced = torch.jit.trace(module, tensors, check_trace=False)
+        extra = {"inputs.json": json.dumps(list(example))}
+        torch.jit.save(torch.jit.freeze(traced), str(path), _extra_files=extra)
+        return
+    if kind == "torch-export":
+        torch.export.save(torch.export.export(module, tensors, dynamic_shapes=shapes), str(path))
+        return
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -147,41 +152,12 @@ def _write_onnx(
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     program = torch.onnx.export(
         module,
-        example,
-        input_names=inputs,
+        tensors,
+        input_names=list(example),
         output_names=[output],
-        dynamic_shapes=_dynamic_shapes(module, inputs),
+        dynamic_shapes=shapes,
         dynamo=True,
         verbose=False,
         external_data=False,
     )
     program.save(str(path), external_data=False)
-
-
-def _dynamic_shapes(module: nn.Module, inputs: list[str]) -> tuple[Any, ...]:
-    shapes = tuple(
-        {axis: torch.export.Dim.DYNAMIC for axis in _DYNAMIC_AXES[name]} for name in inputs
-    )
-    return (shapes,) if isinstance(module, FlatGenerator) else shapes  # its inputs are one *inputs
-
-
-def _write_export(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], output: str, path: Path
-) -> None:
-    shapes = _dynamic_shapes(module, inputs)
-    torch.export.save(torch.export.export(module, example, dynamic_shapes=shapes), str(path))
-
-
-def _write_torchscript(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], output: str, path: Path
-) -> None:
-    traced = torch.jit.trace(module, example, check_trace=False)
-    extra = {"inputs.json": json.dumps(inputs)}
-    torch.jit.save(torch.jit.freeze(traced), str(path), _extra_files=extra)
-
-
-WRITERS: dict[str, tuple[Writer, str]] = {
-    "onnx": (_write_onnx, ".onnx"),
-    "torch-export": (_write_export, ".pt2"),
-    "torchscript": (_write_torchscript, ".pt"),
-}

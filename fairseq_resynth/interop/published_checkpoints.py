@@ -30,19 +30,21 @@ class ImportOptions:
 
     Attributes:
         config: The configuration; None: `config.json` in the folder of the weights.
-        speakers, styles: Names in the order of their tables; None: those of `speakers.txt` and `styles.txt`
-            in that folder, else 0, 1, 2, …
+        speakers, styles: Files of names in the order of their tables, one per line; None: `speakers.txt` and
+            `styles.txt` in that folder, else the names are 0, 1, 2, …
+        training_list: Instead of `speakers`: lines of `{'audio': …}`, whose paths name the speakers.
         f0_stats: The F0 statistics; None: the file that the configuration names, if it exists.
-        f0_stats_speakers: Names that the indices of the statistics stand for, if their list was another one.
+        f0_stats_speakers: Like `speakers`, for statistics whose indices are those of another list.
         f0_quantizer: Folder of the F0 quantizer, for a vocoder that does not contain it.
         f0_code_hop: Samples per pitch code, for fairseq's code HiFi-GAN; 0: as its configuration says.
     """
 
     config: Path | None = None
-    speakers: Sequence[str] | None = None
-    styles: Sequence[str] | None = None
+    speakers: Path | None = None
+    training_list: Path | None = None
+    styles: Path | None = None
     f0_stats: Path | None = None
-    f0_stats_speakers: Sequence[str] | None = None
+    f0_stats_speakers: Path | None = None
     f0_quantizer: Path | None = None
     f0_code_hop: int = 0
 
@@ -59,10 +61,17 @@ class Published:
 def read_published(path: str | Path, config: str | Path | None = None) -> Published:
     """Reads a `g_*` or `model.pt`, or the last of a folder, with its `config.json` or another `config`.
 
-    Raises FileNotFoundError if one of them is missing, and ValueError if a file is refused, truncated, or
-    not of this layout.
+    Raises FileNotFoundError or ValueError if a file is missing, refused, truncated or not of this layout.
     """
-    source = _find_weights(Path(path))
+    path = Path(path)
+    found = [path] if path.is_file() else []
+    for pattern in PATTERNS:
+        found = found or sorted(file for file in path.glob(pattern) if file.is_file())
+    if not found:
+        raise FileNotFoundError(
+            f"{path} holds no {' or '.join(PATTERNS)}: give the folder of the checkpoint."
+        )
+    source = found[-1]
     config = Path(config) if config else source.parent / "config.json"
     settings = read_json(config, "It belongs into the folder of the weights, or to --config.")
     if not isinstance(settings, dict):
@@ -81,24 +90,8 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
     return Published(source, settings, weights)
 
 
-def _find_weights(path: Path) -> Path:
-    if path.is_file():
-        return path
-    for pattern in PATTERNS:
-        found = sorted(file for file in path.glob(pattern) if file.is_file())
-        if found:
-            return found[-1]
-    raise FileNotFoundError(
-        f"{path} holds no {' or '.join(PATTERNS)}: give the folder of the checkpoint."
-    )
-
-
-def read_row_names(path: str | Path) -> tuple[str, ...]:
-    """The names of the rows of a table, from a file with one name per line.
-
-    Raises ValueError if there is no name, an empty line or a repeated name.
-    """
-    path = Path(path)
+def read_row_names(path: Path) -> tuple[str, ...]:
+    """The names of a table's rows, one per line; raises ValueError if one is empty or repeated."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected one name per line.")
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -110,11 +103,8 @@ def read_row_names(path: str | Path) -> tuple[str, ...]:
 _RULES = {"_": "prefix", "parent_name": "parent", "parent_parent_name": "grandparent"}
 
 
-def names_of_list(path: str | Path, multispkr: str) -> tuple[str, ...]:
-    """The speakers of a training list of `{'audio': …}` lines, in the order of the original's numbers.
-
-    `multispkr` is the rule by which a path names its speaker; raises ValueError if it needs more than paths.
-    """
+def _names_of_list(path: Path, multispkr: str) -> tuple[str, ...]:
+    """The speakers of a training list, in the order of the original's numbers."""
     if multispkr == "single":
         return ("single",)
     if multispkr not in _RULES:
@@ -128,12 +118,18 @@ def names_of_list(path: str | Path, multispkr: str) -> tuple[str, ...]:
 def table_names(
     published: Published, options: ImportOptions, has_vectors: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the rows of the tables of speakers and styles: given, in a file, or 0, 1, 2, …
+    """The names of the rows of the tables of speakers (none, if it takes vectors) and styles.
 
-    A model that takes speaker vectors has no table of speakers. Raises ValueError if there are more names
-    than rows.
+    Raises ValueError if there are more names than rows.
     """
     config, source = published.config, published.source
+    if options.speakers and options.training_list:
+        raise ValueError("--speakers and --training-list both name the speakers: give one.")
+
+    speakers = read_row_names(options.speakers) if options.speakers else None
+    styles = read_row_names(options.styles) if options.styles else None
+    if options.training_list:
+        speakers = _names_of_list(options.training_list, str(config.get("multispkr")))
 
     def names(given: Sequence[str] | None, what: str, default_rows: int) -> tuple[str, ...]:
         rows, file = config.get(f"num_{what}", default_rows), source.parent / f"{what}.txt"
@@ -145,8 +141,8 @@ def table_names(
 
     has_speakers = config.get("multispkr") and not has_vectors
     return (
-        names(options.speakers, "speakers", DEFAULT_SPEAKERS) if has_speakers else (),
-        names(options.styles, "styles", DEFAULT_STYLES) if config.get("multistyle") else (),
+        names(speakers, "speakers", DEFAULT_SPEAKERS) if has_speakers else (),
+        names(styles, "styles", DEFAULT_STYLES) if config.get("multistyle") else (),
     )
 
 
@@ -203,8 +199,7 @@ def _check_weights(
                 f"{contradiction} {names[ours]} is {tuple(value.shape)}, "
                 f"the configuration makes it {tuple(expected[ours].shape)}."
             )
-    missing = [ours for ours in expected if ours not in converted]
-    if missing:
+    if missing := [ours for ours in expected if ours not in converted]:
         name = re.sub(r"\.parametrizations\.weight\.original[01]", ".weight", missing[0])
         raise ValueError(
             f"{contradiction} {len(missing)} weights are missing, {name} for instance."
@@ -224,7 +219,13 @@ def model_sizes(published: Published) -> UnitHifiganSizes:
             f"the configuration of {published.source} lacks {', '.join(missing)}: it is not "
             "that of a unit vocoder."
         )
-    _check_types(published)
+    durations = config.get("dur_predictor_params") or {}
+    for values in (config, durations):
+        for key, is_right in _KINDS.items():
+            if key in values and not is_right(values[key]):
+                raise ValueError(
+                    f"the configuration of {published.source} is wrong: {key} is {values[key]!r}."
+                )
     if str(config.get("resblock", "1")) != "1":
         raise ValueError(
             f"resblock is {config['resblock']!r}, expected '1', that of HiFi-GAN V1 and V2."
@@ -236,7 +237,6 @@ def model_sizes(published: Published) -> UnitHifiganSizes:
         raise ValueError(
             f"{published.source} is conditioned on {', '.join(unknown)}, which is not supported."
         )
-    durations = config.get("dur_predictor_params") or {}
     return UnitHifiganSizes(
         embedding_dim=config["embedding_dim"],
         upsample_rates=_join(config["upsample_rates"]),
@@ -279,16 +279,6 @@ _KINDS = {
     "dur_predictor_params": lambda value: not value or isinstance(value, dict),
     "f0_stats": lambda value: not value or isinstance(value, str),
 }
-
-
-def _check_types(published: Published) -> None:
-    durations = published.config.get("dur_predictor_params")
-    for values in (published.config, durations if isinstance(durations, dict) else {}):
-        for key, is_right in _KINDS.items():
-            if key in values and not is_right(values[key]):
-                raise ValueError(
-                    f"the configuration of {published.source} is wrong: {key} is {values[key]!r}."
-                )
 
 
 def _join(values: Sequence[int]) -> str:

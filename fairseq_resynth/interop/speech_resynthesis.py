@@ -19,6 +19,7 @@ from fairseq_resynth.interop.published_checkpoints import (
     load_weights,
     model_sizes,
     read_published,
+    read_row_names,
     table_names,
     unit_hop,
 )
@@ -42,23 +43,16 @@ def import_speech_resynthesis(path: str | Path, options: ImportOptions | None = 
         return Bundle(None, None, None, f0_vqvae, f0_model)
     model = model_sizes(published)
     published, content = _split_content(published)
-    f0_vqvae, f0_model = _inner_f0_quantizer(published, options)
+    f0_vqvae, f0_model = None, None
+    if inner := {k: v for k, v in published.weights.items() if k.startswith("quantizer.")}:
+        config = published.config.get("f0_quantizer") or _infer_config(inner)
+        f0_vqvae, f0_model = f0_quantizer(published.source, config, inner)
+    elif options.f0_quantizer:
+        outer = import_speech_resynthesis(options.f0_quantizer)
+        f0_vqvae, f0_model = outer.f0_vqvae, outer.f0_model
     streams = _streams(published, options, f0_vqvae, content)
     generator, _ = build(published, model, streams)
     return Bundle(generator, model, streams, f0_vqvae, f0_model, content_vqvae=content)
-
-
-def _inner_f0_quantizer(
-    published: Published, options: ImportOptions
-) -> tuple[F0Vqvae | None, F0VqvaeSizes | None]:
-    inner = {k: v for k, v in published.weights.items() if k.startswith("quantizer.")}
-    if inner:
-        config = published.config.get("f0_quantizer") or _infer_config(inner)
-        return f0_quantizer(published.source, config, inner)
-    if options.f0_quantizer:
-        bundle = import_speech_resynthesis(options.f0_quantizer)
-        return bundle.f0_vqvae, bundle.f0_model
-    return None, None
 
 
 def _split_content(published: Published) -> tuple[Published, ContentVqvae | None]:
@@ -108,28 +102,24 @@ def _streams(
     speaker_dim = weights["spkr.weight"].size(1) if "spkr.bias" in weights else 0
     speakers, styles = table_names(published, options, bool(speaker_dim))
     hop = unit_hop(published, has_f0 and not quantized)
+    files = str(config.get("input_training_file", "")).lower()
+    kinds = ["unknown", *(name for name in ENCODERS if name in files)]
+    units = {"feature_type": kinds[-1], "num_clusters": config["num_embeddings"], "unit_hop": hop}
+    if content is not None:
+        units |= {"feature_type": "vqvae", "vqvae_hash": weights_hash(content)}
     return StreamSpec(
         unit_hop=hop,
         num_units=config["num_embeddings"],
         f0_code_hop=codes.get("f0_code_hop", 1280),
         num_f0_codes=codes.get("num_codes", 0),
         speakers=speakers,
-        units=_units(config, hop, content),
+        units=units,
         f0_codes=codes,
         speaker_statistics=_statistics(published, options, speakers),
         f0_channels=int(has_f0 and not quantized),
         speaker_dim=speaker_dim,
         styles=styles,
     )
-
-
-def _units(config: dict[str, Any], hop: int, content: ContentVqvae | None) -> dict[str, Any]:
-    files = str(config.get("input_training_file", "")).lower()
-    kinds = ["unknown", *(name for name in ENCODERS if name in files)]
-    sizes = {"num_clusters": config["num_embeddings"], "unit_hop": hop}
-    if content is not None:
-        return {"feature_type": "vqvae", **sizes, "vqvae_hash": weights_hash(content)}
-    return {"feature_type": kinds[-1], **sizes}
 
 
 def _statistics(
@@ -141,14 +131,12 @@ def _statistics(
         path = path if path.is_file() else None
     if path is None or not config.get("f0"):
         return {}
-    return statistics_by_name(path, speakers, options.f0_stats_speakers).to_dict()
+    listed = read_row_names(options.f0_stats_speakers) if options.f0_stats_speakers else None
+    return _statistics_by_name(path, speakers, listed).to_dict()
 
 
-def read_f0_statistics(path: str | Path) -> dict[Any, Any]:
-    """Reads `f0_stats.pth`: {"f0_mean", "f0_std"} in Hz, or one such entry per speaker, by index or name.
-
-    Raises ValueError if the file is refused (the class in it is named), or of another form.
-    """
+def _read_f0_statistics(path: Path) -> dict[Any, Any]:
+    """Reads `f0_stats.pth`: {"f0_mean", "f0_std"} in Hz, or one such entry per speaker, by index or name."""
     what = "F0 statistics ({'f0_mean', 'f0_std'} or those by speaker)"
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # numpy 1 and 2
@@ -169,15 +157,15 @@ def _entry(values: dict[str, Any]) -> dict[str, float]:
     return {**pair, "num_voiced": 0}
 
 
-def statistics_by_name(
-    path: str | Path, speakers: Sequence[str], listed: Sequence[str] | None = None
+def _statistics_by_name(
+    path: Path, speakers: Sequence[str], listed: Sequence[str] | None
 ) -> SpeakerStatistics:
     """The statistics that the original would use for each speaker of a model, by name.
 
     `speakers` are in the order of the model's table, `listed` those that the indices of the statistics stand
-    for, if they differ. Raises ValueError also if the statistics are of other speakers.
+    for, if they differ.
     """
-    found = read_f0_statistics(path)
+    found = _read_f0_statistics(path)
     if "f0_mean" in found:
         return SpeakerStatistics({name: dict(found) for name in speakers}, found)
     if listed is not None:

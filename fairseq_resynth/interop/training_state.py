@@ -9,7 +9,12 @@ from torch import Tensor
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.inference.bundle import Bundle
-from fairseq_resynth.interop.published_checkpoints import Published, build, load_weights
+from fairseq_resynth.interop.published_checkpoints import (
+    Published,
+    build,
+    load_weights,
+    read_published,
+)
 from fairseq_resynth.interop.weight_names import discriminator_name, parameter_names
 from fairseq_resynth.modules.architectures import UnitHifiganSizes
 from fairseq_resynth.modules.discriminators.base import Discriminators
@@ -21,13 +26,13 @@ KEYS = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
 
 
 def write_training_checkpoint(
-    published: Published, bundle: Bundle, outfile: str | Path
+    path: str | Path, config: Path | None, bundle: Bundle, outfile: str | Path
 ) -> dict[str, Any]:
     """Writes the checkpoint for `fairseq-train --task unit_resynthesis … --restore-file OUTFILE`.
 
-    `published` is the generator as it was read, from a folder with its `do_*`, and `bundle` what it was
-    imported as. Raises FileNotFoundError if there is no `do_*`, and ValueError if it is refused, truncated,
-    or does not belong to the generator.
+    `bundle` is what the generator at `path` was imported as, with its configuration `config`. Raises
+    FileNotFoundError if there is no `do_*` beside it, and ValueError if that is refused, truncated, or does
+    not belong to the generator.
 
     Returns:
         {"num_updates", "epoch", "options": those of fairseq-train, without --restore-file}.
@@ -36,6 +41,9 @@ def write_training_checkpoint(
         raise ValueError(
             "--for-training: training cannot continue for a model that contains a content VQ-VAE."
         )
+    if bundle.generator is None:
+        raise ValueError("--for-training: an F0 quantizer has no discriminators.")
+    published = read_published(path, config)
     source = published.source
     path = source.with_name(source.name.replace("g_", "do_", 1))
     if path == source or not path.is_file():
@@ -44,8 +52,7 @@ def write_training_checkpoint(
             "cannot continue. Leave out --for-training to import the generator alone."
         )
     state = load_checkpoint(path, WHAT)
-    missing = [key for key in KEYS if key not in state]
-    if missing:
+    if missing := [key for key in KEYS if key not in state]:
         raise ValueError(f"{path} is not {WHAT}: it lacks {', '.join(missing)}.")
     try:
         checkpoint, options = _convert(published, bundle, state, path)
@@ -79,8 +86,8 @@ def _convert(
         "lr_scheduler_state": {"lr": group["lr"]},
         "num_updates": int(state["steps"]),
     }
-    iterator = {"version": 2, "iterations_in_epoch": 0, "shuffle": True}
-    iterator["epoch"] = int(state["epoch"]) + 1
+    epoch = int(state["epoch"]) + 1
+    iterator = {"version": 2, "iterations_in_epoch": 0, "shuffle": True, "epoch": epoch}
     kept = {key: group[key] for key in ("lr", "betas", "eps", "weight_decay")}
     checkpoint = {
         "args": None,
@@ -142,19 +149,15 @@ def _fitted(
     """The state of Adam for each parameter, in the order of the module."""
     fitted: list[dict[str, Any]] = []
     for ours, parameter in module.named_parameters():
-        found = moments[names[ours]]
-        if not found:
-            fitted.append({})
-            continue
-        entry: dict[str, Any] = {"step": int(found["step"])}
-        for key in ("exp_avg", "exp_avg_sq"):
+        found, entry = moments[names[ours]], {}
+        for key in ("exp_avg", "exp_avg_sq") if found else ():
             value = found[key][: len(parameter)]  # a speaker table may have been cut
             if value.shape != parameter.shape:
                 raise ValueError(
                     f"{path} does not belong to the generator: the optimizer's state of {names[ours]} is "
                     f"{tuple(found[key].shape)}, the weight {tuple(parameter.shape)}."
                 )
-            entry[key] = value.clone()
+            entry |= {"step": int(found["step"]), key: value.clone()}
         fitted.append(entry)
     return fitted
 
