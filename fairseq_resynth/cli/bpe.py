@@ -25,7 +25,7 @@ def add_arguments(add: common.Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, encodes or decodes, and says how much shorter the sequences are."""
-    from fairseq_resynth.data.unit_text import read_generated_units, read_unit_file
+    from fairseq_resynth.data.units import read_generated_units, read_unit_file
     from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
 
     if args.action != "train" and not args.out:

@@ -50,7 +50,7 @@ def _fit(args: argparse.Namespace, encoder, batch: int) -> int:
 
     from fairseq_resynth.data.manifest import read_splits
     from fairseq_resynth.encoders.kmeans import KMeans
-    from fairseq_resynth.preparation.kmeans import fit_centroids, sample_frames
+    from fairseq_resynth.preparation.units import fit_centroids, sample_frames
 
     manifest = read_splits(args.data, [args.split])[args.split]
     with tqdm(total=len(manifest), desc="kmeans: features", unit="file", mininterval=0.5) as bar:

@@ -14,8 +14,13 @@ from collections import Counter
 from fairseq_resynth.cli import common
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.manifest import SPLITS
-from fairseq_resynth.preparation.manifest import random_splits, scan, speakers_of, write_splits
-from fairseq_resynth.preparation.published_splits import reference_splits
+from fairseq_resynth.preparation.manifest import (
+    random_splits,
+    reference_splits,
+    scan,
+    speakers_of,
+    write_splits,
+)
 
 
 def add_arguments(add: common.Options) -> None:

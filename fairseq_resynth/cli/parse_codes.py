@@ -42,9 +42,8 @@ def add_arguments(add: common.Options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Matches units and audio, splits and writes."""
     from fairseq_resynth.data.manifest import read_manifest
-    from fairseq_resynth.preparation.manifest import random_splits, speakers_of
+    from fairseq_resynth.preparation.manifest import random_splits, reference_splits, speakers_of
     from fairseq_resynth.preparation.parse_codes import describe, match_codes, write_codes
-    from fairseq_resynth.preparation.published_splits import reference_splits
 
     manifest = read_manifest(args.manifest)
     codes = match_codes(args.codes, manifest, args.unit_hop, args.num_units, args.min_dur)

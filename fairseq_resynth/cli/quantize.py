@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from fairseq_resynth.data.manifest import read_splits
-    from fairseq_resynth.preparation.quantize import foreign_units, quantize_split
+    from fairseq_resynth.preparation.units import foreign_units, quantize_split
 
     device, shard = common.prepare_device(args), parse_shard(args.shard)
     encoder = _encoder(args, device)

@@ -49,9 +49,7 @@ class MappedArray:
 
 class PackIndex:
     """The index of a packed split: `content`, and the `command` that makes the split again, as a sentence.
-
-    Raises FileNotFoundError if packing was interrupted.
-    """
+    Raises FileNotFoundError if packing was interrupted."""
 
     def __init__(self, folder: Path):
         remake = f"run `resynth pack DATA --outdir {folder.parent}` again."
@@ -72,11 +70,9 @@ class PackIndex:
 
 
 def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
-    """The packed integers of `{split}.units` or `{split}.f0`, or None if they are not packed.
-
-    They are (values, lengths (rows,) int64, the largest value). Raises as `PackIndex.map` does, and
-    ValueError if the text file exists too, so that one of both is outdated.
-    """
+    """The packed integers of `{split}.units` or `{split}.f0`, or None if they are not packed. They are
+    (values, lengths (rows,) int64, the largest value). Raises as `PackIndex.map` does, and ValueError if the
+    text file exists too, so that one of both is outdated."""
     folder, name = pack_folder(path.parent, path.stem), path.suffix[1:]
     if not (folder / f"{name}.npy").is_file():
         return None
@@ -103,11 +99,8 @@ class AudioFiles:
 
 
 class PackedAudio:
-    """Recordings in the shards of `{split}.pack`.
-
-    Raises FileNotFoundError if packing was interrupted or a shard is missing, and ValueError if other rows
-    than the manifest's were packed or a shard is truncated.
-    """
+    """Recordings in the shards of `{split}.pack`. Raises FileNotFoundError if packing was interrupted or a
+    shard is missing, and ValueError if other rows than the manifest's were packed or a shard is truncated."""
 
     def __init__(self, folder: Path, manifest: Manifest):
         self._index = PackIndex(folder)
@@ -150,10 +143,8 @@ def open_audio(data: str | Path, split: str, manifest: Manifest) -> AudioFiles |
 
 
 def verify_pack(data: str | Path, split: str) -> int:
-    """Checks the hash of every file of a packed split, and returns the number of files.
-
-    Raises FileNotFoundError if one does not exist, and ValueError if its length or hash is not the index's.
-    """
+    """Checks the hash of every file of a packed split, and returns the number of files. Raises
+    FileNotFoundError if one does not exist, and ValueError if its length or hash is not the index's."""
     index = PackIndex(pack_folder(data, split))
     entries = [*index.content["audio"], *index.content["streams"].values()]
     for entry in entries:

@@ -12,8 +12,7 @@ from fairseq_resynth.data.manifest import read_manifest, read_names, require_dat
 from fairseq_resynth.data.packed import has_stream
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.text_columns import first_names
-from fairseq_resynth.data.unit_text import read_unit_file
-from fairseq_resynth.data.units import read_integer_rows
+from fairseq_resynth.data.units import read_integer_rows, read_unit_file
 
 STREAM_NAMES = ("units", "f0", "speaker", "style")
 MADE_BY = {
@@ -202,11 +201,9 @@ def _unit_size(data: Path, units: dict[str, Any], key: str, option: str, given: 
 
 
 def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> list[Utterance]:
-    """Reads the units and the pitch codes of a data directory (`splits`; None: all) or of a unit file.
-
-    Next to a unit file NAME.txt, NAME.f0 may have the pitch codes, one line per utterance. Raises
-    FileNotFoundError if there are no units, and ValueError if a line cannot be parsed.
-    """
+    """Reads the units and the pitch codes of a data directory (`splits`; None: all) or of a unit file. Next
+    to a unit file NAME.txt, NAME.f0 may have the pitch codes, one line per utterance. Raises
+    FileNotFoundError if there are no units, and ValueError if a line cannot be parsed."""
     path = Path(path)
     if path.is_dir():
         return [row for split in _chosen_splits(path, splits) for row in _read_split(path, split)]
@@ -249,10 +246,8 @@ def _with_f0_codes(
 
 def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -> dict[str, int]:
     """The hops and table sizes of utterances: `num_units` and `num_f0_codes`, `unit_hop` and `f0_code_hop`.
-
     They are those in the directories among `paths`, or else the largest unit and code of the utterances,
-    where hops are left out. Raises ValueError if directories differ.
-    """
+    where hops are left out. Raises ValueError if directories differ."""
     known: dict[str, int] = {}
     names = {
         "units.json": {"num_clusters": "num_units", "unit_hop": "unit_hop"},

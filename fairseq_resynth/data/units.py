@@ -1,24 +1,204 @@
-"""Integer streams of a data directory: `{split}.units` and `{split}.f0`, one line per manifest row."""
+"""Unit sequences: `{split}.units` and `{split}.f0` of a data directory, and text files of other tools.
 
-from collections.abc import Sequence
+The lines of a data directory's files are those of its manifest. The format of any other line is recognized
+by its content:
+
+    1 2 3                                       HuBERT, `resynth quantize`
+    name|1 2 3                                  GSLM
+    name<TAB>1,2,3                              CPC
+    {'audio': 'a.wav', 'hubert': '1 2 3', …}    speech-resynthesis, pGSLM; parsed as a literal
+    H-0<TAB>-0.5<TAB>1 2 3                      a log of fairseq-interactive; other lines are skipped
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fairseq_resynth.data.packed import packed_integers
-from fairseq_resynth.data.storage.text_columns import parse_integer_lines, whole_line_blocks
-from fairseq_resynth.data.unit_text import parse_integers
+from fairseq_resynth.data.storage.text_columns import (
+    DIGITS,
+    parse_integer_lines,
+    whole_line_blocks,
+)
+
+# Keys of the units in a dict line, in the order in which the original looks for them.
+UNIT_KEYS = ("cpc_km100", "vqvae256", "hubert", "hubert_km100", "units", "codes")
+DURATION_KEYS = ("durations", "duration", "dur")  # pGSLM's, in frames per unit; a number is seconds
+# Symbols of fairseq's dictionaries; the last kind fills them up to a multiple of eight.
+_SPECIAL = re.compile(r"<s>|</s>|<pad>|<unk>|madeupword\d+")
+_HYPOTHESIS = re.compile(r"H-(\d+)\t(\S+)\t(.*)")
+
+
+@dataclass(frozen=True)
+class UnitRow:
+    """One utterance of a unit file; the fields after `name` are of dict lines."""
+
+    units: np.ndarray  # (U,) int64
+    line: int  # its number in the file, from 1
+    name: str | None = None  # the text before `|` or the tab, or the audio path without its suffix
+    audio: str | None = None  # path of the recording
+    speaker: str | None = None  # name of the speaker
+    f0: np.ndarray | None = None  # (U,) pitch: integers are codes, other numbers normalized F0
+    style: str | None = None  # name of the speaking style
+
+    @property
+    def label(self) -> str:
+        """The name, or `line_N` if the row has none."""
+        return self.name or f"line_{self.line}"
+
+
+@dataclass
+class GeneratedUnits:
+    """Samples of a language model, counts of special symbols left out, and names without units."""
+
+    rows: list[UnitRow] = field(default_factory=list)
+    dropped: Counter = field(default_factory=Counter)
+    empty: list[str] = field(default_factory=list)
+
+
+def parse_integers(text: str, where: str) -> np.ndarray:
+    """Parses non-negative integers separated by spaces into (n,) int64. Raises ValueError, beginning with
+    `where` (file:line), if a word is something else."""
+    words = text.split()
+    for word in words:
+        # int() also takes 1_000, +1 and digits of other scripts
+        if not (word.isascii() and word.isdigit() and len(word) <= DIGITS):
+            raise ValueError(
+                f"{where}: expected integers from 0 on, separated by spaces, found {word[:40]!r}"
+            )
+    return np.array([int(word) for word in words], dtype=np.int64)
+
+
+def parse_dict_line(line: str, where: str) -> dict[str, Any]:
+    """Parses a dict line as a literal; it is never evaluated. Raises ValueError, beginning with `where`, if
+    it is not a dict of plain values, or `audio` is not a string."""
+    expected = f"{where}: expected {{'audio': path, …}}"
+    try:
+        values = ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{expected} of plain values: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{expected}, found {line.strip()[:80]!r}")
+    if not isinstance(values.get("audio", ""), str):
+        raise ValueError(f"{where}: expected a path under 'audio', found {values['audio']!r}")
+    return values
+
+
+def read_unit_file(path: str | Path) -> list[UnitRow]:
+    """Reads a file in any format of this module. Raises FileNotFoundError if it does not exist, and
+    ValueError if it is empty or not text, or a line has no units or cannot be parsed."""
+    rows = [_parse_line(*line) for line in _unit_lines(Path(path))]
+    for row in rows:
+        if not len(row.units):
+            raise ValueError(f"{path}:{row.line}: expected units, found none on the line.")
+    return rows
+
+
+def read_generated_units(path: str | Path) -> GeneratedUnits:
+    """Reads samples of a unit language model, without fairseq's special symbols and empty lines. Raises as
+    `read_unit_file` does, but only if no sample has units."""
+    found = GeneratedUnits()
+    for text, where, number in _unit_lines(Path(path)):
+        found.dropped.update(_SPECIAL.findall(text))
+        row = _parse_line(_SPECIAL.sub(" ", text), where, number)
+        if len(row.units):
+            found.rows.append(row)
+        elif text.strip():
+            found.empty.append(row.label)
+    if not found.rows:
+        raise ValueError(f"{path}: expected units, found none in the file.")
+    return found
+
+
+def _unit_lines(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Yields (line, file:line, line number); of a log of fairseq-interactive the hypotheses alone."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text: {error}.") from error
+    if not lines:
+        raise ValueError(f"{path} is empty.")
+    numbered = list(enumerate(lines, 1))
+    hypotheses, seen = [], Counter[str]()
+    for number, line in numbered:
+        if match := _HYPOTHESIS.match(line):
+            hypotheses.append((number, f"{match[1]}__{seen[match[1]]}|{match[3]}"))
+            seen[match[1]] += 1
+    for number, line in hypotheses or numbered:
+        yield line, f"{path}:{number}", number
+
+
+def _parse_line(line: str, where: str, number: int) -> UnitRow:
+    if line.lstrip().startswith("{"):
+        return _parse_dict_row(line, where, number)
+    if "|" in line:
+        name, _, text = line.rpartition("|")
+    else:
+        name, tab, text = line.rpartition("\t")
+        if name.strip().isdigit() and text.strip() and "," not in text:
+            raise ValueError(
+                f"{where}: {name.strip()} may be a unit or a name: separate units by spaces, or write "
+                "`name|1 2 3`."
+            )
+        text = text.replace(",", " ") if tab else text
+    return UnitRow(parse_integers(text, where), number, name or None)
+
+
+def _parse_dict_row(line: str, where: str, number: int) -> UnitRow:
+    values = parse_dict_line(line, where)
+    key = next((key for key in UNIT_KEYS if key in values), None)
+    if key is None:
+        raise ValueError(
+            f"{where}: expected one of the keys {', '.join(UNIT_KEYS)}, found {', '.join(values)}."
+        )
+    units, f0 = _parse_list(values[key], where), _parse_f0(values.get("f0"), where)
+    given = next((values[key] for key in DURATION_KEYS if key in values), None)
+    if isinstance(given, list | tuple) or isinstance(given, str) and " " in given.strip():
+        # Run lengths instead of frames; a number would be seconds.
+        durations = np.maximum(_parse_list(given, where), 1)
+        if len(durations) != len(units):
+            raise ValueError(f"{where}: {len(units)} units and {len(durations)} durations.")
+        if f0 is not None and len(f0) == len(units):
+            f0 = np.repeat(f0, durations)
+        units = np.repeat(units, durations)
+    if f0 is not None and len(f0) != len(units):
+        raise ValueError(f"{where}: {len(units)} units and {len(f0)} values of f0.")
+    audio, speaker = values.get("audio"), values.get("spk", values.get("speaker"))
+    name = str(Path(audio).with_suffix("")) if audio else None
+    speaker = None if speaker is None else str(speaker)
+    return UnitRow(units, number, name, audio, speaker, f0, values.get("style"))
+
+
+def _parse_list(values: Any, where: str) -> np.ndarray:
+    if not isinstance(values, str | list | tuple):
+        raise ValueError(f"{where}: expected a list of integers, found {values!r}.")
+    return parse_integers(values if isinstance(values, str) else " ".join(map(str, values)), where)
+
+
+def _parse_f0(values: Any, where: str) -> np.ndarray | None:
+    if values is None:
+        return None
+    try:
+        f0 = np.asarray(values.split() if isinstance(values, str) else values)
+        if f0.ndim != 1:
+            raise ValueError(f"found an array of shape {f0.shape}")
+        return f0 if np.issubdtype(f0.dtype, np.integer) else f0.astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: expected a list of numbers for f0: {error}") from error
 
 
 class IntegerRows(Sequence[np.ndarray]):
-    """Rows of integers in one flat array, shared between data loader workers.
-
-    Args:
-        values: (n,) all integers, row after row, of any integer type.
-        lengths: (rows,) number of integers in each row.
-        maximum: the largest integer, -1 if there are none; None: computed.
-    """
+    """Rows of integers in one flat array, shared between data loader workers. `values` are all (n,) integers,
+    row after row, `lengths` the (rows,) numbers of integers in each, and `maximum` is the largest integer, -1
+    if there are none (None: it is computed)."""
 
     def __init__(self, values: Any, lengths: np.ndarray, maximum: int | None = None):
         self.lengths = np.asarray(lengths, dtype=np.int64)
@@ -40,38 +220,12 @@ class IntegerRows(Sequence[np.ndarray]):
 
 
 def read_integer_rows(path: str | Path, rows: int | None, made_by: str) -> IntegerRows:
-    """Reads `{split}.units` or `{split}.f0`, or maps the arrays that `resynth pack` made of it.
-
-    Args:
-        path: the text file, which need not exist if the split is packed.
-        rows: rows of the manifest; None: as many as the file has.
-        made_by: the command that makes the file, for the messages.
-
-    Raises FileNotFoundError if the file does not exist, and ValueError if it has another number of lines or
-    a line is empty or has a word that is no integer.
-    """
-    path, end = Path(path), 0
-    lengths: list[np.ndarray] = []
-    if packed := packed_integers(path):
-        return _checked(IntegerRows(*packed), path, rows, made_by)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")
-    # As many integers as the file could hold: memory that is never written to is never allocated.
-    values = np.empty(path.stat().st_size // 2 + 1, dtype=np.int16)
-    with path.open("rb") as stream:
-        for block in whole_line_blocks(stream):
-            parsed = parse_integer_lines(block)
-            if parsed is None:
-                raise _line_error(block, path, sum(map(len, lengths)) + 1, made_by)
-            values = _widened(values, int(parsed[0].max()))
-            values[end : end + len(parsed[0])] = parsed[0]
-            end += len(parsed[0])
-            lengths.append(parsed[1])
-    found = IntegerRows(values[:end], np.concatenate([*lengths, np.zeros(0, dtype=np.int64)]))
-    return _checked(found, path, rows, made_by)
-
-
-def _checked(found: IntegerRows, path: Path, rows: int | None, made_by: str) -> IntegerRows:
+    """Reads `{split}.units` or `{split}.f0` with `rows` lines (None: any), as text or packed; messages name
+    the command `made_by`. Raises FileNotFoundError if the file does not exist, and ValueError if it has
+    another number of lines, or a line that is not integers."""
+    path = Path(path)
+    packed = packed_integers(path)
+    found = IntegerRows(*packed) if packed else _read_integer_lines(path, made_by)
     if rows is not None and len(found) != rows:
         raise ValueError(
             f"{path} has {len(found)} lines, its manifest {rows} rows. Make it again with `{made_by}`."
@@ -79,23 +233,34 @@ def _checked(found: IntegerRows, path: Path, rows: int | None, made_by: str) -> 
     return found
 
 
-def _widened(values: np.ndarray, largest: int) -> np.ndarray:
-    """The array in an integer type that can also hold `largest`."""
-    fits = next(kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
-    return values.astype(np.promote_types(values.dtype, fits), copy=False)
+def _read_integer_lines(path: Path, made_by: str) -> IntegerRows:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")
+    lengths, end = [np.zeros(0, dtype=np.int64)], 0
+    # As many integers as the file could hold: memory that is never written to is never allocated.
+    values = np.empty(path.stat().st_size // 2 + 1, dtype=np.int16)
+    with path.open("rb") as stream:
+        for block in whole_line_blocks(stream):
+            parsed = parse_integer_lines(block)
+            if parsed is None:
+                raise _line_error(block, path, sum(map(len, lengths)) + 1, made_by)
+            # The first type that also holds the largest integer.
+            fits = np.promote_types(np.min_scalar_type(-int(parsed[0].max()) - 1), values.dtype)
+            values = values.astype(fits, copy=False)
+            values[end : end + len(parsed[0])] = parsed[0]
+            end += len(parsed[0])
+            lengths.append(parsed[1])
+    return IntegerRows(values[:end], np.concatenate(lengths))
 
 
 def _line_error(block: bytes, path: Path, first: int, made_by: str) -> ValueError:
     """The error of the first line of a block that is not integers."""
+    remake = f"Make the file with `{made_by}`."
     for number, line in enumerate(block.decode("utf-8", "replace").splitlines(), first):
         if not line.strip():
-            return ValueError(
-                f"{path}:{number}: the line is empty. Make the file with `{made_by}`."
-            )
+            return ValueError(f"{path}:{number}: the line is empty. {remake}")
         parse_integers(line, f"{path}:{number}")
-    return ValueError(
-        f"{path}:{first}: expected lines of integers. Make the file with `{made_by}`."
-    )
+    return ValueError(f"{path}:{first}: expected lines of integers. {remake}")
 
 
 def format_integers(values: Sequence[int] | np.ndarray) -> str:

@@ -11,8 +11,12 @@ from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.datasets.unit_split import UnitSplit
 from fairseq_resynth.data.manifest import read_lines
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.data.unit_text import UnitRow, read_generated_units, read_unit_file
-from fairseq_resynth.data.units import read_integer_rows
+from fairseq_resynth.data.units import (
+    UnitRow,
+    read_generated_units,
+    read_integer_rows,
+    read_unit_file,
+)
 from fairseq_resynth.inference.decoder import UnitDecoder
 
 

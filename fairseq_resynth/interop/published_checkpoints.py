@@ -16,8 +16,7 @@ from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.modules.unit_generator import UnitGenerator
-from fairseq_resynth.preparation.manifest import speakers_of
-from fairseq_resynth.preparation.published_splits import read_reference
+from fairseq_resynth.preparation.manifest import read_reference, speakers_of
 
 PATTERNS = ("g_[0-9]*", "model.pt", "*.pt")  # names of weights, in the order of the search
 DEFAULT_SPEAKERS = 200  # rows of the table of speakers, if the configuration does not say

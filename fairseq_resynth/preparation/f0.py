@@ -61,11 +61,9 @@ def build_f0(
     workers: int = 1,
     accept_unvoiced: bool = False,
 ) -> F0Outcome:
-    """Fills the cache of a split, or this shard's part of it.
-
-    With `accept_unvoiced`, rows that failed get F0 of 0 and are named all the same. Raises FileNotFoundError
-    or ValueError if the manifest is missing or malformed, or a package that the method needs.
-    """
+    """Fills the cache of a split, or this shard's part of it. With `accept_unvoiced`, rows that failed get F0
+    of 0 and are named all the same. Raises FileNotFoundError or ValueError if the manifest is missing or
+    malformed, or a package that the method needs."""
     manifest = read_manifest(Path(data_dir) / f"{split}.tsv")
     lengths, key = num_frames(manifest.num_samples), f0_key(manifest, options)
     settings = {name: value for name, value in key.items() if name != "rows"}
@@ -98,11 +96,9 @@ def _speakers(manifest: Manifest) -> Names:
 
 
 def write_speaker_statistics(data_dir: str | Path, splits: Iterable[str]) -> SpeakerStatistics:
-    """Writes `speakers.json` from the F0 of train, whose speakers must include those of all `splits`.
-
-    Raises FileNotFoundError if there is no F0 of train or a `.speaker` file is missing, and ValueError if a
-    speaker is not in train or no frame of train is voiced.
-    """
+    """Writes `speakers.json` from the F0 of train, whose speakers must include those of all `splits`. Raises
+    FileNotFoundError if there is no F0 of train or a `.speaker` file is missing, and ValueError if a speaker
+    is not in train or no frame of train is voiced."""
     data = Path(data_dir)
     train = read_manifest(data / "train.tsv")
     rows = zip(_speakers(train), F0Cache(data, "train", train), strict=True)

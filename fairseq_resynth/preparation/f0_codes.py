@@ -32,9 +32,7 @@ def write_f0_codes(
     shard: Shard | None = None,
 ) -> RowsOutcome:
     """Writes `{split}.f0`, or this shard's part of it, and `f0_codes.json`, the representation's description.
-
-    Raises FileNotFoundError or ValueError if F0 or speakers are missing or do not fit the manifest.
-    """
+    Raises FileNotFoundError or ValueError if F0 or speakers are missing or do not fit the manifest."""
     data, record = Path(data_dir), Record(data_dir)
     manifest, cache, statistics, names = _inputs(data, split)
     made_by = {key: value for key, value in description.items() if key != "checkpoint"}
@@ -59,11 +57,9 @@ def write_f0_codes(
 
 
 def fit_quantiles(data_dir: str | Path, bins: int, hop: int) -> tuple[QuantileF0, dict[str, Any]]:
-    """Fits quantile bins of log-F0 on train; returns them and what `f0_codes.json` says of them.
-
-    `hop` is samples per code. Raises FileNotFoundError if there is no F0, and ValueError if there are too few
-    different values for so many bins.
-    """
+    """Fits quantile bins of log-F0 on train; returns them and what `f0_codes.json` says of them. `hop` is
+    samples per code. Raises FileNotFoundError if there is no F0, and ValueError if there are too few
+    different values for so many bins."""
     _, cache, statistics, names = _inputs(Path(data_dir), "train")
     rows = ((cache[row], statistics.entry(name)) for row, name in enumerate(names))
     description = QuantileF0.fit(rows, bins, hop).describe()

@@ -1,35 +1,39 @@
-"""Splitting prepared audio into train, valid and test: what `resynth manifest` does."""
+"""Splitting prepared audio into train, valid and test, at random or as published: `resynth manifest`."""
 
 import hashlib
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, audio_length
 from fairseq_resynth.data.manifest import SPLITS, write_manifest
 from fairseq_resynth.data.pitch.extraction import SHORTEST
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.data.storage.workers import progress
-from fairseq_resynth.preparation.published_splits import listed
+from fairseq_resynth.data.units import parse_dict_line
+
+_SHOWN = 10  # names in a message
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first ten names, one per line, and how many more there are."""
+    more = f"\n  … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return "\n  " + "\n  ".join(names[:_SHOWN]) + more
 
 
 def scan(root: str | Path) -> dict[str, int]:
-    """The number of samples of every audio file under `root`, by relative path, sorted.
-
-    Raises ValueError if no audio was found, or if files are not 16 kHz mono audio of at least one unit frame;
-    the message names them.
-    """
+    """The number of samples of every audio file under `root`, by relative path, sorted. Raises ValueError,
+    with the names of the files, if there are none, or if some are not 16 kHz mono audio of at least one unit
+    frame."""
     root = Path(root)
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
     files = sorted(
         path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and path.is_file()
-        and not path.name.startswith(".")
+        for path in root.rglob("[!.]*")
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
     )
     if not files:
         raise ValueError(f"no audio file under {root}")
@@ -38,11 +42,11 @@ def scan(root: str | Path) -> dict[str, int]:
         try:
             if set(name) & set("\t\n\r"):
                 raise ValueError(f"{root / name!r}: the name has a tab or a line break")
-            if (length := audio_length(root / name)) < SHORTEST:
+            lengths[name] = length = audio_length(root / name)
+            if length < SHORTEST:
                 raise ValueError(
                     f"{root / name}: found {length} samples, expected {SHORTEST} (a unit frame) or more"
                 )
-            lengths[name] = length
         except ValueError as error:
             bad.append(str(error))
     if bad:
@@ -76,46 +80,25 @@ def _pattern_rule(pattern: str) -> Callable[[str], str | None]:
 
 
 def speakers_of(names: Iterable[str], root: str | Path, speaker_from: str) -> dict[str, str]:
-    """The speaker of each relative path.
-
-    `speaker_from` is `single`, `parent`, `grandparent` (both count the folder `root` too), `prefix` (the name
-    up to the first underscore), or a regular expression with one group, searched in the relative path. Raises
-    ValueError if it is invalid, or gives no name for some files.
-    """
-    base = Path(os.path.abspath(root))
-    rule = _RULES.get(speaker_from)
+    """The speaker of each relative path, by `single`, `parent`, `grandparent` (both count the folder `root`
+    too), `prefix` (up to the first underscore), or a regular expression with one group, searched in the path.
+    Raises ValueError if it is invalid, or gives no name for some files."""
+    base, rule = Path(os.path.abspath(root)), _RULES.get(speaker_from)
     by_name = (lambda name: rule(base / name)) if rule else _pattern_rule(speaker_from)
     speakers = {name: (by_name(name) or "").strip() for name in names}
-    nameless = [name for name, speaker in speakers.items() if not speaker]
-    if nameless:
+    if nameless := [name for name, speaker in speakers.items() if not speaker]:
         raise ValueError(
             f"--speaker-from {speaker_from} gives no speaker for {len(nameless)} files:{listed(nameless)}"
         )
     return speakers
 
 
-def _apportion(total: int, quotas: Mapping[str, float], caps: Mapping[str, int]) -> dict[str, int]:
-    """Divides `total` near the quotas, by the largest-remainder method, never above the caps."""
-    shares = {key: min(int(quota), caps[key]) for key, quota in quotas.items()}
-    by_remainder = sorted(quotas, key=lambda key: (int(quotas[key]) - quotas[key], key))
-    while (left := total - sum(shares.values())) > 0:
-        open_keys = [key for key in by_remainder if shares[key] < caps[key]]
-        if not open_keys:
-            break
-        for key in open_keys[:left]:
-            shares[key] += 1
-    return shares
-
-
 def random_splits(
     speakers: Mapping[str, str], valid_percent: float, test_percent: float, seed: int
 ) -> dict[str, list[str]]:
-    """Splits files speaker by speaker; every speaker of valid and test keeps a file in train.
-
-    The split of a file depends on a hash of the seed and its path, not on the order of the files. Each
-    speaker's share of valid and test is as near the percentage as whole files allow. Raises ValueError if
-    percentages are out of range, or speakers have too few files to fill a split.
-    """
+    """Splits files speaker by speaker, by a hash of seed and path; shares are as near the percentages as
+    whole files allow, and every speaker keeps a file in train. Raises ValueError if percentages are out of
+    range, or speakers have too few files to fill a split."""
     if min(valid_percent, test_percent) < 0 or valid_percent + test_percent >= 100:
         raise ValueError(
             f"found --valid-percent {valid_percent} and --test-percent {test_percent}, expected 0 or more, "
@@ -136,19 +119,118 @@ def random_splits(
 def _take(
     queues: dict[str, list[str]], sizes: Mapping[str, int], percent: float, split: str
 ) -> list[str]:
+    """Removes about `percent` % of the files from the queues, by the largest-remainder method; one stays."""
     total = max(round(sum(sizes.values()) * percent / 100), 1 if percent else 0)
     quotas = {speaker: size * percent / 100 for speaker, size in sizes.items()}
-    shares = _apportion(total, quotas, {speaker: len(queues[speaker]) - 1 for speaker in sizes})
-    if sum(shares.values()) < total:
-        raise ValueError(
-            f"{split} would have {sum(shares.values())} of {total} files, since every speaker must keep one "
-            f"in train: lower --{split}-percent, or name speakers more coarsely with --speaker-from"
-        )
+    caps = {speaker: len(queues[speaker]) - 1 for speaker in sizes}
+    shares = {speaker: min(int(quota), caps[speaker]) for speaker, quota in quotas.items()}
+    by_remainder = sorted(
+        quotas, key=lambda speaker: (int(quotas[speaker]) - quotas[speaker], speaker)
+    )
+    while (left := total - sum(shares.values())) > 0:
+        growing = [speaker for speaker in by_remainder if shares[speaker] < caps[speaker]]
+        if not growing:
+            raise ValueError(
+                f"{split} would have {total - left} of {total} files, since every speaker must keep one in "
+                f"train: lower --{split}-percent, or name speakers more coarsely with --speaker-from"
+            )
+        for speaker in growing[:left]:
+            shares[speaker] += 1
     taken = []
     for speaker, share in shares.items():
         taken += queues[speaker][:share]
         del queues[speaker][:share]
     return sorted(taken)
+
+
+def read_reference(path: str | Path) -> list[str]:
+    """The files that a list names: a manifest, `{'audio': …}` lines, `name|…` or `name` lines. Raises
+    FileNotFoundError if it does not exist, and ValueError if a line is malformed or there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a list of files, one per line")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # A manifest's first line is its root: the only one without a tab.
+    is_manifest = len(lines) > 1 and "\t" in lines[1] and "\t" not in lines[0]
+    names = [
+        _audio_name(line, f"{path}:{number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not (is_manifest and number == 1)
+    ]
+    if not names:
+        raise ValueError(f"{path} names no file")
+    return names
+
+
+def _audio_name(line: str, where: str) -> str:
+    if not line.lstrip().startswith("{"):
+        return line.split("\t")[0].split("|")[0].strip()
+    values = parse_dict_line(line, where)
+    if "audio" not in values:
+        raise ValueError(f"{where}: expected {{'audio': path, …}}, found {line[:80]!r}")
+    return values["audio"]
+
+
+def _bare(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name
+
+
+class FileFinder:
+    """Finds files, which are relative paths, by names that others gave them."""
+
+    def __init__(self, names: Iterable[str]):
+        self.by_path: dict[str, list[str]] = defaultdict(list)
+        self.by_stem: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            self.by_path[_bare(name)].append(name)
+            self.by_stem[PurePosixPath(_bare(name)).name].append(name)
+
+    def candidates(self, reference: str) -> list[str]:
+        """The files that a name may mean: by path, by the end of the path, or by stem, without suffixes."""
+        bare = _bare(reference)
+        if bare in self.by_path:
+            return self.by_path[bare]
+        same_stem = self.by_stem.get(PurePosixPath(bare).name, [])
+        # Lists made elsewhere carry longer paths: data/wavs/english/a.wav is our english/a.flac.
+        ends = [name for name in same_stem if bare.endswith("/" + _bare(name))]
+        longest = max(map(len, ends), default=0)
+        return [name for name in ends if len(name) == longest] or same_stem
+
+
+def reference_splits(
+    names: Iterable[str], references: Mapping[str, str | Path]
+) -> dict[str, list[str]]:
+    """The sorted relative paths of each split, found by path or else by a stem that only one file has.
+    `references` has a list of files for each split; train without a list gets the remaining files. Raises
+    ValueError with their names if files are missing, match several, or are in two splits."""
+    names = list(names)
+    finder = FileFinder(names)
+    splits = {split: _resolve(finder, path, split) for split, path in references.items()}
+    counts = Counter(name for found in splits.values() for name in set(found))
+    if shared := sorted(name for name, count in counts.items() if count > 1):
+        raise ValueError(f"{len(shared)} files are in two splits:{listed(shared)}")
+    splits.setdefault("train", [name for name in names if name not in counts])
+    return {split: sorted(set(found)) for split, found in splits.items()}
+
+
+def _resolve(finder: FileFinder, path: str | Path, split: str) -> list[str]:
+    found, missing, ambiguous = [], [], []
+    for reference in read_reference(path):
+        candidates = finder.candidates(reference)
+        if len(candidates) == 1:
+            found += candidates
+        elif candidates:
+            ambiguous.append(f"{reference}: {', '.join(candidates[:3])}")
+        else:
+            missing.append(reference)
+    problems = [
+        f"{len(names)} files of --ref-{split} {path} {what}:{listed(names)}"
+        for names, what in ((missing, "are not under the root"), (ambiguous, "match several"))
+        if names
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))
+    return found
 
 
 def write_splits(
@@ -158,10 +240,8 @@ def write_splits(
     lengths: Mapping[str, int],
     speakers: Mapping[str, str],
 ) -> list[str]:
-    """Writes `{split}.tsv` and `{split}.speaker`, and removes those of splits that are empty now.
-
-    Returns sentences for the user: streams made from an earlier manifest, speakers that are not in train.
-    """
+    """Writes `{split}.tsv` and `{split}.speaker`, and removes those of splits that are empty now. Returns
+    sentences for the user: streams made from an earlier manifest, speakers that are not in train."""
     out, notes = Path(outdir), []
     for split in SPLITS:
         names = sorted(splits.get(split, []))
@@ -173,15 +253,10 @@ def write_splits(
         else:
             tsv.unlink(missing_ok=True)
             speaker_file.unlink(missing_ok=True)
-        stale = [
-            f"{split}.{stream}"
-            for stream in ("units", "f0")
-            if (out / f"{split}.{stream}").exists()
-        ]
+        streams = (f"{split}.units", f"{split}.f0")
+        stale = ", ".join(stream for stream in streams if (out / stream).exists())
         if stale and (not names or tsv.read_bytes() != before):
-            notes.append(
-                f"{', '.join(stale)} in {out} belong to an earlier manifest; make them again"
-            )
+            notes.append(f"{stale} in {out} belong to an earlier manifest; make them again")
     of_split = {split: {speakers[name] for name in splits.get(split, [])} for split in SPLITS}
     for split in ("valid", "test"):
         if unseen := ", ".join(sorted(of_split[split] - of_split["train"])):

@@ -17,17 +17,13 @@ from fairseq_resynth.preparation.speakers import update_speaker_means
 
 
 def merge(data_dir: str | Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Joins all parts in a data folder and in its `f0/`, and writes what follows from them.
-
-    `speakers.json` follows from the F0 of train, `speaker_vectors.json` from the vectors of all splits.
-    Returns (files that were joined, those that lack parts with the shards, I/N, that they lack). Raises
-    ValueError if parts belong to another manifest, or to runs with different options or N.
-    """
+    """Joins all parts in a data folder and its `f0/`, and writes the descriptions of speakers that follow.
+    Returns (files that were joined, those that lack parts with the shards, I/N). Raises ValueError if parts
+    belong to another manifest, or to runs with different options or N."""
     data = Path(data_dir)
     if not data.is_dir():
         raise NotADirectoryError(f"{data} is not a folder")
-    joined: list[str] = []
-    waiting: dict[str, list[str]] = {}
+    joined, waiting = [], {}
     encoder: dict[str, Any] = {}  # of the speaker vectors that were joined
     for target, count in {**find_parts(data), **find_parts(data / "f0")}.items():
         states = part_states(target, count)

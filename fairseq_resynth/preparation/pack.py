@@ -21,10 +21,7 @@ from fairseq_resynth.data.units import read_integer_rows
 # Small files, which are copied as they are.
 _COPIED = ("speaker", "style", "speaker_vectors.npy", "speaker_vectors.json")
 _DESCRIPTIONS = ("units.json", "f0_codes.json", "speakers.json", "speaker_vectors.json")
-_STREAMS = {
-    "units": "resynth quantize",
-    "f0": "resynth quantize-f0",
-}  # and the command that makes each
+_STREAMS = {"units": "resynth quantize", "f0": "resynth quantize-f0"}  # and what makes each
 
 
 @dataclass
@@ -59,9 +56,8 @@ def _plans(manifest: Manifest, folder: Path, samples_per_file: int) -> list[_Pla
     """Audio files of at most so many samples, but of at least one row."""
     ends, plans, first = np.cumsum(manifest.num_samples), [], 0
     while first < len(ends):
-        before = ends[first - 1] if first else 0
-        last = int(np.searchsorted(ends, before + samples_per_file, side="right"))
-        last = max(last, first + 1)
+        most = samples_per_file + (ends[first - 1] if first else 0)
+        last = max(int(np.searchsorted(ends, most, side="right")), first + 1)
         file = folder / f"audio-{len(plans):05d}.npy"
         paths = [manifest.path(row) for row in range(first, last)]
         plans.append(_Plan(file, first, paths, manifest.num_samples[first:last].tolist()))
@@ -116,10 +112,8 @@ def pack_split(
     samples_per_file: int = 1 << 29,
 ) -> PackOutcome:
     """Packs a split, or this share of its audio files, and completes it once all audio files exist.
-
     `samples_per_file` is the most that an audio file holds, unless its only row is longer. Raises
-    FileNotFoundError or ValueError if the manifest or a stream is missing or malformed.
-    """
+    FileNotFoundError or ValueError if the manifest or a stream is missing or malformed."""
     manifest = read_manifest(Path(data) / f"{split}.tsv")
     folder = pack_folder(outdir, split)
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,22 +130,15 @@ def pack_split(
                 rows = [plan.first, plan.first + len(plan.paths)]
                 record.add(plan.file.name, key, {**_entry(plan.file), "rows": rows})
                 outcome.written += 1
-    entries = _finished(folder, plans)
-    if entries is not None:
+    with Record(folder) as record:  # with what other processes have made meanwhile
+        if all(record.knows(plan.file.name) for plan in plans):
+            entries = [record.find(plan.file.name, plan.key(record)) for plan in plans]
+            outcome.joined = None not in entries
+    if outcome.joined:
         _complete(Path(data), manifest, folder, entries)
-        outcome.joined = True
     sizes = [file.stat().st_size for file in folder.iterdir() if file.is_file()]
     outcome.megabytes = sum(sizes) / 2**20
     return outcome
-
-
-def _finished(folder: Path, plans: Sequence[_Plan]) -> list[dict[str, Any]] | None:
-    """What the index says of the audio files; None while one is missing."""
-    with Record(folder) as record:  # with what other processes have made meanwhile
-        if not all(record.knows(plan.file.name) for plan in plans):
-            return None
-        found = [record.find(plan.file.name, plan.key(record)) for plan in plans]
-    return None if None in found else found
 
 
 def _complete(data: Path, manifest: Manifest, folder: Path, audio: list[dict[str, Any]]) -> None:

@@ -10,10 +10,8 @@ import numpy as np
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.manifest import SPLITS, Manifest
 from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
-from fairseq_resynth.data.unit_text import UnitRow, read_unit_file
-from fairseq_resynth.data.units import format_integers
-from fairseq_resynth.preparation.manifest import write_splits
-from fairseq_resynth.preparation.published_splits import FileFinder, listed
+from fairseq_resynth.data.units import UnitRow, format_integers, read_unit_file
+from fairseq_resynth.preparation.manifest import FileFinder, listed, write_splits
 
 HOPS = (160, 320, 640)
 DICT_NAMES = {"train": "train", "valid": "val", "test": "test"}  # the original's file names
@@ -32,22 +30,18 @@ class Codes:
 def match_codes(
     path: str | Path, manifest: Manifest, unit_hop: int = 0, num_units: int = 0, min_dur: float = 0
 ) -> Codes:
-    """Gives each row of a manifest its units; rows shorter than `min_dur` seconds are left out.
-
-    The file has lines with names in any order, or as many lines as the manifest has rows. If 0, `unit_hop` is
-    the one of 160, 320 and 640 samples that fits the lengths, and `num_units` the largest unit + 1. Raises
-    ValueError if lines do not match rows, or lengths disagree by more than a frame.
-    """
+    """Gives each row of at least `min_dur` seconds its line of units, by name or by order. If 0, `unit_hop`
+    is the one of 160, 320 and 640 samples that fits the lengths, and `num_units` the largest unit + 1. Raises
+    ValueError if lines do not match rows, or lengths disagree by more than a frame."""
     path = Path(path)
     units = _by_row(path, read_unit_file(path), manifest)
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
     hop = unit_hop or _infer_hop(path, units, lengths)
-    wrong = [
+    if wrong := [
         f"{name}: {len(found)} units of {hop} samples, {lengths[name]} samples of audio"
         for name, found in units.items()
         if abs(len(found) - lengths[name] // hop) > 1
-    ]
-    if wrong:
+    ]:
         raise ValueError(
             f"{path}: units and audio disagree by more than a frame in {len(wrong)} rows:{listed(wrong)}"
         )
@@ -55,10 +49,11 @@ def match_codes(
     if num_units and largest >= num_units:
         raise ValueError(f"{path} holds unit {largest}, outside the table of {num_units}.")
     too_short = [name for name in units if lengths[name] < min_dur * SAMPLE_RATE]
-    kept = {name: found for name, found in units.items() if name not in set(too_short)}
-    if not kept:
+    for name in too_short:
+        del units[name]
+    if not units:
         raise ValueError(f"no row lasts {min_dur} s or more.")
-    return Codes(kept, hop, num_units or largest + 1, too_short)
+    return Codes(units, hop, num_units or largest + 1, too_short)
 
 
 def _by_row(path: Path, rows: Sequence[UnitRow], manifest: Manifest) -> dict[str, np.ndarray]:
@@ -113,12 +108,9 @@ def write_codes(
     description: dict[str, Any],
     dict_key: str = "",
 ) -> list[str]:
-    """Writes `{split}.tsv`, `.speaker`, `.units` and `units.json`; returns sentences for the user.
-
-    `splits` are the relative paths of each split, `speakers` the speaker of each path, and `description`
-    further entries of `units.json`. With `dict_key`, also writes the original's {train,val,test}.txt, whose
-    lines have the units under this key.
-    """
+    """Writes `{split}.tsv`, `.speaker`, `.units` and `units.json`, with the entries of `description`; returns
+    sentences for the user. With `dict_key`, also writes the original's {train,val,test}.txt, whose lines have
+    the units under this key."""
     outdir = Path(outdir)
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
     notes = write_splits(manifest.root, outdir, splits, lengths, speakers)

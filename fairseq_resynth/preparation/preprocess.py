@@ -43,12 +43,9 @@ class PreprocessOutcome(Outcome):
 
 
 def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[Path]:
-    """The relative paths of the audio under `srcdir`, sorted, without hidden files and `outdir`.
-
-    `outdir` may be within `srcdir`. `postfix` is the end of the wanted names; None: any suffix of an audio
-    format. Raises NotADirectoryError if `srcdir` is not a folder, and ValueError if no audio was found or
-    `outdir` is `srcdir`.
-    """
+    """The sorted relative paths of the audio under `srcdir` whose names end with `postfix` (None: any suffix
+    of audio), without hidden files and `outdir`. Raises NotADirectoryError if `srcdir` is not a folder, and
+    ValueError if no audio was found or `outdir` is `srcdir`."""
     source, out = Path(srcdir).resolve(), Path(outdir).resolve()
     if not source.is_dir():
         raise NotADirectoryError(f"--srcdir {srcdir} is not a folder")
@@ -57,8 +54,8 @@ def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = N
     outputs = out if source in out.parents else None
     files = [
         path.relative_to(source)
-        for path in source.rglob("*")
-        if path.is_file() and outputs not in path.parents and not path.name.startswith(".")
+        for path in source.rglob("[!.]*")
+        if path.is_file() and outputs not in path.parents
     ]
     found = sorted(
         path
@@ -75,9 +72,7 @@ def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = N
 
 def prepare(wav: np.ndarray, rate: int, options: PreprocessOptions) -> np.ndarray:
     """Resamples (T,) float32 to 16 kHz, trims the trailing silence and pads; the result is not clipped.
-
-    Raises ValueError if less than one unit frame remains.
-    """
+    Raises ValueError if less than one unit frame remains."""
     wav = resample(wav, rate)
     found = len(wav)
     if options.trim:
@@ -93,13 +88,7 @@ def prepare(wav: np.ndarray, rate: int, options: PreprocessOptions) -> np.ndarra
     return pad_to_multiple(wav, PAD_MULTIPLE) if options.pad else wav
 
 
-@dataclass(frozen=True)
-class _File:
-    """A source and the file that it becomes, relative to their folders, and the key of the record."""
-
-    source: str
-    target: str
-    key: str
+_File = tuple[Path, str, str]  # source and target, relative to their folders, and the record's key
 
 
 def _process(
@@ -107,8 +96,8 @@ def _process(
 ) -> tuple[float, bool] | str:
     """Writes a file; returns its seconds and whether it was clipped, or why it could not be made."""
     try:
-        wav = prepare(*load_any_audio(source / file.source), options)
-        write_audio(out / file.target, wav)
+        wav = prepare(*load_any_audio(source / file[0]), options)
+        write_audio(out / file[1], wav)
     except (ValueError, OSError) as error:
         return str(error)
     return len(wav) / SAMPLE_RATE, bool(np.abs(wav).max() > 1)
@@ -122,47 +111,43 @@ def preprocess(
     shard: Shard | None = None,
     workers: int = 1,
 ) -> PreprocessOutcome:
-    """Converts a folder to the same folders in `outdir`; files that are already made are reused.
-
-    A `shard` I/N is every N-th file, beginning with the I-th. Raises the errors of `find_sources`, and
-    ValueError if two sources would become the same file.
-    """
+    """Converts a folder to the same folders in `outdir`; files that are already made are reused. A `shard`
+    I/N is every N-th file, beginning with the I-th. Raises the errors of `find_sources`, and ValueError if
+    two sources would become the same file."""
     source, out, shard = Path(srcdir), Path(outdir), shard or Shard()
-    sources = find_sources(source, out, postfix)
     source_of: dict[Path, Path] = {}
-    for path in sources:
+    for path in find_sources(source, out, postfix):
         target = path.with_suffix(f".{options.format}")
         if (first := source_of.setdefault(target, path)) != path:
             raise ValueError(
                 f"{first} and {path} would both become {target}; choose one kind with --postfix"
             )
-    mine = sources[shard.index - 1 :: shard.count]
+    mine = list(source_of.items())[shard.index - 1 :: shard.count]
     outcome = PreprocessOutcome()
     process = partial(_process, source=source, out=out, options=options)
     with Record(out) as record, tqdm(total=len(mine), desc="preprocess", unit="file") as bar:
 
         def files() -> Iterator[_File]:
-            for path in mine:
-                target = path.with_suffix(f".{options.format}").as_posix()
+            for target, path in mine:
                 try:
                     key = record.key(options, SAMPLE_RATE, source / path)
                 except OSError as error:
                     outcome.failed[path.as_posix()] = str(error)
                     continue
-                if record.find(target, key) is None:
-                    yield _File(path.as_posix(), target, key)
+                if record.find(target.as_posix(), key) is None:
+                    yield path, target.as_posix(), key
                 else:
                     outcome.reused += 1
                     bar.update()
 
-        for file, result in parallel_map(process, files(), workers):
+        for (path, target, key), result in parallel_map(process, files(), workers):
             if isinstance(result, str):
-                outcome.failed[file.source] = result
+                outcome.failed[path.as_posix()] = result
             else:
-                record.add(file.target, file.key)
+                record.add(target, key)
                 outcome.written += 1
                 outcome.seconds += result[0]
-                outcome.clipped += [file.source] if result[1] else []
+                outcome.clipped += [path.as_posix()] if result[1] else []
             bar.update()
     outcome.failed = dict(sorted(outcome.failed.items()))
     return outcome

@@ -29,12 +29,9 @@ def build_speaker_vectors(
     workers: int = 1,
     accept_mean: bool = False,
 ) -> RowsOutcome:
-    """Fills the vectors of a split, or of this shard's rows.
-
-    `embed`, which can be pickled, gives a file's vector, or the reason why it has none. `description` has
-    `encoder`, `encoder_hash` and `speaker_dim`. With `accept_mean`, rows that fail are NaN in the file, and
-    readers give them the mean of their speaker.
-    """
+    """Fills the vectors of a split, or of this shard's rows. `embed`, which can be pickled, gives a file's
+    vector, or the reason why it has none. `description` has `encoder`, `encoder_hash` and `speaker_dim`. With
+    `accept_mean`, rows that fail are NaN in the file, and readers give them the mean of their speaker."""
     manifest, target = read_manifest(Path(data) / f"{split}.tsv"), vectors_path(data, split)
     dim, described = description["speaker_dim"], {"rows": rows_hash(manifest), **description}
     part = ArrayPart(
@@ -55,11 +52,9 @@ def _embed_row(item: Item, embed: Callable[[Path], np.ndarray | str]) -> np.ndar
 def write_speaker_means(
     data: str | Path, splits: Iterable[str], description: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Writes `speaker_vectors.json`: each speaker's mean over train, or over the first split that has it.
-
-    The `splits` all have vectors of the encoder in `description`. Returns {name: (D,) float32 of length 1}.
-    Raises ValueError if a speaker has no vector at all.
-    """
+    """Writes `speaker_vectors.json`: each speaker's mean over train, or over the first split that has it. The
+    `splits` all have vectors of the encoder in `description`. Returns {name: (D,) float32 of length 1}.
+    Raises ValueError if a speaker has no vector at all."""
     data, means = Path(data), {}
     for split in sorted(splits, key=lambda split: (split != "train", split)):
         manifest = read_manifest(data / f"{split}.tsv")
@@ -85,13 +80,13 @@ def write_speaker_means(
 
 def update_speaker_means(data: str | Path, description: dict[str, Any]) -> dict[str, np.ndarray]:
     """Writes `speaker_vectors.json` from all splits that have vectors, as `write_speaker_means` does."""
-    while True:
-        splits = _splits_with_vectors(Path(data))
-        means = write_speaker_means(data, splits, description)
-        # Another process may have finished a split meanwhile and written the file before this one did.
-        if splits == _splits_with_vectors(Path(data)):
-            return means
 
+    def splits() -> set[str]:
+        names = {path.stem for path in Path(data).glob("*.tsv")}
+        return {name for name in names if vectors_path(data, name).is_file()}
 
-def _splits_with_vectors(data: Path) -> set[str]:
-    return {path.stem for path in data.glob("*.tsv") if vectors_path(data, path.stem).is_file()}
+    means, written = {}, None
+    # Another process may finish a split meanwhile and write the file before this one does.
+    while (found := splits()) != written:
+        means, written = write_speaker_means(data, found, description), found
+    return means

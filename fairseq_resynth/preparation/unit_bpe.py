@@ -27,10 +27,8 @@ def _collapsed_text(units: Sequence[int] | np.ndarray, num_units: int) -> str:
 
 def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path: str | Path) -> int:
     """Trains a sentencepiece BPE model on units whose repeats are collapsed; returns its number of tokens.
-
-    All units below `num_units` can be encoded, whether they occur in the rows or not. Raises ValueError
-    if the rows have others. `vocab_size` includes a token for each unit and three special ones.
-    """
+    All units below `num_units` can be encoded, whether they occur in the rows or not. Raises ValueError if
+    the rows have others. `vocab_size` includes a token for each unit and three special ones."""
     if not 0 < num_units <= LIMIT:
         raise ValueError(f"{num_units} units: expected 1 to {LIMIT}.")
     if vocab_size <= num_units + SPECIAL_PIECES:
@@ -68,10 +66,8 @@ def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path:
 
 
 class UnitBpe:
-    """A model that `train_bpe` wrote, with `vocab_size` tokens for `num_units` units.
-
-    Raises FileNotFoundError if the file does not exist, and ValueError if it is not such a model.
-    """
+    """A model that `train_bpe` wrote, with `vocab_size` tokens for `num_units` units. Raises
+    FileNotFoundError if the file does not exist, and ValueError if it is not such a model."""
 
     def __init__(self, path: str | Path):
         if not Path(path).is_file():
@@ -88,20 +84,18 @@ class UnitBpe:
             raise ValueError(f"{path} is a sentencepiece model of text, not of units.")
 
     def encode(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Collapses the repeats of (U,) units and encodes them as (n,) int64 tokens.
-
-        Raises ValueError if the model does not know a unit.
-        """
+        """Collapses the repeats of (U,) units and encodes them as (n,) int64 tokens. Raises ValueError if the
+        model does not know a unit."""
         text = _collapsed_text(units, self.num_units)
         return np.array(self._model.encode(text, out_type=int), dtype=np.int64)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
         """The (R,) int64 units, without repeats, of (n,) tokens. Raises ValueError if one has no units."""
-        tokens = [int(token) for token in tokens]
+        tokens, last = [int(token) for token in tokens], self.vocab_size - 1
         for token in tokens:
-            if not SPECIAL_PIECES <= token < self.vocab_size:
+            if not SPECIAL_PIECES <= token <= last:
                 raise ValueError(
-                    f"token {token} stands for no unit, expected {SPECIAL_PIECES} to {self.vocab_size - 1}."
+                    f"token {token} stands for no unit, expected {SPECIAL_PIECES} to {last}."
                 )
         text = "".join(self._model.id_to_piece(token) for token in tokens)
         return np.array([ord(letter) - FIRST for letter in text], dtype=np.int64)

@@ -7,8 +7,7 @@ import soundfile
 from fairseq_resynth.data.manifest import read_manifest, write_manifest
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import Shard
-from fairseq_resynth.preparation import quantize
-from fairseq_resynth.preparation.quantize import quantize_split
+from fairseq_resynth.preparation.units import quantize_split
 
 WHOLE = Shard()
 LENGTHS = (900, 300, 500, 700, 400, 600, 800)
@@ -32,7 +31,7 @@ class LengthEncoder:
 
 @pytest.fixture
 def manifest(tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize, "BLOCK_ROWS", 3)
+    monkeypatch.setattr("fairseq_resynth.preparation.units.BLOCK_ROWS", 3)
     for length in LENGTHS:
         soundfile.write(tmp_path / f"{length}.wav", np.linspace(-0.5, 0.5, length), 16000)
     write_manifest(tmp_path / "train.tsv", tmp_path, [(f"{n}.wav", n) for n in LENGTHS])

@@ -10,8 +10,14 @@ import pytest
 
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.manifest import read_manifest
-from fairseq_resynth.preparation.manifest import random_splits, scan, speakers_of, write_splits
-from fairseq_resynth.preparation.published_splits import read_reference, reference_splits
+from fairseq_resynth.preparation.manifest import (
+    random_splits,
+    read_reference,
+    reference_splits,
+    scan,
+    speakers_of,
+    write_splits,
+)
 
 SPEAKERS = {
     f"{s}/{i}.flac": s for s, n in {"a": 100, "b": 30, "c": 3, "d": 1}.items() for i in range(n)

@@ -60,12 +60,9 @@ def audio_length(path: str | Path) -> int:
 
 
 def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.ndarray:
-    """Reads (T,) float32 in [-1, 1] from a prepared file, or a range of it without decoding the rest.
-
-    The path may lead into an archive, `archive.zip:offset:length`. The range begins at sample `start` and has
-    `num_samples`, fewer where the file ends (-1: to the end). Raises as `audio_length` does, and ValueError
-    if there are non-finite samples.
-    """
+    """Reads (T,) float32 in [-1, 1] from a prepared file or archive member, `archive.zip:offset:length`:
+    `num_samples` from sample `start` on (-1: to the end), fewer where it ends. Raises as `audio_length` does,
+    and ValueError if there are non-finite samples."""
     with _open_prepared(path) as sound:
         sound.seek(min(start, sound.frames))
         wav = sound.read(num_samples, dtype="float32")
@@ -80,12 +77,9 @@ def _require_finite(path: str | Path, wav: np.ndarray) -> None:
 
 
 def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
-    """Reads any audio that libsndfile or FFmpeg (PyAV) can decode, including G.722; channels are averaged.
-
-    Returns (T,) float32 at the file's own rate, and that rate in Hz; samples of lossy formats may exceed 1.
-    Raises FileNotFoundError if there is no file, ValueError if it is not audio or has non-finite or no
-    samples.
-    """
+    """Reads any audio that libsndfile or FFmpeg (PyAV) decodes: (T,) float32, channels averaged, and its own
+    rate in Hz; lossy formats may exceed 1. Raises FileNotFoundError if there is no file, ValueError if it is
+    not audio or has non-finite or no samples."""
     path = Path(path)
     _require_file(path)
     headerless = _HEADERLESS.get(path.suffix.lower())
@@ -140,12 +134,9 @@ def write_audio(
     sample_rate: int = SAMPLE_RATE,
     subtype: str = "PCM_16",
 ) -> int:
-    """Writes a mono .wav or .flac file atomically, and returns its number of samples.
-
-    `wav` is (T,) float in [-1, 1], or (n,) pieces of it; PCM_16 clips samples outside of this range, FLOAT
-    does not, and exists for .wav only. Raises ValueError if there are non-finite samples, or libsndfile
-    cannot write the format.
-    """
+    """Writes a mono .wav or .flac file atomically, and returns its number of samples. `wav` is (T,) float in
+    [-1, 1], or (n,) pieces of it; PCM_16 clips samples outside of this range, FLOAT does not, and exists for
+    .wav only. Raises ValueError if there are non-finite samples, or libsndfile cannot write the format."""
     path, count = Path(path), 0
     pieces = [wav] if isinstance(wav, np.ndarray) else wav
     if not soundfile.check_format(path.suffix[1:].upper(), subtype):

@@ -18,11 +18,9 @@ _ENDLESS = (0, 0xFFFFFFFF)  # RIFF sizes of a WAV that was written to a pipe
 
 
 def decode_audio_bytes(data: bytes, max_seconds: float, name: str = "the recording") -> np.ndarray:
-    """Decodes a whole audio file to (T,) float32 at 16 kHz; channels are averaged.
-
-    `data` is WAV, FLAC, Ogg, Opus, WebM, MP3, M4A or another of `CONTAINERS`. Raises ValueError if it is
-    empty, has no audio, is damaged or truncated, is longer than allowed, or has non-finite samples.
-    """
+    """Decodes a whole audio file to (T,) float32 at 16 kHz; channels are averaged. `data` is WAV, FLAC, Ogg,
+    Opus, WebM, MP3, M4A or another of `CONTAINERS`. Raises ValueError if it is empty, has no audio, is
+    damaged or truncated, is longer than allowed, or has non-finite samples."""
     if not data:
         raise ValueError(f"{name} is empty (0 bytes), expected an audio file")
     try:

@@ -55,10 +55,8 @@ class FileRange(io.RawIOBase):
 
 @contextmanager
 def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile]:
-    """Opens what a path into an archive names like a `soundfile.SoundFile`.
-
-    Raises FileNotFoundError without the archive, ValueError if it is too short or the member is no audio.
-    """
+    """Opens what a path into an archive names like a `soundfile.SoundFile`. Raises FileNotFoundError without
+    the archive, ValueError if it is too short or the member is no audio."""
     archive, offset, length = zip_range(path)
     if not archive.is_file():
         raise FileNotFoundError(f"{archive} does not exist")

@@ -29,10 +29,8 @@ _BLOCK, _CONTEXT = 30 * SAMPLE_RATE, SAMPLE_RATE  # samples, of `_yaapt_by_block
 
 @dataclass(frozen=True)
 class F0Options:
-    """Settings of the extraction: one of `METHODS`, and the lowest and highest F0 of the search in Hz.
-
-    Raises ValueError if the method is unknown, or the range is empty or too wide.
-    """
+    """Settings of the extraction: one of `METHODS`, and the lowest and highest F0 of the search in Hz. Raises
+    ValueError if the method is unknown, or the range is empty or too wide."""
 
     method: str = "yaapt"
     f0_min: float = 60.0
@@ -163,12 +161,9 @@ def require_method(method: str) -> None:
 def extract_f0(
     wav: np.ndarray, method: str = "yaapt", f0_min: float = 60.0, f0_max: float = 400.0
 ) -> np.ndarray:
-    """The F0 of (T,) float samples at 16 kHz, whose level has no influence; options as in `F0Options`.
-
-    Returns (ceil(T / 80),) float32 Hz, 0 where unvoiced; all 0 for silence (peak below -60 dB of full
-    scale). Raises ValueError if the waveform has fewer than 320 samples or is not finite, the library of
-    the method is missing, or the method failed.
-    """
+    """The F0 of (T,) samples at 16 kHz of any level: (ceil(T / 80),) float32 Hz, 0 where unvoiced and in
+    silence (peak below -60 dB of full scale). Options as in `F0Options`. Raises ValueError below 320 samples,
+    if they are not finite, the method's library is missing, or the method failed."""
     options = F0Options(method, f0_min, f0_max)
     require_method(method)
     wav = np.asarray(wav, dtype=np.float32)
@@ -211,15 +206,9 @@ def _run_method(options: F0Options, wav: np.ndarray) -> np.ndarray:
 
 
 class F0Cache:
-    """F0 of all utterances of a split, memory-mapped: `DATA/f0/{split}.npy`, with `{split}.json`.
-
-    Attributes:
-        lengths: (rows,) int64 frames.
-        description: method, range and hash of the rows, as `resynth f0` recorded them.
-
-    Raises FileNotFoundError if it does not exist or is not finished, and ValueError if it was made from
-    other rows than the manifest's, or is truncated.
-    """
+    """F0 of all utterances of a split, memory-mapped: `DATA/f0/{split}.npy`, with `lengths`, (rows,) int64
+    frames, and the `description` in `{split}.json`. Raises FileNotFoundError if it is not finished, and
+    ValueError if it was made from other rows than the manifest's, or is truncated."""
 
     def __init__(self, data_dir: str | Path, split: str, manifest: Manifest):
         path = Path(data_dir) / "f0" / f"{split}.npy"

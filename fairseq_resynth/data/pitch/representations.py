@@ -22,10 +22,8 @@ REPRESENTATIONS = ("vqvae", "log_vqvae", "quantile", "continuous", "zscore")
 
 
 class F0Encoder(Protocol):
-    """The interface of `modules.quantizers.f0_vqvae.F0Vqvae` that this module needs.
-
-    Encodes (B, C, N) normalized F0 to (B, N / stride) codes, and (B, F) codes to (B, C, F * stride).
-    """
+    """The interface of `modules.quantizers.f0_vqvae.F0Vqvae` that this module needs. Encodes (B, C, N)
+    normalized F0 to (B, N / stride) codes, and (B, F) codes to (B, C, F * stride)."""
 
     num_codes: int
     stride: int
@@ -46,11 +44,9 @@ class F0Representation(Protocol):
 
 @torch.inference_mode()
 def encode_f0(f0_vqvae: F0Encoder, f0: np.ndarray) -> np.ndarray:
-    """Quantizes the normalized F0 of one utterance, (N,) or (C, N), to (ceil(N / stride),) int64.
-
-    An utterance is encoded alone, since in a batch with a longer one the convolutions would see padding
-    after its end. The missing frames of the last code are unvoiced.
-    """
+    """Quantizes the normalized F0 of one utterance, (N,) or (C, N), to (ceil(N / stride),) int64. An
+    utterance is encoded alone, since in a batch with a longer one the convolutions would see padding after
+    its end. The missing frames of the last code are unvoiced."""
     f0 = np.atleast_2d(np.asarray(f0, dtype=np.float32))
     padded = np.pad(f0, ((0, 0), (0, -f0.shape[1] % f0_vqvae.stride)))
     return f0_vqvae.encode(torch.from_numpy(padded)[None])[0].numpy()
@@ -155,12 +151,9 @@ class LogVqvaeF0(VqvaeF0):
 
 
 class QuantileF0:
-    """Quantile bins of log-F0 normalized by speaker, at the rate of the units (Kharitonov et al., 2022,
-    pGSLM).
-
-    Code 0 is unvoiced. A code of `hop` samples is voiced if at least half of its frames are, and stands for
-    their median. `centers` are the (bins,) medians, `edges` the (bins - 1,) ascending limits between bins.
-    """
+    """Quantile bins of log-F0 normalized by speaker (Kharitonov et al., 2022, pGSLM): (bins,) `centers` and
+    (bins - 1,) ascending `edges`. Code 0 is unvoiced; a code of `hop` samples is voiced if at least half of
+    its frames are, and stands for their median."""
 
     def __init__(self, edges: Iterable[float], centers: Iterable[float], hop: int):
         self.edges, self.centers = np.array(list(edges)), np.array(list(centers))
@@ -212,10 +205,8 @@ def make_representation(
     description: Mapping[str, Any], f0_vqvae: F0Encoder | None, f0_channels: int = 0
 ) -> F0Representation:
     """The representation that `f0_codes.json` describes, some of which need the quantizer in evaluation mode.
-
     Without the key `representation` it is the paper's, or a z-score if the model has channels of F0. Raises
-    ValueError if the representation is unknown, or its quantizer is missing.
-    """
+    ValueError if the representation is unknown, or its quantizer is missing."""
     kind = description.get("representation", "zscore" if f0_channels else "vqvae")
     if kind == "quantile":
         return QuantileF0(description["edges"], description["centres"], description["f0_code_hop"])

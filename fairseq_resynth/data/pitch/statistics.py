@@ -17,10 +17,8 @@ F0Entry = dict[str, float]
 class SpeakerStatistics:
     """F0 mean and standard deviation over voiced frames, of each speaker and of all speakers together.
 
-    Args:
-        speakers: {name: {"f0_mean", "f0_std", "log_f0_mean", "log_f0_std", "num_voiced"}}; the first two in
-            Hz, the next two of the natural logarithm of Hz, which older files lack.
-        overall: the same for all speakers together.
+    `speakers` are {name: {"f0_mean", "f0_std", "log_f0_mean", "log_f0_std", "num_voiced"}}, the first two in
+    Hz, the next two, which older files lack, of the natural logarithm of Hz; `overall` is one such entry.
     """
 
     def __init__(self, speakers: dict[str, dict[str, float]], overall: dict[str, float]):
@@ -59,10 +57,8 @@ class SpeakerStatistics:
 
     @classmethod
     def from_frames(cls, rows: Iterable[tuple[str, np.ndarray]]) -> "SpeakerStatistics":
-        """The statistics over voiced frames of utterances, each (speaker, (N,) F0 in Hz, 0 = unvoiced).
-
-        A speaker without a voiced frame gets those of all. Raises ValueError without any voiced frame.
-        """
+        """The statistics over voiced frames of utterances, each (speaker, (N,) F0 in Hz, 0 = unvoiced). A
+        speaker without a voiced frame gets those of all. Raises ValueError without any voiced frame."""
         sums: dict[str, np.ndarray] = {}
         for name, f0 in rows:
             voiced = np.asarray(f0, dtype=np.float64)

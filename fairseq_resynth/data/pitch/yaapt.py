@@ -39,11 +39,9 @@ def _block_sum(values: np.ndarray, start: int, count: int) -> float:
 
 @compiled
 def pairwise_sum(values: np.ndarray, start: int, count: int) -> float:
-    """The sum of `count` values, up to 512, in the order in which `np.sum` adds a contiguous row.
-
-    YAAPT chooses between candidates that often differ by rounding only, so another order of additions would
-    choose others. Frames have 400 samples.
-    """
+    """The sum of `count` values, up to 512, in the order in which `np.sum` adds a contiguous row. YAAPT
+    chooses between candidates that often differ by rounding only, so another order of additions would choose
+    others. Frames have 400 samples."""
     if count <= _BLOCK:
         return _block_sum(values, start, count)
     half, total = count // 2 - count // 2 % 8, 0.0
@@ -61,10 +59,8 @@ _TYPICAL = 150.0  # Hz, the track of a recording with two voiced frames or fewer
 
 @compiled
 def _harmonics(magnitude: np.ndarray, width: int, low: int, high: int, count: int) -> np.ndarray:
-    """The spectral harmonics correlation of each frequency from low to high, in bins.
-
-    It is the product of the magnitudes at `count` multiples of the frequency, summed over a window.
-    """
+    """The spectral harmonics correlation of each frequency from low to high, in bins. It is the product of
+    the magnitudes at `count` multiples of the frequency, summed over a window."""
     found, row = np.zeros(high), np.empty(width)
     for number in range(high - low + 1):
         for column in range(width):
@@ -92,10 +88,8 @@ def _insert(lags: np.ndarray, merits: np.ndarray, filled: int, lag: int, merit: 
 
 @compiled
 def _peaks(data, low, high, half, most, least_ratio, threshold, bins, merits):
-    """Fills `bins` (0 = none) and `merits` with the highest peaks; missing ones repeat the first.
-
-    Without a peak, for a flat spectrum, or with `most` peaks or more, there are no bins and the merits are 1.
-    """
+    """Fills `bins` (0 = none) and `merits` with the highest peaks; missing ones repeat the first. Without a
+    peak, for a flat spectrum, or with `most` peaks or more, there are no bins and the merits are 1."""
     bins[:], merits[:] = 0, 1.0
     largest = data[low : high + 1].max()
     if largest > 1e-14:
@@ -119,10 +113,8 @@ def _peaks(data, low, high, half, most, least_ratio, threshold, bins, merits):
 def spectral_track(
     module: types.ModuleType, signal: Any, pitch: Any, parameters: dict[str, Any]
 ) -> tuple[np.ndarray, float]:
-    """Replaces `spec_track` in a copy of the library's module, whose dynamic programming it uses.
-
-    Returns the rough track, (frames,) Hz without gaps, and the deviation in Hz to search around it.
-    """
+    """Replaces `spec_track` in a copy of the library's module, whose dynamic programming it uses. Returns the
+    rough track, (frames,) Hz without gaps, and the deviation in Hz to search around it."""
     hertz, merits = _spectral_candidates(signal, pitch, parameters)
     voiced, rough = hertz[0] > 0, hertz[0].copy()
     track = np.full(max(1, voiced.sum()), _TYPICAL)
@@ -216,11 +208,9 @@ def _keep_frames(pitch: Any, values: np.ndarray, size: int) -> None:
 
 @compiled
 def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames: int) -> np.ndarray:
-    """The candidates of the cheapest path, (frames,) int64, by dynamic programming.
-
-    `local` is the (rows, frames) cost of each candidate, `transitions` the (rows, rows, frames) cost of a
-    transition from the first candidate to the second.
-    """
+    """The candidates of the cheapest path, (frames,) int64, by dynamic programming. `local` is the (rows,
+    frames) cost of each candidate, `transitions` the (rows, rows, frames) cost of a transition from the first
+    candidate to the second."""
     before = np.zeros((rows, frames), dtype=np.int64)
     path = np.zeros(frames, dtype=np.int64)
     cost, next_cost, arriving = local[:, 0].copy(), np.zeros(rows), np.zeros(rows)
@@ -272,11 +262,9 @@ def _candidates(phi, low, high, half, least, enough, lags, merits):
 def _track_frames(
     data: np.ndarray, jump: int, low: list[int], high: list[int], size: int, *settings
 ):
-    """Lags and merits of the candidates of every frame, (candidates, frames) each; changes `data`.
-
-    The products are computed by numpy as in the library: ties between candidates are common, and the order
-    in which BLAS adds depends on the processor.
-    """
+    """Lags and merits of the candidates of every frame, (candidates, frames) each; changes `data`. The
+    products are computed by numpy as in the library: ties between candidates are common, and the order in
+    which BLAS adds depends on the processor."""
     *peak_settings, maximum = settings
     lags, merits = np.zeros((len(low), maximum), np.int64), np.zeros((len(low), maximum))
     phi, squares = np.zeros(size), np.zeros(size)

@@ -15,12 +15,9 @@ import torch
 
 @contextmanager
 def refusals(path: Path, what: str, allowed: Sequence[Any]) -> Iterator[None]:
-    """Lets `torch.load` build the classes `allowed` in addition to tensors and plain types.
-
-    For the readers of other projects, which call `torch.load` themselves; all else uses `load_checkpoint`.
-    Raises FileNotFoundError if the file does not exist, and ValueError if it holds another class, which is
-    named, or is not readable as `what`.
-    """
+    """Lets other projects' readers, which call `torch.load` themselves, build the classes `allowed` in
+    addition to tensors and plain types. Raises FileNotFoundError if the file does not exist, and ValueError
+    if it holds another class, which is named, or is not readable as `what`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected {what}")
     try:

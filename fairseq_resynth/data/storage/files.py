@@ -21,10 +21,8 @@ def unique_name() -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` and renames it over `path` when the block succeeds.
-
-    The temporary name keeps the suffix, since writers such as soundfile choose a format by it.
-    """
+    """Yields a temporary path beside `path` and renames it over `path` when the block succeeds. The temporary
+    name keeps the suffix, since writers such as soundfile choose a format by it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:100]}.{unique_name()}.tmp{path.suffix}")

@@ -44,11 +44,9 @@ class Shard:
 def parse_shard(text: str) -> Shard:
     """Parses `I/N`. Raises ValueError if the text has another form, or if I is not within 1 … N."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(
-            f"--shard: found {text!r}, expected I/N with I from 1 to N, for instance 2/4"
-        )
-    return Shard(int(match[1]), int(match[2]))
+    if match and 1 <= int(match[1]) <= int(match[2]):
+        return Shard(int(match[1]), int(match[2]))
+    raise ValueError(f"--shard: found {text!r}, expected I/N with I from 1 to N, for instance 2/4")
 
 
 def rows_hash(manifest: Manifest) -> str:
@@ -96,10 +94,8 @@ class Part:
     Ask `finished` first. Then use the part as a context manager, which opens what an earlier run left.
 
     Args:
-        record: record of the data folder.
-        name: path of the whole file in the data folder: `train.units`, `f0/train.npy`.
-        manifest: manifest of the split.
-        shard: which rows.
+        record, name: record of the data folder, and the whole file's path in it: `f0/train.npy`.
+        manifest, shard: the split, and which rows of it.
         settings: JSON types, what the rows are made from in addition to the recordings.
         described: JSON files, by name, to write beside the whole file.
         from_recordings: False if the settings already hold the contents of whatever the rows are made from.
@@ -118,8 +114,8 @@ class Part:
         from_recordings: bool = True,
     ):
         self.record, self.name, self.manifest, self.shard = record, name, manifest, shard
-        self.rows = shard.rows(len(manifest))
-        self.path = part_path(record.folder / name, shard)
+        self.rows, self.path = shard.rows(len(manifest)), part_path(record.folder / name, shard)
+        self._from_recordings = from_recordings
         self._state = {
             "key": {"rows": rows_hash(manifest), **settings},
             "settings": dict(settings),
@@ -129,7 +125,6 @@ class Part:
             "failed": {},
             "complete": False,
         }
-        self._from_recordings = from_recordings
 
     def finished(self) -> RowsOutcome | None:
         """What the run that made the whole file did with these rows; None if it has to be made (again)."""
@@ -178,8 +173,7 @@ class Part:
     def is_done(self, row: int) -> bool:
         """Whether a row was made from its recording as it is now."""
         self._stamps.seek(_STAMP * (row - self.rows.start))
-        stamp = self._stamps.read(_STAMP)
-        return stamp != _NOT_DONE and stamp == self.stamp(row)
+        return (stamp := self._stamps.read(_STAMP)) != _NOT_DONE and stamp == self.stamp(row)
 
     def _mark(self, row: int, stamp: bytes) -> None:
         self._stamps.seek(_STAMP * (row - self.rows.start))
@@ -187,10 +181,8 @@ class Part:
         self._stamps.flush()
 
     def close(self, failed: Mapping[str, str], accept: bool = False) -> bool:
-        """Marks the part as complete, and joins all parts if it was the last: whether the whole file exists.
-
-        `failed` has the reasons of rows by path; with them the part is complete only if `accept` is true.
-        """
+        """Marks the part as complete, unless rows `failed` (path -> reason) and it is not to `accept` that,
+        and joins all parts if it was the last; returns whether the whole file exists."""
         if failed and not accept:
             return False
         state = {**self._state, "failed": dict(failed), "complete": True}
@@ -241,10 +233,7 @@ class LinesPart(Part):
 
 
 class ArrayPart(Part):
-    """A part that is raw float32, the values of one row after those of another.
-
-    `lengths` is the number of values of each row of the manifest, `shape` that of the whole array.
-    """
+    """A part that is raw float32, `lengths[row]` values per row of the manifest, of an array of `shape`."""
 
     def __init__(self, lengths: np.ndarray, shape: tuple[int, ...], *arguments: Any):
         self.shape = shape
@@ -266,10 +255,8 @@ class ArrayPart(Part):
         preload: Sequence[str] = (),
     ) -> RowsOutcome:
         """Makes the missing rows by `parallel_map` of `make` and closes the part; `what` labels the bar.
-
         `make` gives the values of a row, or the reason why it has none. Rows that failed are filled with
-        `substitute`, if it is given; otherwise the next run tries them again.
-        """
+        `substitute`, if it is given; otherwise the next run tries them again."""
         todo, failed = [row for row in self.rows if not self.is_done(row)], {}
         outcome = RowsOutcome(rows=len(self.rows), reused=len(self.rows) - len(todo))
         samples = self.manifest.num_samples
@@ -291,12 +278,10 @@ class ArrayPart(Part):
 
     def read(self, row: int) -> np.ndarray:
         """The float32 values of a row."""
-        size = self._seek(row)
-        return np.frombuffer(self._stream.read(size * 4), np.float32)
+        return np.frombuffer(self._stream.read(self._seek(row) * 4), np.float32)
 
     def _write(self, row: int, values: np.ndarray | float, stamp: bytes) -> None:
-        size = self._seek(row)
-        self._stream.write(np.broadcast_to(np.float32(values), size).tobytes())
+        self._stream.write(np.broadcast_to(np.float32(values), self._seek(row)).tobytes())
         self._stream.flush()
         self._mark(row, stamp)  # as done, so it comes last
 
@@ -321,11 +306,8 @@ def part_states(path: Path, count: int) -> dict[Path, dict[str, Any]]:
 
 
 def missing_parts(path: Path, count: int, key: Mapping[str, Any] | None = None) -> list[int]:
-    """The indices (from 1) of the `count` parts of a file that are not complete.
-
-    Parts that were made from another `key` count as missing. Without one, all must have the same key;
-    raises ValueError if complete parts differ in it.
-    """
+    """The indices (from 1) of the `count` parts of a file that are not complete, or made from another `key`.
+    Without a key, all must have the same one; raises ValueError if complete parts differ in it."""
     complete = {
         part: state["key"] for part, state in part_states(path, count).items() if state["complete"]
     }
@@ -343,19 +325,16 @@ def missing_parts(path: Path, count: int, key: Mapping[str, Any] | None = None) 
 
 def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | None = None) -> bool:
     """Joins the parts of the file `name` of a data folder and removes them, if `missing_parts` finds none.
-
     Also writes the JSON files beside it. Returns False if it joined nothing, since a part is missing or
-    another process joined them. Raises ValueError if the parts were made from different things.
-    """
+    another process joined them. Raises ValueError if the parts were made from different things."""
     path = record.folder / name
     if missing_parts(path, count, key):
         return False
     parts = _parts(path, count)
     try:
         states = [read_json(_beside(part, ".json")) for part in parts]
-        stamps = b"".join(
-            stamps.read_bytes() for part in parts if (stamps := _beside(part, ".rows")).is_file()
-        )
+        files = [_beside(part, ".rows") for part in parts]
+        stamps = b"".join(file.read_bytes() for file in files if file.is_file())
         with atomic_path(path) as temporary, temporary.open("wb") as output:
             if shape := states[0]["shape"]:
                 output.write(array_header(tuple(shape), "<f4"))
@@ -376,10 +355,8 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
 
 
 def find_parts(folder: str | Path) -> dict[Path, int]:
-    """The files that parts in `folder` belong to, with the number of parts that each needs.
-
-    Raises ValueError if parts of the same file were made with different N.
-    """
+    """The files that parts in `folder` belong to, with the number of parts that each needs. Raises ValueError
+    if parts of the same file were made with different N."""
     found: dict[Path, int] = {}
     for file in sorted(Path(folder).glob("*-of-*")):
         if match := _PART.fullmatch(file.name):

@@ -102,10 +102,8 @@ def parse_decimals(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np
 
 
 def parse_integer_lines(block: bytes) -> tuple[np.ndarray, np.ndarray] | None:
-    """Parses lines of non-negative integers separated by spaces: (all integers, how many each line has).
-
-    Both are int64. None if a line is empty or has other text.
-    """
+    """Parses lines of non-negative integers separated by spaces: (all integers, how many each line has). Both
+    are int64. None if a line is empty or has other text."""
     data = np.frombuffer(block, dtype=np.uint8)
     inside = data > _SPACE
     edges = np.diff(inside.view(np.int8), prepend=np.int8(0), append=np.int8(0))

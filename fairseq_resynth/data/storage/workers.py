@@ -59,14 +59,9 @@ def parallel_map(
 ) -> Iterator[tuple[Item, Result]]:
     """Yields (item, function(item)) as they finish, in any order; at most 4 items per worker are under way.
 
-    Up to one worker, everything runs in this process. Raises ValueError if a worker process died.
-
-    Args:
-        function: can be pickled, as its results can; does not raise for a bad item but returns what failed.
-        items: may be longer than memory.
-        workers: number of processes.
-        preload: modules to import once for all workers, in addition to the function's own.
-        setup: called once in each process before its first item; can be pickled.
+    The function does not raise for a bad item but returns what failed. With several workers, it is pickled,
+    as are its results and `setup`, which each process calls once; `preload` names modules to import once
+    for all, in addition to the function's own. Raises ValueError if a worker process died.
     """
     if workers <= 1:
         if setup:

@@ -1,15 +1,27 @@
-"""Fitting k-means on a corpus: a uniform sample of its frames in bounded memory, then mini-batch k-means."""
+"""Content units: k-means on a uniform sample of a corpus's frames, and `{split}.units`, block by block."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.resume import Record
+from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
+from fairseq_resynth.data.units import format_integers
+from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits
 from fairseq_resynth.encoders.frames import FrameEncoder, plan_batches, read_speech
+
+logger = logging.getLogger(__name__)
+# Rows that are batched among themselves and written at once. An interrupted run repeats less than one
+# block, and since its batches are the same again, so are its bytes.
+BLOCK_ROWS = 64
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
@@ -24,12 +36,9 @@ def sampled_rows(names: Sequence[str], percent: float, seed: int) -> list[int]:
 
 
 class FrameReservoir:
-    """A uniform sample of at most `capacity` frames, which does not depend on the order of the files.
-
-    Every frame draws a random number from a generator seeded with (seed, file name); the frames with the
-    smallest numbers stay (bottom-k sampling, Cohen & Kaplan, PODC 2007). Memory is bounded by twice the
-    capacity and one file.
-    """
+    """A uniform sample of at most `capacity` frames, in any order of the files: the frames with the smallest
+    random numbers by (seed, file name) stay (bottom-k sampling, Cohen & Kaplan, PODC 2007). Memory is bounded
+    by twice the capacity and one file."""
 
     def __init__(self, capacity: int, seed: int):
         self.capacity, self.seed, self.seen = capacity, seed, 0
@@ -65,15 +74,13 @@ class FrameReservoir:
 
 
 def fit_centroids(frames: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarray, float]:
-    """Fits mini-batch k-means on (n, D) float32 frames in random order.
+    """Fits mini-batch k-means on (n, D) float32 frames in random order: (K, D) float32 centroids and the mean
+    squared distance of a frame to its centroid. Raises ValueError if there are fewer frames than clusters.
 
     The settings are those of GSLM's cluster_kmeans.py, except for two. GSLM re-seeds every cluster with less
     than half as many frames as the largest (reassignment_ratio 0.5): on 6 minutes of log-mel, K = 100, the
     distance stays 1.5 times that of scikit-learn's default, 0.01, which is used here. And 3 initializations
     are compared rather than 20.
-
-    Returns (K, D) float32 centroids and the mean squared distance of a frame to its centroid. Raises
-    ValueError if there are fewer frames than clusters.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -105,17 +112,14 @@ class FrameSample:
     failed: dict[str, str]  # path -> reason
 
 
-def read_batches(
+def _read_batches(
     manifest: Manifest,
     rows: Sequence[int],
     batch_samples: int,
     min_samples: int,
     failed: dict[str, str],
 ) -> Iterator[dict[int, Tensor]]:
-    """Yields the batches of `plan_batches` as {row: (T,) float32}.
-
-    Rows that `read_speech` refuses are left out and added to `failed`: path -> reason.
-    """
+    """The batches of `plan_batches`, {row: (T,) float32}; unreadable rows go to `failed`: path -> reason."""
     for batch in plan_batches(manifest.num_samples, rows, batch_samples):
         wavs = {}
         for row in batch:
@@ -137,18 +141,81 @@ def sample_frames(
     progress: Callable[[int], Any] = lambda files: None,
 ) -> FrameSample:
     """Draws frames from `percent` % of the files; the sample depends on file names and seed, not on order.
-
     `batch_samples` padded samples are encoded together; 0: one file at a time. `progress` is called with the
-    number of files done since the last call.
-    """
+    number of files done since the last call."""
     if not 0 < percent <= 100:
         raise ValueError(f"--sample-percent is {percent}, expected above 0 and up to 100")
     rows = sampled_rows(manifest.paths, percent, seed)
     progress(len(manifest) - len(rows))
     reservoir, failed = FrameReservoir(max_frames, seed), {}
-    for wavs in read_batches(manifest, rows, batch_samples, encoder.min_samples, failed):
+    for wavs in _read_batches(manifest, rows, batch_samples, encoder.min_samples, failed):
         for row, frames in zip(wavs, encoder.features(list(wavs.values())), strict=True):
             reservoir.add(manifest.paths[row], frames.cpu().numpy())
         progress(len(wavs))
     progress(len(failed))
     return FrameSample(reservoir.frames(), len(rows) - len(failed), reservoir.seen, failed)
+
+
+def _encode(
+    part: LinesPart,
+    encoder: ContentEncoder | VqvaeUnits,
+    rows: Sequence[int],
+    batch_samples: int,
+    outcome: RowsOutcome,
+) -> tuple[dict[int, str], dict[int, bytes]]:
+    """A line for each row, empty where it failed, and the stamps of the rows that did not fail."""
+    stamps = {row: part.stamp(row) for row in rows}  # before the recordings are read
+    units: dict[int, np.ndarray] = {}
+    for wavs in _read_batches(
+        part.manifest, rows, batch_samples, encoder.min_samples, outcome.failed
+    ):
+        units |= zip(wavs, encoder.encode_batch(list(wavs.values())), strict=True)
+    outcome.written += len(units)
+    lines = {row: format_integers(units[row]) if row in units else "" for row in rows}
+    return lines, {row: stamps[row] for row in units}
+
+
+def quantize_split(
+    manifest: Manifest,
+    target: Path,
+    encoder: ContentEncoder | VqvaeUnits,
+    shard: Shard,
+    batch_samples: int,
+    progress: Callable[[int], Any] = lambda rows: None,
+) -> RowsOutcome:
+    """Writes `{split}.units`, or this shard's part of it, and `units.json` beside it. Rows that fail stay
+    empty in the part and are tried again by the next run. `batch_samples` padded samples are encoded
+    together; 0: one file at a time. `progress` is called with the number of rows done since the last call."""
+    record, settings = Record(target.parent), encoder.description
+    part = LinesPart(record, target.name, manifest, shard, settings, {"units.json": settings})
+    rows = part.rows
+    if (outcome := part.finished()) is not None:
+        progress(len(rows))
+        return outcome
+    outcome = RowsOutcome(rows=len(rows))
+    with part:
+        done = part.keep_lines(BLOCK_ROWS)
+        again = [row for row in rows[:done] if not part.is_done(row)]
+        outcome.reused = done - len(again)
+        if done:
+            logger.info("%s: %d of %d rows are reused", target.name, outcome.reused, len(rows))
+        if again:  # they failed before, or their recordings have changed
+            part.replace(*_encode(part, encoder, again, 0, outcome))
+        progress(done)
+        for start in range(done, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            part.append(*_encode(part, encoder, block, batch_samples, outcome))
+            progress(len(block))
+        outcome.joined = part.close(outcome.failed)
+    return outcome
+
+
+def foreign_units(data: Path) -> list[str]:
+    """The `.units` files of a data folder that another encoder made than the one in `units.json`."""
+    path, record = data / "units.json", Record(data)
+    if not path.is_file():
+        return []
+    settings = record.key(read_json(path))
+    names = sorted(file.name for file in data.glob("*.units"))
+    made_by = {name: [facts["settings"] for facts in record.facts(name)] for name in names}
+    return [name for name, keys in made_by.items() if keys and settings not in keys]
