@@ -8,7 +8,7 @@
 The manifest has the length of each row, so the position of a crop is computed and only its bytes are read.
 """
 
-from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import file_hash, read_json
 from fairseq_resynth.data.storage.shards import rows_hash
-
-_OPEN_SHARDS = 200  # each has a file descriptor, of which most systems allow 1024 per process
 
 
 def pack_folder(data: str | Path, split: str) -> Path:
@@ -87,6 +85,11 @@ def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
     return index.map(streams[name]), lengths, streams[name]["largest"]
 
 
+@lru_cache(200)  # each has a file descriptor, of which most systems allow 1024 per process
+def _map_shard(index: PackIndex, number: int) -> MappedArray:
+    return index.map(index.content["audio"][number])
+
+
 class AudioFiles:
     """Recordings as files."""
 
@@ -112,28 +115,17 @@ class PackedAudio:
         self._shards = self._index.content["audio"]
         self._last_rows = np.array([shard["rows"][1] for shard in self._shards])
         self._starts = np.concatenate([[0], np.cumsum(manifest.num_samples)])
-        self._open: OrderedDict[int, MappedArray] = OrderedDict()
         for number in range(len(self._shards)):  # report a missing shard now, not hours later
-            self._map(number)
-
-    def _map(self, number: int) -> MappedArray:
-        if number not in self._open:
-            self._open[number] = self._index.map(self._shards[number])
-            if len(self._open) > _OPEN_SHARDS:
-                self._open.popitem(last=False)
-        return self._open[number]
+            _map_shard(self._index, number)
 
     def read(self, row: int, start: int, num_samples: int) -> np.ndarray:
         """(num_samples,) float32 of a row, bit-identical to the file's."""
         number = int(np.searchsorted(self._last_rows, row, side="right"))
-        shard = self._map(number)
+        shard = _map_shard(self._index, number)
         origin = self._starts[self._shards[number]["rows"][0]]
         first, end = self._starts[row] - origin, self._starts[row + 1] - origin
         samples = shard[first + start : min(first + start + num_samples, end)]
         return samples * np.float32(1 / 32768)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
 
 
 def open_audio(data: str | Path, split: str, manifest: Manifest) -> AudioFiles | PackedAudio:

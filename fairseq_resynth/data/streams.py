@@ -15,14 +15,8 @@ from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.data.units import read_integer_rows, read_unit_file
 
 STREAM_NAMES = ("units", "f0", "speaker", "style")
-MADE_BY = {
-    "units.json": "quantize",
-    "f0_codes.json": "quantize-f0",
-    "speaker_vectors.json": "speakers",
-}
 UNIT_KEYS = ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop")
 F0_KEYS = ("vqvae_hash", "quantizer_hash", "num_codes")
-SPEAKER_INPUTS = ("table", "vector")
 
 
 @dataclass(frozen=True)
@@ -76,17 +70,17 @@ class StreamSpec:
     def check_same_encoders(self, data: Path) -> None:
         """Raises ValueError if other encoders made the streams of a data directory."""
         f0_keys = ("representation",) if self.f0_channels else F0_KEYS
-        for name, expected, keys in (
-            ("units.json", self.units, UNIT_KEYS),
-            ("f0_codes.json", self.f0_codes if self.has_pitch else {}, f0_keys),
-            ("speaker_vectors.json", self.speaker_vectors, ("encoder_hash",)),
+        for name, verb, expected, keys in (
+            ("units.json", "quantize", self.units, UNIT_KEYS),
+            ("f0_codes.json", "quantize-f0", self.f0_codes if self.has_pitch else {}, f0_keys),
+            ("speaker_vectors.json", "speakers", self.speaker_vectors, ("encoder_hash",)),
         ):
             found = _optional_json(data / name)
             for key in keys:
                 if key in expected and key in found and expected[key] != found[key]:
                     raise ValueError(
                         f"{data / name}: {key} is {found[key]}, the model was trained with {expected[key]}. "
-                        f"Run `resynth {MADE_BY[name]} {data}` with that one."
+                        f"Run `resynth {verb} {data}` with that one."
                     )
 
 
@@ -172,12 +166,10 @@ def _names(data: Path, split: str, suffix: str) -> tuple[str, ...]:
 
 
 def _vector_fields(data: Path, speakers: tuple[str, ...], speaker_input: str) -> dict[str, Any]:
-    if speaker_input not in SPEAKER_INPUTS:
-        raise ValueError(
-            f"--speaker-input {speaker_input!r}: expected {' or '.join(SPEAKER_INPUTS)}."
-        )
     if speaker_input == "table":
         return {}
+    if speaker_input != "vector":
+        raise ValueError(f"--speaker-input {speaker_input!r}: expected table or vector.")
     if not speakers:
         raise ValueError(f"--speaker-input vector needs the stream `speaker` of {data}.")
     path, command = data / "speaker_vectors.json", f"`resynth speakers {data}`"

@@ -177,7 +177,15 @@ def extract_f0(
     if peak < SILENCE_PEAK:
         return np.zeros(expected, dtype=np.float32)
     # The original scales to this peak, and YAAPT's close decisions depend on the last bits of its input.
-    f0 = _run_method(options, wav.astype(np.float64) * (0.95 / peak))
+    wav = wav.astype(np.float64) * (0.95 / peak)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # of medians over the few frames of a short file
+            f0 = METHODS[method](wav, options)
+    except Exception as error:  # the library raises many kinds of errors; the caller names the file
+        raise ValueError(f"{method} failed: {type(error).__name__}: {error}") from error
+    if not np.isfinite(f0).all() or f0.min(initial=0) < 0:
+        raise ValueError(f"{method} gave negative or non-finite values, expected frequencies")
     if not expected <= len(f0) <= expected + 1:  # pyworld counts the frame at the very end too
         raise ValueError(
             f"{method} gave {len(f0)} frames for {len(wav)} samples, expected {expected}"
@@ -189,20 +197,6 @@ def compile_method(options: F0Options) -> None:
     """Runs a method on a second of a 100 Hz sawtooth, so that worker processes load what numba compiled."""
     with contextlib.suppress(ValueError):  # the first file reports the same error by name
         extract_f0(np.arange(SAMPLE_RATE) % 160 / 160 - 0.5, **asdict(options))
-
-
-def _run_method(options: F0Options, wav: np.ndarray) -> np.ndarray:
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # of medians over the few frames of a short file
-            f0 = METHODS[options.method](wav, options)
-    except Exception as error:  # the library raises many kinds of errors; the caller names the file
-        raise ValueError(f"{options.method} failed: {type(error).__name__}: {error}") from error
-    if not np.isfinite(f0).all() or f0.min(initial=0) < 0:
-        raise ValueError(
-            f"{options.method} gave negative or non-finite values, expected frequencies"
-        )
-    return f0
 
 
 class F0Cache:

@@ -146,7 +146,13 @@ def _spectral_candidates(signal: Any, pitch: Any, parameters: dict[str, Any]):
     """Candidates in Hz (0 = none) and their merits, (candidates, frames) each."""
     size, bin_hertz = 2 * pitch.frame_size, signal.new_fs / pitch.nfft
     width = int(parameters["shc_window"] / bin_hertz)
-    bounds = _bounds(parameters, bin_hertz)
+    # First and last bin of the correlation, and of its peaks, which are `peak` bins wide.
+    peak = int(parameters["shc_pwidth"] / bin_hertz) | 1
+    half = -(-peak // 2)
+    low = int(np.ceil(parameters["f0_min"] / bin_hertz))
+    high = int((parameters["f0_max"] + 2 * parameters["shc_pwidth"]) / bin_hertz)
+    first = max(1, int(parameters["f0_min"] / bin_hertz - half))
+    last = min(high - peak, int(parameters["f0_max"] / bin_hertz + half))
     most, padding = parameters["shc_maxpeaks"], size + (pitch.nframes - 1) * pitch.frame_jump
     data = np.append(signal.filtered, np.zeros(padding - signal.size))
     frames = sliding_window_view(data, size)[:: pitch.frame_jump]
@@ -158,20 +164,9 @@ def _spectral_candidates(signal: Any, pitch: Any, parameters: dict[str, Any]):
         pieces = frames[rows] * kaiser(size, 0.5)
         pieces -= pieces.mean(axis=1, keepdims=True)
         magnitude = np.pad(np.abs(np.fft.rfft(pieces, pitch.nfft)), ((0, 0), (width // 2, 0)))
-        _track(magnitude, width | 1, *bounds, parameters["shc_thresh1"],
-               parameters["shc_thresh2"], rows, bins, merits)  # fmt: skip
+        _track(magnitude, width | 1, low, high, parameters["shc_numharms"] + 1, first, last, half,
+               parameters["shc_thresh1"], parameters["shc_thresh2"], rows, bins, merits)  # fmt: skip
     return np.ascontiguousarray(bins.T) * bin_hertz, np.ascontiguousarray(merits.T)
-
-
-def _bounds(parameters: dict[str, Any], bin_hertz: float) -> tuple[int, ...]:
-    """First and last bin of the correlation, harmonics, first and last bin of peaks, half a peak's width."""
-    low = int(np.ceil(parameters["f0_min"] / bin_hertz))
-    high = int((parameters["f0_max"] + 2 * parameters["shc_pwidth"]) / bin_hertz)
-    width = int(parameters["shc_pwidth"] / bin_hertz) | 1
-    half = -(-width // 2)
-    first = max(1, int(parameters["f0_min"] / bin_hertz - half))
-    last = min(high - width, int(parameters["f0_max"] / bin_hertz + half))
-    return low, high, parameters["shc_numharms"] + 1, first, last, half
 
 
 @compiled
@@ -218,9 +213,9 @@ def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames:
         for row in range(rows):
             for origin in range(rows):
                 arriving[rows - 1 - origin] = cost[origin] + transitions[origin, row, frame]
-            best = rows - 1 - np.argmin(arriving)  # the last of equal ones
-            before[row, frame] = best
-            next_cost[row] = arriving[rows - 1 - best] + local[row, frame]
+            best = np.argmin(arriving)  # in reverse order, so that the last of equal ones wins
+            before[row, frame] = rows - 1 - best
+            next_cost[row] = arriving[best] + local[row, frame]
         cost[:] = next_cost
     if frames > 1:
         path[-1] = rows - 1 - np.argmin(cost[::-1])
