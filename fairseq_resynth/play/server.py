@@ -11,7 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from fairseq_resynth.evaluation.report.page import asset
 from fairseq_resynth.play.sessions import PlaySession, RecordingExpired
@@ -220,25 +220,21 @@ def check_origin(headers: Mapping[str, str], bound: str) -> str:
     not do so can still send requests, whose `Origin` then differs from their `Host`.
     """
     host = headers.get("Host", "")
-    if not _is_own_host((_split(f"//{host}").hostname or "").lower(), bound):
+    name, page = "", ""
+    with contextlib.suppress(ValueError):  # brackets that are no IPv6 address
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+    if is_loopback(bound):
+        is_own = is_loopback(name)
+    else:
+        own = (bound.lower(), "localhost", socket.gethostname().lower())
+        is_own = name in own or _ip_address(name) is not None
+    if not is_own:
         return f"the request is for the host {host[:100]!r}, and this server is {bound}"
     origin = headers.get("Origin")
-    if origin is not None and _split(origin).netloc.lower() != host.lower():
+    with contextlib.suppress(ValueError):
+        page = urlsplit(origin or "").netloc.lower()
+    if origin is not None and page != host.lower():
         return f"the request comes from a page of {origin[:100]!r}, expected the server's own page"
     if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         return "the request comes from another site's page, expected the server's own page"
     return ""
-
-
-def _split(address: str) -> SplitResult:
-    try:
-        return urlsplit(address)
-    except ValueError:  # brackets that are no IPv6 address
-        return urlsplit("")
-
-
-def _is_own_host(name: str, bound: str) -> bool:
-    if is_loopback(bound):
-        return is_loopback(name)
-    own = (bound.lower(), "localhost", socket.gethostname().lower())
-    return name in own or _ip_address(name) is not None

@@ -1,6 +1,10 @@
-"""The models behind the page: recordings come in as bytes, speech and pictures go out."""
+"""The models behind the page: recordings come in as bytes, speech and pictures go out.
+
+A browser's JSON becomes controls and a voice; no text in it is a path.
+"""
 
 import hashlib
+import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -12,21 +16,20 @@ from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.inspection import inspect
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.conversion.convert import convert
+from fairseq_resynth.conversion import prosody
+from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.conversion.references import Voice, measure_voice
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes
-from fairseq_resynth.inference.bundle import ENTROPY_FILE
-from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.measures.pictures import spectrogram_png
-from fairseq_resynth.play.requests import parse_request
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SHORTEST_SECONDS = 0.25  # 15 pitch periods at 60 Hz, and a dozen units
 MAX_RECORDINGS = 32  # kept in memory; the oldest is dropped first
 PCM_BITS = 16 * SAMPLE_RATE  # bit/s of the waveform with 16 bits per sample
+_TEXTS = ("source", "voice", "reference", "speaker", "pitch", "durations", "style")
 
 
 class RecordingExpired(ValueError):
@@ -42,12 +45,9 @@ class Recording:
 
 
 class PlaySession:
-    """Answers one request at a time, from any thread.
+    """Answers one request at a time, from any thread; recordings have up to `max_seconds`.
 
-    Args:
-        system: the bundle with its content encoder; raises ValueError if it has none.
-        codec: counts the bits of coded speech; None: the bundle has no context model.
-        max_seconds: the longest recording.
+    The codec counts the bits of coded speech. Raises ValueError for a system without a content encoder.
     """
 
     def __init__(
@@ -66,14 +66,10 @@ class PlaySession:
     def load(
         cls, bundle: str, content_checkpoint: str | None, device: str, max_seconds: float
     ) -> "PlaySession":
-        """Loads a bundle (folder, hub id or address), with its codec's context model if it has one.
-
-        Raises FileNotFoundError or ValueError if something is missing or does not fit.
-        """
-        folder = find_bundle(bundle)
-        system = Resynthesizer.from_pretrained(folder, content_checkpoint, device)
-        model, codec = folder / ENTROPY_FILE, None
-        if model.is_file() and not system.streams.f0_channels:  # the codec stores no continuous F0
+        """Loads a bundle (folder, hub id or address), with its codec's context model if it has one."""
+        system = Resynthesizer.from_pretrained(bundle, content_checkpoint, device)
+        model, codec = system.bundle.entropy, None
+        if model and not system.streams.f0_channels:  # the codec stores no continuous F0
             codec = SpeechCodec(system, EntropyModel.load(model))
         return cls(system, codec, max_seconds)
 
@@ -203,3 +199,78 @@ def bit_rates(speech: Utterance, streams: StreamSpec, codec: SpeechCodec | None)
         coded = {name: rate for name, rate in summary["bps"].items() if rate}
         rates.update(coded={**coded, "total": summary["total_bps"]}, bytes=len(data))
     return rates
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """One conversion that the page asks for; recordings are named by the keys of their uploads."""
+
+    source: str
+    controls: Controls
+    voice: str | None  # a speaker of the model
+    reference: str | None  # a recording of the target speaker
+    speaker: str | None  # who speaks in the source
+
+    @property
+    def title(self) -> str:
+        """The conversion in one line: `boris, shift=+3st, rate 0.8`."""
+        reference = self.reference and f"voice of {self.reference[:8]}"
+        voice = self.voice or reference or self.speaker
+        controls = self.controls
+        rate = f"rate {controls.rate:g}" if controls.rate != 1 else None
+        durations = f"durations {controls.durations}" if controls.durations else None
+        parts = (voice, controls.pitch, rate, durations, controls.style)
+        return ", ".join(part for part in parts if part) or "resynthesized"
+
+
+def parse_request(body: bytes, streams: StreamSpec) -> ConversionRequest:
+    """Reads `{"source": key, "voice": name | "reference": key, "pitch": "shift=+3st", "rate": 0.8, …}`.
+
+    `speaker`, `durations` (`predicted`) and `style` are optional; null is the same as absent. Raises
+    ValueError for other JSON, an unknown voice, or a control that is impossible or names a file.
+    """
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the request is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"the request is a JSON {type(values).__name__}, expected an object")
+    unknown = sorted(set(values) - {*_TEXTS, "rate"})
+    if unknown:
+        raise ValueError(
+            f"the request has {', '.join(unknown)}, expected some of {', '.join(_TEXTS)}, rate"
+        )
+    texts = {name: _text(values, name) for name in _TEXTS}
+    if texts["source"] is None:
+        raise ValueError("give a recording first: record one, or choose a file")
+    if texts["voice"] and texts["reference"]:
+        raise ValueError(
+            "give either a voice of the model or a recording of somebody, one of the two"
+        )
+    for name in ("voice", "speaker"):
+        if texts[name] is not None:
+            streams.speaker_index(texts[name])
+    controls = _controls(texts, values.get("rate", 1))
+    return ConversionRequest(
+        texts["source"], controls, texts["voice"], texts["reference"], texts["speaker"]
+    )
+
+
+def _text(values: dict[str, Any], name: str) -> str | None:
+    value = values.get(name)
+    if value is not None and (not isinstance(value, str) or len(value) > 200):
+        raise ValueError(f"{name} is {str(value)[:80]!r}, expected text of up to 200 characters")
+    return value or None
+
+
+def _controls(texts: dict[str, str | None], rate: Any) -> Controls:
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        raise ValueError(f"rate is {str(rate)[:80]!r}, expected a number")
+    pitch, durations = texts["pitch"], texts["durations"]
+    if pitch is not None and prosody.parse_pitch(pitch)[0] == "from":
+        raise ValueError(
+            f"pitch {pitch!r}: the page opens no files; expected shift, scale or flatten"
+        )
+    if durations not in (None, "predicted"):
+        raise ValueError(f"durations {durations!r}: expected predicted")
+    return Controls(pitch, float(rate), durations, texts["style"])
