@@ -6,6 +6,7 @@
 #   PITCH_OPTIONS   more options of `resynth f0`, for instance --accept-unvoiced
 #   DEVICE          cuda or cpu  (cuda if a GPU is found)
 #   F0_CONFIG, VOCODER_CONFIG   the files of configs/ to train by, without .yaml  (paper_f0_vqvae, paper_unit_hifigan)
+#   TIMED_CONFIG    the file for a training in given minutes  (timed_source_filter; on a GPU timed_source_filter_gpu)
 #   OVERRIDES       Hydra overrides for every training, for instance "optimization.max_update=20000 dataset.num_workers=8"
 #   F0_OVERRIDES, VOCODER_OVERRIDES   Hydra overrides for one of the two; ++model.dim=256 also sets what a file leaves out
 set -euo pipefail
@@ -45,6 +46,7 @@ F0_CONFIG=${F0_CONFIG:-paper_f0_vqvae}
 VOCODER_CONFIG=${VOCODER_CONFIG:-paper_unit_hifigan}
 case $F0_CONFIG in paper_*) F0_METHOD=${F0_METHOD:-yaapt} ;; *) F0_METHOD=${F0_METHOD:-swift} ;; esac
 DEVICE=${DEVICE:-$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
+TIMED_CONFIG=${TIMED_CONFIG:-$([ "$DEVICE" = cpu ] && echo timed_source_filter || echo timed_source_filter_gpu)}
 plugin=$(resynth user-dir)
 
 # fetch URL FILE [SHA256]: downloads a file unless that is done, says how large it is, resumes, checks size and hash.
@@ -146,12 +148,38 @@ pitch() {
 # vocoder DATA OUT [OVERRIDE …]: the unit vocoder.
 vocoder() { train "$VOCODER_CONFIG" "$1" "$2/checkpoints" VOCODER_OVERRIDES "${@:3}"; }
 
-# bundle OUT: the trained models as one folder, OUT/bundle.
-bundle() {
+# timed_vocoder DATA OUT MINUTES [OVERRIDE …]: the unit vocoder in so many minutes, by configs/$TIMED_CONFIG.yaml. A
+# short training measures the updates per second; from these follows how many fit, so that the learning rate reaches 0
+# when the minutes are over.
+timed_vocoder() {
+  local data=$1 out=$2 minutes=$3 updates=160 started=$SECONDS plan
+  shift 3
+  [ "$DEVICE" != cpu ] || updates=24
+  if [ ! -f "$out/plan.txt" ]; then
+    local PROBE_OVERRIDES="${VOCODER_OVERRIDES:-} optimization.max_update=$updates \
+      criterion.discriminator_start=$((updates / 2)) common.log_format=json common.log_interval=$((updates / 8)) \
+      dataset.disable_validation=true checkpoint.no_save=true"
+    rm -rf "$out/probe"
+    train "$TIMED_CONFIG" "$data" "$out/probe" PROBE_OVERRIDES "$@"
+    python "$repository/examples/training_plan.py" "$out/probe/train.log" --minutes "$minutes" \
+      --elapsed $((SECONDS - started)) > "$out/plan.tmp" || fail "no plan for the training, see $out/probe/train.log"
+    mv "$out/plan.tmp" "$out/plan.txt"
+  fi
+  read -r -d '' -a plan < "$out/plan.txt" || true
+  train "$TIMED_CONFIG" "$data" "$out/checkpoints" VOCODER_OVERRIDES "${plan[@]}" "$@"
+}
+
+# bundle OUT [OPTION …]: the trained models as one folder, OUT/bundle; options of resynth export.
+bundle() { exported "$1" "$1/bundle" "${@:2}"; }
+
+# averaged OUT [OPTION …]: the same with the averaged weights, OUT/bundle_averaged.
+averaged() { exported "$1" "$1/bundle_averaged" --ema "${@:2}"; }
+
+exported() {
   local parts=()
   [ -f "$1/f0_checkpoints/checkpoint_best.pt" ] && parts+=(--f0 "$1/f0_checkpoints/checkpoint_best.pt")
   [ -f "$1/km.safetensors" ] && parts+=(--kmeans "$1/km.safetensors")
-  resynth export "$1/checkpoints/checkpoint_last.pt" "${parts[@]}" --outdir "$1/bundle"
+  resynth export "$1/checkpoints/checkpoint_last.pt" "${parts[@]}" --outdir "$2" "${@:3}"
 }
 
 # publish DATA OUT: the bundle, and the test set resynthesized with it.

@@ -2,11 +2,14 @@
 # All steps of README.md; the same command continues an interrupted run.      usage: bash examples/asterisk/run.sh OUT
 #   WHISPER          folder or hub name of the Whisper model whose fourth block gives the units  (openai/whisper-base)
 #   CONTENT          another content encoder; "--feature-type logmel" needs no weights
+#   MINUTES          trains the vocoder in so many minutes: 8 on a GPU, 120 on a CPU; without it, VOCODER_CONFIG's updates
 #   VOCODER_CONFIG   asterisk_unit_hifigan: the paper's networks  (asterisk_unit_source_filter)
+#   COMPARE          with MINUTES: bundles to measure beside the new ones, NAME=FOLDER with spaces between them
+#                    (published=examples/asterisk/bundle); compare.sh has more settings
 #   TUXPAINT=1       also takes the seven voices of Tux Paint (161 MB, GPL-2), which have transcripts
 # The other settings are at the top of ../recipe.sh.
 here=$(cd "$(dirname "$0")" && pwd)
-WHISPER=${WHISPER:-openai/whisper-base} K=${K:-200} PITCH_OPTIONS=${PITCH_OPTIONS:---accept-unvoiced}
+WHISPER=${WHISPER:-openai/whisper-base} K=${K:-500} PITCH_OPTIONS=${PITCH_OPTIONS:---accept-unvoiced}
 F0_CONFIG=${F0_CONFIG:-asterisk_f0_vqvae} VOCODER_CONFIG=${VOCODER_CONFIG:-asterisk_unit_source_filter}
 source "$here/../recipe.sh"
 renamed UNITS 'CONTENT="--feature-type logmel"'
@@ -29,6 +32,19 @@ units "$data" "$out"
 step "4 Pitch codes"
 pitch "$data" "$out"
 step "5 Unit vocoder"
+if [ -n "${MINUTES:-}" ]; then
+  timed_vocoder "$data" "$out" "$MINUTES"
+  step "6 Bundles with a codec: the last weights, and the averaged ones"
+  bundle "$out" --half
+  averaged "$out" --half
+  resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.safetensors"
+  cp "$out/bundle/entropy.safetensors" "$out/bundle_averaged/"
+  step "7 Both measured beside: ${COMPARE=published=$here/bundle}"
+  read -r -d '' -a others <<< "$COMPARE" || true
+  WHISPER=$WHISPER DEVICE=$DEVICE bash "$here/compare.sh" "$data" "$out/comparison" "${others[@]}" \
+    trained="$out/bundle" averaged="$out/bundle_averaged"
+  exit
+fi
 vocoder "$data" "$out"
 step "6 Bundle with a codec, the test set resynthesized and in every other voice"
 publish "$data" "$out"

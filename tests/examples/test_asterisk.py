@@ -11,34 +11,70 @@ from small_corpus import REPOSITORY, SPEECH, run
 from fairseq_resynth.data.audio.files import load_any_audio, write_audio
 
 
-@pytest.mark.slow
-def test_run(tmp_path):
+@pytest.fixture
+def recipe(tmp_path):
+    """Runs run.sh on six prompts of two voices, with tiny trainings."""
     for voice in ("english", "italian"):
         for path in sorted((SPEECH / voice).glob("*.flac"))[:6]:
             wav, rate = load_any_audio(path)
             write_audio(tmp_path / "g722" / voice / f"{path.stem}.wav", wav, rate)
-    script = REPOSITORY / "examples" / "asterisk" / "run.sh"
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "DEVICE": "cpu",
-        "OVERRIDES": "optimization.max_update=2 dataset.batch_size=2 dataset.num_workers=0",
-        "VOCODER_OVERRIDES": "++model.num_layers=1 ++task.segment_size=2560",
-        "CONTENT": "--feature-type logmel",
-    }
-    done = subprocess.run(
-        ["bash", str(script), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+    def start(**settings):
+        script = REPOSITORY / "examples" / "asterisk" / "run.sh"
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DEVICE": "cpu",
+            "OVERRIDES": "optimization.max_update=2 dataset.batch_size=2 dataset.num_workers=0",
+            "VOCODER_OVERRIDES": "++model.num_layers=1 ++task.segment_size=2560",
+            "CONTENT": "--feature-type logmel",
+            "K": "20",
+            **settings,
+        }
+        done = subprocess.run(
+            ["bash", str(script), str(tmp_path)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done
+
+    return start
+
+
+@pytest.mark.slow
+def test_run(recipe, tmp_path):
+    recipe()
     assert len(list((tmp_path / "resynthesized").rglob("*.wav"))) >= 1
     for report in ("report", "report_converted"):
         assert (tmp_path / report / "index.html").is_file()
     assert (tmp_path / "bundle" / "config.json").is_file()
     run("resynth", "synthesize", "--bundle", tmp_path / "bundle", "--input", tmp_path / "data",
         "--outdir", tmp_path / "again")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_run_in_given_minutes(recipe, tmp_path):
+    """The probe plans the updates; the bundles of last and of averaged weights are measured in one run."""
+    tiny = (
+        "++model.dim=16 ++model.intermediate_dim=16 ++model.num_layers=1 ++task.segment_size=2560"
+    )
+    recipe(
+        MINUTES="100", COMPARE="", VOCODER_OVERRIDES=f"{tiny} criterion.discriminator_width=0.0625"
+    )
+    plan = dict(pair.split("=") for pair in (tmp_path / "plan.txt").read_text().split())
+    assert 0 < int(plan["criterion.discriminator_start"]) < int(plan["optimization.max_update"])
+    summary = (tmp_path / "comparison" / "summary.txt").read_text()
+    parts = ["resynthesis", "conversions", "units_trained", "units_averaged"]
+    assert [line[3:] for line in summary.splitlines() if line.startswith("== ")] == parts
+    assert "figures are missing" not in summary
+    for name in parts:
+        assert (tmp_path / "comparison" / name / "index.html").is_file()
+    again = recipe(
+        MINUTES="100", COMPARE="", VOCODER_OVERRIDES=f"{tiny} criterion.discriminator_width=0.0625"
+    )
+    assert again.stdout.count("whose training has finished") == 2
 
 
 def test_tux_paints_voices_with_their_texts(tmp_path):
