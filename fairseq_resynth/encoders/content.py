@@ -13,7 +13,7 @@ from fairseq_resynth.constants import FEATURE_TYPES, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage.checkpoints import weights_hash
 from fairseq_resynth.encoders.frames import FrameEncoder, plan_chunks
 from fairseq_resynth.encoders.kmeans import KMeans, load_kmeans, require_same_features
-from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
+from fairseq_resynth.modules.quantizers import ContentVqvae
 
 
 def build_encoder(

@@ -19,8 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.compat import fairseq
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, quiet, refusals
-from fairseq_resynth.encoders.convolution_transformer import ConvolutionTransformer
-from fairseq_resynth.encoders.frames import FrameEncoder
+from fairseq_resynth.encoders.frames import ConvolutionTransformer, FrameEncoder
 
 _CONVOLUTIONS = re.compile(r"[\s\d()\[\],+*]+")
 
@@ -42,32 +41,26 @@ def fairseq_classes() -> list[type]:
 class _FairseqEncoder(ConvolutionTransformer):
     """The common part of HuBERT and wav2vec 2.0; `chunks` are `max_chunk` and `context` of the base."""
 
-    first_layer: int
     what: str  # for messages
     names: tuple[str, str]  # of model and task in a checkpoint
 
     def __init__(
         self, path: str | Path, layer: int, device: str | torch.device = "cpu", **chunks: int
     ):
-        self.checkpoint, self.layer = Path(path), layer
-        state = load_checkpoint(path, self.what, fairseq_classes())
-        require_model(state, self.checkpoint, *self.names)
-        with quiet(), refusals(self.checkpoint, self.what, fairseq_classes()):
+        path = Path(path)
+        require_model(load_checkpoint(path, self.what, fairseq_classes()), path, *self.names)
+        with quiet(), refusals(path, self.what, fairseq_classes()):
             load = fairseq.checkpoint_utils.load_model_ensemble_and_task
             (model,), _, task = load([str(path)])
-        convolutions = [block[0] for block in model.feature_extractor.conv_layers]
-        layers = range(self.first_layer, self.first_layer + len(model.encoder.layers))
+        if getattr(model, "input_quantizer", None) is not None:
+            raise ValueError(f"{path} quantizes its input, which GSLM's reader does not support")
         depth = getattr(model.cfg, "pos_conv_depth", 1) if hasattr(model, "cfg") else 1
         kinds = {type(block).__name__ for block in model.encoder.layers}
         self.masks_padding = depth == 1 and all(kind.startswith("Transformer") for kind in kinds)
-        normalize = self._needs_normalized(model, task)
-        super().__init__(model, convolutions, layers, normalize, device, **chunks)
+        super().__init__(model, path, layer, self._needs_normalized(task), device, **chunks)
 
-    def _needs_normalized(self, model: Any, task: Any) -> bool:
+    def _needs_normalized(self, task: Any) -> bool:
         raise NotImplementedError
-
-    def _convolve(self, wav: Tensor) -> Tensor:
-        return self.model.feature_extractor(wav[None])[0].T
 
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
         model = self.model
@@ -128,11 +121,10 @@ class HubertEncoder(_FairseqEncoder):
     """HuBERT (Hsu et al., 2021) as in GSLM's HubertFeatureReader: layers count from 1, 50 Hz."""
 
     feature_type = "hubert"
-    first_layer = 1
     what = "a HuBERT checkpoint of fairseq"
     names = "hubert", "hubert_pretraining"
 
-    def _needs_normalized(self, model: Any, task: Any) -> bool:
+    def _needs_normalized(self, task: Any) -> bool:
         return bool(task.cfg.normalize)
 
 
@@ -147,11 +139,7 @@ class Wav2vec2Encoder(_FairseqEncoder):
     what = "a wav2vec 2.0 checkpoint of fairseq"
     names = "wav2vec2", "audio_pretraining"
 
-    def _needs_normalized(self, model: Any, task: Any) -> bool:
-        if getattr(model, "input_quantizer", None) is not None:
-            raise ValueError(
-                f"{self.checkpoint} quantizes its input, which GSLM's reader does not support"
-            )
+    def _needs_normalized(self, task: Any) -> bool:
         return False
 
 

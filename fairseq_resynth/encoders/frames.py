@@ -1,4 +1,4 @@
-"""The base class of content encoders, chunks and batches of files, and log-mel features."""
+"""The base classes of content encoders, chunks and batches of files, and log-mel features."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio
@@ -110,6 +112,85 @@ class LogMelEncoder(FrameEncoder):
         from torchaudio.compliance.kaldi import fbank
 
         return fbank(wav[None], num_mel_bins=80, frame_length=25.0, sample_frequency=SAMPLE_RATE)
+
+
+MAX_CHUNK = 1_600_000  # samples encoded together: the 100 s of GSLM's readers
+CONTEXT = 32_000  # samples on either side of a seam that are encoded but not kept
+
+
+class ConvolutionTransformer(FrameEncoder):
+    """HuBERT and similar encoders: convolutions from samples to frames, then a transformer.
+
+    Encodes batches so that each file has the features it would have alone, and long files in chunks of
+    `max_chunk` samples, of which `context` on either side of a seam are not kept. The convolutions run on
+    each waveform alone: HuBERT-base normalizes over time there, so padding would change every frame. The
+    transformer runs on the padded batch with a mask. `normalize` says whether the network needs waveforms of
+    mean 0 and variance 1. Raises ValueError if the network has no such layer.
+    """
+
+    first_layer = 1  # as `--layer` counts them
+    # False for networks with convolutions between the transformer's blocks, which would mix padding into the
+    # frames next to it. They encode one file at a time.
+    masks_padding: bool = True
+
+    def __init__(
+        self,
+        model: Any,
+        path: str | Path,
+        layer: int,
+        normalize: bool,
+        device: str | torch.device = "cpu",
+        max_chunk: int = MAX_CHUNK,
+        context: int = CONTEXT,
+    ):
+        first, last = self.first_layer, self.first_layer + len(model.encoder.layers) - 1
+        if not first <= layer <= last:
+            raise ValueError(f"--layer is {layer}, {path} has layers {first} to {last}")
+        self.checkpoint, self.layer, self.normalize = Path(path), layer, normalize
+        self.device, self.max_chunk = torch.device(device), max_chunk
+        self.model = model.eval().requires_grad_(False).to(self.device)
+        self.unit_hop, self.min_samples = 1, 1
+        modules = model.feature_extractor.conv_layers.modules()
+        for convolution in reversed([each for each in modules if isinstance(each, nn.Conv1d)]):
+            stride = convolution.stride[0]
+            self.min_samples = (self.min_samples - 1) * stride + convolution.kernel_size[0]
+            self.unit_hop *= stride
+        self.chunk_frames, self.context = self.num_frames(max_chunk), context // self.unit_hop
+
+    @abstractmethod
+    def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
+        """Maps (B, U, C) frames, zeros where padded, to (B, U, D); `padding` is (B, U) bool, None for
+        none."""
+
+    @torch.inference_mode()
+    def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """Encodes waveforms, (T,) to (U, D) each; those that fit into a chunk in one batch."""
+        wavs = [wav.to(self.device) for wav in wavs]
+        if self.normalize:
+            wavs = [F.layer_norm(wav, wav.shape) for wav in wavs]
+        short = [index for index, wav in enumerate(wavs) if len(wav) <= self.max_chunk]
+        found = dict(zip(short, self._together([wavs[index] for index in short]), strict=True))
+        return [
+            found[index] if index in found else self._in_chunks(wav)
+            for index, wav in enumerate(wavs)
+        ]
+
+    def _encode(self, wav: Tensor) -> Tensor:
+        return self._together([wav])[0]
+
+    def _together(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        if len(wavs) > 1 and not self.masks_padding:
+            return [self._encode(wav) for wav in wavs]
+        if not wavs:
+            return []
+        frames = [self.model.feature_extractor(wav[None])[0].T for wav in wavs]
+        lengths = [len(one) for one in frames]
+        steps = torch.arange(max(lengths), device=self.device)
+        padding = steps >= torch.tensor(lengths, device=self.device)[:, None]
+        x = self._transform(
+            pad_sequence(frames, batch_first=True), padding if padding.any() else None
+        )
+        return [row[:length] for row, length in zip(x, lengths, strict=True)]
 
 
 def read_speech(path: str | Path, min_samples: int) -> Tensor:

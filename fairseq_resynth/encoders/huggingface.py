@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.checkpoints import quiet
-from fairseq_resynth.encoders.convolution_transformer import ConvolutionTransformer
-from fairseq_resynth.encoders.frames import FrameEncoder
+from fairseq_resynth.encoders.frames import ConvolutionTransformer, FrameEncoder
 
 
 def build_huggingface(
@@ -73,8 +72,7 @@ class _TransformersModel(FrameEncoder):
 
     feature_type = "hf"
 
-    def _identify(self, path: str | Path, layer: int, model: Any) -> None:
-        self.checkpoint, self.layer = Path(path), layer
+    def _identify(self, path: str | Path, model: Any) -> None:
         self._name = Path(path).resolve().name if Path(path).is_dir() else str(path)
         self._hash = _weights_hash(model)
 
@@ -102,24 +100,17 @@ class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
         device: str | torch.device = "cpu",
         **chunks: int,
     ):
-        self._identify(path, layer, model)
-        blocks = model.encoder.layers
-        convolutions = [block.conv for block in model.feature_extractor.conv_layers]
-        layers, normalize = range(1, len(blocks) + 1), _needs_normalized(path, model)
+        self._identify(path, model)
         self.masks_padding = model.config.model_type in ("hubert", "wav2vec2", "wavlm")
-        super().__init__(model, convolutions, layers, normalize, device, **chunks)
+        super().__init__(model, path, layer, _needs_normalized(path, model), device, **chunks)
         self._output: Tensor
-        blocks[layer - 1].register_forward_hook(self._keep_output)
-        del blocks[layer:]  # their output is not needed
-
-    def _convolve(self, wav: Tensor) -> Tensor:
-        return self.model.feature_extractor(wav[None])[0].T
+        model.encoder.layers[layer - 1].register_forward_hook(self._keep_output)
+        del model.encoder.layers[layer:]  # their output is not needed
 
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
         x = self.model.feature_projection(frames)
         x = x[0] if isinstance(x, tuple) else x
-        mask = None if padding is None else ~padding
-        self.model.encoder(x, attention_mask=mask)
+        self.model.encoder(x, attention_mask=None if padding is None else ~padding)
         return self._output
 
     def _keep_output(self, block: Any, args: tuple, output: Tensor | tuple) -> None:
@@ -156,7 +147,8 @@ class WhisperEncoder(_TransformersModel):
     ):
         from transformers import WhisperFeatureExtractor
 
-        self._identify(path, layer, model)
+        self._identify(path, model)
+        self.checkpoint, self.layer = Path(path), layer
         if not 1 <= layer <= len(model.layers):
             raise ValueError(f"--layer is {layer}, {path} has layers 1 to {len(model.layers)}")
         del model.layers[layer:]

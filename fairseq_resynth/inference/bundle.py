@@ -40,8 +40,7 @@ from fairseq_resynth.modules.architectures import (
     sizes_class,
     with_duration_condition,
 )
-from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
+from fairseq_resynth.modules.quantizers import ContentVqvae, F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 FORMAT = "fairseq_resynth bundle"

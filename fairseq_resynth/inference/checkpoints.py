@@ -19,12 +19,13 @@ from fairseq_resynth.modules.architectures import (
     with_duration_condition,
 )
 from fairseq_resynth.modules.options import sizes_from
-from fairseq_resynth.modules.quantizers.content_vqvae import (
+from fairseq_resynth.modules.quantizers import (
     ContentVqvae,
     ContentVqvaeSizes,
+    F0Vqvae,
+    F0VqvaeSizes,
     build_content_vqvae,
 )
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 EXPECTED = "a checkpoint of fairseq-train"

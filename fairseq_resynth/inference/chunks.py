@@ -13,7 +13,7 @@ from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.decoder import UnitDecoder, length_batches, pad_rows
 from fairseq_resynth.inference.voices import Speaker
-from fairseq_resynth.modules.generators.pulses import SourceClock
+from fairseq_resynth.modules.generators.source_filter import SourceClock
 
 OFFLINE_UNITS = 1500  # units of a chunk when the whole utterance is known: 30 s at 50 Hz
 

@@ -21,7 +21,7 @@ from fairseq_resynth.modules.generators.inference import (
     slow_bfloat16,
     usable_device,
 )
-from fairseq_resynth.modules.generators.pulses import SourceClock
+from fairseq_resynth.modules.generators.source_filter import SourceClock
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 

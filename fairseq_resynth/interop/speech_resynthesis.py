@@ -24,8 +24,7 @@ from fairseq_resynth.interop.published_checkpoints import (
     unit_hop,
 )
 from fairseq_resynth.interop.weight_names import convert_vqvae
-from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
+from fairseq_resynth.modules.quantizers import ContentVqvae, F0Vqvae, F0VqvaeSizes
 
 ENCODERS = ("hubert", "cpc", "vqvae")
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.modules.architectures import build_vocoder
 from fairseq_resynth.modules.options import sizes_from
-from fairseq_resynth.modules.quantizers.content_vqvae import (
+from fairseq_resynth.modules.quantizers import (
     ContentVqvae,
     ContentVqvaeSizes,
+    F0Vqvae,
+    F0VqvaeSizes,
     build_content_vqvae,
 )
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
 
 
 @dataclass

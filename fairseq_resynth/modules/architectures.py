@@ -1,14 +1,14 @@
 """The unit vocoders by the name that `fairseq-train --arch` takes: their sizes, and how they are built.
 
 A new waveform generator needs a file in `generators/` with the network and its sizes, and here a class of
-all sizes, a function that builds the generator and an entry of `ARCHITECTURES`. The fairseq models are made
-from those entries.
+all sizes, which builds the generator, and an entry of `ARCHITECTURES`. The fairseq models are made from those
+entries.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -26,7 +26,8 @@ from fairseq_resynth.modules.unit_generator import Streams, UnitGenerator, frame
 
 @dataclass
 class UnitVocoderSizes:
-    """Sizes that do not depend on the waveform generator; the defaults are the paper's."""
+    """Sizes that do not depend on the waveform generator; the defaults are the paper's. Subclasses have
+    `build_generator`, which takes the streams and the channels of a frame."""
 
     embedding_dim: int = option(
         128, "channels of each embedded stream (units, pitch, speaker, style)"
@@ -50,64 +51,57 @@ class UnitVocoderSizes:
 class UnitHifiganSizes(UnitVocoderSizes, HifiganSizes):
     """All sizes of `unit_hifigan`; the defaults are HiFi-GAN V1's, as in the paper."""
 
+    def build_generator(self, streams: Streams, channels: int) -> nn.Module:
+        """The generator on frames of so many channels."""
+        return HifiganGenerator(channels, self, _frame_hop(streams))
+
 
 @dataclass
 class UnitVocosSizes(UnitVocoderSizes, VocosSizes):
     """All sizes of `unit_vocos`; the defaults are Vocos's."""
+
+    def build_generator(self, streams: Streams, channels: int) -> nn.Module:
+        """The generator on frames of so many channels."""
+        return VocosGenerator(channels, self, _frame_hop(streams))
 
 
 @dataclass
 class UnitSourceFilterSizes(UnitVocoderSizes, SourceFilterSizes):
     """All sizes of `unit_source_filter`."""
 
+    def build_generator(self, streams: Streams, channels: int) -> nn.Module:
+        """The generator on frames of so many channels."""
+        pitch = streams.f0_channels or (self.embedding_dim if streams.num_f0_codes else 0)
+        voice = self.embedding_dim if streams.has_speaker else 0
+        # A model without a pitch stream predicts its F0 from the units, the first channels of a frame.
+        first = self.embedding_dim if pitch else 0
+        pitch_channels = (first, self.embedding_dim + pitch + voice)
+        hop = gcd(_frame_hop(streams), 2 * F0_HOP)
+        return SourceFilterGenerator(channels, pitch_channels, self, hop)
+
 
 def _frame_hop(streams: Streams) -> int:
     return F0_HOP if streams.f0_channels else streams.unit_hop
 
 
-def _hifigan(sizes: UnitHifiganSizes, streams: Streams, channels: int) -> nn.Module:
-    return HifiganGenerator(channels, sizes, _frame_hop(streams))
+class Architecture(NamedTuple):
+    """One value of `--arch`: its sizes, and those whose default differs from that of the class."""
 
-
-def _vocos(sizes: UnitVocosSizes, streams: Streams, channels: int) -> nn.Module:
-    return VocosGenerator(channels, sizes, _frame_hop(streams))
-
-
-def _source_filter(sizes: UnitSourceFilterSizes, streams: Streams, channels: int) -> nn.Module:
-    default_hop = gcd(_frame_hop(streams), 2 * F0_HOP)
-    pitch = streams.f0_channels or (sizes.embedding_dim if streams.num_f0_codes else 0)
-    voice = sizes.embedding_dim if streams.has_speaker else 0
-    # A model without a pitch stream predicts its F0 from the units, the first channels of a frame.
-    first = sizes.embedding_dim if pitch else 0
-    pitch_channels = (first, sizes.embedding_dim + pitch + voice)
-    return SourceFilterGenerator(channels, pitch_channels, sizes, default_hop)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One value of `--arch`; `build_generator` takes the sizes, the streams and the channels of a frame."""
-
-    model: str  # the base model; presets of other sizes share it
     sizes: type[UnitVocoderSizes]
-    build_generator: Callable[[Any, Streams, int], nn.Module]
-    # sizes whose default differs from that of the class
-    defaults: dict[str, int] = field(default_factory=dict)
+    defaults: dict[str, int] = {}
 
 
 _SMALL = {"embedding_dim": 64, "dim": 256, "intermediate_dim": 768}
 
+# Of several architectures with the same sizes, the first is the model and the others are presets.
 ARCHITECTURES = {
-    "unit_hifigan": Architecture("unit_hifigan", UnitHifiganSizes, _hifigan),
-    "unit_vocos": Architecture("unit_vocos", UnitVocosSizes, _vocos),
+    "unit_hifigan": Architecture(UnitHifiganSizes),
+    "unit_vocos": Architecture(UnitVocosSizes),
     # 2.7 M parameters, for small machines
-    "unit_vocos_small": Architecture(
-        "unit_vocos", UnitVocosSizes, _vocos, {**_SMALL, "num_layers": 5}
-    ),
-    "unit_source_filter": Architecture("unit_source_filter", UnitSourceFilterSizes, _source_filter),
+    "unit_vocos_small": Architecture(UnitVocosSizes, {**_SMALL, "num_layers": 5}),
+    "unit_source_filter": Architecture(UnitSourceFilterSizes),
     # 3.4 M parameters, for the demo and small machines
-    "unit_source_filter_small": Architecture(
-        "unit_source_filter", UnitSourceFilterSizes, _source_filter, {**_SMALL, "num_layers": 6}
-    ),
+    "unit_source_filter_small": Architecture(UnitSourceFilterSizes, {**_SMALL, "num_layers": 6}),
 }
 
 
@@ -124,9 +118,9 @@ def default_sizes(arch: str) -> Any:
 
 
 def arch_of(sizes: UnitVocoderSizes) -> str:
-    """The architecture name of a sizes object."""
+    """The name of the model that has these sizes."""
     for name, architecture in ARCHITECTURES.items():
-        if name == architecture.model and isinstance(sizes, architecture.sizes):
+        if isinstance(sizes, architecture.sizes):
             return name
     raise ValueError(f"{type(sizes).__name__}: expected the sizes of a unit vocoder.")
 
@@ -137,8 +131,7 @@ def build_vocoder(sizes: UnitVocoderSizes, streams: Streams) -> UnitGenerator:
     condition, dim = sizes.duration_condition, sizes.embedding_dim
     if condition not in ("speaker", "none"):
         raise ValueError(f"--duration-condition is {condition!r}, expected speaker or none.")
-    channels = frame_channels(streams, dim)
-    generator = ARCHITECTURES[arch_of(sizes)].build_generator(sizes, streams, channels)
+    generator = sizes.build_generator(streams, frame_channels(streams, dim))
     durations = None
     if sizes.duration_predictor:
         needs_speaker = condition == "speaker" and streams.has_speaker

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_resynth.constants import F0_HOP
-from fairseq_resynth.modules.generators.pulses import SourceClock
+from fairseq_resynth.modules.generators.source_filter import SourceClock
 
 
 class Streams(Protocol):

@@ -18,7 +18,7 @@ from fairseq_resynth.encoders.frames import LogMelEncoder
 from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
+from fairseq_resynth.modules.quantizers import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 SPEAKERS = ("anna", "boris")

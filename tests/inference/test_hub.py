@@ -15,7 +15,7 @@ from tiny_voices import ENGLISH
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.inference.hub import find_bundle
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
+from fairseq_resynth.modules.quantizers import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 

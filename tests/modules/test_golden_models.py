@@ -10,7 +10,7 @@ from golden import GOLDEN
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import convert_vqvae, generator_name
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae
+from fairseq_resynth.modules.quantizers import F0Vqvae
 from fairseq_resynth.modules.unit_generator import UnitGenerator, frame_channels
 
 

@@ -5,16 +5,14 @@ import pytest
 import torch
 
 from fairseq_resynth.modules.generators.inference import InferenceGenerator
-from fairseq_resynth.modules.generators.pulses import (
+from fairseq_resynth.modules.generators.source_filter import (
+    PitchHead,
     SourceClock,
+    SourceFilterGenerator,
+    SourceFilterSizes,
     pulse_phase,
     pulses,
     sample_frames,
-)
-from fairseq_resynth.modules.generators.source_filter import (
-    PitchHead,
-    SourceFilterGenerator,
-    SourceFilterSizes,
 )
 
 RATE = 16000

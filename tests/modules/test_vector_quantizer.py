@@ -3,20 +3,20 @@
 import pytest
 import torch
 
-from fairseq_resynth.modules.quantizers import vector_quantizer
-from fairseq_resynth.modules.quantizers.vector_quantizer import VectorQuantizer
+from fairseq_resynth.modules import quantizers
+from fairseq_resynth.modules.quantizers import VectorQuantizer
 
 
 @pytest.fixture
 def gathered(monkeypatch):
     """How many rows each call gathered over the processes."""
-    calls, gather = [], vector_quantizer._gather_rows
+    calls, gather = [], quantizers._gather_rows
 
     def count(rows):
         calls.append(len(rows))
         return gather(rows)
 
-    monkeypatch.setattr(vector_quantizer, "_gather_rows", count)
+    monkeypatch.setattr(quantizers, "_gather_rows", count)
     return calls
 
 

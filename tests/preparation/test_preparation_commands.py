@@ -17,7 +17,7 @@ import torch
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.audio.files import resample
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
+from fairseq_resynth.modules.quantizers import F0Vqvae, F0VqvaeSizes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEECH = REPOSITORY / "examples/asterisk/speech"

@@ -14,7 +14,7 @@ from small_corpus import ADAM, PLUGIN, TINY_CRITERION, TINY_MODEL, fairseq_train
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.encoders.content import CHUNK, VqvaeUnits
 from fairseq_resynth.inference.checkpoints import load_content_vqvae
-from fairseq_resynth.modules.quantizers.content_vqvae import ContentVqvae
+from fairseq_resynth.modules.quantizers import ContentVqvae
 from fairseq_resynth.resynthesizer import Resynthesizer
 from fairseq_resynth.tasks import unit_resynthesis, validation
 

@@ -16,7 +16,7 @@ from fairseq_resynth.data.pitch.representations import make_representation
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.streams import read_streams
 from fairseq_resynth.inference.checkpoints import load_f0_vqvae
-from fairseq_resynth.modules.quantizers.f0_vqvae import F0Vqvae, F0VqvaeSizes
+from fairseq_resynth.modules.quantizers import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.preparation.speakers import build_speaker_vectors, write_speaker_means
 from fairseq_resynth.resynthesizer import Resynthesizer
 

@@ -22,7 +22,7 @@ REPRESENTATIONS = ("vqvae", "log_vqvae", "quantile", "continuous", "zscore")
 
 
 class F0Encoder(Protocol):
-    """The interface of `modules.quantizers.f0_vqvae.F0Vqvae` that this module needs. Encodes (B, C, N)
+    """The interface of `modules.quantizers.F0Vqvae` that this module needs. Encodes (B, C, N)
     normalized F0 to (B, N / stride) codes, and (B, F) codes to (B, C, F * stride)."""
 
     num_codes: int
