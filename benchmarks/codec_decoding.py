@@ -22,8 +22,7 @@ import numpy as np
 import torch
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
-from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
-from fairseq_resynth.codec.entropy.network_training import TrainingOptions
+from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.format.bitstream import SpeechCode, write_bytes
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.streams import StreamSpec, Utterance

@@ -26,8 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.inference.chunks import ChunkDecoder, decode_all
-from fairseq_resynth.inference.decoder import UnitDecoder
+from fairseq_resynth.inference.decoder import ChunkDecoder, UnitDecoder, decode_all
 from fairseq_resynth.modules.architectures import build_vocoder, default_sizes
 from fairseq_resynth.modules.generators.inference import slow_bfloat16
 

@@ -17,7 +17,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio, write_audio
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.evaluation.codecs.baselines import codec2, opus
-from fairseq_resynth.inference.jobs import Job, read_jobs
+from fairseq_resynth.inference.synthesis import Job, read_jobs
 
 ASTERISK = Path(__file__).resolve().parents[1] / "examples" / "asterisk"
 # The held-out prompts on the page, and the voice that each is also said in.

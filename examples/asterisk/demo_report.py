@@ -22,9 +22,8 @@ from fairseq_resynth.data.storage.files import write_json
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.evaluation.report.page import write_gallery
 from fairseq_resynth.inference.bundle import load_bundle
-from fairseq_resynth.inference.chunks import decode_all
-from fairseq_resynth.inference.decoder import UnitDecoder
-from fairseq_resynth.inference.jobs import Job, read_jobs
+from fairseq_resynth.inference.decoder import UnitDecoder, decode_all
+from fairseq_resynth.inference.synthesis import Job, read_jobs
 from fairseq_resynth.measures.f0_errors import f0_errors
 from fairseq_resynth.modules.losses import LogMelSpectrogram
 

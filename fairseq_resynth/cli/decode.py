@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace, codec) -> int:
-    from fairseq_resynth.codec.streaming import to_pcm
+    from fairseq_resynth.codec.speech_codec import to_pcm
 
     read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
     out = sys.stdout.buffer if args.out == "-" else Path(args.out).open("wb")
@@ -63,6 +63,8 @@ def _stream(args: argparse.Namespace, codec) -> int:
 
 
 def _files(args: argparse.Namespace, codec) -> int:
+    from soundfile import SoundFileError
+
     from fairseq_resynth.codec import folders
 
     source, out = Path(args.input), Path(args.out)
@@ -73,7 +75,12 @@ def _files(args: argparse.Namespace, codec) -> int:
         return codec.decode(data, args.target, args.pitch, args.rate, checksum, args.style)
 
     if len(members) == 1 and out.suffix.lower() in (".wav", ".flac"):
-        outcome = folders.decode_file(codec, members[0], out, decode)
+        [(_, data, checksum)] = members
+        try:
+            seconds = folders.write_speech(codec, decode(data, checksum), out)
+        except (ValueError, OSError, SoundFileError) as error:
+            raise ValueError(f"{source}: {error}") from error
+        outcome = folders.CodecOutcome(1, seconds=seconds, bytes=len(data))
     else:
         with tqdm(total=len(members), desc="decode", unit="file", disable=len(members) < 2) as bar:
             outcome = folders.decode_all(codec, members, out, decode, how, bar.update)

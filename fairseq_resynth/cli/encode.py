@@ -7,7 +7,9 @@ ffmpeg -i IN -f s16le -ar 16000 -ac 1 - | resynth encode --stream --bundle BUNDL
 """
 
 import argparse
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace, codec) -> int:
-    from fairseq_resynth.codec.streaming import read_pcm
+    from fairseq_resynth.codec.speech_codec import read_pcm
     from fairseq_resynth.data.storage.files import atomic_path
 
     pieces = codec.encode_stream(read_pcm(sys.stdin.buffer), args.speaker, args.block or 1.0)
@@ -67,29 +69,29 @@ def _stream(args: argparse.Namespace, codec) -> int:
 
 def _files(args: argparse.Namespace, codec) -> int:
     from fairseq_resynth.codec import folders
-    from fairseq_resynth.codec.format.archive import write_archive
+    from fairseq_resynth.conversion.folders import find_inputs
     from fairseq_resynth.data.storage.files import atomic_path
 
     source, out = Path(args.input), Path(args.out)
-    sources = folders.audio_sources(source, out, args.speaker, args.speaker_from_folder)
-
-    def encode(item: folders.Source) -> bytes:
-        if args.block:
-            return codec.encode_blocks(item.path, item.speaker, args.block)
-        return codec.encode(item.path, item.speaker)
-
+    inputs = find_inputs(source, out)
     archived = out.suffix == folders.ARCHIVE_SUFFIX
     single = source.is_file() and not archived and not out.is_dir()
-    folder = None if archived or single else out
-    with tqdm(total=len(sources), desc="encode", unit="file", disable=len(sources) < 2) as bar:
-        outcome, members = folders.encode_all(
-            codec, sources, folder, encode, {"block": args.block}, bar.update
-        )
-    if archived and members:
-        outcome.bytes = write_archive(out, codec.identity, members)
-    elif single and members:
-        with atomic_path(out) as temporary:
-            temporary.write_bytes(members[0][1])
+    voice = args.speaker, args.speaker_from_folder
+    hidden = len(inputs) < 2
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tqdm(total=len(inputs), desc="encode", unit="file", disable=hidden) as bar,
+    ):
+        folder = Path(scratch) if archived or single else out
+        outcome = folders.encode_all(codec, inputs, folder, *voice, args.block, bar.update)
+        names = [name for name, path in inputs.items() if str(path) not in outcome.failed]
+        files = {name: folder / f"{name}{folders.SUFFIX}" for name in names}
+        if archived and files:
+            members = ((name, file.read_bytes()) for name, file in files.items())
+            outcome.bytes = folders.write_archive(out, codec.identity, members)
+        elif single and files:
+            with atomic_path(out) as temporary:
+                shutil.copyfile(files[names[0]], temporary)
     lines = [
         f"{outcome.written} encoded, {outcome.reused} reused, {outcome.bytes} bytes in {out}",
         *common.failure_lines(outcome.failed, "could not be encoded"),

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks that the models belong together and writes the folder."""
     bundle = _bundle(args)
     if args.speaker_vectors:
-        from fairseq_resynth.inference.speaker_table import with_speaker_vectors
+        from fairseq_resynth.inference.checkpoints import with_speaker_vectors
 
         bundle = with_speaker_vectors(bundle, args.speaker_vectors)
     notes = _write(args, bundle)

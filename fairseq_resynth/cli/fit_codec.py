@@ -30,8 +30,11 @@ def run(args: argparse.Namespace) -> int:
     """Fits, writes the model, prints what it is."""
     import torch
 
-    from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
-    from fairseq_resynth.codec.entropy.network_training import TrainingOptions, default_updates
+    from fairseq_resynth.codec.entropy.fitting import (
+        TrainingOptions,
+        default_updates,
+        fit_entropy_model,
+    )
     from fairseq_resynth.data.streams import read_utterances
 
     utterances = [row for path in args.data for row in read_utterances(path, args.split)]

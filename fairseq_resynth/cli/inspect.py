@@ -23,12 +23,11 @@ def add_arguments(add: common.Options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the table, or the names of an archive."""
     from fairseq_resynth.codec import folders, inspection
-    from fairseq_resynth.codec.format.archive import Archive
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
     path = Path(args.input)
     if path.suffix == folders.ARCHIVE_SUFFIX and args.name is None:
-        archive = Archive(path)
+        archive = folders.Archive(path)
         summary = {
             "members": len(archive.names),
             "bytes": path.stat().st_size,

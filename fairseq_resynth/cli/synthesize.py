@@ -84,7 +84,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
-    from fairseq_resynth.inference.jobs import (
+    from fairseq_resynth.inference.synthesis import (
         in_other_voices,
         predict_durations,
         read_jobs,

@@ -1,20 +1,32 @@
-"""Encoding and decoding of whole folders: files of the same source are reused, failures are named."""
+"""Many files: whole folders, where those of the same source are reused and failures are named, and archives.
 
-from collections.abc import Callable, Iterable, Iterator
+An archive, `.rsyna`, has one header and one checksum, and each member is found by its name.
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from soundfile import SoundFileError
 
-from fairseq_resynth.codec.format.archive import Archive
+from fairseq_resynth.codec.format.bitstream import CHECKSUM_BYTES, IDENTITY_BYTES
+from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.conversion.folders import find_inputs
 from fairseq_resynth.data.audio.files import write_audio
+from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.data.storage.resume import Outcome, Record
 
 SUFFIX, ARCHIVE_SUFFIX = ".rsyn", ".rsyna"
+Member = tuple[str, bytes, bool]  # name, bytes, whether they have a checksum
+
+MAGIC = b"RSYA1"
+_HEAD = struct.Struct("<5s16s8sII")  # magic, identity, checksum, index bytes, its bytes unpacked
+LARGEST_INDEX = 1 << 26
 
 
 @dataclass
@@ -24,78 +36,43 @@ class CodecOutcome(Outcome):
     bytes: int = 0  # size of the compressed files, reused ones included
 
 
-@dataclass(frozen=True)
-class Source:
-    """One recording."""
-
-    name: str  # its path within the output folder, without suffix
-    path: Path
-    speaker: str | None  # if the model knows the voice
-
-
-def audio_sources(path: Path, out: Path, speaker: str | None, by_folder: bool) -> list[Source]:
-    """The audio of a file or a folder, without that in `out`; errors are those of `find_inputs`.
-
-    `speaker` speaks in all of it; with `by_folder` the name of a file's folder is its speaker instead.
-    """
-    return [
-        Source(name, file, file.resolve().parent.name if by_folder else speaker)
-        for name, file in find_inputs(path, out).items()
-    ]
-
-
 def encode_all(
     codec: SpeechCodec,
-    sources: Iterable[Source],
-    folder: Path | None,
-    encode: Callable[[Source], bytes],
-    settings: Any = None,
+    inputs: Mapping[str, Path],
+    folder: Path,
+    speaker: str | None = None,
+    by_folder: bool = False,
+    block: float | None = None,
     progress: Callable[[], object] = lambda: None,
-) -> tuple[CodecOutcome, list[tuple[str, bytes]]]:
-    """Encodes every source; one that fails is named and the rest goes on.
+) -> CodecOutcome:
+    """Encodes {name: path} into `folder`/name.rsyn; files of the same codec, settings and source are reused.
 
-    Args:
-        codec: The codec.
-        sources: The recordings.
-        folder: Where the files go; those of the same codec, settings and source are reused. None: nowhere,
-            and the (name, bytes) of each file are returned with what was done.
-        encode: Gives the bytes of a source.
-        settings: JSON types, what the bytes depend on in addition to codec and source.
-        progress: Called after each.
+    `speaker` speaks in all of them; with `by_folder` the name of a file's folder is its speaker instead.
+    `block` is the length in seconds for `SpeechCodec.encode_blocks`; None: encode each as a whole.
     """
-    outcome, members = CodecOutcome(), []
-    record = None if folder is None else Record(folder)
-    for source in sources:
-        file = f"{source.name}{SUFFIX}"
-        try:
-            if record is None:
-                members.append((source.name, encode(source)))
-                outcome.bytes += len(members[-1][1])
-            else:
-                key = record.key(codec.identity, settings, source.speaker, source.path)
-                if record.find(file, key) is not None:
-                    outcome.reused += 1
-                    outcome.bytes += (record.folder / file).stat().st_size
-                    continue
-                with record.writing(file, key) as temporary:
-                    outcome.bytes += temporary.write_bytes(encode(source))
-            outcome.written += 1
-        except (ValueError, OSError) as error:
-            outcome.failed[str(source.path)] = str(error)
-        finally:
+    outcome = CodecOutcome()
+
+    def write(path: Path, voice: str | None, temporary: Path) -> float:
+        data = codec.encode_blocks(path, voice, block) if block else codec.encode(path, voice)
+        temporary.write_bytes(data)
+        return 0.0
+
+    with Record(folder) as record:
+        for name, path in inputs.items():
+            file, voice = f"{name}{SUFFIX}", path.resolve().parent.name if by_folder else speaker
+            parts = codec.identity, {"block": block}, voice, path
+            record.make(outcome, file, parts, partial(write, path, voice), source=path)
+            if str(path) not in outcome.failed:
+                outcome.bytes += (folder / file).stat().st_size
             progress()
-    if record is not None:
-        record.flush()
-    return outcome, members
+    return outcome
 
 
-def coded_members(
-    codec: SpeechCodec, path: Path, name: str | None
-) -> Iterator[tuple[str, bytes, bool]]:
-    """Yields (name, bytes, whether they have a checksum) of a file, an archive or a folder.
+def coded_members(codec: SpeechCodec, path: Path, name: str | None) -> Iterator[Member]:
+    """Yields the members of a file, an archive or a folder; `name` is the only one wanted from an archive.
 
-    `name` is the only member wanted from an archive. Raises FileNotFoundError if there is no file, or no
-    member of that name, and CodecError if an archive is damaged.
+    Raises FileNotFoundError if there is no file, or no member of that name, and CodecError if an archive is
+    damaged.
     """
     if path.is_dir():
         files = sorted(path.rglob(f"*{SUFFIX}"))
@@ -118,55 +95,115 @@ def coded_members(
         raise FileNotFoundError(f"{path} does not exist")
 
 
-def decode_file(
-    codec: SpeechCodec,
-    member: tuple[str, bytes, bool],
-    path: Path,
-    decode: Callable[[bytes, bool], np.ndarray],
-) -> CodecOutcome:
-    """Decodes one member into the audio file `path`; see `decode_all`."""
-    name, data, checksum = member
-    outcome, sample_rate = CodecOutcome(bytes=len(data)), codec.resynthesizer.streams.sample_rate
-    try:
-        wav = decode(data, checksum)
-        write_audio(path, wav, sample_rate)
-        outcome.written, outcome.seconds = 1, len(wav) / sample_rate
-    except (ValueError, OSError, SoundFileError) as error:
-        outcome.failed[name] = str(error)
-    return outcome
-
-
 def decode_all(
     codec: SpeechCodec,
-    members: Iterable[tuple[str, bytes, bool]],
+    members: Sequence[Member],
     folder: Path,
     decode: Callable[[bytes, bool], np.ndarray],
     settings: Any = None,
     progress: Callable[[], object] = lambda: None,
 ) -> CodecOutcome:
-    """Decodes every member (see `coded_members`) into a WAV file; one that fails is named.
+    """Decodes the `coded_members` into WAV files; those of the same codec, settings and bytes are reused.
 
     `decode` gives (T,) float32 samples for bytes and whether they have a checksum; `settings`, JSON types,
-    are what the samples depend on besides. Files of the same codec, settings and bytes are reused.
+    are what the samples depend on in addition.
     """
-    outcome, sample_rate = CodecOutcome(), codec.resynthesizer.streams.sample_rate
+    outcome = CodecOutcome()
+
+    def write(data: bytes, checksum: bool, temporary: Path) -> float:
+        return write_speech(codec, decode(data, checksum), temporary)
+
     with Record(folder) as record:
         for name, data, checksum in members:
-            try:
-                if ".." in Path(name).parts or Path(name).is_absolute():
-                    raise ValueError("the name points outside the output folder")
-                key = record.key(codec.identity, settings, data, checksum)
-                if record.find(f"{name}.wav", key) is not None:
-                    outcome.reused += 1
-                else:
-                    wav = decode(data, checksum)
-                    with record.writing(f"{name}.wav", key) as temporary:
-                        write_audio(temporary, wav, sample_rate)
-                    outcome.written += 1
-                    outcome.seconds += len(wav) / sample_rate
-                outcome.bytes += len(data)
-            except (ValueError, OSError, SoundFileError) as error:
-                outcome.failed[name] = str(error)
-            finally:
-                progress()
+            parts = codec.identity, settings, data, checksum
+            made = partial(write, data, checksum)
+            record.make(outcome, f"{name}.wav", parts, made, source=name)
+            outcome.bytes += len(data) if name not in outcome.failed else 0
+            progress()
     return outcome
+
+
+def write_speech(codec: SpeechCodec, wav: np.ndarray, path: Path) -> float:
+    """Writes (T,) decoded samples as .wav or .flac; returns their seconds."""
+    sample_rate = codec.resynthesizer.streams.sample_rate
+    write_audio(path, wav, sample_rate)
+    return len(wav) / sample_rate
+
+
+def write_archive(path: str | Path, identity: bytes, members: Iterable[tuple[str, bytes]]) -> int:
+    """Writes an archive of (name, `.rsyn` file) and returns its size in bytes.
+
+    Its `identity`, 16 bytes, and checksum are those of all members, which carry neither. Raises ValueError if
+    a name is empty, comes twice, or contains a line break or a tab.
+    """
+    bodies, lines, names = [], [], set()
+    for name, data in sorted(members):
+        if name in names or any(mark in name for mark in "\t\n\r") or not name:
+            raise ValueError(
+                f"the archive cannot hold the name {name!r}: expected names that differ, without tabs"
+            )
+        names.add(name)
+        bodies.append(data[:1] + data[1 + IDENTITY_BYTES : -CHECKSUM_BYTES])
+        lines.append(f"{name}\t{len(bodies[-1])}")
+    index = "\n".join(lines).encode()
+    packed = zlib.compress(index, 9)
+    rest = packed + b"".join(bodies)
+    sizes = len(packed), len(index)
+    head = _HEAD.pack(MAGIC, identity, _digest(identity, *sizes, rest), *sizes)
+    with atomic_path(path) as temporary:
+        return temporary.write_bytes(head + rest)
+
+
+def _digest(identity: bytes, packed: int, unpacked: int, rest: bytes) -> bytes:
+    sizes = struct.pack("<II", packed, unpacked)
+    return hashlib.blake2b(identity + sizes + rest, digest_size=8).digest()
+
+
+class Archive:
+    """An archive, checked as a whole when it is opened; `identity` None takes that of any model.
+
+    `identity` then names the model that the members need, and `names` are theirs, sorted. Raises CodecError
+    if the file is damaged, or of another format or model.
+    """
+
+    def __init__(self, path: str | Path, identity: bytes | None = None):
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist")
+        data = path.read_bytes()
+        if len(data) < _HEAD.size or not data.startswith(MAGIC):
+            raise CodecError(f"{path} is not an archive: it does not start with {MAGIC.decode()}")
+        _, self.identity, digest, packed, unpacked = _HEAD.unpack_from(data)
+        rest = data[_HEAD.size :]
+        if _digest(self.identity, packed, unpacked, rest) != digest:
+            raise CodecError(f"{path} is damaged: its checksum does not fit its content")
+        if identity is not None and self.identity != identity:
+            raise CodecError(
+                f"{path} needs the model {self.identity.hex()[:8]}…, this one is {identity.hex()[:8]}…"
+            )
+        self._places = _read_index(path, rest[:packed], unpacked)
+        self._bodies = rest[packed:]
+        self.names = list(self._places)
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        return ((name, self.read(name)) for name in self.names)
+
+    def read(self, name: str) -> bytes:
+        """A member as a `.rsyn` file without checksum, for `read_bytes(…, checksum=False)`."""
+        body = self._bodies[self._places[name]]
+        return body[:1] + self.identity[:IDENTITY_BYTES] + body[1:]
+
+
+def _read_index(path: Path, packed: bytes, size: int) -> dict[str, slice]:
+    places, position = {}, 0
+    try:
+        if size > LARGEST_INDEX:  # a few bytes of zlib could claim gigabytes
+            raise ValueError("the index is too large")
+        index = zlib.decompressobj().decompress(packed, size + 1)
+        for line in index.decode().split("\n") if index else []:
+            name, length = line.split("\t")
+            places[name] = slice(position, position + int(length))
+            position += int(length)
+    except (ValueError, zlib.error) as error:
+        raise CodecError(f"{path} is damaged: {error}") from error
+    return places

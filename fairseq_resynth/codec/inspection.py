@@ -6,16 +6,8 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
-from fairseq_resynth.codec.format.bitstream import (
-    CHECKSUM_BYTES,
-    HAS_F0,
-    IDENTITY_BYTES,
-    SPEAKER_SHIFT,
-    FileReader,
-    check_start,
-    unpack_speaker,
-)
-from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.codec.format import bitstream
+from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.measures.figures import new_figure, save_figure
 
 PARTS = {
@@ -32,19 +24,19 @@ class Inspection:
     """The content of a file and its cost."""
 
     summary: dict[str, Any]  # plain JSON types
-    times: np.ndarray  # (U,) float, start of each unit in seconds
     bits: np.ndarray  # (U,) float, bits spent up to the end of each unit
+    unit_seconds: float
 
 
 def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = True) -> Inspection:
     """Decodes the streams of a file and counts their bits; arguments and errors are `read_bytes`'s."""
-    reader = FileReader(model, identity, checksum)
+    reader = bitstream.FileReader(model, identity, checksum)
     reader.feed(data, complete=True)
-    coder, settings = reader.coder, model.settings
-    units = np.array(coder.units, dtype=np.int64)
-    seconds = len(units) * settings.unit_hop / settings.sample_rate
+    coder, units = reader.coder, np.array(reader.coder.units, dtype=np.int64)
+    hop, rate = model.settings.unit_hop, model.settings.sample_rate
+    seconds = len(units) * hop / rate
     rows = {"header": 24.0, "checksum": 24.0 if checksum else 0.0}
-    rows["speaker"] = len(reader.speaker_field) * 8.0
+    rows["speaker"] = (reader.header.size - 1 - bitstream.IDENTITY_BYTES) * 8.0
     rows |= {name: coder.bits[name] for name in PARTS}
     rows["rounding to bytes"] = 8 * len(data) - sum(rows.values())
     summary = {
@@ -55,28 +47,26 @@ def inspect(model: EntropyModel, identity: bytes, data: bytes, checksum: bool = 
         "speaker": _describe(reader.speaker),
         "num_units": len(units),
         "num_runs": int(np.count_nonzero(np.diff(units))) + bool(len(units)),
-        "num_f0_codes": len(coder.f0_codes) if reader.has_f0 else None,
+        "num_f0_codes": len(coder.f0_codes) if reader.header.has_f0 else None,
         "bits": {name: round(bits, 2) for name, bits in rows.items()},
         "bps": {name: round(bits / seconds, 2) if seconds else 0.0 for name, bits in rows.items()},
         "total_bps": round(8 * len(data) / seconds, 2) if seconds else 0.0,
     }
-    times = np.arange(len(units)) * settings.unit_hop / settings.sample_rate
-    return Inspection(summary, times, np.array(coder.bits_by_unit[: len(units)]))
+    return Inspection(summary, np.array(coder.bits_by_unit[: len(units)]), hop / rate)
 
 
 def header(data: bytes) -> dict[str, Any]:
     """What a file tells without its model, as plain JSON types; CodecError if it is not a `.rsyn` file."""
-    check_start(data, data[1 : 1 + IDENTITY_BYTES])
-    read = unpack_speaker(data[0] >> SPEAKER_SHIFT & 3, data[1 + IDENTITY_BYTES :])
-    if read is None or len(data) < 1 + IDENTITY_BYTES + read[1] + CHECKSUM_BYTES:
-        raise CodecError("the file is truncated: its header or checksum is incomplete")
+    found = bitstream.read_header(data, data[1:])
+    if len(data) < found.size + bitstream.CHECKSUM_BYTES:
+        raise CodecError("the file is truncated: its checksum is missing")
     return {
         "bytes": len(data),
         "format": 1,
-        "model": data[1 : 1 + IDENTITY_BYTES].hex(),
-        "speaker": _describe(read[0]),
-        "f0": bool(data[0] & HAS_F0),
-        "stream_bytes": len(data) - 1 - IDENTITY_BYTES - read[1] - CHECKSUM_BYTES,
+        "model": data[1 : 1 + bitstream.IDENTITY_BYTES].hex(),
+        "speaker": _describe(found.speaker),
+        "f0": found.has_f0,
+        "stream_bytes": len(data) - found.size - bitstream.CHECKSUM_BYTES,
     }
 
 
@@ -105,14 +95,14 @@ def plot(inspection: Inspection, path: str) -> None:
     figure = new_figure(9, 5, layout="constrained")
     over_time, shares = figure.subplots(2, 1, height_ratios=(3, 1))
     spent = np.diff(inspection.bits, prepend=0.0)
-    step = inspection.times[1] if len(inspection.times) > 1 else 1.0
-    frames = max(1, round(0.5 / step))
-    window = np.ones(frames) / frames
-    over_time.bar(inspection.times, spent, width=step, color="#9bbcd8", label="bits per unit")
+    step = inspection.unit_seconds
+    times, frames = np.arange(len(spent)) * step, max(1, round(0.5 / step))
+    over_time.bar(times, spent, width=step, color="#9bbcd8", label="bits per unit")
     over_time.set(xlabel="seconds", ylabel="bits", xlim=(0, max(len(spent) * step, step)))
     rate = over_time.twinx()
     if len(spent) >= frames:
-        rate.plot(inspection.times, np.convolve(spent, window, "same") / step, color="#b0413e")
+        smooth = np.convolve(spent, np.ones(frames) / frames, "same")
+        rate.plot(times, smooth / step, color="#b0413e")
     rate.set_ylabel("bit/s over half a second", color="#b0413e")
     left = 0.0
     for name, bits in inspection.summary["bits"].items():

@@ -2,51 +2,49 @@
 
 import hashlib
 import itertools
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
-from fairseq_resynth.codec.format.bitstream import (
-    FileReader,
-    FileWriter,
-    SpeechCode,
-    read_bytes,
-    write_bytes,
-)
-from fairseq_resynth.codec.format.errors import CodecError
-from fairseq_resynth.codec.streaming import BlockEncoder, fit_length
+from fairseq_resynth.codec.format import bitstream
+from fairseq_resynth.codec.format.payload import SAMPLES_MORE
+from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate
-from fairseq_resynth.data.audio.files import load_any_audio, resample
-from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.data.pitch.extraction import SHORTEST, num_frames
+from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.inference.bundle import ENTROPY_FILE
-from fairseq_resynth.inference.chunks import OFFLINE_UNITS, ChunkDecoder
+from fairseq_resynth.inference.decoder import OFFLINE_UNITS, ChunkDecoder
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.inference.voices import Speaker, speaker_names
 from fairseq_resynth.resynthesizer import Resynthesizer
 
-
-def _require_f0_codes(streams: StreamSpec) -> None:
-    if streams.f0_channels:
-        raise ValueError(
-            f"the bundle's generator takes continuous F0 ({streams.f0_channels} channels at 200 Hz), which "
-            "the codec cannot store: train one on F0 codes (`resynth quantize-f0`) or without pitch."
-        )
+CONTEXT_SECONDS = 1.0  # audio on either side of a block, on which its units and pitch depend too
+PIECE_BYTES = 3200  # a tenth of a second
 
 
 class SpeechCodec:
-    """A codec of speech, made of a bundle and its context model, fitted on units of the same encoder.
+    """A codec of speech, made of a bundle and its context model (or its file), fitted on the same units.
 
     `identity` is 16 bytes that name both: a file holds the first two, and its checksum depends on all. Raises
     ValueError if the bundle takes continuous F0, or other units or F0 codes than the model knows.
     """
 
-    def __init__(self, resynthesizer: Resynthesizer, model: EntropyModel):
-        streams, settings = resynthesizer.streams, model.settings
-        _require_f0_codes(streams)
+    def __init__(self, resynthesizer: Resynthesizer, model: EntropyModel | Path):
+        streams = resynthesizer.streams
+        if streams.f0_channels:  # before its file is looked for, which such a bundle cannot have
+            raise ValueError(
+                f"the bundle's generator takes continuous F0 ({streams.f0_channels} channels at 200 Hz), "
+                "which the codec cannot store: train one on F0 codes (`resynth quantize-f0`) or without "
+                "pitch."
+            )
+        model = EntropyModel.load(model) if isinstance(model, Path) else model
+        settings = model.settings
         for name in ("num_units", "unit_hop", "num_f0_codes"):
             if getattr(streams, name) != getattr(settings, name):
                 raise ValueError(
@@ -67,14 +65,8 @@ class SpeechCodec:
     ) -> "SpeechCodec":
         """Loads a bundle that has an `entropy.safetensors`; arguments and errors are `Resynthesizer`'s."""
         folder = find_bundle(folder)
-        path = folder / ENTROPY_FILE
-        if not path.is_file():
-            _require_f0_codes(Resynthesizer.from_pretrained(folder, decode_only=True).streams)
-            raise FileNotFoundError(
-                f"{path} does not exist. Fit the codec with `resynth fit-codec DATA --out {path}`."
-            )
         system = Resynthesizer.from_pretrained(folder, content_checkpoint, device, decode_only)
-        return cls(system, EntropyModel.load(path))
+        return cls(system, folder / ENTROPY_FILE)
 
     def encode(
         self,
@@ -90,10 +82,10 @@ class SpeechCodec:
 
     def pack(self, speech: Utterance) -> bytes:
         """Compresses the streams of an utterance, as `encode` does those of a recording."""
-        code = SpeechCode(
+        code = bitstream.SpeechCode(
             speech.units, speech.f0_codes, self._speaker_field(speech.speaker), speech.num_samples
         )
-        return write_bytes(self.model, self.identity, code)
+        return bitstream.write_bytes(self.model, self.identity, code)
 
     def decode(
         self,
@@ -107,18 +99,17 @@ class SpeechCodec:
         """Decompresses speech into (T,) float32 at 16 kHz, as long as the original divided by `rate`.
 
         Args:
-            data: Bytes from `encode`.
-            speaker: Another voice, as name, index or (D,) vector; None takes the file's.
+            data: the bytes from `encode`.
+            speaker: another voice, as name, index or (D,) vector; None takes the file's.
             pitch: `shift=+3st`, `scale=1.2` or `flatten`; None leaves it as it is.
-            rate: Rate of speaking, 0.25 to 4.
+            rate: of speaking, 0.25 to 4.
             checksum: False for a member of an archive.
-            style: Name of the speaking style, for a model with several.
+            style: name of the speaking style, for a model with several.
 
-        Raises:
-            CodecError: If the bytes are damaged or another bundle's.
-            ValueError: If this bundle has no such voice or cannot change what is asked for.
+        Raises CodecError if the bytes are damaged or another bundle's, and ValueError if this bundle has no
+        such voice or cannot change what is asked for.
         """
-        code = read_bytes(self.model, self.identity, data, checksum)
+        code = bitstream.read_bytes(self.model, self.identity, data, checksum)
         voice = self._voice(code.speaker, speaker)
         units, f0_codes = self._controlled(code, voice, pitch, rate)
         # In pieces of half a minute, so that memory does not grow with the length of the speech.
@@ -134,14 +125,12 @@ class SpeechCodec:
 
         `seconds` is the length of a block, see `BlockEncoder`; the latency is one block plus one second.
         """
-        field = self._speaker_field(speaker)
-        blocks = BlockEncoder(self.resynthesizer, speaker, seconds)
         has_f0 = bool(self.resynthesizer.streams.num_f0_codes)
-        writer = FileWriter(self.model, self.identity, has_f0, field)
-        for piece in audio:
-            for units, f0_codes in blocks.push(piece):
-                yield writer.push(units, f0_codes)
-        for units, f0_codes in blocks.finish():
+        blocks = BlockEncoder(self.resynthesizer, speaker, seconds)
+        writer = bitstream.FileWriter(
+            self.model, self.identity, has_f0, self._speaker_field(speaker)
+        )
+        for units, f0_codes in blocks.encode(audio):
             yield writer.push(units, f0_codes)
         yield writer.finish(blocks.num_samples)
 
@@ -149,9 +138,7 @@ class SpeechCodec:
         self, wav: np.ndarray | str | Path, speaker: str | None = None, seconds: float = 1.0
     ) -> bytes:
         """The bytes of `encode_stream` for a whole recording; an array must be at 16 kHz."""
-        if isinstance(wav, str | Path):
-            wav = resample(*load_any_audio(wav))
-        return b"".join(self.encode_stream([wav], speaker, seconds))
+        return b"".join(self.encode_stream([self.resynthesizer.waveform(wav)], speaker, seconds))
 
     def decode_stream(
         self,
@@ -165,7 +152,7 @@ class SpeechCodec:
         `chunk_units` are decoded at once; the delay is a chunk, the generator's context and 12 bytes. The
         rest is as for `decode`, but that a checksum that does not fit is known only at the end.
         """
-        reader, chunks, count = FileReader(self.model, self.identity), None, 0
+        reader, chunks, count = bitstream.FileReader(self.model, self.identity), None, 0
         for data in itertools.chain(pieces, [None]):
             reader.feed(data or b"", complete=data is None)
             if reader.coder is None:
@@ -196,7 +183,7 @@ class SpeechCodec:
         return voice if streams.has_speaker else None
 
     def _controlled(
-        self, code: SpeechCode, speaker: Speaker | None, pitch: str | None, rate: float
+        self, code: bitstream.SpeechCode, speaker: Speaker | None, pitch: str | None, rate: float
     ) -> tuple[np.ndarray, np.ndarray | None]:
         streams, codes = self.resynthesizer.streams, code.f0_codes
         if bool(streams.num_f0_codes) != (codes is not None):
@@ -209,3 +196,129 @@ class SpeechCodec:
             entry = pitches.voice_entry(speaker)
             codes = change_pitch(codes, pitch, pitches.representation, entry)
         return change_rate(code.units, codes, rate, streams.unit_hop, streams.f0_code_hop)
+
+
+class BlockEncoder:
+    """Encodes audio in blocks of fixed length; how the audio arrives does not change the streams.
+
+    Each block, of `seconds` rounded to whole F0 codes, is encoded with a second of audio on both sides, at
+    which content encoders and pitch trackers look too. Its pitch is normalized by the statistics of the
+    speaker, or of all speakers, since those of the utterance are unknown before its end. Raises ValueError
+    for a block under 0.1 s, or a bundle without a content encoder or F0 statistics.
+    """
+
+    def __init__(self, resynthesizer: Resynthesizer, speaker: str | None, seconds: float):
+        self._resynthesizer, streams = resynthesizer, resynthesizer.streams
+        if seconds < 0.1:
+            raise ValueError(f"found a block of {seconds} s, expected 0.1 s or more")
+        grid = np.lcm(streams.f0_code_hop, streams.unit_hop)
+        self._block = max(1, round(seconds * streams.sample_rate / grid)) * grid
+        self._context = round(CONTEXT_SECONDS * streams.sample_rate / grid) * grid
+        if streams.num_f0_codes:
+            self._entry = resynthesizer.pitch.voice_entry(speaker)
+        self._held = np.zeros(0, np.float32)
+        self._start = 0  # number of the first sample of the next block
+        self.num_samples = 0  # taken so far
+
+    def encode(self, audio: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the units and F0 codes of each block of (n,) pieces as soon as it is complete.
+
+        Raises ValueError if all the audio is too short for one unit.
+        """
+        for wav in audio:
+            self._held = np.concatenate([self._held, wav.astype(np.float32)])
+            self.num_samples += len(wav)
+            while self.num_samples >= self._start + self._block + self._context:
+                yield self._encode_block(last=False)
+        while self.num_samples > self._start + self._block:
+            yield self._encode_block(last=False)
+        yield self._encode_block(last=True)
+
+    def _encode_block(self, last: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes the next block with its context, then drops what no later block needs."""
+        streams = self._resynthesizer.streams
+        begin = max(self._start - self._context, 0)  # number of the first held sample
+        before = self._start - begin
+        piece = self._held[: before + self._block + self._context]
+        units = self._resynthesizer.units(piece)[before // streams.unit_hop :]
+        codes = self._f0_codes(piece)[before // streams.f0_code_hop :]
+        if not last:
+            units = units[: self._block // streams.unit_hop]
+        # As many codes as start within the units: the streams of all blocks then join without a gap.
+        codes = codes[: -(-len(units) * streams.unit_hop // streams.f0_code_hop)]
+        self._start += self._block
+        self._held = self._held[max(self._start - self._context, 0) - begin :]
+        return units, codes
+
+    def _f0_codes(self, piece: np.ndarray) -> np.ndarray:
+        streams = self._resynthesizer.streams
+        if not streams.num_f0_codes:
+            return np.zeros(0, np.int64)
+        pitch, f0 = self._resynthesizer.pitch, np.zeros(num_frames(len(piece)), np.float32)
+        if len(piece) >= SHORTEST:
+            f0 = pitch.extract(piece)
+        return pitch.representation.encode(f0, self._entry)
+
+
+def read_pcm(stream: BinaryIO) -> Iterator[np.ndarray]:
+    """Yields (n,) float32 pieces of 16-bit little-endian mono audio at 16 kHz as it arrives.
+
+    The stream is raw, or a WAV file; raises ValueError if its header tells another format, or the input ends
+    within a sample.
+    """
+    held = stream.read(4)
+    if held == b"RIFF":
+        _skip_wav_header(stream)
+        held = b""
+    # What has arrived, instead of waiting for all of it.
+    read = getattr(stream, "read1", stream.read)
+    while True:
+        data = read(PIECE_BYTES)
+        held += data
+        whole = len(held) // 2 * 2
+        yield np.frombuffer(held[:whole], dtype="<i2").astype(np.float32) / 32768
+        held = held[whole:]
+        if not data:
+            break
+    if held:
+        raise ValueError("the input ends within a sample: expected 16-bit mono audio at 16 kHz")
+
+
+def _skip_wav_header(stream: BinaryIO) -> None:
+    stream.read(8)
+    found = False
+    while len(chunk := stream.read(8)) == 8:
+        name, size = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            if not found:
+                break
+            return
+        if size > 1 << 20:
+            break
+        body = stream.read(size + size % 2)
+        if name == b"fmt " and len(body) >= 16:
+            kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
+            found = True
+            if (channels, rate, bits) != (1, SAMPLE_RATE, 16) or kind not in (1, 0xFFFE):
+                raise ValueError(
+                    f"the input is a WAV of {channels} channel(s), {rate} Hz, {bits} bits; a stream must be "
+                    f"1 channel, {SAMPLE_RATE} Hz, 16 bits: `ffmpeg -i IN -f s16le -ar 16000 -ac 1 -`"
+                )
+    raise ValueError("the input is a damaged WAV: no samples follow its header")
+
+
+def to_pcm(wav: np.ndarray) -> bytes:
+    """The 16-bit little-endian samples of (n,) float, clipped to [-1, 1)."""
+    return np.clip(np.round(wav * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:
+    """Cuts or pads speech with silence to the length of the original divided by `rate`.
+
+    A content encoder leaves up to a frame of the end without a unit; a difference of more than 1024 samples
+    has another reason, and the speech is then returned as it is.
+    """
+    wanted = round(num_samples / rate)
+    if abs(wanted - len(wav)) * min(rate, 1.0) > SAMPLES_MORE:
+        return wav
+    return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))

@@ -20,40 +20,29 @@ Target = str | Path | Sequence[str | Path] | Voice
 
 @dataclass(frozen=True)
 class Controls:
-    """Changes in addition to the voice. Raises ValueError for impossible values and contradictions.
+    """Changes in addition to the voice. Raises ValueError for impossible values and contradictions."""
 
-    Attributes:
-        pitch: `shift=+3st`, `scale=1.2`, `flatten` or `from=OTHER.wav`; None: no change.
-        rate: rate of speaking, 0.25 to 4.
-        durations: `predicted` by the model for the target, or `from=OTHER.wav`, a recording of the same
-            words; None: no change.
-        style: name of a speaking style; None for a model without styles.
-        duration_speaker: a speaker of the model whose durations are predicted instead of the target's.
-    """
-
-    pitch: str | None = None
-    rate: float = 1.0
+    pitch: str | None = None  # shift=+3st, scale=1.2, flatten or from=OTHER.wav; None: no change
+    rate: float = 1.0  # of speaking, 0.25 to 4
+    # predicted by the model for the target, or from=OTHER.wav, a recording of the same words
     durations: str | None = None
-    style: str | None = None
-    duration_speaker: str | None = None
+    style: str | None = None  # name of a speaking style; None for a model without styles
+    duration_speaker: str | None = None  # whose durations are predicted instead of the target's
 
     def __post_init__(self) -> None:
         prosody.check_rate(self.rate)
         if self.pitch is not None:
             prosody.parse_pitch(self.pitch)
-        if self.duration_speaker is not None and self.durations not in (None, "predicted"):
-            raise ValueError(
-                f"--duration-speaker and --durations {self.durations} contradict each other: give one of them"
-            )
         if self.durations in (None, "predicted"):
             return
         if not re.fullmatch("from=.+", self.durations):
             raise ValueError(
                 f"--durations {self.durations!r}: expected predicted or from=OTHER.wav"
             )
-        if self.rate != 1:
+        if self.rate != 1 or self.duration_speaker is not None:
+            option = "--rate" if self.rate != 1 else "--duration-speaker"
             raise ValueError(
-                "--rate and --durations from=… contradict each other: give one of them"
+                f"{option} and --durations {self.durations} contradict each other: give one of them"
             )
 
     @property
@@ -82,17 +71,11 @@ def convert(
     source: str | None = None,
     controls: Controls | None = None,
 ) -> Converted:
-    """Converts an utterance to another voice, melody or rhythm.
+    """Converts (T,) float at 16 kHz to another voice, melody or rhythm.
 
-    Args:
-        system: the models.
-        wav: (T,) float at 16 kHz.
-        target: a speaker of the model, recordings of anybody, or a voice; None: the source.
-        source: who speaks, if the model knows the voice.
-        controls: other changes.
-
-    Raises FileNotFoundError or ValueError for an unknown voice, a bad reference or control, or a model
-    without the stream that a control needs.
+    `target` is a speaker of the model, recordings of anybody, or a voice, and None for the `source`, who is
+    known to the model and speaks. Raises FileNotFoundError or ValueError for an unknown voice, a bad
+    reference or control, or a model without the stream that a control needs.
     """
     controls = controls or Controls()
     check_controls(system, controls)
@@ -106,8 +89,8 @@ def convert(
     if system.pitch.exists:
         f0, entry, pitch_notes = _target_f0(system, wav, units, voice, source, controls)
         notes += pitch_notes
-        f0 = f0 if positions is None else prosody.warp_f0(f0, positions, hop)
     if positions is not None:
+        f0 = None if f0 is None else prosody.warp_f0(f0, positions, hop)
         units = units[prosody.nearest_indices(positions, len(units))]
     if f0 is not None:
         pitch = system.pitch.encode(f0, entry, len(units))
@@ -174,26 +157,20 @@ def _target_f0(
     entry = voice.entry or (system.statistics and system.statistics.overall) or own
     kind, path = prosody.parse_pitch(controls.pitch) if controls.pitch else ("", "")
     if kind == "from":
-        f0 = _transferred_f0(system, units, f0, str(path), entry)
+        # The melody of the other recording, moved to the target voice, on the voiced frames of this one.
+        other = system.waveform(str(path))
+        melody = system.pitch.extract(other)
+        if not (melody > 0).any():
+            raise ValueError(f"--pitch from={path}: no frame of that recording is voiced")
+        other_entry = SpeakerStatistics.from_frames([("", melody)]).overall
+        positions = prosody.align_units(units, system.units(other))
+        f0 = prosody.transfer_f0(f0, melody, positions, system.streams.unit_hop)
+        f0 = prosody.convert_f0(f0, other_entry, entry)
     else:
         f0 = prosody.apply_pitch(prosody.convert_f0(f0, own, entry), controls.pitch)
     if controls.pitch and (warning := prosody.range_warning(f0, entry)):
         notes.append(warning)
     return f0, entry, notes
-
-
-def _transferred_f0(
-    system: SpeechSystem, units: np.ndarray, f0: np.ndarray, path: str, entry: F0Entry
-) -> np.ndarray:
-    """The melody of another recording on the voiced frames of (N,) Hz, moved to the target voice."""
-    other = system.waveform(path)
-    melody = system.pitch.extract(other)
-    if not (melody > 0).any():
-        raise ValueError(f"--pitch from={path}: no frame of that recording is voiced")
-    other_entry = SpeakerStatistics.from_frames([("", melody)]).overall
-    positions = prosody.align_units(units, system.units(other))
-    transferred = prosody.transfer_f0(f0, melody, positions, system.streams.unit_hop)
-    return prosody.convert_f0(transferred, other_entry, entry)
 
 
 def _positions(

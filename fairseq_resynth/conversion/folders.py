@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from soundfile import SoundFileError
 
 from fairseq_resynth.conversion.convert import Controls, check_controls, choose_voice, convert
 from fairseq_resynth.data.audio.files import write_audio
@@ -54,20 +53,23 @@ def convert_files(
     advance: Callable[[], object] = lambda: None,
     overwrite: bool = False,
 ) -> ConversionOutcome:
-    """Converts every input into `outdir`/name.wav; files of the same settings and input are reused.
+    """Converts every input of `find_inputs` into `outdir`/name.wav; other arguments are those of `convert`.
 
-    Args:
-        system, target, source, controls: as `convert`.
-        inputs: as `find_inputs` returns them.
-        outdir: the output folder, created if it does not exist.
-        advance: called after each file.
-        overwrite: whether to replace files that other settings, or something else, have made.
-
-    Raises ValueError if the target or a control is impossible, or a file must not be replaced.
+    Files of the same settings and input are reused; `overwrite` replaces those that other settings, or
+    something else, have made. `advance` is called after each file. Raises ValueError if the target or a
+    control is impossible, or a file must not be replaced.
     """
     outcome = ConversionOutcome()
     voice = choose_voice(system, target, source)
     check_controls(system, controls)
+
+    def write(path: Path, temporary: Path) -> float:
+        done = convert(system, system.waveform(path), voice, source, controls)
+        write_audio(temporary, done.wav)
+        if done.notes:
+            outcome.notes[str(path)] = list(done.notes)
+        return len(done.wav) / system.streams.sample_rate
+
     with Record(outdir) as record:
         targets, _, options = made_by = _settings(target, source, controls)
         settings = record.key(system.bundle.identity, *made_by)
@@ -76,23 +78,9 @@ def convert_files(
         others = [option[1] for option in named if isinstance(option, list)]
         refuse_conflicts(record, settings, inputs, others, overwrite)
         for name, path in inputs.items():
-            try:
-                key = record.key(settings, path)
-                if record.find(f"{name}.wav", key) is not None:
-                    outcome.reused += 1
-                    continue
-                done = convert(system, system.waveform(path), voice, source, controls)
-                with record.writing(f"{name}.wav", key, _facts(settings, path)) as temporary:
-                    write_audio(temporary, done.wav)
-            except (ValueError, OSError, SoundFileError) as error:
-                outcome.failed[str(path)] = str(error)
-            else:
-                outcome.written += 1
-                outcome.seconds += len(done.wav) / system.streams.sample_rate
-                if done.notes:
-                    outcome.notes[str(path)] = list(done.notes)
-            finally:
-                advance()
+            made, facts = partial(write, path), _facts(settings, path)
+            record.make(outcome, f"{name}.wav", (settings, path), made, facts, source=path)
+            advance()
     return outcome
 
 

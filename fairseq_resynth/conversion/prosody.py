@@ -24,10 +24,9 @@ def check_rate(rate: float) -> None:
 def change_rate(
     units: np.ndarray, f0_codes: np.ndarray | None, rate: float, unit_hop: int, f0_code_hop: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Speaks 0.25 to 4 times as fast by sampling every stream at its nearest frame.
+    """Speaks 0.25 to 4 times as fast, else ValueError, by sampling every stream at its nearest frame.
 
-    (U,) units become round(U / rate); the hops are samples per unit and per F0 code. Raises ValueError for
-    other rates.
+    (U,) units become round(U / rate); the hops are samples per unit and per F0 code.
     """
     check_rate(rate)
     if rate == 1 or not len(units):
@@ -46,10 +45,7 @@ def rate_positions(num_units: int, rate: float) -> np.ndarray:
 
 
 def duration_positions(units: np.ndarray, expanded: np.ndarray) -> np.ndarray:
-    """The (U',) positions in (U,) units of `expanded`, which has the same runs with other lengths.
-
-    Raises ValueError if the runs are not the same.
-    """
+    """The (U',) positions in (U,) units of `expanded`, the same runs (else ValueError) with other lengths."""
     (runs, counts), (others, new_counts) = collapse_runs(units), collapse_runs(expanded)
     if not np.array_equal(runs, others):
         raise ValueError("the durations are of other units")
@@ -82,10 +78,9 @@ def nearest_indices(positions: np.ndarray, size: int) -> np.ndarray:
 
 
 def warp_f0(f0: np.ndarray, positions: np.ndarray, unit_hop: int) -> np.ndarray:
-    """Stretches (N,) F0 at 200 Hz together with the units; frames take the value of the nearest frame.
+    """Stretches (N,) F0 at 200 Hz to the ceil(U' * unit_hop / 80) nearest frames of changed units.
 
-    `positions` holds the (U',) position in the units of each unit of the result, which has
-    ceil(U' * unit_hop / 80) frames.
+    `positions` holds the (U',) position in the units of each unit of the result.
     """
     num_frames = -(-len(positions) * unit_hop // F0_HOP)
     # In units and then back in frames, both measured at their centers; unit_hop / 80 need not be whole.
@@ -95,10 +90,9 @@ def warp_f0(f0: np.ndarray, positions: np.ndarray, unit_hop: int) -> np.ndarray:
 
 
 def parse_pitch(text: str) -> tuple[str, float | str]:
-    """Reads `shift=+3st`, `scale=1.2`, `flatten` or `from=OTHER.wav`.
+    """Reads shift=+3st, scale=1.2, flatten or from=FILE as (scale, factor), (flatten, 0) or (from, path).
 
-    Returns (`scale`, factor), (`flatten`, 0) or (`from`, path); raises ValueError for anything else and for
-    changes of more than two octaves.
+    Raises ValueError for anything else and for changes of more than two octaves.
     """
     shift = re.fullmatch(r"(?:shift=)?([+-]?\d+(?:\.\d+)?)(?:st)?", text)
     scale = re.fullmatch(r"scale=(\d+(?:\.\d+)?)", text)

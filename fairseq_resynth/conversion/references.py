@@ -31,23 +31,22 @@ MIN_PERIODIC = 0.3
 STEADY_SEMITONES = 0.1  # within 50 ms: the pitch of a note is steady, that of a voice moves
 MAX_STEADY = 0.5  # of the voiced frames of a second: up to 0.17 in speech, 0.7 and more in a melody
 MAX_NONSPEECH = 0.25  # of the seconds with sound
+NONSPEECH_REASONS = {
+    "voiceless": "{}, has no voiced speech: is it noise, whisper or music?",
+    "melody": "the pitch is as steady as in a melody in {}: is it music?",
+}
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A target voice.
+    """A target voice."""
 
-    Attributes:
-        name: used in messages.
-        speaker: name in the model or (D,) vector; None for a model of one voice.
-        entry: F0 statistics in Hz.
-        measured: whether they were measured on references, instead of known by the speaker's name.
-    """
-
-    name: str
-    speaker: str | np.ndarray | None
-    entry: F0Entry | None
-    measured: bool = False
+    name: str  # used in messages
+    speaker: (
+        str | np.ndarray | None
+    )  # name in the model or (D,) vector; None for a model of one voice
+    entry: F0Entry | None  # F0 statistics in Hz
+    measured: bool = False  # on references, instead of known by the speaker's name
 
 
 def find_voice(
@@ -57,8 +56,8 @@ def find_voice(
 ) -> Voice:
     """A voice by its name in the model, or measured on one or more recordings of one person.
 
-    `statistics` are the F0 statistics of the model's speakers. Raises ValueError if `target` is neither a
-    speaker nor files, a file contains no voice, or the model has a table of speakers and gets a recording.
+    Raises ValueError if `target` is neither a speaker nor files, a file contains no voice, or the model has a
+    table of speakers and gets a recording.
     """
     targets = [target] if isinstance(target, str | Path) else list(target)
     if len(targets) == 1 and str(targets[0]) in streams.speakers:
@@ -132,25 +131,14 @@ def validate_reference(wav: np.ndarray, name: str) -> np.ndarray:
             f"reference {name}: {quiet:.0%} of it is quieter than its surroundings, expected the pauses of "
             f"speech, {MIN_LOW_ENERGY:.0%} or more: is it music or a tone?"
         )
-    reason = nonspeech_reason(wav, f0)
-    if reason:
-        raise ValueError(f"reference {name}: {reason}")
-    return f0
-
-
-def nonspeech_reason(wav: np.ndarray, f0: np.ndarray) -> str:
-    """A sentence if more than a quarter of the seconds with sound contain no voice or a melody, else ""."""
     found = nonspeech_seconds(wav, f0)
-    reasons = {
-        "voiceless": "{}, has no voiced speech: is it noise, whisper or music?",
-        "melody": "the pitch is as steady as in a melody in {}: is it music?",
-    }
-    for kind, reason in reasons.items():
+    for kind, reason in NONSPEECH_REASONS.items():
         if len(found[kind]) > MAX_NONSPEECH * len(found["all"]):
             first, last = found[kind][0], found[kind][-1] + 1
             share = len(found[kind]) / len(found["all"])
-            return reason.format(f"{share:.0%} of it, from {first:g} to {last:g} s")
-    return ""
+            where = f"{share:.0%} of it, from {first:g} to {last:g} s"
+            raise ValueError(f"reference {name}: {reason.format(where)}")
+    return f0
 
 
 def nonspeech_seconds(wav: np.ndarray, f0: np.ndarray) -> dict[str, list[float]]:

@@ -1,12 +1,17 @@
-"""Bundles from the checkpoints of fairseq-train, loaded without running any code that is in them."""
+"""Bundles from checkpoints of fairseq-train, loaded without running any code that is in them."""
 
+import copy
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from fairseq_resynth.data.speaker_vectors import DESCRIPTION, parse_vectors
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, weights_hash
-from fairseq_resynth.data.storage.files import file_hash
+from fairseq_resynth.data.storage.files import file_hash, read_json
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, load_bundle
 from fairseq_resynth.inference.hub import is_checkpoint
@@ -28,6 +33,8 @@ from fairseq_resynth.modules.quantizers import (
 )
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
+Module = TypeVar("Module", bound=nn.Module)
+Vocoder = tuple[UnitGenerator, StreamSpec, UnitVocoderSizes]
 EXPECTED = "a checkpoint of fairseq-train"
 CONTENT = "content_vqvae"
 
@@ -51,36 +58,29 @@ def _read(
     return state, config
 
 
-def _load(module: nn.Module, weights: dict[str, Tensor], prefix: str, path: str | Path) -> None:
-    """Loads the weights whose names begin with `prefix`, and sets evaluation mode."""
+def _load(module: Module, weights: dict[str, Tensor], prefix: str, path: str | Path) -> Module:
+    """Loads the weights whose names begin with `prefix`; returns the module in evaluation mode."""
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     try:
         module.load_state_dict(own)
     except RuntimeError as error:
         raise ValueError(f"{path}: the weights do not fit its configuration: {error}") from error
-    module.eval()
+    return module.eval()
 
 
-def load_unit_generator(
-    path: str | Path, ema: bool = False
-) -> tuple[UnitGenerator, StreamSpec, UnitVocoderSizes]:
+def load_unit_generator(path: str | Path, ema: bool = False) -> Vocoder:
     """The unit vocoder of a checkpoint of `fairseq-train --task unit_resynthesis`, its streams and its sizes.
 
-    `ema` takes the exponentially averaged weights of --store-ema. Raises FileNotFoundError or ValueError if
-    the file does not exist or is no such checkpoint.
+    `ema` takes the averaged weights of --store-ema. Raises FileNotFoundError or ValueError for other files.
     """
     return _unit_generator(*_read(path, *ARCHITECTURES, ema=ema), path)
 
 
-def _unit_generator(
-    state: dict[str, Any], config: dict[str, Any], path: str | Path
-) -> tuple[UnitGenerator, StreamSpec, UnitVocoderSizes]:
-    sizes = sizes_from(
-        sizes_class(config["_name"]), with_duration_condition(config, state["model"])
-    )
+def _unit_generator(state: dict[str, Any], config: dict[str, Any], path: str | Path) -> Vocoder:
+    weights = state["model"]
+    sizes = sizes_from(sizes_class(config["_name"]), with_duration_condition(config, weights))
     streams = StreamSpec.from_dict(state["task_state"]["streams"])
-    generator = build_vocoder(sizes, streams)
-    _load(generator, state["model"], "unit_generator.", path)
+    generator = _load(build_vocoder(sizes, streams), weights, "unit_generator.", path)
     return generator, streams, sizes
 
 
@@ -88,9 +88,7 @@ def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeSizes]:
     """The F0 quantizer of a checkpoint of `fairseq-train --task f0_quantization`, and its sizes."""
     state, config = _read(path, "f0_vqvae")
     sizes = sizes_from(F0VqvaeSizes, config)
-    f0_vqvae = F0Vqvae(sizes)
-    _load(f0_vqvae, state["model"], "f0_vqvae.", path)
-    return f0_vqvae, sizes
+    return _load(F0Vqvae(sizes), state["model"], "f0_vqvae.", path), sizes
 
 
 def build_bundle(
@@ -101,11 +99,8 @@ def build_bundle(
 ) -> Bundle:
     """Makes a bundle of checkpoints that belong together; raises FileNotFoundError or ValueError otherwise.
 
-    Args:
-        path: of the unit vocoder; or of a content VQ-VAE, which contains a vocoder and its units' encoder.
-        f0_path: of the F0 quantizer that made the vocoder's pitch codes.
-        kmeans: file of the k-means that made the vocoder's units.
-        ema: whether to use the averaged weights of --store-ema.
+    `path` is that of the unit vocoder, or of a content VQ-VAE, which contains a vocoder and its units'
+    encoder; `f0_path` and `kmeans` made the vocoder's pitch codes and units; `ema` takes averaged weights.
     """
     state, config = _read(path, *ARCHITECTURES, CONTENT, ema=ema)
     if config["_name"] == CONTENT:
@@ -134,7 +129,7 @@ def _check_hash(what: str, path: str | Path, found: str, description: dict, key:
 
 def _content_bundle(weights: dict[str, Tensor], config: dict[str, Any], path: str | Path) -> Bundle:
     content = build_content_vqvae(sizes_from(ContentVqvaeSizes, config))
-    _load(content, weights, "content_vqvae.", path)
+    content = _load(content, weights, "content_vqvae.", path)
     units = {
         "feature_type": "vqvae",
         "vqvae_hash": weights_hash(content),
@@ -143,10 +138,10 @@ def _content_bundle(weights: dict[str, Tensor], config: dict[str, Any], path: st
     }
     streams = StreamSpec(content.stride, content.num_codes, units=units)
     sizes = sizes_from(UnitHifiganSizes, config)
-    generator = build_vocoder(sizes, streams)
     # The decoder of the VQ-VAE is a vocoder whose unit embedding is the codebook.
     decoder = {k: v for k, v in weights.items() if k.startswith("generator.")}
-    _load(generator, {**decoder, "unit_embedding.weight": content.quantizer.codebook}, "", path)
+    decoder["unit_embedding.weight"] = content.quantizer.codebook
+    generator = _load(build_vocoder(sizes, streams), decoder, "", path)
     return Bundle(generator, sizes, streams, content_vqvae=content)
 
 
@@ -172,3 +167,45 @@ def load_content_vqvae(name: str | Path) -> ContentVqvae:
     if content_vqvae is None:
         raise ValueError(f"the bundle {name} has no content VQ-VAE.")
     return content_vqvae
+
+
+def with_speaker_vectors(bundle: Bundle, data: str | Path) -> Bundle:
+    """A new bundle whose table of speakers is replaced by a linear map of their mean vectors to its rows.
+
+    The known speakers sound the same except for rounding. Other vectors are mapped between the rows: good for
+    voices near the known ones and as a start of training on vectors, no replacement for that training. `data`
+    holds the `speaker_vectors.json` of every speaker of the table. Raises FileNotFoundError if it does not
+    exist, and ValueError for no table, a speaker without a vector, or more speakers than dimensions.
+    """
+    path = Path(data) / DESCRIPTION
+    found = read_json(path, f"Make it with `resynth speakers {data}`.")
+    streams = bundle.streams
+    if streams is None or not streams.speakers or streams.speaker_dim:
+        raise ValueError("--speaker-vectors: the model has no table of speakers to replace.")
+    missing = [name for name in streams.speakers if name not in found["means"]]
+    if missing:
+        raise ValueError(f"{path} lacks the model's speakers {', '.join(missing[:10])}.")
+    if len(streams.speakers) > found["speaker_dim"]:
+        raise ValueError(
+            f"{path}: {found['speaker_dim']} dimensions cannot distinguish {len(streams.speakers)} speakers."
+        )
+    means = {name: found["means"][name] for name in streams.speakers}
+    vectors = np.stack(list(parse_vectors(means, found["speaker_dim"]).values()))
+    generator = copy.deepcopy(bundle.generator)
+    generator.speaker_embedding = _fit_linear(vectors, generator.speaker_embedding)
+    streams = dataclasses.replace(
+        streams, speaker_dim=found["speaker_dim"], speaker_vectors={**found, "means": means}
+    )
+    return dataclasses.replace(bundle, generator=generator, streams=streams, identity="")
+
+
+def _fit_linear(vectors: np.ndarray, table: nn.Embedding) -> nn.Linear:
+    """The linear map of least norm that maps each of (S, D) vectors to its row of the (S, E) table."""
+    rows = table.weight.detach().cpu().double().numpy()
+    inputs, outputs = vectors.astype(np.float64).mean(0), rows.mean(0)
+    weight = np.linalg.pinv(vectors - inputs) @ (rows - outputs)
+    layer = nn.Linear(vectors.shape[1], rows.shape[1])
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight.T))
+        layer.bias.copy_(torch.from_numpy(outputs - inputs @ weight))
+    return layer.eval()

@@ -1,13 +1,19 @@
-"""The decoder: streams to speech, the half of the system that needs no encoder."""
+"""The decoder: streams to speech, the half of the system that needs no encoder.
+
+Long utterances are decoded in chunks. Each has all the context that the generator looks at, so that the
+samples stay the same, and the memory depends on the length of a chunk alone.
+"""
 
 import copy
 import logging
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from fairseq_resynth.data.streams import StreamSpec
+from fairseq_resynth.constants import F0_HOP
+from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.inference.voices import (
     Speaker,
@@ -24,15 +30,13 @@ from fairseq_resynth.modules.generators.inference import (
 from fairseq_resynth.modules.generators.source_filter import SourceClock
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
+OFFLINE_UNITS = 1500  # units of a chunk when the whole utterance is known: 30 s at 50 Hz
+
 
 class UnitDecoder:
-    """Runs a unit vocoder on checked streams.
+    """Runs a unit vocoder, whose weight norm is folded away, on checked streams.
 
-    Args:
-        generator: the unit vocoder; its weight norm is folded away.
-        streams: what it was trained on.
-        device: where to compute.
-        precision: of the waveform generator, float32 or bfloat16.
+    `precision` is that of the waveform generator, float32 or bfloat16.
     """
 
     def __init__(
@@ -82,15 +86,20 @@ class UnitDecoder:
         Raises ValueError for values outside the tables, a missing or short stream, or an unknown speaker.
         """
         units = self._integers("units", units, self.streams.num_units)
-        inputs = {"units": units}
+        rows, inputs = len(units), {"units": units}
         if f0_codes is not None:
             inputs["f0_codes"] = self._integers("f0_codes", f0_codes, self.streams.num_f0_codes)
         if f0 is not None:
-            inputs["f0"] = self._continuous_f0(f0, (len(units), self.streams.f0_channels))
+            f0, shape = np.asarray(f0, np.float32), (rows, self.streams.f0_channels)
+            if f0.ndim != 3 or f0.shape[:2] != shape or not np.isfinite(f0).all():
+                expected = (*shape, None)
+                raise ValueError(f"f0: found shape {f0.shape}, expected finite values, {expected}.")
+            inputs["f0"] = torch.from_numpy(f0).to(self.device)
         if self.streams.has_speaker or speaker is not None:
-            inputs["speaker"] = self._voices(speaker, len(units))
+            inputs["speaker"] = self._voices(speaker, rows)
         if self.streams.styles or style is not None:
-            inputs["style"] = self._tensor(style_indices(style, self.streams, len(units)))
+            indices = style_indices(style, self.streams, rows)
+            inputs["style"] = torch.from_numpy(indices).to(self.device)
         if unit_lengths is not None:
             inputs["unit_lengths"] = torch.as_tensor(list(unit_lengths), device=self.device)
         return self.generator(**inputs, clock=clock).float().cpu().numpy()
@@ -105,18 +114,13 @@ class UnitDecoder:
     ) -> list[np.ndarray]:
         """Repeats each unit for as many frames as the duration predictor says: (U',) int64 units each.
 
-        Args:
-            units: (U,) integers of each utterance; runs of a unit count as one.
-            rate: of speaking; 2 halves every duration.
-            batch_units: number of units in a batch, with padding; no row's result depends on its batch.
-            speaker: as for `decode`; ignored if the predicted durations do not depend on the speaker.
-
-        Raises ValueError if the model has no duration predictor, units are outside the table, the rate is not
-        above 0, or the speaker is unknown.
+        `units` are (U,) integers of each utterance, where runs of a unit count as one; a `rate` of 2 halves
+        every duration; `speaker` is that of `decode`. Batches have `batch_units` with padding, and no result
+        depends on its batch. Raises ValueError if the model has no duration predictor, units are outside the
+        table, the rate is not above 0, or the speaker is unknown.
         """
-        voices = None
-        if self.generator.durations_need_speaker:
-            voices = self._voices(speaker, len(units))
+        by_speaker = self.generator.durations_need_speaker
+        voices = self._voices(speaker, len(units)) if by_speaker else None
         rows = [collapse_runs(row)[0] for row in units]
         expanded: list[np.ndarray] = [np.zeros(0, np.int64)] * len(rows)
         for batch in length_batches([len(row) for row in rows], batch_units):
@@ -145,17 +149,7 @@ class UnitDecoder:
 
     def _voices(self, speaker: Speaker | None, rows: int) -> torch.Tensor:
         find = speaker_vectors if self.streams.speaker_dim else speaker_indices
-        return self._tensor(find(speaker, self.streams, rows))
-
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(self.device)
-
-    def _continuous_f0(self, f0: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
-        f0 = np.asarray(f0, np.float32)
-        if f0.ndim != 3 or f0.shape[:2] != shape or not np.isfinite(f0).all():
-            expected = (*shape, None)
-            raise ValueError(f"f0: found shape {f0.shape}, expected finite values, {expected}.")
-        return self._tensor(f0)
+        return torch.from_numpy(find(speaker, self.streams, rows)).to(self.device)
 
 
 def length_batches(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:
@@ -178,3 +172,168 @@ def pad_rows(rows: list[np.ndarray | None]) -> np.ndarray:
     return np.stack(
         [np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, width - row.shape[-1])]) for row in rows]
     )
+
+
+class ChunkDecoder:
+    """Decodes streams chunk by chunk to the samples that decoding them at once gives.
+
+    `chunk_units`, 1 or more, are decoded at once, rounded up to whole F0 codes. `context` is the number of
+    units on either side that are decoded with them and whose samples are discarded; it follows from the
+    generator, because less would change the samples.
+    """
+
+    def __init__(
+        self,
+        decoder: UnitDecoder,
+        speaker: Speaker | None = None,
+        chunk_units: int = 50,
+        style: str | None = None,
+    ):
+        if chunk_units < 1:
+            raise ValueError(f"chunk_units is {chunk_units}, expected 1 unit or more.")
+        self._decoder, self._speaker, self._style = decoder, speaker, style
+        streams = self._streams = decoder.streams
+        pitch_hop = streams.f0_code_hop if streams.num_f0_codes else streams.unit_hop
+        pitch_hop = F0_HOP if streams.f0_channels else pitch_hop
+        # Units and pitch have different hops. Cutting both at the same sample is possible only at multiples
+        # of their least common multiple, so chunks, context and what is dropped are whole numbers of spans.
+        self._span = math.lcm(streams.unit_hop, pitch_hop) // streams.unit_hop  # in units
+        self._span_pitch = self._span * streams.unit_hop // pitch_hop  # in values of the pitch
+        generator = decoder.generator.generator
+        # The receptive field is given in frames of the generator, which may be shorter than a unit.
+        receptive = -(-generator.context_frames * generator.hop // streams.unit_hop)
+        self.context, self._chunk = (
+            -(-units // self._span) * self._span for units in (receptive, chunk_units)
+        )
+        self._units = self._pitch = np.zeros(0, np.int64)
+        if streams.f0_channels:
+            self._pitch = np.zeros((streams.f0_channels, 0), np.float32)
+        # The phase of a pulse source is a sum over the F0 of all samples before, which no context can hold:
+        # the clock carries the phase from window to window.
+        self._clock = SourceClock()
+        self._pitch_context = generator.pitch_context_frames
+        if self._pitch_context is not None:
+            self._pitch_context *= generator.hop  # in samples
+        self._dropped = 0  # units before the first one in memory, a whole number of spans
+        self._done = 0  # units whose samples were returned
+
+    def push(
+        self, units: Sequence[int], f0_codes: Sequence[int] = (), f0: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Takes units and their pitch, as codes or (C, N) continuous F0; returns the finished samples."""
+        self._append(units, f0_codes, f0)
+        pieces = [np.zeros(0, np.float32)]
+        known = len(self._units)  # units whose pitch is known too
+        if self._streams.has_pitch:
+            known = min(known, self._pitch.shape[-1] // self._span_pitch * self._span)
+        known += self._dropped
+        # A chunk is finished only when the context after it is known as well.
+        while known >= self._done + self._chunk + self.context:
+            pieces.append(self._decode(self._done + self._chunk))
+        return np.concatenate(pieces)
+
+    def finish(self) -> np.ndarray:
+        """The remaining (n,) samples. Raises ValueError if a stream of the model is missing or too short."""
+        return np.concatenate([np.zeros(0, np.float32), *self.pieces(())])
+
+    def pieces(
+        self, units: Sequence[int], f0_codes: Sequence[int] = (), f0: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """Takes the last units and yields the remaining samples, one chunk at a time."""
+        self._append(units, f0_codes, f0)
+        end = self._dropped + len(self._units)
+        while self._done < end:
+            yield self._decode(min(self._done + self._chunk, end))
+
+    def _append(self, units: Sequence[int], f0_codes: Sequence[int], f0: np.ndarray | None) -> None:
+        self._units = np.append(self._units, np.asarray(units, np.int64))
+        if self._streams.f0_channels and f0 is not None:
+            self._pitch = np.append(self._pitch, np.asarray(f0, np.float32), axis=1)
+        elif self._streams.num_f0_codes:
+            self._pitch = np.append(self._pitch, np.asarray(f0_codes, np.int64))
+
+    def _decode(self, stop: int) -> np.ndarray:
+        """Decodes the units up to `stop` with their context, then drops what no later chunk needs."""
+        first = max(self._done - self.context, 0)
+        start, end = first - self._dropped, stop + self.context - self._dropped
+        pitch = self._pitch[..., self._in_pitch(start) : self._in_pitch(end)][None]
+        wav = self._decoder.decode(
+            self._units[None, start:end],
+            pitch if self._streams.num_f0_codes else None,
+            self._speaker,
+            f0=pitch if self._streams.f0_channels else None,
+            style=self._style,
+            clock=self._window_clock(first, stop),
+        )
+        hop = self._streams.unit_hop
+        samples = wav[0, 0, (self._done - first) * hop : (stop - first) * hop]
+        self._done = stop
+        # The next window begins a context before `stop`; the last chunk may end within a span.
+        keep = max(stop - self.context, 0) // self._span * self._span - self._dropped
+        self._units = self._units[keep:]
+        self._pitch = self._pitch[..., self._in_pitch(keep) :]
+        self._dropped += keep
+        return samples
+
+    def _window_clock(self, first: int, stop: int) -> SourceClock | None:
+        """The clock for a window from unit `first`; the next window begins a context before `stop`."""
+        if self._pitch_context is None:
+            return None
+        following = max(stop - self.context, 0) * self._streams.unit_hop
+        self._clock.start = first * self._streams.unit_hop
+        # F0 at the edge of a window lacks its own context: the phase is handed over behind that edge, where
+        # this window and the next compute the same F0.
+        self._clock.next_anchor = following + self._pitch_context if following else 0
+        return self._clock
+
+    def _in_pitch(self, units: int) -> int:
+        return -(-units // self._span) * self._span_pitch
+
+
+def decode_in_chunks(
+    decoder: UnitDecoder, speech: Utterance, chunk_units: int = OFFLINE_UNITS
+) -> Iterator[np.ndarray]:
+    """Decodes an utterance of any length to (n,) float32 pieces of `chunk_units`, in the memory of one piece.
+
+    The samples do not depend on how many these are. Raises ValueError as `UnitDecoder.decode`.
+    """
+    streams = decoder.streams
+    speaker = speech.speaker if streams.has_speaker else None
+    chunks = ChunkDecoder(decoder, speaker, chunk_units, speech.style if streams.styles else None)
+    codes = () if speech.f0_codes is None else speech.f0_codes
+    return chunks.pieces(speech.units, codes, speech.f0)
+
+
+def decode_all(
+    decoder: UnitDecoder, utterances: Sequence[Utterance], batch_seconds: float = 60.0
+) -> list[np.ndarray]:
+    """Decodes utterances to (T,) float32 each, in batches of similar length; no result depends on its batch.
+
+    `batch_seconds` of audio with padding are in a batch; longer utterances are decoded in chunks.
+    """
+    streams = decoder.streams
+    limit = batch_seconds * streams.sample_rate / streams.unit_hop
+    wavs: list[np.ndarray] = [np.zeros(0, np.float32)] * len(utterances)
+    for rows in length_batches([len(utterance.units) for utterance in utterances], limit):
+        batch = [utterances[row] for row in rows]
+        if is_long(decoder, batch[0], batch_seconds):  # and it is alone
+            wavs[rows[0]] = np.concatenate([*decode_in_chunks(decoder, batch[0])])
+            continue
+        lengths = [len(speech.units) for speech in batch]
+        decoded = decoder.decode(
+            pad_rows([speech.units for speech in batch]),
+            pad_rows([speech.f0_codes for speech in batch]) if streams.num_f0_codes else None,
+            [speech.speaker for speech in batch] if streams.has_speaker else None,
+            lengths if min(lengths) != max(lengths) else None,
+            pad_rows([speech.f0 for speech in batch]) if streams.f0_channels else None,
+            [speech.style for speech in batch] if streams.styles else None,
+        )
+        for row, wav, length in zip(rows, decoded, lengths, strict=True):
+            wavs[row] = wav[0, : length * streams.unit_hop]
+    return wavs
+
+
+def is_long(decoder: UnitDecoder, speech: Utterance, batch_seconds: float = 60.0) -> bool:
+    """Whether an utterance is longer than a batch, so that `decode_in_chunks` should decode it."""
+    streams = decoder.streams
+    return len(speech.units) > batch_seconds * streams.sample_rate / streams.unit_hop

@@ -28,11 +28,7 @@ def cache_folder() -> Path:
 
 def is_checkpoint(name: str | Path) -> bool:
     """Whether a name means a checkpoint of fairseq rather than a bundle."""
-    return Path(name).suffix == ".pt" or Path(name).is_file() and not _is_archive(name)
-
-
-def _is_archive(name: str | Path) -> bool:
-    return str(name).endswith(ARCHIVES)
+    return Path(name).suffix == ".pt" or Path(name).is_file() and not str(name).endswith(ARCHIVES)
 
 
 def find_bundle(name: str | Path) -> Path:
@@ -45,7 +41,7 @@ def find_bundle(name: str | Path) -> Path:
     path, text = Path(name), str(name)
     if path.is_dir():
         return path
-    if path.is_file() and _is_archive(path):
+    if path.is_file() and text.endswith(ARCHIVES):
         folder = cache_folder() / file_hash(path)
         return folder if (folder / "config.json").is_file() else _unpack(path, folder, text)
     if re.match(r"https?://", text):
@@ -61,7 +57,6 @@ def find_bundle(name: str | Path) -> Path:
 def _fetch_hub(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise ValueError(
             f"the folder {name} does not exist; to download it from the hub: "
@@ -72,7 +67,7 @@ def _fetch_hub(name: str) -> Path:
         return Path(
             snapshot_download(repository, revision=revision or None, allow_patterns=PATTERNS)
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # as all of the hub's own
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"the folder {name} does not exist, and the hub cannot provide it: {reason}"
@@ -83,7 +78,7 @@ def _fetch_url(url: str) -> Path:
     folder = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
     if (folder / "config.json").is_file():
         return folder
-    if _is_archive(url):
+    if url.endswith(ARCHIVES):
         archive = folder.with_name(folder.name + "_" + url.rpartition("/")[2])
         _download(url, archive)
         try:
@@ -99,7 +94,7 @@ def _fetch_url(url: str) -> Path:
 
 def _download(url: str, path: Path, optional: bool = False) -> None:
     # Imported here because a bundle in a folder, the usual case, starts faster without them.
-    from urllib.error import HTTPError, URLError
+    from urllib.error import HTTPError
     from urllib.request import urlopen
 
     if path.is_file():
@@ -108,11 +103,9 @@ def _download(url: str, path: Path, optional: bool = False) -> None:
         with urlopen(url, timeout=60) as response, atomic_path(path) as temporary:
             with temporary.open("wb") as stream:
                 shutil.copyfileobj(response, stream)
-    except HTTPError as error:
-        if optional and error.code in (403, 404):
+    except OSError as error:  # as all of urllib's
+        if optional and isinstance(error, HTTPError) and error.code in (403, 404):
             return
-        raise ValueError(f"{url} could not be downloaded: {error}") from error
-    except (URLError, OSError) as error:
         raise ValueError(f"{url} could not be downloaded: {error}") from error
 
 

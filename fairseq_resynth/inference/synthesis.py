@@ -1,20 +1,154 @@
-"""Synthesis of whole sets of utterances into files."""
+"""What to synthesize (data, a file of units, samples of a language model), and its synthesis to files."""
 
+import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio, write_audio
+from fairseq_resynth.data.datasets.unit_split import UnitSplit
+from fairseq_resynth.data.manifest import read_lines
 from fairseq_resynth.data.storage.resume import Outcome, Record
-from fairseq_resynth.inference.chunks import decode_all, decode_in_chunks, is_long
-from fairseq_resynth.inference.decoder import UnitDecoder
-from fairseq_resynth.inference.jobs import Job
+from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.data.units import (
+    UnitRow,
+    read_generated_units,
+    read_integer_rows,
+    read_unit_file,
+)
+from fairseq_resynth.inference.decoder import UnitDecoder, decode_all, decode_in_chunks, is_long
 
 WINDOW = 64  # utterances held in memory at a time
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to write: its path in the output folder without suffix, its speech, any recording of it."""
+
+    name: str
+    speech: Utterance
+    reference: Path | None = None
+
+
+def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> list[Job]:
+    """Reads the utterances of one split of a data directory, or of a file of units.
+
+    A file has one line `1 2 3`, `name|1 2 3` or a dict per utterance; NAME.f0 and NAME.speaker may stand next
+    to it. Raises FileNotFoundError or ValueError if a file is missing or malformed, or lacks a stream of the
+    model.
+    """
+    source = Path(source)
+    if source.is_dir():
+        data = UnitSplit(source, split, streams)
+        utterances = map(data.utterance, range(len(data.manifest)))
+        return [Job(u.name, u, data.manifest.path(row)) for row, u in enumerate(utterances)]
+    rows = read_unit_file(source)
+    f0_codes: Sequence[np.ndarray | None] = [None] * len(rows)
+    if streams.num_f0_codes and any(row.f0 is None for row in rows):
+        path = source.with_suffix(".f0")
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"the model has a pitch stream, and {path} does not exist: write one line of pitch codes per "
+                f"line of {source.name} to it (`resynth quantize-f0` does so for a data directory)."
+            )
+        f0_codes = read_integer_rows(path, len(rows), "resynth quantize-f0")
+    speakers = [row.speaker for row in rows]
+    if source.with_suffix(".speaker").is_file():
+        speakers = read_lines(source.with_suffix(".speaker"), len(rows), "resynth manifest")
+    jobs = []
+    for row, codes, speaker in zip(rows, f0_codes, speakers, strict=True):
+        reference = Path(row.audio) if row.audio and Path(row.audio).is_file() else None
+        pitch = {"f0_codes": codes} | _pitch(row, streams, source)
+        length = len(row.units) * streams.unit_hop
+        speech = Utterance(row.units, None, speaker, length, style=row.style)
+        jobs.append(Job(row.label, replace(speech, **pitch), reference))
+    return _within_folder(jobs, source)
+
+
+def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndarray]:
+    """The pitch of a dict line, one value per unit, at the rate of the model's pitch stream."""
+    if row.f0 is None or not streams.has_pitch:
+        return {}
+    hop = F0_HOP if streams.f0_channels else streams.f0_code_hop
+    # Each frame of pitch takes the value of the unit in its middle. The hops are compared in samples, because
+    # neither needs to divide the other.
+    middles = np.arange(-(-len(row.units) * streams.unit_hop // hop)) * hop + hop // 2
+    values = row.f0[np.minimum(middles // streams.unit_hop, len(row.units) - 1)]
+    if streams.f0_channels:
+        return {"f0": values.astype(np.float32)[None]}
+    if not np.array_equal(row.f0, np.rint(row.f0)):
+        raise ValueError(
+            f"{source}: the f0 of {row.label} is continuous, and the model has {streams.num_f0_codes} codes."
+        )
+    return {"f0_codes": values.astype(np.int64)}
+
+
+def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], list[str]]:
+    """Reads what a unit language model wrote, for `predict_durations`: jobs, and notes on what was left out.
+
+    The file has lines `name|1 2 3 </s>` or `1 2 3`, or is the output of fairseq-interactive. Raises
+    FileNotFoundError or ValueError if it is missing or has no units, or the model has pitch.
+    """
+    if streams.has_pitch:
+        raise ValueError("the model needs pitch, and units without repeats come without it.")
+    found = read_generated_units(source)
+    jobs = [
+        Job(row.label, Utterance(row.units, None, row.speaker, style=row.style))
+        for row in found.rows
+    ]
+    notes = [f"{count} times {symbol} left out" for symbol, count in sorted(found.dropped.items())]
+    notes += [f"{name}: no unit in it, nothing written" for name in found.empty]
+    return _within_folder(jobs, source), notes
+
+
+def _within_folder(jobs: list[Job], source: str | Path) -> list[Job]:
+    """The jobs with names that stay within the output folder; raises ValueError if one comes twice."""
+    jobs = [replace(job, name=job.name.strip("/").replace("..", "_")) for job in jobs]
+    first: dict[str, int] = {}
+    for number, job in enumerate(jobs, 1):
+        if (line := first.setdefault(job.name, number)) != number:
+            raise ValueError(f"{source}:{number}: {job.name} is already on line {line}.")
+    return jobs
+
+
+def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) -> list[Job]:
+    """Repeats each unit as `UnitDecoder.expand` does, in the voice of each job."""
+    voices = [job.speech.speaker for job in jobs]
+    expanded = decoder.expand([job.speech.units for job in jobs], rate, speaker=voices)
+    hop = decoder.streams.unit_hop
+    return [
+        replace(job, speech=replace(job.speech, units=units, num_samples=len(units) * hop))
+        for job, units in zip(jobs, expanded, strict=True)
+    ]
+
+
+def in_other_voices(
+    jobs: Sequence[Job], streams: StreamSpec, names: Sequence[str], random_voices: int, seed: int
+) -> list[Job]:
+    """One job for each utterance and each voice that is not its own: of `names`, or all of the model's.
+
+    `random_voices` of them are drawn for each utterance; 0: all. Raises ValueError for an unknown voice, or
+    if the model has no other.
+    """
+    for name in names:
+        streams.speaker_index(name)
+    if len(streams.speakers) < 2:
+        raise ValueError("--vc: the model has fewer than two speakers.")
+    generator = random.Random(seed)
+    converted = []
+    for job in jobs:
+        own = job.speech.speaker if isinstance(job.speech.speaker, str) else None
+        voices = [name for name in names or streams.speakers if name != own]
+        if random_voices:
+            voices = generator.sample(voices, min(random_voices, len(voices)))
+        for voice in voices:
+            name = f"{job.name}_{voice.replace('/', '_')}"
+            converted.append(replace(job, name=name, speech=replace(job.speech, speaker=voice)))
+    return converted
 
 
 @dataclass
@@ -37,9 +171,6 @@ def write_wavs(
     """Synthesizes every job into `outdir`/name.wav; what the same model made of the same job is reused.
 
     Args:
-        decoder: the model.
-        jobs: what to write.
-        outdir: the output folder, created if it does not exist.
         settings: JSON types, what the files depend on in addition to jobs and options: model and precision.
         subtype: PCM_16 or FLOAT.
         peak_normalize: scales each file to a peak of 0.95; otherwise loudness is as the model gives it.
@@ -48,32 +179,36 @@ def write_wavs(
 
     Raises ValueError if a file to be written is a recording of the data.
     """
-    outdir = Path(outdir)
-    refuse_recordings(jobs, outdir)
+    outdir, outcome = Path(outdir), SynthesisOutcome()
+    _refuse_recordings(jobs, outdir)
+    options = subtype, peak_normalize, with_reference
     with Record(outdir) as record:
-        writer = _Writer(decoder, record, subtype, peak_normalize, with_reference)
-        todo = []
+        todo: list[tuple[Job, str]] = []
         for job in jobs:
             reference = job.reference if with_reference else None
-            key = record.key(
-                settings, job.speech, reference, subtype, peak_normalize, with_reference
-            )
-            if record.find(f"{job.name}.wav", key) is not None:
-                writer.result.reused += 1
-            elif is_long(decoder, job.speech) and not peak_normalize:  # which needs the whole file
-                writer.write_long(job, key)
-            else:
+            key = record.key(settings, job.speech, reference, *options)
+            if record.find(f"{job.name}.wav", key) is None:
                 todo.append((job, key))
-                continue
-            advance(1)
+        outcome.reused = len(jobs) - len(todo)
+        advance(outcome.reused)
         for start in range(0, len(todo), WINDOW):
-            writer.write_window(todo[start : start + WINDOW])
-            advance(len(todo[start : start + WINDOW]))
-    return writer.result
+            window = todo[start : start + WINDOW]
+            speech = _synthesized(decoder, [job for job, _ in window], peak_normalize, outcome)
+            for (job, key), pieces in zip(window, speech, strict=True):
+                with record.writing(f"{job.name}.wav", key) as temporary:
+                    length = write_audio(temporary, pieces, subtype=subtype)
+                if with_reference and job.reference:
+                    wav = read_audio(
+                        job.reference, 0, min(length, job.speech.num_samples or length)
+                    )
+                    write_audio(outdir / f"{job.name}_reference.wav", wav, subtype=subtype)
+                outcome.seconds += length / SAMPLE_RATE
+                outcome.written += 1
+            advance(len(window))
+    return outcome
 
 
-def refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
-    """Raises ValueError if a file to be written is one of the recordings."""
+def _refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
     recordings = {job.reference.resolve() for job in jobs if job.reference}
     for job in jobs:
         for out in (outdir / f"{job.name}.wav", outdir / f"{job.name}_reference.wav"):
@@ -81,46 +216,27 @@ def refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
                 raise ValueError(f"{out} is a recording of the data: give another --outdir.")
 
 
-@dataclass
-class _Writer:
-    """Synthesizes, writes and records files, and counts them."""
+def _synthesized(
+    decoder: UnitDecoder, jobs: list[Job], peak_normalize: bool, outcome: SynthesisOutcome
+) -> Iterator[Iterable[np.ndarray]]:
+    """Yields the (n,) pieces of each job; an hour of speech takes no more memory than a minute."""
+    # The peak is that of the whole file, which then has to be in memory.
+    long = [is_long(decoder, job.speech) and not peak_normalize for job in jobs]
+    started = time.perf_counter()
+    short = [job.speech for job, in_pieces in zip(jobs, long, strict=True) if not in_pieces]
+    wavs = iter(decode_all(decoder, short))
+    outcome.model_seconds += time.perf_counter() - started
+    for job, in_pieces in zip(jobs, long, strict=True):
+        if in_pieces:
+            yield _timed(decode_in_chunks(decoder, job.speech), outcome)
+            continue
+        wav = next(wavs)
+        yield [wav * (0.95 / max(float(np.abs(wav).max()), 1e-5)) if peak_normalize else wav]
 
-    decoder: UnitDecoder
-    record: Record
-    subtype: str
-    peak_normalize: bool
-    with_reference: bool
-    result: SynthesisOutcome = field(default_factory=SynthesisOutcome)
 
-    def write_window(self, window: Sequence[tuple[Job, str]]) -> None:
+def _timed(pieces: Iterator[np.ndarray], outcome: SynthesisOutcome) -> Iterator[np.ndarray]:
+    started = time.perf_counter()
+    for piece in pieces:
+        outcome.model_seconds += time.perf_counter() - started
+        yield piece
         started = time.perf_counter()
-        wavs = decode_all(self.decoder, [job.speech for job, _ in window])
-        self.result.model_seconds += time.perf_counter() - started
-        for (job, key), wav in zip(window, wavs, strict=True):
-            if self.peak_normalize:
-                wav = wav * (0.95 / max(float(np.abs(wav).max()), 1e-5))
-            with self.record.writing(f"{job.name}.wav", key) as temporary:
-                write_audio(temporary, wav, subtype=self.subtype)
-            self._finish(job, len(wav))
-
-    def write_long(self, job: Job, key: str) -> None:
-        """Writes a file while it is synthesized: an hour takes no more memory than a minute."""
-        with self.record.writing(f"{job.name}.wav", key) as temporary:
-            length = write_audio(temporary, self._pieces(job), subtype=self.subtype)
-        self._finish(job, length)
-
-    def _pieces(self, job: Job) -> Iterator[np.ndarray]:
-        started = time.perf_counter()
-        for piece in decode_in_chunks(self.decoder, job.speech):
-            self.result.model_seconds += time.perf_counter() - started
-            yield piece
-            started = time.perf_counter()
-
-    def _finish(self, job: Job, length: int) -> None:
-        """Writes the recording next to a file that has been synthesized, and counts the file."""
-        if self.with_reference and job.reference:
-            wav = read_audio(job.reference, 0, min(length, job.speech.num_samples or length))
-            path = self.record.folder / f"{job.name}_reference.wav"
-            write_audio(path, wav, subtype=self.subtype)
-        self.result.seconds += length / SAMPLE_RATE
-        self.result.written += 1

@@ -1,34 +1,84 @@
 """Speech to streams and back: a unit vocoder together with the encoders of its streams."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.pitch import representations
+from fairseq_resynth.data.pitch.extraction import extract_f0
+from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits
 from fairseq_resynth.inference.bundle import Bundle, load_bundle, require_vocoder
 from fairseq_resynth.inference.checkpoints import build_bundle
-from fairseq_resynth.inference.chunks import decode_all
-from fairseq_resynth.inference.decoder import UnitDecoder
-from fairseq_resynth.inference.pitch_stream import PitchStream
+from fairseq_resynth.inference.decoder import UnitDecoder, decode_all
 from fairseq_resynth.inference.voices import Speaker
 from fairseq_resynth.modules.generators.inference import usable_device
+
+
+class PitchStream:
+    """Extracts F0 and turns it into the pitch stream of a model, with its F0 quantizer if it has one."""
+
+    def __init__(self, streams: StreamSpec, f0_vqvae: representations.F0Encoder | None):
+        self._streams, self._f0_vqvae = streams, f0_vqvae
+        self.exists = streams.has_pitch
+        self.statistics: SpeakerStatistics | None = None  # of F0 of its speakers, if they are known
+        if streams.speaker_statistics:
+            self.statistics = SpeakerStatistics.from_dict(streams.speaker_statistics)
+
+    @functools.cached_property
+    def representation(self) -> representations.F0Representation:
+        """The conversion of F0 in Hz to the model's pitch stream; raises ValueError without its quantizer."""
+        streams = self._streams
+        return representations.make_representation(
+            streams.f0_codes, self._f0_vqvae, streams.f0_channels
+        )
+
+    def extract(self, wav: np.ndarray) -> np.ndarray:
+        """The (N,) F0 in Hz of (T,) samples, by the method that made the training data."""
+        return extract_f0(wav, self._streams.f0_codes.get("f0_method", "yaapt"))
+
+    def entry(self, f0: np.ndarray, speaker: str | None) -> F0Entry:
+        """The F0 statistics of a known speaker, else of (N,) Hz, or of all speakers if no frame is voiced."""
+        if isinstance(speaker, str) and self.statistics is not None:
+            return self.statistics.entry(speaker)
+        if f0.any():
+            return SpeakerStatistics.from_frames([("", f0)]).overall
+        return self.statistics.overall if self.statistics else {"f0_mean": 1.0, "f0_std": 1.0}
+
+    def voice_entry(self, speaker: object) -> F0Entry:
+        """The F0 statistics of a speaker by name or index, else of all; ValueError if the model has none."""
+        if self.statistics is None:
+            raise ValueError(
+                "the bundle has no F0 statistics, because speakers.json did not exist in training"
+            )
+        names = self._streams.speakers
+        if isinstance(speaker, int) and 0 <= speaker < len(names):
+            speaker = names[speaker]
+        known = isinstance(speaker, str) and speaker in self.statistics.speakers
+        return self.statistics.entry(speaker if known else None)
+
+    def encode(self, f0: np.ndarray, entry: F0Entry, num_units: int) -> dict[str, Any]:
+        """Turns (n,) Hz at 200 Hz into {`f0_codes`: (F,)} or {`f0`: (C, N)}, as long as the units."""
+        samples = num_units * self._streams.unit_hop
+        f0 = np.pad(f0, (0, max(-(-samples // F0_HOP) - len(f0), 0)))
+        values = self.representation.encode(f0, entry)
+        if self._streams.f0_channels:
+            return {"f0": values[:, : -(-samples // F0_HOP)]}
+        return {"f0_codes": values[: -(-samples // self._streams.f0_code_hop)]}
 
 
 class SpeechSystem:
     """A unit vocoder with the encoders of its streams.
 
-    Raises ValueError if the bundle has no vocoder, or the encoder makes other units than the model takes.
-
-    Args:
-        bundle: the models.
-        encoder: makes content units; None: the VQ-VAE of the bundle. Without both only `decode` works.
-        device: where the generator computes.
+    `encoder` makes content units; None stands for the VQ-VAE of the bundle, and without both only `decode`
+    works. Raises ValueError if the bundle has no vocoder, or the encoder makes other units than it takes.
     """
 
     def __init__(
@@ -41,10 +91,15 @@ class SpeechSystem:
         if encoder is None and bundle.content_vqvae is not None:
             encoder = VqvaeUnits(bundle.content_vqvae, device)
         if encoder is not None:
-            _check_encoder(encoder, bundle.streams)
-        self.bundle = bundle
+            found = (encoder.unit_hop, encoder.num_units)
+            expected = (bundle.streams.unit_hop, bundle.streams.num_units)
+            if found != expected:
+                raise ValueError(
+                    f"the content encoder makes {found[1]} units of {found[0]} samples, the model was "
+                    f"trained on {expected[1]} of {expected[0]}: give the k-means that made its units."
+                )
+        self.bundle, self.encoder = bundle, encoder
         self.streams: StreamSpec = bundle.streams
-        self.encoder = encoder
         self.decoder = UnitDecoder(bundle.generator, bundle.streams, device)
         self.pitch = PitchStream(bundle.streams, bundle.f0_vqvae)
         self.statistics = self.pitch.statistics
@@ -59,21 +114,14 @@ class SpeechSystem:
         device: str | torch.device = "cpu",
         ema: bool = False,
     ) -> Self:
-        """Loads checkpoints of fairseq.
+        """Loads checkpoints of fairseq; `path` is that of the unit vocoder.
 
-        Args:
-            path: checkpoint of the unit vocoder.
-            f0_path: checkpoint of the F0 quantizer; needed by `encode` when the model has a pitch stream.
-            kmeans: the units' k-means; needed by `encode`.
-            content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
-            device: where to compute.
-            ema: whether to use the averaged weights of --store-ema.
-
-        Raises FileNotFoundError or ValueError if a file is missing or no such checkpoint, or they do not
-        belong together.
+        `encode` also needs that of the F0 quantizer for a model with pitch codes, the k-means of the units,
+        and for any but logmel the weights of the content encoder. `ema` takes the averaged weights of
+        --store-ema. Raises FileNotFoundError or ValueError if a file is missing or no such checkpoint, or
+        they do not belong together.
         """
-        bundle = build_bundle(path, f0_path, kmeans, ema)
-        return cls(bundle, _encoder(bundle.kmeans, content_checkpoint, device), device)
+        return cls._load(build_bundle(path, f0_path, kmeans, ema), content_checkpoint, device)
 
     @classmethod
     def from_pretrained(
@@ -83,20 +131,13 @@ class SpeechSystem:
         device: str | torch.device = "cpu",
         decode_only: bool = False,
     ) -> Self:
-        """Loads a bundle.
+        """Loads a folder, an archive (.tar.gz, .zip), an http(s) address or `owner/name` on Hugging Face.
 
-        Args:
-            folder: of the bundle; an archive of it (.tar.gz, .zip); `owner/name` on the Hugging Face hub; or
-                the http(s) address of a folder or archive.
-            content_checkpoint: weights of the content encoder; needed by `encode`, not for logmel.
-            device: where to compute.
-            decode_only: whether to leave out the content encoder, so that its weights are not needed.
-
-        Raises FileNotFoundError or ValueError if the bundle or the weights are missing or do not fit.
+        `content_checkpoint` holds the weights of the content encoder, which `encode` needs, not for logmel;
+        `decode_only` leaves this encoder out. Raises FileNotFoundError or ValueError if the bundle or the
+        weights are missing or do not fit.
         """
-        bundle = load_bundle(folder)
-        kmeans = None if decode_only else bundle.kmeans
-        return cls(bundle, _encoder(kmeans, content_checkpoint, device), device)
+        return cls._load(load_bundle(folder), content_checkpoint, device, decode_only)
 
     def encode(
         self,
@@ -104,14 +145,10 @@ class SpeechSystem:
         speaker: str | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> Utterance:
-        """Turns speech into streams.
+        """Turns speech, (T,) float in [-1, 1] or a path to any audio file, into streams.
 
-        Args:
-            wav: (T,) float in [-1, 1], or a path to any audio file.
-            speaker: who speaks, if the model knows the voice. Its F0 statistics normalize the pitch; None:
-                the mean and standard deviation of the utterance do.
-            sample_rate: of `wav` in Hz; rates other than 16 000 are resampled.
-
+        `speaker` is who speaks, if the model knows the voice: its F0 statistics normalize the pitch, without
+        one those of the utterance do. `sample_rate` is that of `wav` in Hz; all but 16 000 are resampled.
         Raises ValueError if `wav` is not mono, has NaN or is too short, the speaker is unknown, or the system
         has no content encoder.
         """
@@ -168,34 +205,27 @@ class SpeechSystem:
     ) -> list[np.ndarray]:
         """Turns units without repeats, as from a language model, into speech with predicted durations.
 
-        Args:
-            units: (U,) integers of each utterance; runs of a unit count as one.
-            speaker: required if the model has several.
-            rate: of speaking; 2 halves every duration.
-            style: required if the model has several.
-
-        Returns (T,) float32 at 16 kHz for each utterance. Raises ValueError if the model has no duration
-        predictor or needs pitch, or units are outside the table.
+        `units` are (U,) integers of each utterance, where runs of a unit count as one; a `rate` of 2 halves
+        every duration; a speaker and a style are required if the model has several. Returns (T,) float32 at
+        16 kHz for each utterance. Raises ValueError if the model has no duration predictor or needs pitch, or
+        units are outside the table.
         """
         if self.pitch.exists:
             raise ValueError("the model needs pitch, and units without repeats come without it.")
         expanded = self.decoder.expand(units, rate, speaker=speaker)
         return self.decode_all([Utterance(row, speaker=speaker, style=style) for row in expanded])
 
-
-def _encoder(
-    kmeans: Path | None, checkpoint: str | Path | None, device: str | torch.device
-) -> ContentEncoder | None:
-    if kmeans is None:
-        return None
-    return ContentEncoder.from_kmeans(kmeans, checkpoint, usable_device(device))
-
-
-def _check_encoder(encoder: ContentEncoder | VqvaeUnits, streams: StreamSpec) -> None:
-    found = (encoder.unit_hop, encoder.num_units)
-    expected = (streams.unit_hop, streams.num_units)
-    if found != expected:
-        raise ValueError(
-            f"the content encoder makes {found[1]} units of {found[0]} samples, the model was trained on "
-            f"{expected[1]} of {expected[0]}: give the k-means that made its units."
-        )
+    @classmethod
+    def _load(
+        cls,
+        bundle: Bundle,
+        content_checkpoint: str | Path | None,
+        device: str | torch.device,
+        decode_only: bool = False,
+    ) -> Self:
+        encoder = None
+        if bundle.kmeans is not None and not decode_only:
+            encoder = ContentEncoder.from_kmeans(
+                bundle.kmeans, content_checkpoint, usable_device(device)
+            )
+        return cls(bundle, encoder, device)

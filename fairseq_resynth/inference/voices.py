@@ -21,12 +21,10 @@ def speaker_indices(speaker: Speaker | None, streams: StreamSpec, rows: int) -> 
 
     Raises ValueError for no speaker, an unknown one, or not one per row.
     """
-    one = speaker is None or isinstance(speaker, str | int | np.integer)
-    names = (
-        [speaker] * rows
-        if one
-        else list(np.atleast_2d(speaker) if _is_vector(speaker) else speaker)
-    )
+    if speaker is None or isinstance(speaker, str | int | np.integer):
+        names = [speaker] * rows
+    else:
+        names = list(np.atleast_2d(speaker) if _is_vector(speaker) else speaker)
     if len(names) != rows:
         raise ValueError(f"found {len(names)} speakers for {rows} rows.")
     return np.array([_index(name, streams) for name in names], dtype=np.int64)
@@ -65,14 +63,11 @@ def speaker_vectors(speaker: Speaker | None, streams: StreamSpec, rows: int) -> 
             f"give a speaker: a vector of {dim} numbers, or one of {speaker_names(streams)}."
         )
     if speaker is None or isinstance(speaker, str | int | np.integer):
-        vectors = _known_vector(speaker, streams)[None]
-    elif isinstance(speaker, np.ndarray):
+        speaker = [speaker]
+    if isinstance(speaker, np.ndarray):
         vectors = np.atleast_2d(speaker)
     else:
-        vectors = [
-            np.asarray(one) if isinstance(one, np.ndarray) else _known_vector(one, streams)
-            for one in speaker
-        ]
+        vectors = [v if isinstance(v, np.ndarray) else _known_vector(v, streams) for v in speaker]
         if len({vector.shape for vector in vectors}) > 1:
             raise ValueError(f"found speaker vectors of several sizes, expected ({dim},).")
     vectors = np.asarray(vectors, np.float32)

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
-from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
+from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.entropy.network import IntegerNetwork
-from fairseq_resynth.codec.entropy.network_training import TrainingOptions
 from fairseq_resynth.data.streams import Utterance, read_utterances
 
 DATA = Path(__file__).parent / "data"

@@ -9,8 +9,7 @@ from codec_models import speech_files
 from tiny_voices import STATISTICS
 
 from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
-from fairseq_resynth.codec.entropy.network_training import TrainingOptions
+from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.streams import StreamSpec, Utterance

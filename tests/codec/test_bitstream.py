@@ -18,8 +18,8 @@ from fairseq_resynth.codec.format.bitstream import (
     unpack_speaker,
     write_bytes,
 )
-from fairseq_resynth.codec.format.errors import CodecError
 from fairseq_resynth.codec.format.payload import LARGEST
+from fairseq_resynth.codec.format.range_coder import CodecError
 
 IDENTITY = bytes(range(16))
 KEEP = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])

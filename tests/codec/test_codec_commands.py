@@ -15,8 +15,8 @@ import soundfile
 from codec_models import DATA, speech_files
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.codec.format.archive import Archive, write_archive
-from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.codec.folders import Archive, write_archive
+from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.encoders.kmeans import KMeans, load_kmeans
 
@@ -215,7 +215,7 @@ def test_broken_pipe_is_one_line(capsys, bundle_folder, codec, recordings, monke
 
 
 def test_wav_headers_on_pipes(tmp_path):
-    from fairseq_resynth.codec.streaming import read_pcm
+    from fairseq_resynth.codec.speech_codec import read_pcm
 
     samples = np.arange(-4000, 4000, dtype=np.int16)
     soundfile.write(tmp_path / "a.wav", samples, 16000)

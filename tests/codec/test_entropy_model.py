@@ -13,14 +13,14 @@ import torch
 from codec_models import NO_NETWORK, network_model, released, tables_model, with_f0
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
-from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
-from fairseq_resynth.codec.entropy.integer_math import GATE_BITS
-from fairseq_resynth.codec.entropy.network import NetworkState
-from fairseq_resynth.codec.entropy.network_training import (
+from fairseq_resynth.codec.entropy.fitting import (
     TrainingOptions,
+    fit_entropy_model,
     to_integers,
     train_network,
 )
+from fairseq_resynth.codec.entropy.integer_math import GATE_BITS
+from fairseq_resynth.codec.entropy.network import NetworkState
 from fairseq_resynth.codec.format.bitstream import FileWriter, SpeechCode, read_bytes, write_bytes
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.data.units import collapse_runs

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_resynth.codec.format.errors import CodecError
 from fairseq_resynth.codec.format.range_coder import (
     ByteDecoder,
     ByteEncoder,
+    CodecError,
     binary_frequencies,
     uniform_frequencies,
 )

@@ -10,16 +10,15 @@ from codec_models import speech_files
 from tiny_bundles import write_bundle
 
 from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
-from fairseq_resynth.codec.entropy.network_training import TrainingOptions
+from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.format.bitstream import read_bytes
-from fairseq_resynth.codec.format.errors import CodecError
+from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate, parse_pitch
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.pitch.representations import VqvaeF0
 from fairseq_resynth.data.streams import Utterance
-from fairseq_resynth.inference.chunks import ChunkDecoder
+from fairseq_resynth.inference.decoder import ChunkDecoder
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
 
 

@@ -12,7 +12,7 @@ from fairseq_resynth.conversion.references import find_voice, validate_reference
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
-from fairseq_resynth.inference.chunks import decode_in_chunks
+from fairseq_resynth.inference.decoder import decode_in_chunks
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, UnitVocosSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer
 

@@ -10,8 +10,7 @@ import torch
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
-from fairseq_resynth.codec.entropy.network_training import TrainingOptions
+from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.frames import LogMelEncoder

@@ -10,7 +10,7 @@ from fairseq_resynth.evaluation.disentanglement import (
     f0_shift,
     unit_agreement,
 )
-from fairseq_resynth.inference.pitch_stream import PitchStream
+from fairseq_resynth.inference.system import PitchStream
 
 HOP = 320
 SPEAKERS = ("anna", "boris")

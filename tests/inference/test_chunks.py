@@ -6,10 +6,13 @@ import soundfile
 import torch
 
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.inference.chunks import ChunkDecoder, decode_all, decode_in_chunks
-from fairseq_resynth.inference.decoder import UnitDecoder
-from fairseq_resynth.inference.jobs import Job
-from fairseq_resynth.inference.synthesis import write_wavs
+from fairseq_resynth.inference.decoder import (
+    ChunkDecoder,
+    UnitDecoder,
+    decode_all,
+    decode_in_chunks,
+)
+from fairseq_resynth.inference.synthesis import Job, write_wavs
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, UnitVocosSizes, build_vocoder
 from fairseq_resynth.modules.generators import inference
 

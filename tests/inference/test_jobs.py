@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fairseq_resynth.data.streams import StreamSpec
-from fairseq_resynth.inference.jobs import read_jobs
+from fairseq_resynth.inference.synthesis import read_jobs
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from tiny_voices import ENGLISH, RUSSIAN, melody, save_tiny_bundle, tone
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.entropy.entropy_model import Settings
-from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
-from fairseq_resynth.codec.entropy.network_training import TrainingOptions
+from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.data.audio.files import load_any_audio

@@ -11,7 +11,7 @@ from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.bundle import Bundle, load_bundle, save_bundle
 from fairseq_resynth.inference.checkpoints import load_unit_generator
 from fairseq_resynth.inference.decoder import UnitDecoder
-from fairseq_resynth.inference.jobs import Job, predict_durations
+from fairseq_resynth.inference.synthesis import Job, predict_durations
 from fairseq_resynth.models.unit_vocoders import UnitVocoder
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer

@@ -15,7 +15,7 @@ from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.bundle import save_bundle
 from fairseq_resynth.inference.checkpoints import EXPECTED, load_unit_generator
-from fairseq_resynth.inference.chunks import decode_in_chunks
+from fairseq_resynth.inference.decoder import decode_in_chunks
 from fairseq_resynth.modules.architectures import (
     UnitSourceFilterSizes,
     UnitVocosSizes,

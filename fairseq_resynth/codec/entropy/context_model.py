@@ -1,20 +1,134 @@
 """The context model at work on one file: probabilities before a symbol, learning after it.
 
 Encoder and decoder each hold one of these and call it in the same order. It sees only symbols that both know,
-and computes with integers alone, so both arrive at the same probabilities.
+and computes with integers alone (shifts and divisions round down), so both arrive at the same probabilities.
+
+Predictions are mixed in the logarithmic domain: p(s) is proportional to 2**(sum_k w_k L_k(s) + b(s)). L_k are
+the experts' log2 probabilities in Q16, w_k their weights in Q16, b(s) is a bias of each symbol. After each
+symbol w and b take one step of gradient descent on its code length, as in PAQ's mixers (Mahoney 2005), so
+that an unseen voice or language costs less.
 """
 
 import numpy as np
+from numba import njit
 
-from fairseq_resynth.codec.entropy import mixing
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
-from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_ONE
+from fairseq_resynth.codec.entropy.integer_math import (
+    PROBABILITY_BITS,
+    PROBABILITY_ONE,
+    odds_to_probability,
+    power_of_two,
+)
 from fairseq_resynth.codec.entropy.network import NetworkState
 from fairseq_resynth.codec.entropy.ngrams import run_experts, symbol_experts
 
 # From the longest run of the tables on, one adaptive probability of the run's end follows the file: long
 # silence costs little, yet enough that a few bytes cannot claim days of it.
 TAIL_START, TAIL_LEAST, TAIL_SHIFT = PROBABILITY_ONE >> 3, PROBABILITY_ONE >> 8, 4
+# Clamped, so that no file, however odd, makes a score overflow or a weight run away.
+WEIGHT_LIMIT = 4 << 16
+BIAS_LIMIT = 8 << 16
+CACHE_SIZE = 1 << 16
+CACHE_PRIOR = 20
+CACHE_SHARE = 13107  # 0.2 in Q16, at the start
+CACHE_LEAST = 655  # 0.01 in Q16: a share that has fallen to 0 could never rise again
+
+
+@njit(cache=True)
+def mix(
+    experts: np.ndarray, weights: np.ndarray, bias: np.ndarray, masked: int, frequencies: np.ndarray
+) -> None:
+    """Mixes (experts, symbols) int64 log2 probabilities, Q16 up to a constant, into (symbols,) frequencies.
+
+    `weights` and `bias` are Q16, `masked` a symbol that cannot occur, or -1. The int64 frequencies are at
+    least 0 with the sum 2**24 - symbols: the range coder adds 1 to each, so that every symbol, even the
+    masked one, stays decodable.
+    """
+    scores = bias << 16
+    for expert in range(len(weights)):
+        scores += weights[expert] * experts[expert]
+    scores >>= 16
+    if masked >= 0:
+        scores[masked] = -(1 << 61)  # its power is 0
+    best = scores.argmax()
+    for symbol in range(len(bias)):
+        # Relative to the best score, the powers are at most 1 and their sum cannot overflow.
+        frequencies[symbol] = power_of_two(scores[symbol] - scores[best])
+    budget = PROBABILITY_ONE - len(bias)
+    frequencies[:] = frequencies * budget // frequencies.sum()
+    # What rounding left over goes to the largest, which it distorts the least.
+    frequencies[best] += budget - frequencies.sum()
+
+
+@njit(cache=True)
+def learn(experts, weights, bias, frequencies, symbol: int, rates) -> None:
+    """Updates weights and bias after a symbol, in place; the arrays are those of `mix`.
+
+    `rates` are (2,) int64 step sizes: of the weights (Q16 per bit) and of the bias (Q16).
+    """
+    for expert in range(len(weights)):
+        expected = (frequencies * (experts[expert] >> 4)).sum() >> (PROBABILITY_BITS - 4)
+        moved = weights[expert] + ((experts[expert, symbol] - expected) * rates[0] >> 16)
+        weights[expert] = min(max(moved, -WEIGHT_LIMIT), WEIGHT_LIMIT)
+    error = -(frequencies >> (PROBABILITY_BITS - 16))
+    error[symbol] += 1 << 16
+    bias[:] = np.clip(bias + (error * rates[1] >> 16), -BIAS_LIMIT, BIAS_LIMIT)
+
+
+@njit(cache=True)
+def blend_cache(
+    mixed: np.ndarray, cache: np.ndarray, context: int, share: int, frequencies: np.ndarray
+) -> None:
+    """Blends the mixed frequencies with what has followed the last unit earlier in this file.
+
+    This second opinion is (20 p(s) + c(s)) / (20 + n): the mixed p and the file's own counts c, n in total.
+    `cache` holds (CACHE_SIZE,) int32 counts, of which several pairs share one where there are many units;
+    `context` is the last unit, `share` the weight of the second opinion, Q16. Writes (symbols,) frequencies
+    with the sum of `mixed`.
+    """
+    second, rest = _second_opinion(mixed, cache, context), mixed.sum()
+    for symbol in range(len(mixed)):
+        value = mixed[symbol] + ((second[symbol] - mixed[symbol]) * share >> 16)
+        # Counts are shares of 2**24 and `mixed` of 2**24 - symbols: never give out more than is left.
+        frequencies[symbol] = max(min(value, rest), 0)
+        rest -= frequencies[symbol]
+    frequencies[mixed.argmax()] += rest
+
+
+@njit(cache=True)
+def _second_opinion(mixed, cache, context):
+    places = (context * len(mixed) + np.arange(len(mixed))) & (CACHE_SIZE - 1)
+    counts = cache[places].astype(np.int64)
+    return (CACHE_PRIOR * mixed + (counts << PROBABILITY_BITS)) // (CACHE_PRIOR + counts.sum())
+
+
+@njit(cache=True)
+def learn_cache(mixed, cache, context: int, share: int, frequencies, symbol: int) -> int:
+    """Counts a symbol in the cache; returns the new share of the second opinion by Bayes' rule, Q16."""
+    likely = _second_opinion(mixed, cache, context)[symbol]
+    cache[(context * len(mixed) + symbol) & (CACHE_SIZE - 1)] += 1
+    moved = share * (likely + 1) // (frequencies[symbol] + 1)
+    return min(max(moved, CACHE_LEAST), (1 << 16) - CACHE_LEAST)
+
+
+@njit(cache=True)
+def mix_binary(experts: np.ndarray, weights: np.ndarray) -> int:
+    """Mixes the log2 odds of a yes, (experts,) int64 Q16, into its probability, Q24."""
+    score = 0
+    for expert in range(len(weights)):
+        score += weights[expert] * experts[expert]
+    return odds_to_probability(score >> 16)
+
+
+@njit(cache=True)
+def learn_binary(
+    experts: np.ndarray, weights: np.ndarray, probability: int, answer: int, rate: int
+) -> None:
+    """Updates the weights after a yes (1) or no (0), in place; `rate` is the step size, Q16 per bit."""
+    error = (answer << 16) - (probability >> (PROBABILITY_BITS - 16))
+    for expert in range(len(weights)):
+        moved = weights[expert] + ((error * experts[expert] >> 16) * rate >> 16)
+        weights[expert] = min(max(moved, -WEIGHT_LIMIT), WEIGHT_LIMIT)
 
 
 class UnitModel:
@@ -38,8 +152,8 @@ class UnitModel:
         self._experts = np.zeros((len(self._unit_weights), self.end + 1), np.int64)
         self._odds = np.zeros(len(self._run_weights), np.int64)
         self._bias, self._mixed, self._frequencies = np.zeros((3, self.end + 1), np.int64)
-        self._cache = np.zeros(mixing.CACHE_SIZE, np.int32)
-        self._share = mixing.CACHE_SHARE
+        self._cache = np.zeros(CACHE_SIZE, np.int32)
+        self._share = CACHE_SHARE
         self._tail = TAIL_START
         self._probability = 0
         self._network = None if model.network is None else NetworkState(model.network, self.end)
@@ -52,7 +166,7 @@ class UnitModel:
         run_experts(self._run, *self._run_context, self._odds)
         if self._network is not None:
             self._odds[3] = self._network.run_odds(self._run)
-        self._probability = mixing.mix_binary(self._odds, self._run_weights)
+        self._probability = mix_binary(self._odds, self._run_weights)
         return self._probability
 
     def saw_change(self, answer: int) -> None:
@@ -61,9 +175,7 @@ class UnitModel:
             moved = self._tail + ((answer * PROBABILITY_ONE - self._tail) >> TAIL_SHIFT)
             self._tail = min(max(moved, TAIL_LEAST), PROBABILITY_ONE - TAIL_LEAST)
         else:
-            mixing.learn_binary(
-                self._odds, self._run_weights, self._probability, answer, self._run_rate
-            )
+            learn_binary(self._odds, self._run_weights, self._probability, answer, self._run_rate)
         if answer and self._network is not None:
             self._network.feed(self.unit, self._run)
         self._run += not answer
@@ -75,16 +187,14 @@ class UnitModel:
             self._network.unit_logits(self._experts[4])
         # After a change the old unit cannot follow, so it gets no share; but any may begin a file.
         masked = self.unit if self.unit != self.end else -1
-        mixing.mix(self._experts, self._unit_weights, self._bias, masked, self._mixed)
-        mixing.blend_cache(self._mixed, self._cache, self.unit, self._share, self._frequencies)
+        mix(self._experts, self._unit_weights, self._bias, masked, self._mixed)
+        blend_cache(self._mixed, self._cache, self.unit, self._share, self._frequencies)
         return self._frequencies
 
     def saw_unit(self, unit: int) -> None:
         """Learns the unit that follows; A stands for a unit that the model does not have."""
-        mixing.learn(
-            self._experts, self._unit_weights, self._bias, self._mixed, unit, self._unit_rates
-        )
-        self._share = mixing.learn_cache(
+        learn(self._experts, self._unit_weights, self._bias, self._mixed, unit, self._unit_rates)
+        self._share = learn_cache(
             self._mixed, self._cache, self.unit, self._share, self._frequencies, unit
         )
         self._past[:, 1:] = self._past[:, :-1]
@@ -121,12 +231,12 @@ class F0Model:
         symbol_experts(unit, self._unit_context, self._unit_radices, by_unit, self._experts[3:])
         # The end of the codes is coded apart, after the units; a model without codes has no other symbol.
         masked = self.end if self.end else -1
-        mixing.mix(self._experts, self._weights, self._bias, masked, self._frequencies)
+        mix(self._experts, self._weights, self._bias, masked, self._frequencies)
         return self._frequencies
 
     def saw(self, code: int) -> None:
         """Learns the code that follows; C stands for a code that the model does not have."""
-        mixing.learn(self._experts, self._weights, self._bias, self._frequencies, code, self._rates)
+        learn(self._experts, self._weights, self._bias, self._frequencies, code, self._rates)
         self._past[1:] = self._past[:-1]
         self._past[0] = code
 

@@ -55,37 +55,31 @@ class Settings:
 class EntropyModel:
     """What the encoder and the decoder of the streams share.
 
-    Attributes:
-        settings: Sizes.
-        tables: By name: `unit` (the symbol after the last 0 … 4 units), `run` and `rate` (whether the run
-            ends here), `f0` (the code after the last 0 … 3) and `f0_by_unit` (the code by unit, then also
-            by the last code and by the unit before).
-        weights: By name (`unit`, `run`, `f0`), (experts,) int64 Q16: where the mixers begin.
-        rates: By name, (2,) int64 Q16: step sizes of weights and bias.
-        f0_end: (units_per_f0_code, 3, 2) int64, by the units in the last span and the codes after the last
-            unit: how often the F0 codes went on, and how often they ended.
-        network: None if the tables are used alone.
+    The tables are `unit` (the symbol after the last 0 … 4 units), `run` and `rate` (whether the run ends
+    here), `f0` (the code after the last 0 … 3) and `f0_by_unit` (the code by unit, then also by the last code
+    and by the unit before).
     """
 
     settings: Settings
     tables: dict[str, NgramTables]
-    weights: dict[str, np.ndarray]
-    rates: dict[str, np.ndarray]
+    weights: dict[
+        str, np.ndarray
+    ]  # of `unit`, `run`, `f0`, (experts,) int64 Q16: where the mixers begin
+    rates: dict[str, np.ndarray]  # of the same, (2,) int64 Q16: step sizes of weights and bias
+    # (units_per_f0_code, 3, 2) int64, by the units in the last span and the codes after the last unit: how
+    # often the F0 codes went on, and how often they ended.
     f0_end: np.ndarray
-    network: IntegerNetwork | None = None
+    network: IntegerNetwork | None = None  # None if the tables are used alone
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array by its name in the file."""
         groups = {f"tables.{name}": vars(self.tables[name]) for name in ORDERS}
         groups |= {"weights": self.weights, "rates": self.rates}
-        if self.network is not None:
-            groups["network"] = vars(self.network)
-        named = {
-            f"{group}.{name}": array
-            for group, arrays in groups.items()
-            for name, array in arrays.items()
-        }
-        return {"f0_end": self.f0_end, **named}
+        groups |= {"network": vars(self.network)} if self.network is not None else {}
+        named = {"f0_end": self.f0_end}
+        for group, arrays in groups.items():
+            named |= {f"{group}.{name}": array for name, array in arrays.items()}
+        return named
 
     @cached_property
     def identity(self) -> bytes:
@@ -130,8 +124,7 @@ class EntropyModel:
     @classmethod
     def load(cls, path: str | Path) -> "EntropyModel":
         """Reads what `save` wrote; raises ValueError if it is another kind of file, or damaged."""
-        path = Path(path)
-        if not path.is_file():
+        if not Path(path).is_file():
             raise FileNotFoundError(f"{path} does not exist. {MADE_BY}")
         try:
             with safe_open(path, framework="numpy") as stored:
@@ -139,8 +132,7 @@ class EntropyModel:
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is not a context model: {error}. {MADE_BY}") from error
-        if metadata.get("format") != FORMAT:
-            found = metadata.get("format", "no format name")
+        if (found := metadata.get("format", "no format name")) != FORMAT:
             raise ValueError(f"{path}: expected {FORMAT}, found {found}. {MADE_BY}")
         try:
             model = cls._assemble(metadata, arrays)

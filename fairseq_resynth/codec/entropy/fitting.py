@@ -1,17 +1,18 @@
-"""Fitting of the context model on streams: counts for the tables, training for the network."""
+"""Fitting of the context model: counts for the tables, training in floating point for the network."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
 from fairseq_resynth.codec.entropy.entropy_model import ORDERS, EntropyModel, Settings
-from fairseq_resynth.codec.entropy.network_training import (
-    Run,
-    TrainingOptions,
-    to_integers,
-    train_network,
-)
+from fairseq_resynth.codec.entropy.integer_math import GATE_BITS
+from fairseq_resynth.codec.entropy.network import IntegerNetwork
 from fairseq_resynth.codec.entropy.ngrams import (
     RATE_CLASSES,
     NgramTables,
@@ -22,6 +23,7 @@ from fairseq_resynth.codec.entropy.ngrams import (
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.data.units import collapse_runs
 
+Run = tuple[np.ndarray, np.ndarray]  # units without repetitions, lengths of their runs
 # Where the mixers begin, without and with a network: a weight per order of the tables, then the network's.
 # Chosen on held-out parts of the released codes; learning while coding corrects them for each file.
 _WEIGHTS = {
@@ -41,6 +43,143 @@ _LEAST = {
     "f0": (1, 1, 1, 2),
     "f0_by_unit": (1, 1, 2),
 }
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How the network is trained."""
+
+    hidden_size: int = 256  # gated recurrent units; 0 leaves the network out
+    embedding_size: int = 96  # width of the inputs
+    run_size: int = 64  # width of the layer before the lengths of runs
+    longest_run: int = 24  # longer runs are alike to the network
+    updates: int = 1500
+    batch_size: int = 16  # utterances
+    learning_rate: float = 4e-3  # the peak, after 50 steps; then it falls linearly to zero
+    dropout: float = 0.4  # of the state before the outputs; half of it at the inputs
+    seed: int = 0
+
+
+class ContextNetwork(nn.Module):
+    """Predicts unit and length of each run from the runs before it, in floating point, for training."""
+
+    def __init__(self, num_units: int, options: TrainingOptions):
+        super().__init__()
+        hidden, size, runs = options.hidden_size, options.embedding_size, options.longest_run + 1
+        self.dropout = options.dropout
+        self.longest_run = options.longest_run
+        self.unit_embedding = nn.Embedding(num_units + 1, size)
+        self.run_embedding = nn.Embedding(runs, size)
+        self.recurrence = nn.GRU(size, hidden, batch_first=True)
+        self.unit_output = nn.Linear(hidden, num_units + 1)
+        self.run_hidden = nn.Linear(hidden, options.run_size)
+        self.run_hidden_unit = nn.Embedding(num_units + 1, options.run_size)
+        self.run_output = nn.Linear(options.run_size, runs)
+
+    def forward(self, units: Tensor, runs: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of the units, (B, L, A + 1), and of the lengths of runs, (B, L, R + 1).
+
+        Of (B, L) int64 units, of which A ends the utterance, and lengths in frames, at most R.
+        """
+        end = self.unit_embedding.num_embeddings - 1
+        past_units = F.pad(units[:, :-1], (1, 0), value=end)
+        past_runs = F.pad(runs[:, :-1], (1, 0), value=0)
+        inputs = self.unit_embedding(past_units) + self.run_embedding(past_runs)
+        states, _ = self.recurrence(F.dropout(inputs, self.dropout / 2, self.training))
+        states = F.dropout(states, self.dropout, self.training)
+        layer = F.relu(self.run_hidden(states) + self.run_hidden_unit(units))
+        layer = F.dropout(layer, self.dropout / 2, self.training)
+        return self.unit_output(states), self.run_output(layer)
+
+    def code_length(self, units: Tensor, runs: Tensor, lengths: Tensor) -> Tensor:
+        """The mean code length of a run in nats; `lengths` (B,) counts the runs with the end.
+
+        This is what the coder will spend, as far as the network alone decides it, so no other loss is needed.
+        """
+        unit_logits, run_logits = self(units, runs)
+        # A run never has the unit of the run before; the mixer masks it.
+        possible = unit_logits[:, 1:].scatter(2, units[:, :-1, None], -1e4)
+        unit_logits = torch.cat([unit_logits[:, :1], possible], dim=1)
+        present = (torch.arange(units.shape[1]) < lengths[:, None]).float()
+        has_run = present * (units != unit_logits.shape[2] - 1)
+        unit_cost = F.cross_entropy(unit_logits.transpose(1, 2), units, reduction="none")
+        run_cost = F.cross_entropy(run_logits.transpose(1, 2), runs, reduction="none")
+        return ((unit_cost * present).sum() + (run_cost * has_run).sum()) / present.sum()
+
+
+def default_updates(num_utterances: int) -> int:
+    """The number of updates for a set: 12 passes in batches of 16, at least 250 and at most 6000."""
+    return min(max(num_utterances * 12 // 16, 250), 6000)
+
+
+def _batches(
+    rows: Sequence[Run], options: TrainingOptions, rng: np.random.Generator
+) -> Iterator[list[int]]:
+    """Yields lists of row numbers without end; the utterances of a batch are of similar length."""
+    size, batches = options.batch_size, []
+    while True:
+        order = rng.permutation(len(rows))
+        for start in range(0, len(order), size * 16):
+            part = sorted(order[start : start + size * 16], key=lambda row: len(rows[row][0]))
+            batches += [part[first : first + size] for first in range(0, len(part), size)]
+        yield from (batches[index] for index in rng.permutation(len(batches)))
+        batches.clear()
+
+
+def _collate(rows: Sequence[Run], end: int, longest_run: int) -> tuple[Tensor, Tensor, Tensor]:
+    units = [torch.from_numpy(np.r_[units, end]) for units, _ in rows]
+    runs = [torch.from_numpy(np.r_[np.minimum(runs, longest_run), 0]) for _, runs in rows]
+    lengths = torch.tensor([len(row) for row in units])
+    return pad_sequence(units, True, end), pad_sequence(runs, True), lengths
+
+
+def train_network(rows: Sequence[Run], num_units: int, options: TrainingOptions) -> ContextNetwork:
+    """Trains the network on the runs of each utterance; `num_units` is A."""
+    torch.manual_seed(options.seed)
+    network = ContextNetwork(num_units, options)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=options.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda done: min(1.0, (done + 1) / 50) * max(1 - done / options.updates, 0.01)
+    )
+    batches = _batches(rows, options, np.random.default_rng(options.seed))
+    with tqdm(range(options.updates), desc="network", unit="step") as progress:
+        for _ in progress:
+            batch = [rows[row] for row in next(batches)]
+            loss = network.code_length(*_collate(batch, num_units, options.longest_run))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            progress.set_postfix(bits=f"{loss.item() / np.log(2):.2f}", refresh=False)
+    return network.eval()
+
+
+def to_integers(network: ContextNetwork) -> IntegerNetwork:
+    """Rounds the weights to Q12; products of embeddings and input weights become tables, logs base 2."""
+    recurrence, hidden = network.recurrence, network.recurrence.hidden_size
+    bias = recurrence.bias_ih_l0.clone()
+    bias[: 2 * hidden] += recurrence.bias_hh_l0[: 2 * hidden]
+    arrays = {
+        "unit_input": network.unit_embedding.weight @ recurrence.weight_ih_l0.T + bias,
+        "run_input": network.run_embedding.weight @ recurrence.weight_ih_l0.T,
+        "recurrent": recurrence.weight_hh_l0,
+        "recurrent_bias": recurrence.bias_hh_l0[2 * hidden :],
+        "unit_output": network.unit_output.weight / np.log(2),
+        "unit_output_bias": network.unit_output.bias / np.log(2),
+        "run_hidden": network.run_hidden.weight,
+        "run_hidden_unit": network.run_hidden_unit.weight + network.run_hidden.bias,
+        "run_output": network.run_output.weight / np.log(2),
+        "run_output_bias": network.run_output.bias / np.log(2),
+    }
+    limit = (1 << 15) - 1  # stored as int16; a weight of 8 is far beyond what training reaches
+    rounded = {}
+    for name, array in arrays.items():
+        scaled = array.detach().double() * (1 << GATE_BITS)
+        rounded[name] = scaled.round().clamp(-limit, limit).numpy().astype(np.int32)
+    return IntegerNetwork(**rounded)
 
 
 def _past(rows: Sequence[np.ndarray], by: int, filler: int) -> np.ndarray:
@@ -113,10 +252,6 @@ def _f0_end(utterances: Sequence[Utterance], settings: Settings) -> np.ndarray:
     return np.minimum(counts, 1 << 20)
 
 
-def _fixed_point(values: Sequence[float]) -> np.ndarray:
-    return np.round(np.array(values) * 65536).astype(np.int64)
-
-
 def fit_entropy_model(
     utterances: Sequence[Utterance], settings: Settings, options: TrainingOptions
 ) -> EntropyModel:
@@ -133,18 +268,13 @@ def fit_entropy_model(
     if options.hidden_size and options.updates:
         options = replace(options, longest_run=longest)
         network = to_integers(train_network(runs, end, options))
-    return EntropyModel(
-        settings,
-        {
-            "unit": _unit_tables(runs, end),
-            **_run_tables(runs, end, longest),
-            **_f0_tables(utterances, settings),
-        },
-        {name: _fixed_point(values) for name, values in _WEIGHTS[network is not None].items()},
-        {name: _fixed_point(values) for name, values in _RATES.items()},
-        _f0_end(utterances, settings),
-        network,
+    tables = {"unit": _unit_tables(runs, end), **_run_tables(runs, end, longest)}
+    tables |= _f0_tables(utterances, settings)
+    weights, rates = (
+        {name: np.round(np.array(row) * 65536).astype(np.int64) for name, row in rows.items()}
+        for rows in (_WEIGHTS[network is not None], _RATES)
     )
+    return EntropyModel(settings, tables, weights, rates, _f0_end(utterances, settings), network)
 
 
 def _check(utterances: Sequence[Utterance], settings: Settings) -> None:

@@ -148,16 +148,13 @@ def symbol_experts(
 
 @njit(cache=True)
 def run_experts(run: int, units, lengths, radices, run_table, rate_table, odds) -> None:
-    """Writes log2 odds, Q16, that the run ends after this frame.
+    """Writes log2 odds, Q16, that the run ends after this frame, its `run`-th, to (3,) or more int64 `odds`:
+    orders 1 and 2 of `run_table`, order 1 of `rate_table`.
 
-    Args:
-        run: Frames of the run so far.
-        units: (2,) int64 or more, the unit of the run and the one before.
-        lengths: (2,) int64 or more, frames of the two runs before this one, the most recent first.
-        radices: (2,) int64 or more, one more than the largest unit.
-        run_table: Whether a run ends, by its frames (order 0), its unit (1) and the unit before (2).
-        rate_table: The same by the two runs before (order 0), or by one and the unit (1).
-        odds: (3,) int64 or more, written: orders 1 and 2 of `run_table`, order 1 of `rate_table`.
+    `units` are that of the run and the one before, `lengths` the frames of the two runs before this one, the
+    most recent first, `radices` one more than the largest unit, all (2,) int64 or more. `run_table` counts
+    whether a run ends by its frames (order 0), its unit (1) and the unit before (2), `rate_table` by the two
+    runs before (order 0), or by one and the unit (1).
     """
     probabilities = np.full(2, PROBABILITY_ONE >> 1, np.int64)
     for order in range(3):

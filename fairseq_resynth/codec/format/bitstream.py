@@ -1,5 +1,6 @@
 """The `.rsyn` file: header, speaker, coded streams, checksum; specified in `docs/codec_format.md`."""
 
+import contextlib
 import hashlib
 import struct
 from collections import deque
@@ -9,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
-from fairseq_resynth.codec.format.errors import CodecError
 from fairseq_resynth.codec.format.payload import END, LARGEST, Need, PayloadCoder, Steps
-from fairseq_resynth.codec.format.range_coder import ByteDecoder, ByteEncoder
+from fairseq_resynth.codec.format.range_coder import ByteDecoder, ByteEncoder, CodecError
 
 VERSION_NIBBLE = 0xB0  # format 1; the low half holds the flags
 HAS_F0 = 1
@@ -104,13 +104,12 @@ class SpeechCode:
     units: np.ndarray  # (U,) int64
     f0_codes: np.ndarray | None = None  # (F,) int64; None: the file has no F0 stream
     speaker: Speaker = None  # row in the model's table, or (D,) float32, stored with 8 bits each
-    num_samples: int | None = (
-        None  # length of the waveform; None when writing: units times their hop
-    )
+    num_samples: int | None = None  # of the waveform; None when writing: units times their hop
 
 
-def _checksum(identity: bytes, header: bytes, streams: bytes) -> bytes:
-    return hashlib.blake2b(identity + header + streams, digest_size=CHECKSUM_BYTES).digest()
+def _checksum(identity: bytes, header: bytes, coder: PayloadCoder) -> bytes:
+    content = identity + header + coder.digest.digest()
+    return hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest()
 
 
 class FileWriter:
@@ -124,13 +123,13 @@ class FileWriter:
         first = VERSION_NIBBLE | kind << SPEAKER_SHIFT | HAS_F0 * has_f0
         self._identity = identity
         self._header = bytes([first]) + identity[:IDENTITY_BYTES] + field
-        self._written = 0
+        self._written = self._samples = 0
+        self._unit_hop = model.settings.unit_hop
         self._encoder = ByteEncoder()
         self.coder = PayloadCoder(model, self._encoder, has_f0)
         self._steps = self.coder.steps()
-        self._need: Need | None = next(self._steps)
+        self._need = next(self._steps)
         self._queues: dict[Need, deque[int]] = {need: deque() for need in Need}
-        self._samples, self._unit_hop = 0, model.settings.unit_hop
 
     def push(self, units: Integers = (), f0_codes: Integers = ()) -> bytes:
         """Appends stream values, (n,) and (m,) integers, and returns the bytes that are final.
@@ -161,16 +160,15 @@ class FileWriter:
         self._queues[Need.F0].append(END)
         self._queues[Need.SAMPLES].append(self._samples if num_samples is None else num_samples)
         self._advance()
-        streams = self.coder.digest.digest()
-        checksum = _checksum(self._identity, self._header, streams)
+        checksum = _checksum(self._identity, self._header, self.coder)
         return self._fresh(self._header + self._encoder.finish() + checksum)
 
     def _advance(self) -> None:
-        while self._need is not None and self._queues[self._need]:
-            try:
+        with contextlib.suppress(
+            StopIteration
+        ):  # after the number of samples, which is the last value
+            while self._queues[self._need]:
                 self._need = self._steps.send(self._queues[self._need].popleft())
-            except StopIteration:
-                self._need = None
         self.coder.units.clear()
         self.coder.f0_codes.clear()
 
@@ -181,23 +179,21 @@ class FileWriter:
 
 
 class FileReader:
-    """Reads a file incrementally.
+    """Reads a file of the bundle `identity`, 16 bytes, incrementally.
 
-    `identity`, 16 bytes, names the bundle; `checksum` is False for a member of an archive, which is checked
-    as a whole.
+    `checksum` is False for a member of an archive, which is checked as a whole.
     """
 
     def __init__(self, model: EntropyModel, identity: bytes, checksum: bool = True):
-        self.coder: PayloadCoder | None = None  # until the header has come
+        # None until the header has come:
+        self.header: Header | None = None
         self.speaker: Speaker = None
-        self.speaker_field = b""
-        self.has_f0 = False
-        self._decoder = ByteDecoder()
+        self.coder: PayloadCoder | None = None
         self._steps: Steps | None = None
+        self._decoder = ByteDecoder()
         self._model, self._identity = model, identity
         self._checksum_bytes = CHECKSUM_BYTES if checksum else 0
-        self._held = b""
-        self._header = b""
+        self._header = self._held = b""
 
     def feed(self, data: bytes, complete: bool = False) -> None:
         """Appends bytes. Set `complete=True` with the last bytes; the checksum is then verified.
@@ -205,8 +201,14 @@ class FileReader:
         Raises CodecError if they are damaged, truncated, too many, or of another format or model.
         """
         self._held += data
-        if self.coder is None and not self._read_header(complete):
-            return
+        if self.coder is None:
+            self.header = read_header(self._held, self._identity, complete)
+            if self.header is None:
+                return
+            self.speaker, size = self.header.speaker, self.header.size
+            self._header, self._held = self._held[:size], self._held[size:]
+            self.coder = PayloadCoder(self._model, self._decoder, self.header.has_f0)
+            self._steps = self.coder.steps()
         stop = max(len(self._held) - self._checksum_bytes, 0)  # the last 3 may be the checksum
         body, self._held = self._held[:stop], self._held[stop:]
         if complete and len(self._held) < self._checksum_bytes:
@@ -216,9 +218,8 @@ class FileReader:
             next(self._steps, None)  # the steps end when the number of samples is known
         if complete:
             self._decoder.finish()
-        if complete and self._checksum_bytes:
-            streams = self.coder.digest.digest()
-            if self._held != _checksum(self._identity, self._header, streams):
+            checksum = _checksum(self._identity, self._header, self.coder)
+            if self._held != checksum[: self._checksum_bytes]:
                 raise CodecError("the file is damaged: its checksum does not fit its content")
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
@@ -229,29 +230,20 @@ class FileReader:
             stream.clear()
         return units, f0_codes
 
-    def _read_header(self, complete: bool) -> bool:
-        data, start = self._held, 1 + IDENTITY_BYTES
-        check_start(data, self._identity, complete)
-        read = None
-        if len(data) >= start:
-            read = unpack_speaker(data[0] >> SPEAKER_SHIFT & 3, data[start:])
-        if read is None:
-            if complete:
-                raise CodecError("the file is truncated: its header is incomplete")
-            return False
-        self.speaker, size = read
-        self.has_f0 = bool(data[0] & HAS_F0)
-        self._header, self._held = data[: start + size], data[start + size :]
-        self.speaker_field = self._header[start:]
-        self.coder = PayloadCoder(self._model, self._decoder, self.has_f0)
-        self._steps = self.coder.steps()
-        return True
+
+@dataclass(frozen=True)
+class Header:
+    """What a file tells before its streams."""
+
+    speaker: Speaker
+    has_f0: bool
+    size: int  # in bytes
 
 
-def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
-    """Checks the first bytes of a file, as far as available.
+def read_header(data: bytes, identity: bytes, complete: bool = True) -> Header | None:
+    """Reads the header from the first bytes of a file, or returns None when more bytes are needed.
 
-    Raises CodecError if they do not start a `.rsyn` file, or one that needs another model.
+    Raises CodecError if they do not start a `.rsyn` file, or one that needs another model, or are incomplete.
     """
     if complete and not data:
         raise CodecError("the file is empty")
@@ -265,13 +257,18 @@ def check_start(data: bytes, identity: bytes, complete: bool = True) -> None:
             f"the file needs the model {found.hex()}…, this one is {identity.hex()[:8]}…; "
             "decode with the bundle that encoded it"
         )
+    start, read = 1 + IDENTITY_BYTES, None
+    if len(data) >= start:
+        read = unpack_speaker(data[0] >> SPEAKER_SHIFT & 3, data[start:])
+    if read is None and complete:
+        raise CodecError("the file is truncated: its header is incomplete")
+    return read and Header(read[0], bool(data[0] & HAS_F0), start + read[1])
 
 
 def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes:
-    """Returns the bytes of one utterance's file.
+    """The bytes of one utterance's file; `identity`, 16 bytes, names the bundle, or else the context model.
 
-    `identity`, 16 bytes, names the bundle, or else the context model. Raises ValueError if a value
-    is negative or larger than the format holds.
+    Raises ValueError if a value is negative or larger than the format holds.
     """
     writer = FileWriter(model, identity, code.f0_codes is not None, code.speaker)
     first = writer.push(code.units, () if code.f0_codes is None else code.f0_codes)
@@ -286,5 +283,8 @@ def read_bytes(
     reader.feed(bytes(data), complete=True)
     units, f0_codes = reader.take()
     return SpeechCode(
-        units, f0_codes if reader.has_f0 else None, reader.speaker, reader.coder.num_samples
+        units,
+        f0_codes if reader.header.has_f0 else None,
+        reader.speaker,
+        reader.coder.num_samples,
     )

@@ -18,10 +18,10 @@ import numpy as np
 from fairseq_resynth.codec.entropy.context_model import F0Model, UnitModel
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_BITS
-from fairseq_resynth.codec.format.errors import CodecError
 from fairseq_resynth.codec.format.range_coder import (
     ByteDecoder,
     ByteEncoder,
+    CodecError,
     binary_frequencies,
     uniform_frequencies,
 )

@@ -9,13 +9,16 @@ import constriction
 import numpy as np
 
 from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_ONE
-from fairseq_resynth.codec.format.errors import CodecError
 
 WORD_BYTES = 4
 STATE_BITS = 64
 Categorical = constriction.stream.model.Categorical
 RangeDecoder = constriction.stream.queue.RangeDecoder
 RangeEncoder = constriction.stream.queue.RangeEncoder
+
+
+class CodecError(ValueError):
+    """A compressed file is damaged, foreign, made by another model, or larger than allowed."""
 
 
 def binary_frequencies(probability: int) -> np.ndarray:

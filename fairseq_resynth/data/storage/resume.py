@@ -2,12 +2,10 @@
 
 Commands that write many files keep a record in `.made_by` in their output folder:
 
+    outcome = Outcome()
     with Record(outdir) as record:
-        for name, source in sources.items():
-            key = record.key(settings, source)  # a Path stands for the content of its file
-            if record.find(name, key) is None:
-                with record.writing(name, key) as temporary:
-                    write_audio(temporary, speech_of(source))
+        for name, source in sources.items():  # a Path stands for the content of its file
+            record.make(outcome, name, (settings, source), partial(write_speech, source))
 
 A line of the record says that a key made a file with a certain content, which stays true whatever happens
 later. The lines therefore need no order and no lock, which many shared file systems lack: every process
@@ -22,13 +20,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from soundfile import SoundFileError
 
 from fairseq_resynth.data.audio.zip_archives import zip_range
 from fairseq_resynth.data.storage.files import atomic_path, file_hash, unique_name
@@ -187,6 +186,34 @@ class Record:
         """The facts that were recorded with the present content of a file, for any key."""
         lines = [line for made in self._made.get(name, {}).values() for line in made]
         return [line["facts"] for line in lines if self._is_whole(line)]
+
+    def make(
+        self,
+        outcome: Outcome,
+        name: str,
+        parts: Sequence[Any],
+        write: Callable[[Path], float],
+        facts: Mapping[str, Any] | None = None,
+        source: str | Path = "",
+    ) -> None:
+        """Makes the file `name` unless it is what its key makes already, and counts it in `outcome`.
+
+        `parts` are those of the key. `write` gets a temporary path and returns the seconds of audio that it
+        wrote. A ValueError or an error of a file is the reason of a failure of `source` (else of `name`).
+        """
+        try:
+            if ".." in Path(name).parts or Path(name).is_absolute():
+                raise ValueError("the name points outside the output folder")
+            key = self.key(*parts)
+            if self.find(name, key) is not None:
+                outcome.reused += 1
+                return
+            with self.writing(name, key, facts) as temporary:
+                seconds = write(temporary)
+            outcome.written += 1
+            outcome.seconds += seconds
+        except (ValueError, OSError, SoundFileError) as error:
+            outcome.failed[str(source or name)] = str(error)
 
     @contextmanager
     def writing(
