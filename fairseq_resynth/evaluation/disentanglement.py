@@ -49,12 +49,9 @@ def f0_shift(f0: np.ndarray, shifted: np.ndarray) -> float:
 class DisentanglementTest:
     """The measurement of one bundle, utterance by utterance.
 
-    Args:
-        system: the models.
-        means: speaker -> (D,) mean vector of real speech, which enrolls the speaker.
-        embed: the speaker encoder, (T,) samples to (D,).
-        same: groups of names that are one person, between whom conversions are not measured.
-        content: whether generated speech is encoded into units again and compared.
+    `means` are the (D,) mean vectors of real speech that enroll the speakers, `embed` is the speaker encoder,
+    (T,) samples to (D,). `same` are groups of names that are one person, between whom conversions are not
+    measured. With `content`, generated speech is encoded into units again and compared.
     """
 
     def __init__(
@@ -68,7 +65,7 @@ class DisentanglementTest:
         self.system, self.means, self.embed, self.content = system, dict(means), embed, content
         self.person = {name: name for name in means}
         for group in same:
-            self.person.update(dict.fromkeys(group, group[0]))
+            self.person |= dict.fromkeys(group, group[0])
         self.figures: dict[str, list[float]] = {}  # one value per utterance
         self.targets: list[float] = []  # cosines of conversions with their target speaker
         self.others: list[float] = []  # and with every other speaker
@@ -83,21 +80,20 @@ class DisentanglementTest:
             if self.person[target] != self.person[source]:
                 self._convert(wav, source, target)
         if self.system.pitch.exists:
-            self._controls(wav, source)
+            self._control(wav, source)
 
     def _convert(self, wav: np.ndarray, source: str, target: str) -> None:
         done = convert(self.system, wav, target, source)
         vector = self.embed(done.wav)
         scores = {name: float(mean @ vector) for name, mean in self.means.items()}
+        person = self.person[target]
+        self.targets.append(scores[target])
+        self.others += [score for name, score in scores.items() if self.person[name] != person]
         self._note(
             similarity_to_target=scores[target],
             similarity_to_source=scores[source],
             target_nearer=scores[target] > scores[source],
         )
-        self.targets.append(scores[target])
-        self.others += [
-            score for name, score in scores.items() if self.person[name] != self.person[target]
-        ]
         self._compare_units(units_converted=done)
 
     def _compare_units(self, **spoken: Converted) -> None:
@@ -106,23 +102,19 @@ class DisentanglementTest:
                 again = self.system.units(done.wav)
                 self._note(**{name: unit_agreement(done.speech.units, again)})
 
-    def _speak(self, wav: np.ndarray, source: str, **controls: Any) -> tuple:
-        done = convert(self.system, wav, source, source, Controls(**controls))
-        return done, self.system.pitch.extract(done.wav)
-
-    def _controls(self, wav: np.ndarray, source: str) -> None:
-        plain, plain_f0 = self._speak(wav, source)
-        flat, flat_f0 = self._speak(wav, source, pitch="flatten")
-        up, up_f0 = self._speak(wav, source, pitch="shift=+3st")
-        slow, _ = self._speak(wav, source, rate=0.8)
-        own = self.means[source]
+    def _control(self, wav: np.ndarray, source: str) -> None:
+        controls = {}, {"pitch": "flatten"}, {"pitch": "shift=+3st"}, {"rate": 0.8}
+        plain, flat, up, slow = (
+            convert(self.system, wav, source, source, Controls(**changed)) for changed in controls
+        )
+        f0, flat_f0, up_f0 = (self.system.pitch.extract(done.wav) for done in (plain, flat, up))
         self._note(
-            deviation=f0_deviation(plain_f0),
+            deviation=f0_deviation(f0),
             deviation_flat=f0_deviation(flat_f0),
-            shift=f0_shift(plain_f0, up_f0),
+            shift=f0_shift(f0, up_f0),
             rate_length=len(slow.wav) / len(plain.wav),
-            similarity=own @ self.embed(plain.wav),
-            similarity_shifted=own @ self.embed(up.wav),
+            similarity=self.means[source] @ self.embed(plain.wav),
+            similarity_shifted=self.means[source] @ self.embed(up.wav),
         )
         self._compare_units(units=plain, units_flat=flat, units_shifted=up)
 
@@ -170,17 +162,11 @@ def measure_bundle(
     same: Sequence[Sequence[str]] = (),
     progress: Callable[[Any], Any] = iter,
 ) -> dict[str, Any]:
-    """Measures a bundle on the recordings of a split, whose speakers the model must know.
+    """Measures a bundle on the first `limit` recordings of a split, or all with 0.
 
-    Args:
-        system: the models.
-        data: data directory with `speaker_vectors.json`.
-        split: the split.
-        limit: the number of recordings; 0: all.
-        same: see `DisentanglementTest`.
-        progress: wraps the iteration over recordings.
-
-    Raises FileNotFoundError or ValueError without speaker vectors, or for unknown speakers.
+    The data directory must have `speaker_vectors.json`, and the model must know the speakers of the split;
+    otherwise FileNotFoundError or ValueError is raised. `progress` wraps the iteration over recordings; for
+    `same`, see `DisentanglementTest`.
     """
     data = Path(data)
     found = read_json(data / DESCRIPTION, f"Make it with `resynth speakers {data}`.")

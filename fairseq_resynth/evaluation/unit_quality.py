@@ -45,15 +45,15 @@ def read_alignment(path: str | Path) -> Alignment:
         raise FileNotFoundError(f"{path} does not exist")
     files, root = [path], path.parent
     if path.is_dir():
-        files, root = sorted(file for file in path.rglob("*") if file.suffix in _READERS), path
+        suffixes = (*_FIELDS, ".TextGrid")
+        files, root = sorted(file for file in path.rglob("*") if file.suffix in suffixes), path
     if not files:
         raise FileNotFoundError(f"{path} has no .tsv, .ctm or .TextGrid file")
     alignment: Alignment = {}
     for file in files:
-        if file.suffix not in _READERS:
-            raise ValueError(f"{file} is not an alignment: expected .tsv, .ctm or .TextGrid")
         name = str(file.relative_to(root).with_suffix(""))
-        for key, phone in _READERS[file.suffix](file, name):
+        found = _read_textgrid(file, name) if file.suffix == ".TextGrid" else _read_lines(file)
+        for key, phone in found:
             if phone.label:
                 alignment.setdefault(key, []).append(phone)
     return {key: sorted(phones, key=lambda phone: phone.start) for key, phones in alignment.items()}
@@ -65,36 +65,30 @@ def _phone(start: str, end: str, label: str, where: str) -> Phone:
     except ValueError as error:
         raise ValueError(f"{where}: expected times in seconds: {error}") from error
     if not 0 <= phone.start <= phone.end:
-        raise ValueError(
-            f"{where}: the interval {phone.start} to {phone.end} ends before its start"
-        )
+        interval = f"{phone.start} to {phone.end}"
+        raise ValueError(f"{where}: the interval {interval} ends before its start")
     return phone
 
 
-def _read_tsv(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split("\t")
-        if len(fields) != 4:
-            raise ValueError(
-                f"{file}:{number}: expected `name<TAB>start<TAB>end<TAB>phone`, found {line[:80]!r}"
-            )
-        utterance, start, end, label = fields
-        yield utterance, _phone(start, end, label, f"{file}:{number}")
+_FIELDS = {".tsv": "name<TAB>start<TAB>end<TAB>phone", ".ctm": "name channel start duration phone"}
 
 
-def _read_ctm(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
+def _read_lines(file: Path) -> Iterator[tuple[str, Phone]]:
+    if file.suffix not in _FIELDS:
+        raise ValueError(f"{file} is not an alignment: expected .tsv, .ctm or .TextGrid")
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split()
-        if not fields or line.startswith(";;"):
+        where, is_ctm = f"{file}:{number}", file.suffix == ".ctm"
+        fields = line.split() if is_ctm else line.split("\t")
+        if is_ctm and (not fields or line.startswith(";;")):
             continue
-        where = f"{file}:{number}"
-        if len(fields) < 5:
-            raise ValueError(
-                f"{where}: expected `name channel start duration phone`, found {line[:80]!r}"
-            )
-        duration = _phone("0", fields[3], fields[4], where).end
-        start = _phone(fields[2], "inf", fields[4], where).start
-        yield fields[0], Phone(start, start + duration, fields[4])
+        if len(fields) < 5 if is_ctm else len(fields) != 4:
+            raise ValueError(f"{where}: expected `{_FIELDS[file.suffix]}`, found {line[:80]!r}")
+        if is_ctm:
+            start = _phone(fields[2], "inf", fields[4], where).start
+            duration = _phone("0", fields[3], fields[4], where).end
+            yield fields[0], Phone(start, start + duration, fields[4])
+        else:
+            yield fields[0], _phone(*fields[1:], where)
 
 
 _INTERVAL = re.compile(r'xmin = ([\d.eE+-]+)\s+xmax = ([\d.eE+-]+)\s+text = "((?:[^"]|"")*)"')
@@ -114,9 +108,6 @@ def _read_textgrid(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
         yield name, _phone(start, end, label.replace('""', '"'), str(file))
 
 
-_READERS = {".tsv": _read_tsv, ".ctm": _read_ctm, ".TextGrid": _read_textgrid}
-
-
 def joint_counts(
     pairs: Iterable[tuple[np.ndarray, Sequence[str]]], num_units: int
 ) -> tuple[np.ndarray, list[str]]:
@@ -132,7 +123,7 @@ def joint_counts(
     return np.array(list(rows.values()), np.int64).reshape(-1, num_units), list(rows)
 
 
-def entropy(counts: np.ndarray) -> float:
+def _entropy(counts: np.ndarray) -> float:
     """The entropy, in bits, of a distribution given as counts."""
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
@@ -159,14 +150,14 @@ def unit_quality(counts: np.ndarray) -> dict[str, float]:
             f"the alignment covers {frames} frames and {int((by_phone > 0).sum())} phones, expected "
             "two phones or more: do its names and times belong to these utterances?"
         )
-    mutual = entropy(by_phone) + entropy(by_unit) - entropy(counts)
+    mutual = _entropy(by_phone) + _entropy(by_unit) - _entropy(counts)
     return {
-        "pnmi": max(0.0, mutual) / entropy(by_phone),
+        "pnmi": max(0.0, mutual) / _entropy(by_phone),
         "phone_purity": float(counts.max(axis=0).sum() / frames),
         "cluster_purity": float(counts.max(axis=1).sum() / frames),
         "units_used": float((by_unit > 0).mean()),
-        "unit_entropy_bits": entropy(by_unit),
-        "phone_entropy_bits": entropy(by_phone),
+        "unit_entropy_bits": _entropy(by_unit),
+        "phone_entropy_bits": _entropy(by_phone),
         "frames": frames,
     }
 

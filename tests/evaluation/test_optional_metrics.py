@@ -180,7 +180,7 @@ def test_hugging_face_ctc(ctc_folder, wav):
     kept = [code for i, code in enumerate(best) if code and (i == 0 or code != best[i - 1])]
     letters = ["", " ", "<unk>", *"abcde"]
     expected = "".join(letters[code] for code in kept)
-    heard = load_recognizer(f"ctc:{ctc_folder}").transcribe(wav)
+    heard = load_recognizer(f"ctc:{ctc_folder}")(wav)
     assert heard.split() == expected.split() and heard.strip()
     with pytest.raises(ValueError, match="nothing does not exist"):
         load_recognizer(f"ctc:{ctc_folder}/nothing")

@@ -35,7 +35,7 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, with rates in bit/s."""
         counts = {f"{part}_bytes": getattr(self, f"{part}_bytes") for part in PARTS}
-        return {"name": self.name, "seconds": round(self.seconds, 4)} | counts | _rates([self])
+        return {"name": self.name, "seconds": round(self.seconds, 4), **counts, **_rates([self])}
 
 
 def _rate(size: float, seconds: float) -> float:

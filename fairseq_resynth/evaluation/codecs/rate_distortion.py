@@ -99,18 +99,15 @@ def measure_codecs(
     speakers: Mapping[str, str] | None = None,
     progress: Callable[[], Any] = lambda: None,
 ) -> list[Point]:
-    """Codes every utterance with every system and measures it.
+    """Codes every utterance, (name, audio file), with every bundle and baseline, and measures it.
 
-    Args:
-        utterances: (name, audio file).
-        codecs: label -> bundle.
-        baselines: other codecs.
-        speakers: name -> speaker.
-        progress: called after each utterance and system.
+    `codecs` maps labels to bundles, `speakers` names to speakers. `progress` is called after each utterance
+    and system.
     """
-    systems: list[tuple[Point, Coder]] = []
-    for label, codec in codecs.items():
-        systems.append((Point("resynth", label), partial(_code, codec, speakers or {})))
+    systems: list[tuple[Point, Coder]] = [
+        (Point("resynth", label), partial(_code, codec, speakers or {}))
+        for label, codec in codecs.items()
+    ]
     for baseline in baselines:
         point = Point(baseline.family, baseline.label, missing=baseline.missing)
         systems.append((point, partial(_code_baseline, baseline)))

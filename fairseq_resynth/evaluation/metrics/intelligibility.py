@@ -1,8 +1,9 @@
 """Word and character error rates of what a speech recognizer hears."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from fairseq_resynth.evaluation.metrics.metric import (
 )
 from fairseq_resynth.measures.text import NORMALIZER, error_rates
 
+# maps (T,) samples at 16 kHz to their words, an empty string for none
+Recognizer = Callable[[np.ndarray], str]
 # kind of recognizer -> module that it imports, package that brings the module
 PACKAGES = {
     "pocketsphinx": ("pocketsphinx", "pocketsphinx"),
@@ -59,7 +62,7 @@ class Intelligibility(Metric):
         load_recognizer(**self.settings)
 
     def _hear(self, recording: Recording) -> str:
-        return recording.derive("heard", load_recognizer(**self.settings).transcribe)
+        return recording.derive("heard", load_recognizer(**self.settings))
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """The error rates, their counts, and the recognized words."""
@@ -76,87 +79,70 @@ class Intelligibility(Metric):
         return result
 
 
-class Recognizer(Protocol):
-    """A speech recognizer."""
-
-    def transcribe(self, wav: np.ndarray) -> str:
-        """The words of (T,) samples at 16 kHz, an empty string for none."""
-
-
-class Pocketsphinx:
+def _pocketsphinx() -> Recognizer:
     """CMU PocketSphinx with the US English model of its package: weak, but it needs no network."""
+    from pocketsphinx import Decoder
 
-    def __init__(self) -> None:
-        from pocketsphinx import Decoder
+    decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
 
-        self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
-
-    def transcribe(self, wav: np.ndarray) -> str:
+    def transcribe(wav: np.ndarray) -> str:
+        decoder.start_utt()
         samples = (np.clip(wav, -1, 1) * 32767).astype(np.int16)
-        self._decoder.start_utt()
-        self._decoder.process_raw(samples.tobytes(), full_utt=True)
-        self._decoder.end_utt()
-        hypothesis = self._decoder.hyp()
+        decoder.process_raw(samples.tobytes(), full_utt=True)
+        decoder.end_utt()
+        hypothesis = decoder.hyp()
         return hypothesis.hypstr if hypothesis else ""
 
+    return transcribe
 
-class FasterWhisper:
+
+def _whisper(name: str, language: str | None) -> Recognizer:
     """OpenAI Whisper through CTranslate2, greedy and without the previous text as a prompt.
 
-    `model` is a folder with `model.bin`, or a name such as base.en that faster-whisper downloads;
+    `name` is a folder with `model.bin`, or a name such as base.en that faster-whisper downloads;
     `language` is an ISO code, detected for each utterance if it is None.
     """
+    from faster_whisper import WhisperModel
 
-    def __init__(self, model: str, language: str | None = None) -> None:
-        from faster_whisper import WhisperModel
+    model = WhisperModel(name, device="auto", compute_type="int8", cpu_threads=1)
+    known = model.supported_languages
+    if language and language not in known:
+        raise ValueError(f"no language {language!r}, expected one of {', '.join(known)}")
+    options = {"language": language, "beam_size": 1, "temperature": 0.0}
 
-        self._language = language
-        self._model = WhisperModel(model, device="auto", compute_type="int8", cpu_threads=1)
-        known = self._model.supported_languages
-        if language and language not in known:
-            raise ValueError(f"no language {language!r}, expected one of {', '.join(known)}")
-
-    def transcribe(self, wav: np.ndarray) -> str:
-        segments, _ = self._model.transcribe(
-            wav.astype(np.float32),
-            language=self._language,
-            beam_size=1,
-            temperature=0.0,
-            condition_on_previous_text=False,
-        )
+    def transcribe(wav: np.ndarray) -> str:
+        wav = wav.astype(np.float32)
+        segments, _ = model.transcribe(wav, condition_on_previous_text=False, **options)
         return " ".join(segment.text.strip() for segment in segments)
 
+    return transcribe
 
-class HuggingFaceCtc:
+
+def _ctc(name: str) -> Recognizer:
     """A CTC model of `transformers` (wav2vec 2.0 and similar), decoded greedily; a folder or a hub name."""
+    import torch
+    from transformers import AutoModelForCTC, AutoProcessor
 
-    def __init__(self, model: str) -> None:
-        from transformers import AutoModelForCTC, AutoProcessor
+    processor = AutoProcessor.from_pretrained(name)
+    model = AutoModelForCTC.from_pretrained(name).eval()
 
-        self._processor = AutoProcessor.from_pretrained(model)
-        self._model = AutoModelForCTC.from_pretrained(model).eval()
-
-    def transcribe(self, wav: np.ndarray) -> str:
-        import torch
-
-        inputs = self._processor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+    def transcribe(wav: np.ndarray) -> str:
+        inputs = processor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt")
         with torch.inference_mode():
-            tokens = self._model(**inputs).logits.argmax(-1)
-        return self._processor.batch_decode(tokens)[0]
+            return processor.batch_decode(model(**inputs).logits.argmax(-1))[0]
+
+    return transcribe
 
 
 def parse_recognizer(text: str) -> tuple[str, str]:
-    """Splits `whisper:base.en`, `ctc:facebook/wav2vec2-base-960h` or `pocketsphinx` into kind and
-    model.
+    """Splits `whisper:base.en`, `ctc:facebook/wav2vec2-base-960h` or `pocketsphinx` into kind and model.
 
     Raises ValueError for an unknown kind, a kind without its model, or a model for pocketsphinx.
     """
     kind, _, model = text.partition(":")
     if kind not in PACKAGES or bool(model) == (kind == "pocketsphinx"):
-        raise ValueError(
-            f"--recognizer {text!r}: expected pocketsphinx, whisper:NAME_OR_FOLDER or "
-            "ctc:NAME_OR_FOLDER"
-        )
+        expected = "pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER"
+        raise ValueError(f"--recognizer {text!r}: expected {expected}")
     return kind, model
 
 
@@ -172,11 +158,10 @@ def load_recognizer(recognizer: str, language: str | None = None) -> Recognizer:
         raise ValueError(f"--recognizer {recognizer}: the folder {model} does not exist")
     try:
         if kind == "whisper":
-            return FasterWhisper(model, language)
-        return HuggingFaceCtc(model) if kind == "ctc" else Pocketsphinx()
+            return _whisper(model, language)
+        return _ctc(model) if kind == "ctc" else _pocketsphinx()
     # each package has its own errors for a model that is missing, and some fill a screen
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"--recognizer {recognizer}: the model cannot be loaded: {reason}"
-        ) from error
+        message = f"--recognizer {recognizer}: the model cannot be loaded: {reason}"
+        raise ValueError(message) from error

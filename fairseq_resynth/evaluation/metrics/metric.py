@@ -77,27 +77,19 @@ class Comparison:
 
 
 class Metric:
-    """Base class: subclasses set the class attributes and write `measure`.
+    """Base class: subclasses set the class attributes and write `measure`."""
 
-    Attributes:
-        name: what `--metrics` calls it.
-        columns: what `measure` returns, besides counts and lists.
-        predicts: what it was made or trained to predict, and the source of its formula.
-        needs: "reference" and "transcript", if it cannot do without.
-        packages: modules that it imports and that are not requirements of this package.
-        install: arguments of `pip install` that install them; "": the packages themselves.
-        settings: options that change its values, with their defaults; part of the cache's key.
-        measures_reference: whether it says something about the recordings themselves, which then are a system
-            of their own (the paper's "ground truth" rows).
-    """
-
-    name: str = ""
-    columns: tuple[Column, ...] = ()
-    predicts: str = ""
-    needs: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-    install: str = ""
-    settings: dict[str, Any] = {}
+    name: str = ""  # what `--metrics` calls it
+    columns: tuple[Column, ...] = ()  # what `measure` returns, besides counts and lists
+    predicts: str = ""  # what it was made or trained to predict, and the source of its formula
+    needs: tuple[str, ...] = ()  # "reference" and "transcript", if it cannot do without
+    packages: tuple[str, ...] = ()  # modules that it imports and this package does not require
+    install: str = ""  # arguments of `pip install` that install them; "": the packages themselves
+    settings: dict[
+        str, Any
+    ] = {}  # options that change its values -> default; part of the cache's key
+    # whether it says something about the recordings themselves, which then are a system of their own (the
+    # paper's "ground truth" rows)
     measures_reference: bool = False
 
     def missing(self) -> str:
@@ -115,11 +107,10 @@ class Metric:
         """
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
-        """Measures one utterance.
+        """Measures one utterance: the value of every column, NaN where it is undefined, as for silence.
 
-        Returns the value of every column (NaN where it is undefined, for silence for instance), the
-        counts that weigh them, and lists for `finish` or the report. Raises ValueError if the
-        utterance cannot be measured; it is reported with this reason.
+        Also returns the counts that weigh them, and lists for `finish` or the report. Raises ValueError if
+        the utterance cannot be measured; it is reported with this reason.
         """
         raise NotImplementedError
 

@@ -61,10 +61,9 @@ class Speaker(Metric):
     settings = {"speaker_encoder": "resemblyzer", "enroll": None, "trials": None}
     measures_reference = True
 
-    def __init__(self) -> None:
-        self._enrolled: dict[str, np.ndarray] | None = None
-        self._trials: Trials | None = None
-        self._prepared = False
+    _enrolled: dict[str, np.ndarray] | None = None  # the sums of `enroll`
+    _trials: Trials | None = None
+    _prepared = False
 
     def missing(self) -> str:
         module = MODULES[parse_encoder(self.settings["speaker_encoder"])[0]]

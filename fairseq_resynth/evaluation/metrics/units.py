@@ -13,8 +13,6 @@ from fairseq_resynth.measures.text import edit_distance
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 ENCODERS = ("kmeans", "content_vqvae")  # weights in a bundle that make units
-
-
 _load = functools.cache(Resynthesizer.from_pretrained)
 
 
@@ -61,9 +59,11 @@ class Units(Metric):
         reference, generated = self._units(comparison.reference), self._units(comparison.generated)
         errors = edit_distance(reference.tolist(), generated.tolist())
         counts = np.bincount(generated, minlength=self._bundle().streams.num_units)
-        rate = errors / len(reference) if len(reference) else float("nan")
-        sizes = {"num_units": len(reference), "unit_counts": counts.tolist()}
-        return {"unit_error_rate": rate, **sizes}
+        return {
+            "unit_error_rate": errors / len(reference) if len(reference) else float("nan"),
+            "num_units": len(reference),
+            "unit_counts": counts.tolist(),
+        }
 
     def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         """`codebook_use` in [0, 1], and `codebook_perplexity` from 1 to the size of the codebook."""
