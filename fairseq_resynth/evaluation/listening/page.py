@@ -5,7 +5,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,13 @@ class ListeningTest:
     title: str = "Listening test"
 
 
-def _common_names(systems: Mapping[str, Collection]) -> list[str]:
-    names = set.intersection(*(set(files.files) for files in systems.values()))
-    if not names:
-        first = {label: next(iter(files.files)) for label, files in systems.items()}
-        raise ValueError(f"no utterance is in all of the systems, which have for instance {first}")
-    return sorted(names)
+def _common_names(systems: Mapping[str, Collection]) -> set[str]:
+    return set.intersection(*(set(files.files) for files in systems.values()))
 
 
 def names_left_out(systems: Mapping[str, Collection]) -> dict[str, list[str]]:
     """The utterances, by system, that the test leaves out since another system lacks them."""
-    common = set(_common_names(systems))
+    common = _common_names(systems)
     left = {label: sorted(set(files.files) - common) for label, files in systems.items()}
     return {label: names for label, names in left.items() if names}
 
@@ -65,12 +61,10 @@ def make_test(
 ) -> dict[str, Any]:
     """Writes `index.html`, `audio/` with names that reveal nothing, and `key.json` into a folder.
 
-    `systems` maps labels to files by name; `reference` has the recordings, if there are any.
-    Returns the contents of `key.json`, which listeners must not see: it says which file is which
-    system.
-
-    Raises ValueError for too few systems, no common utterance or an unreadable file, and
-    FileExistsError if the folder has a test already, whose results would lose their key.
+    The system `reference` has the recordings, if there are any. Returns the contents of `key.json`, which
+    listeners must not see: it says which file is which system. Raises ValueError for too few systems, no
+    common utterance or an unreadable file, and FileExistsError if the folder has a test already, whose
+    results would lose their key.
     """
     outdir = Path(outdir)
     if options.kind not in KINDS:
@@ -81,8 +75,11 @@ def make_test(
         raise ValueError("--kind abx needs two systems, or one and --reference DIR")
     if (outdir / "key.json").exists():
         raise FileExistsError(f"{outdir} has a test already; give another --outdir")
+    names = sorted(_common_names(systems))
+    if not names:
+        first = {label: next(iter(files.files)) for label, files in systems.items()}
+        raise ValueError(f"no utterance is in all of the systems, which have for instance {first}")
     generator = np.random.default_rng(options.seed)
-    names = _common_names(systems)
     if options.number and options.number < len(names):
         names = sorted(generator.permutation(names)[: options.number].tolist())
     key: dict[str, Any] = {"test": secrets.token_hex(8), "kind": options.kind}
@@ -130,17 +127,16 @@ def _trials(
     if kind == "mos":
         return [{"stimuli": [stimulus]} for stimulus in stimuli]
     found = {(entry["utterance"], entry["system"]): name for name, entry in stimuli.items()}
-    trials = []
-    for name in names:
-        if kind == "mushra":
-            rated = sorted(found[name, label] for label in (*systems, ANCHOR))
-            trials.append({"reference": found[name, REFERENCE], "stimuli": rated})
-        else:
-            trials += [
-                {"stimuli": [found[name, label] for label in pair]}
-                for pair in combinations(systems, 2)
-            ]
-    return trials
+    if kind == "abx":
+        pairs = product(names, combinations(systems, 2))
+        return [{"stimuli": [found[name, label] for label in pair]} for name, pair in pairs]
+    return [
+        {
+            "reference": found[name, REFERENCE],
+            "stimuli": sorted(found[name, label] for label in (*systems, ANCHOR)),
+        }
+        for name in names
+    ]
 
 
 def _page(key: Mapping[str, Any], options: ListeningTest) -> str:

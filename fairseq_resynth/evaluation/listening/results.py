@@ -86,10 +86,12 @@ def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]
         )
     if not answers:
         raise ValueError("there are no answers to collect")
-    outcome = {"kind": key["kind"], "listeners": len(kept)}
-    outcome["dropped"] = [r["listener"] for r in results if r["session"] in dropped]
-    compute = _identified if key["kind"] == "abx" else _ratings
-    return {**outcome, "systems": compute(answers, key)}
+    return {
+        "kind": key["kind"],
+        "listeners": len(kept),
+        "dropped": [result["listener"] for result in results if result["session"] in dropped],
+        "systems": _identified(answers, key) if key["kind"] == "abx" else _ratings(answers),
+    }
 
 
 def _screened(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> list[str]:
@@ -105,7 +107,7 @@ def _screened(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> l
     return dropped
 
 
-def _ratings(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _ratings(answers: Sequence[dict]) -> dict[str, dict[str, float]]:
     keys = ("value", "session", "utterance")
     return {
         system: pigeonhole_interval(*([answer[key] for answer in own] for key in keys))
@@ -114,19 +116,17 @@ def _ratings(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[
 
 
 def pigeonhole_interval(
-    values: Sequence[float], listeners: Sequence[str], utterances: Sequence[str], seed: int = 0
+    values: Sequence[float], listeners: Sequence[str], utterances: Sequence[str]
 ) -> dict[str, float]:
-    """`mean`, `low`, `high` and `count` of ratings: a 95 % interval over listeners and utterances.
+    """`mean`, `low`, `high` and `count` of ratings: a 95 % interval over their listeners and utterances.
 
     Owen's pigeonhole bootstrap (Annals of Applied Statistics, 2007): both are resampled, and a
     rating counts as often as its listener was drawn times as often as its utterance was. An
     interval over ratings alone would be too narrow, since ratings of one listener are similar.
-
-    `listeners` and `utterances` are those of each rating.
     """
     ratings = np.asarray(values, dtype=float)
     groups = [np.unique(labels, return_inverse=True)[1] for labels in (listeners, utterances)]
-    generator, means = np.random.default_rng(seed), []
+    generator, means = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
         weights = np.ones(len(ratings))
         for group in groups:
@@ -134,9 +134,8 @@ def pigeonhole_interval(
             weights *= np.bincount(generator.integers(0, size, size), minlength=size)[group]
         if weights.sum():
             means.append(ratings @ weights / weights.sum())
-    low, high = np.percentile(means, [2.5, 97.5])
-    bounds = {"low": float(low), "high": float(high)}
-    return {"mean": float(ratings.mean()), **bounds, "count": len(ratings)}
+    low, high = map(float, np.percentile(means, [2.5, 97.5]))
+    return {"mean": float(ratings.mean()), "low": low, "high": high, "count": len(ratings)}
 
 
 def _identified(answers: Sequence[dict], key: Mapping[str, Any]) -> dict[str, dict[str, float]]:

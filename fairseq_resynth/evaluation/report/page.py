@@ -24,10 +24,7 @@ def asset(name: str) -> str:
 
 
 def document(title: str, body: str, styles: Sequence[str] = (), scripts: Sequence[str] = ()) -> str:
-    """A page around a body of HTML, with its style sheets and scripts inside.
-
-    `styles` and `scripts` name assets besides `page.css` and `page.js`.
-    """
+    """A page around a body of HTML, with `page.css`, `page.js` and further assets inside."""
     css = "\n".join(asset(name) for name in ("page.css", *styles))
     javascript = "\n".join(asset(name) for name in ("page.js", *scripts))
     return (
@@ -54,16 +51,11 @@ def flac_bytes(wav: np.ndarray, sample_rate: int) -> bytes:
 def player(
     path: Path, page: Path, label: str, embed: bool, f0: Callable | Sequence[float] | None = None
 ) -> str:
-    """A spectrogram over a player, as HTML.
+    """A spectrogram over a player, as HTML for the file `page`, with a plain `label` for screen readers.
 
-    Args:
-        path: the audio file.
-        page: the page that it is put into.
-        label: plain text for screen readers.
-        embed: put the audio into the page instead of linking it.
-        f0: (N,) Hz drawn over the spectrogram, or a function of wav and sample rate that gives it.
-
-    Raises FileNotFoundError or ValueError if the file cannot be read.
+    `embed` puts the audio into the page instead of linking it. `f0` is (N,) Hz drawn over the spectrogram,
+    or a function of wav and sample rate that gives it. Raises FileNotFoundError or ValueError if the file
+    cannot be read.
     """
     wav, sample_rate = load_any_audio(path)
     if f0 is not None:
@@ -90,15 +82,10 @@ def write_gallery(
 ) -> None:
     """Writes a page with one row per utterance and one player with its spectrogram per column.
 
-    Args:
-        path: the .html file.
-        title: plain text.
-        rows: (name, {column: audio file}); a row may lack columns.
-        introduction: plain text under the title.
-        embed: put the audio into the page, so that the one file can be sent; else link it.
-        f0_of: maps wav and sample rate to (N,) Hz that is drawn over the spectrogram.
-
-    Raises ValueError without rows, FileNotFoundError or ValueError for an unreadable file.
+    `rows` are (name, {column: audio file}), and may lack columns; title and introduction are plain text.
+    `embed` puts the audio into the page, so that the one file can be sent. `f0_of` maps wav and sample rate
+    to (N,) Hz drawn over the spectrogram. Raises ValueError without rows, and FileNotFoundError or
+    ValueError for an unreadable file.
     """
     path, rows = Path(path), list(rows)
     if not rows:
@@ -112,13 +99,12 @@ def write_gallery(
             if column in files:
                 shown = player(Path(files[column]), path, f"{name}, {column}", embed, f0_of)
             cells += f'<td data-column="{html.escape(column)}">{shown}</td>'
-        lines.append(f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>\n')
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    body = "\n".join(lines)
     text = "".join(f"<p>{html.escape(line)}</p>" for line in introduction.splitlines() if line)
     content = (
         f"<main><h1>{html.escape(title)}</h1>{text}\n"
         f'<table class="gallery"><thead><tr><th scope="col">utterance</th>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></main>"
+        f"<tbody>\n{''.join(lines)}</tbody></table></main>"
     )
     write_text(path, document(title, content))

@@ -19,10 +19,7 @@ def _f0_axis(axis: Any, ticks: Sequence[int]) -> None:
 
 
 def tracking_plot(tracks: Mapping[str, Sequence[float]], description: str) -> str:
-    """Draws F0 tracks (name -> Hz at 50 Hz, 0 = unvoiced) over each other, the first one in gray.
-
-    `description` is what a screen reader says.
-    """
+    """Draws F0 tracks (name -> Hz at 50 Hz, 0 = unvoiced) over each other, the first one in gray."""
     figure = new_figure(8, 1.9)
     axes = figure.add_axes((0.06, 0.14, 0.91, 0.74))
     style_axes(axes)
@@ -47,11 +44,10 @@ def tracking_plot(tracks: Mapping[str, Sequence[float]], description: str) -> st
 
 
 def f0_histogram(details: Mapping[str, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Counts frames by reference and generated F0, and by voicing.
+    """Counts the frames of `f0_reference` and `f0_generated` of all utterances.
 
-    `details` maps names to `f0_reference` and `f0_generated`. Returns (48, 48) counts of the frames
-    voiced in both, rows by the reference, over `F0_EDGES`; and (2, 2) counts, rows the reference
-    unvoiced and voiced, columns the generated.
+    Returns (48, 48) counts of the frames voiced in both over `F0_EDGES`, and (2, 2) counts of unvoiced and
+    voiced frames; the reference is in the rows.
     """
     pitch, voicing = np.zeros((len(F0_EDGES) - 1,) * 2), np.zeros((2, 2), int)
     for entry in details.values():

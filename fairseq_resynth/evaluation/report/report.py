@@ -8,10 +8,9 @@ from pathlib import Path
 
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.evaluation.metrics.catalogue import POOLED
-from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Column
+from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Column, Row
 from fairseq_resynth.evaluation.report import plots, tables
-from fairseq_resynth.evaluation.report.examples import examples_section
-from fairseq_resynth.evaluation.report.page import document
+from fairseq_resynth.evaluation.report.page import document, player
 from fairseq_resynth.evaluation.runs.store import Evaluation, failure
 from fairseq_resynth.evaluation.runs.summary import comparison_note, notes_by_kind
 
@@ -21,6 +20,8 @@ QUALITY_AXES = (
     ("wer", "dwer", "stoi"),
     ("ffe",),
 )
+# the first measured column ranks the utterances, unless the user names one
+RANKED = ("ffe", "mel_l1", "mcd_dtw", "wer", "dwer", "stoi", "dnsmos_ovrl")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class ReportOptions:
 
     title: str = "Evaluation"
     examples: int = 10  # number of best and number of worst utterances that have players
-    # column that determines best and worst; "": FFE, or mel L1, MCD-DTW, WER without it
-    rank_by: str = ""
+    rank_by: str = ""  # column that determines best and worst; "": see `RANKED`
     # "embed" puts audio into the page, "link" links the files, "none" leaves players out
     audio: str = "embed"
 
@@ -44,12 +44,12 @@ def write_report(path: str | Path, evaluation: Evaluation, options: ReportOption
         _head(evaluation, options.title),
         _summary_section(evaluation),
         _plot_section(evaluation),
-        examples_section(path, evaluation, options.examples, options.rank_by, options.audio),
+        _examples_section(path, evaluation, options),
         _rows_section(evaluation),
         _groups_section(evaluation),
         _metrics_section(evaluation),
     ]
-    body = f"<main>{''.join(sections)}</main>{_rows_data(evaluation)}"
+    body = f"<main>{''.join(sections)}</main>"
     write_text(path, document(options.title, body, ["report.css"], ["report.js"]))
 
 
@@ -129,27 +129,91 @@ def _rate_plots(evaluation: Evaluation) -> list[str]:
 
 
 def _rates(evaluation: Evaluation, column: Column) -> dict[str, tuple[float, float]]:
+    """The rate and the quality of each system that has both."""
     points = {}
     for system, entry in evaluation.summary.items():
-        rate, quality = (
-            entry["all"].get(name, {}).get("mean") for name in ("bits_per_second", column.name)
-        )
+        names = "bits_per_second", column.name
+        rate, quality = (entry["all"].get(name, {}).get("mean") for name in names)
         if rate and quality is not None and math.isfinite(rate + quality):
             points[system] = (rate, quality * column.scale)
     return points
 
 
-def _rows_section(evaluation: Evaluation) -> str:
+def _ranking_column(evaluation: Evaluation, wanted: str) -> Column | None:
+    """The column `wanted`, or the first measured one of `RANKED`.
+
+    Raises ValueError if there is no such column, or neither of its ends is better.
+    """
+    known = {column.name: column for column in evaluation.columns if column.better}
+    if wanted and wanted not in known:
+        raise ValueError(f"--rank-by {wanted!r}: expected one of {', '.join(known)}")
+    measured = {name for row in evaluation.rows for name in row if row[name] is not None}
+    names = [wanted] if wanted else RANKED
+    return next((known[name] for name in names if name in known and name in measured), None)
+
+
+def _best_first(evaluation: Evaluation, column: Column) -> list[Row]:
+    """The rows of the first system that has the column."""
+    measured = [row for row in evaluation.rows if row.get(column.name) is not None]
+    names = [row["system"] for row in measured if row["system"] != REFERENCE]
+    sign = 1 if column.better == "lower" else -1
+    own = [row for row in measured if row["system"] in names[:1]]
+    return sorted(own, key=lambda row: (sign * row[column.name], row["name"]))
+
+
+def _examples_section(page: Path, evaluation: Evaluation, options: ReportOptions) -> str:
+    """Players of the best and worst utterances, the reference next to every system."""
+    column = _ranking_column(evaluation, options.rank_by)
+    if options.audio == "none" or not options.examples or column is None:
+        return ""
+    ranked, count, parts = _best_first(evaluation, column), options.examples, ["<h2>Listen</h2>"]
+    for title, rows in (("Best", ranked[:count]), ("Worst", ranked[count:][-count:][::-1])):
+        if rows:
+            label = html.escape(f"{title} {len(rows)} of {rows[0]['system']} by {column.label}")
+            embed = options.audio == "embed"
+            blocks = "".join(_example(page, evaluation, row, column, embed) for row in rows)
+            parts.append(f"<h3>{label}</h3>{blocks}")
+    return "".join(parts)
+
+
+def _example(page: Path, evaluation: Evaluation, row: Row, column: Column, embed: bool) -> str:
+    shown = [(REFERENCE, row, "reference")]
+    good = {(r["system"], r["name"]): r for r in evaluation.rows if not r["error"]}
+    for system in evaluation.systems:
+        # baselines do not convert, so theirs has the reference's name
+        other = good.get((system, row["name"])) or good.get((system, row["reference_name"]))
+        if other and system != REFERENCE:
+            shown.append((system, other, "generated"))
+    tracks, figures = {}, []
+    for system, other, side in shown:
+        details = evaluation.details.get(other["system"], {}).get(other["name"], {})
+        tracks[system] = details.get(f"f0_{side}", [])
+        try:
+            content = player(Path(other[side]), page, system, embed, tracks[system])
+        except (FileNotFoundError, ValueError) as error:
+            content = html.escape(str(error))
+        caption = f"<figcaption>{html.escape(system)}</figcaption>"
+        figures.append(f"<figure>{caption}{content}</figure>")
+    words = "".join(
+        f"<p>{label}: {html.escape(row[key])}</p>"
+        for label, key in (("transcript", "transcript"), ("recognized", "heard"))
+        if row.get(key)
+    )
+    plot = (
+        plots.tracking_plot(tracks, f"F0 of {row['name']}")
+        if any(map(len, tracks.values()))
+        else ""
+    )
+    value = tables.number(row[column.name], column)
     return (
-        "<h2>All utterances</h2><p><label>Show those with <input id=filter type=search "
-        'placeholder="part of a name, speaker or system"></label> <span id=shown></span></p>'
-        '<div class="scroll" tabindex="0"><table id="rows"><thead></thead><tbody></tbody></table></div>'
-        "<p><button id=more type=button>Show more</button></p>"
+        f'<section class="example"><h4>{html.escape(row["name"])} '
+        f'<span class="note">{html.escape(column.label)} {value}</span></h4>{words}'
+        f'<div class="players">{"".join(figures)}</div>{plot}</section>'
     )
 
 
-def _rows_data(evaluation: Evaluation) -> str:
-    """The table's rows as JSON that the page's script draws, a hundred at a time."""
+def _rows_section(evaluation: Evaluation) -> str:
+    """The table of all utterances: its rows are JSON that the page's script draws, a hundred at a time."""
     used = {name for row in evaluation.rows for name in row if row[name] is not None}
     columns = [column for column in evaluation.columns if column.name in used]
     rows = [
@@ -161,7 +225,13 @@ def _rows_data(evaluation: Evaluation) -> str:
     heads = [{"label": c.label, "digits": c.digits, "scale": c.scale} for c in columns]
     data = json.dumps({"columns": heads, "rows": rows}, ensure_ascii=False, separators=(",", ":"))
     safe = data.replace("</", "<\\/")  # a name must not end the script
-    return f'<script type="application/json" id="data">{safe}</script>'
+    return (
+        "<h2>All utterances</h2><p><label>Show those with <input id=filter type=search "
+        'placeholder="part of a name, speaker or system"></label> <span id=shown></span></p>'
+        '<div class="scroll" tabindex="0"><table id="rows"><thead></thead><tbody></tbody></table></div>'
+        "<p><button id=more type=button>Show more</button></p>"
+        f'<script type="application/json" id="data">{safe}</script>'
+    )
 
 
 def _groups_section(evaluation: Evaluation) -> str:

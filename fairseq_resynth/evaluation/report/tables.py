@@ -49,10 +49,7 @@ def number(value: float | None, column: Column) -> str:
 def table(
     head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], identifier: str = ""
 ) -> str:
-    """A table that scrolls where it is wider than the page.
-
-    `head` is plain text; a row is the plain text of its heading and its cells as HTML.
-    """
+    """A table that scrolls; a row is the plain text of its heading and its cells as HTML."""
     heads = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in head)
     body = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
@@ -89,8 +86,7 @@ def figures_table(
 ) -> str:
     """A table of means with intervals and numbers of utterances, one row per group.
 
-    `groups` maps names to the figures of `summary.summarize`; columns that no group has are left
-    out. `corner` is plain text over the names, `identifier` the table's `id`.
+    `groups` maps names to the figures of `summary.summarize`; columns that no group has are left out.
     """
     columns = [c for c in columns if any(c.name in figures for figures in groups.values())]
     head = [corner, *(column.label + ARROWS[column.better] for column in columns)]
@@ -126,9 +122,7 @@ def voicing_table(counts: np.ndarray) -> str:
 def speaker_confusion(details: Mapping[str, Mapping[str, Any]], targets: Mapping[str, str]) -> str:
     """A table of the enrolled speaker that scores best, by target speaker; "" without scores.
 
-    Args:
-        details: name of the utterance -> `speaker_scores`.
-        targets: name of the utterance -> the speaker that it should sound like.
+    `details` has the `speaker_scores` of each utterance, `targets` the speaker that it should sound like.
     """
     counts: dict[str, Counter] = {}
     for name, entry in details.items():
