@@ -46,10 +46,8 @@ def encode_all(
     progress: Callable[[], object] = lambda: None,
 ) -> CodecOutcome:
     """Encodes {name: path} into `folder`/name.rsyn; files of the same codec, settings and source are reused.
-
     `speaker` speaks in all of them; with `by_folder` the name of a file's folder is its speaker instead.
-    `block` is the length in seconds for `SpeechCodec.encode_blocks`; None: encode each as a whole.
-    """
+    `block` is the length in seconds for `SpeechCodec.encode_blocks`; None: encode each as a whole."""
     outcome = CodecOutcome()
 
     def write(path: Path, voice: str | None, temporary: Path) -> float:
@@ -70,10 +68,8 @@ def encode_all(
 
 def coded_members(codec: SpeechCodec, path: Path, name: str | None) -> Iterator[Member]:
     """Yields the members of a file, an archive or a folder; `name` is the only one wanted from an archive.
-
     Raises FileNotFoundError if there is no file, or no member of that name, and CodecError if an archive is
-    damaged.
-    """
+    damaged."""
     if path.is_dir():
         files = sorted(path.rglob(f"*{SUFFIX}"))
         if not files:
@@ -104,10 +100,8 @@ def decode_all(
     progress: Callable[[], object] = lambda: None,
 ) -> CodecOutcome:
     """Decodes the `coded_members` into WAV files; those of the same codec, settings and bytes are reused.
-
     `decode` gives (T,) float32 samples for bytes and whether they have a checksum; `settings`, JSON types,
-    are what the samples depend on in addition.
-    """
+    are what the samples depend on in addition."""
     outcome = CodecOutcome()
 
     def write(data: bytes, checksum: bool, temporary: Path) -> float:
@@ -131,11 +125,9 @@ def write_speech(codec: SpeechCodec, wav: np.ndarray, path: Path) -> float:
 
 
 def write_archive(path: str | Path, identity: bytes, members: Iterable[tuple[str, bytes]]) -> int:
-    """Writes an archive of (name, `.rsyn` file) and returns its size in bytes.
-
-    Its `identity`, 16 bytes, and checksum are those of all members, which carry neither. Raises ValueError if
-    a name is empty, comes twice, or contains a line break or a tab.
-    """
+    """Writes an archive of (name, `.rsyn` file) and returns its size in bytes. Its `identity`, 16 bytes, and
+    checksum are those of all members, which carry neither. Raises ValueError if a name is empty, comes
+    twice, or contains a line break or a tab."""
     bodies, lines, names = [], [], set()
     for name, data in sorted(members):
         if name in names or any(mark in name for mark in "\t\n\r") or not name:
@@ -160,11 +152,9 @@ def _digest(identity: bytes, packed: int, unpacked: int, rest: bytes) -> bytes:
 
 
 class Archive:
-    """An archive, checked as a whole when it is opened; `identity` None takes that of any model.
-
-    `identity` then names the model that the members need, and `names` are theirs, sorted. Raises CodecError
-    if the file is damaged, or of another format or model.
-    """
+    """An archive, checked as a whole when it is opened; `identity` None takes that of any model. `identity`
+    then names the model that the members need, and `names` are theirs, sorted. Raises CodecError if the file
+    is damaged, or of another format or model."""
 
     def __init__(self, path: str | Path, identity: bytes | None = None):
         path = Path(path)

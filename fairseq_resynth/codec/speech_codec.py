@@ -30,10 +30,8 @@ PIECE_BYTES = 3200  # a tenth of a second
 
 class SpeechCodec:
     """A codec of speech, made of a bundle and its context model (or its file), fitted on the same units.
-
-    `identity` is 16 bytes that name both: a file holds the first two, and its checksum depends on all. Raises
-    ValueError if the bundle takes continuous F0, or other units or F0 codes than the model knows.
-    """
+    `identity` is 16 bytes that name both: a file holds the first two, and its checksum depends on all.
+    Raises ValueError if the bundle takes continuous F0, or other units or F0 codes than the model knows."""
 
     def __init__(self, resynthesizer: Resynthesizer, model: EntropyModel | Path):
         streams = resynthesizer.streams
@@ -74,10 +72,8 @@ class SpeechCodec:
         speaker: str | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> bytes:
-        """Compresses speech; arguments and errors are those of `Resynthesizer.encode`.
-
-        Without a speaker the file has none, and the decoder has to choose one.
-        """
+        """Compresses speech; arguments and errors are those of `Resynthesizer.encode`. Without a speaker the
+        file has none, and the decoder has to choose one."""
         return self.pack(self.resynthesizer.encode(wav, speaker, sample_rate))
 
     def pack(self, speech: Utterance) -> bytes:
@@ -122,9 +118,7 @@ class SpeechCodec:
         self, audio: Iterable[np.ndarray], speaker: str | None = None, seconds: float = 1.0
     ) -> Iterator[bytes]:
         """Compresses (n,) float32 pieces at 16 kHz while they arrive; how they are cut changes no byte.
-
-        `seconds` is the length of a block, see `BlockEncoder`; the latency is one block plus one second.
-        """
+        `seconds` is the length of a block, see `BlockEncoder`; the latency is one block plus one second."""
         has_f0 = bool(self.resynthesizer.streams.num_f0_codes)
         blocks = BlockEncoder(self.resynthesizer, speaker, seconds)
         writer = bitstream.FileWriter(
@@ -148,10 +142,8 @@ class SpeechCodec:
         style: str | None = None,
     ) -> Iterator[np.ndarray]:
         """Decompresses speech while its bytes arrive; yields (n,) float32 pieces of what `decode` gives.
-
         `chunk_units` are decoded at once; the delay is a chunk, the generator's context and 12 bytes. The
-        rest is as for `decode`, but that a checksum that does not fit is known only at the end.
-        """
+        rest is as for `decode`, but that a checksum that does not fit is known only at the end."""
         reader, chunks, count = bitstream.FileReader(self.model, self.identity), None, 0
         for data in itertools.chain(pieces, [None]):
             reader.feed(data or b"", complete=data is None)
@@ -221,10 +213,8 @@ class BlockEncoder:
         self.num_samples = 0  # taken so far
 
     def encode(self, audio: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the units and F0 codes of each block of (n,) pieces as soon as it is complete.
-
-        Raises ValueError if all the audio is too short for one unit.
-        """
+        """Yields the units and F0 codes of each block of (n,) pieces as soon as it is complete. Raises
+        ValueError if all the audio is too short for one unit."""
         for wav in audio:
             self._held = np.concatenate([self._held, wav.astype(np.float32)])
             self.num_samples += len(wav)
@@ -261,11 +251,9 @@ class BlockEncoder:
 
 
 def read_pcm(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Yields (n,) float32 pieces of 16-bit little-endian mono audio at 16 kHz as it arrives.
-
-    The stream is raw, or a WAV file; raises ValueError if its header tells another format, or the input ends
-    within a sample.
-    """
+    """Yields (n,) float32 pieces of 16-bit little-endian mono audio at 16 kHz as it arrives. The stream is
+    raw, or a WAV file; raises ValueError if its header tells another format, or the input ends within a
+    sample."""
     held = stream.read(4)
     if held == b"RIFF":
         _skip_wav_header(stream)
@@ -313,11 +301,9 @@ def to_pcm(wav: np.ndarray) -> bytes:
 
 
 def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:
-    """Cuts or pads speech with silence to the length of the original divided by `rate`.
-
-    A content encoder leaves up to a frame of the end without a unit; a difference of more than 1024 samples
-    has another reason, and the speech is then returned as it is.
-    """
+    """Cuts or pads speech with silence to the length of the original divided by `rate`. A content encoder
+    leaves up to a frame of the end without a unit; a difference of more than 1024 samples has another
+    reason, and the speech is then returned as it is."""
     wanted = round(num_samples / rate)
     if abs(wanted - len(wav)) * min(rate, 1.0) > SAMPLES_MORE:
         return wav

@@ -128,10 +128,8 @@ def check_controls(system: SpeechSystem, controls: Controls) -> None:
 
 
 def choose_voice(system: SpeechSystem, target: Target | None, source: str | None) -> Voice:
-    """The voice of the result: the target, else the source, else the model's only voice.
-
-    Raises FileNotFoundError or ValueError if none of these is given, or `find_voice` finds no such voice.
-    """
+    """The voice of the result: the target, else the source, else the model's only voice. Raises
+    FileNotFoundError or ValueError if none of these is given, or `find_voice` finds no such voice."""
     if isinstance(target, Voice):
         return target
     if target is None and source is None:

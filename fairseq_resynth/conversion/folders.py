@@ -21,10 +21,8 @@ class ConversionOutcome(Outcome):
 
 
 def find_inputs(source: str | Path, outdir: str | Path) -> dict[str, Path]:
-    """{name in the output folder: path} of a file, or of the audio in a folder.
-
-    Raises FileNotFoundError or ValueError if there is no audio, or two files differ only in their suffix.
-    """
+    """{name in the output folder: path} of a file, or of the audio in a folder. Raises FileNotFoundError or
+    ValueError if there is no audio, or two files differ only in their suffix."""
     source = Path(source)
     if source.is_file():
         return {source.stem: source}
@@ -102,9 +100,8 @@ def refuse_conflicts(
     overwrite: bool,
 ) -> None:
     """Raises ValueError if a file to be written is read by the run, or was made by something else.
-
-    `settings` is the key of everything but the inputs; `others` are files that are read in addition to them.
-    """
+    `settings` is the key of everything but the inputs; `others` are files that are read in addition to
+    them."""
     read = {path.resolve() for path in [*inputs.values(), *others]}
     for name, source in inputs.items():
         out = record.folder / f"{name}.wav"

@@ -24,10 +24,8 @@ def check_rate(rate: float) -> None:
 def change_rate(
     units: np.ndarray, f0_codes: np.ndarray | None, rate: float, unit_hop: int, f0_code_hop: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Speaks 0.25 to 4 times as fast, else ValueError, by sampling every stream at its nearest frame.
-
-    (U,) units become round(U / rate); the hops are samples per unit and per F0 code.
-    """
+    """Speaks 0.25 to 4 times as fast, else ValueError, by sampling every stream at its nearest frame. (U,)
+    units become round(U / rate); the hops are samples per unit and per F0 code."""
     check_rate(rate)
     if rate == 1 or not len(units):
         return units, f0_codes
@@ -79,9 +77,7 @@ def nearest_indices(positions: np.ndarray, size: int) -> np.ndarray:
 
 def warp_f0(f0: np.ndarray, positions: np.ndarray, unit_hop: int) -> np.ndarray:
     """Stretches (N,) F0 at 200 Hz to the ceil(U' * unit_hop / 80) nearest frames of changed units.
-
-    `positions` holds the (U',) position in the units of each unit of the result.
-    """
+    `positions` holds the (U',) position in the units of each unit of the result."""
     num_frames = -(-len(positions) * unit_hop // F0_HOP)
     # In units and then back in frames, both measured at their centers; unit_hop / 80 need not be whole.
     centers = (np.arange(num_frames) + 0.5) * F0_HOP / unit_hop - 0.5
@@ -91,9 +87,7 @@ def warp_f0(f0: np.ndarray, positions: np.ndarray, unit_hop: int) -> np.ndarray:
 
 def parse_pitch(text: str) -> tuple[str, float | str]:
     """Reads shift=+3st, scale=1.2, flatten or from=FILE as (scale, factor), (flatten, 0) or (from, path).
-
-    Raises ValueError for anything else and for changes of more than two octaves.
-    """
+    Raises ValueError for anything else and for changes of more than two octaves."""
     shift = re.fullmatch(r"(?:shift=)?([+-]?\d+(?:\.\d+)?)(?:st)?", text)
     scale = re.fullmatch(r"scale=(\d+(?:\.\d+)?)", text)
     if text == "flatten":
@@ -125,11 +119,9 @@ def apply_pitch(f0: np.ndarray, pitch: str | None) -> np.ndarray:
 def transfer_f0(
     f0: np.ndarray, other: np.ndarray, positions: np.ndarray, unit_hop: int
 ) -> np.ndarray:
-    """Gives the voiced frames of an utterance, (N,) Hz, the melody of another, (M,) Hz.
-
-    `positions` holds the (U,) position in the other's units of each unit. Raises ValueError if the other has
-    no voiced frame.
-    """
+    """Gives the voiced frames of an utterance, (N,) Hz, the melody of another, (M,) Hz. `positions`
+    holds the (U,) position in the other's units of each unit. Raises ValueError if the other has no
+    voiced frame."""
     if not (other > 0).any():
         raise ValueError("--pitch from=…: no frame of that recording is voiced")
     # Interpolated through its unvoiced frames, because they may be voiced in this utterance.
@@ -142,10 +134,9 @@ def transfer_f0(
 def change_pitch(
     f0_codes: np.ndarray, pitch: str, representation: F0Representation, entry: F0Entry
 ) -> np.ndarray:
-    """Changes (F,) pitch codes in Hz as `shift=…`, `scale=…` or `flatten` says, and quantizes them again.
-
-    `entry` holds the F0 statistics of the target voice; a warning is logged if the pitch leaves their range.
-    """
+    """Changes (F,) pitch codes in Hz as `shift=…`, `scale=…` or `flatten` says, and quantizes them
+    again. `entry` holds the F0 statistics of the target voice; a warning is logged if the pitch leaves
+    their range."""
     hertz = apply_pitch(representation.decode(f0_codes, entry), pitch)
     if warning := range_warning(hertz, entry):
         logging.getLogger(__name__).warning("--pitch %s: %s", pitch, warning)

@@ -54,11 +54,9 @@ def find_voice(
     streams: StreamSpec,
     statistics: SpeakerStatistics | None,
 ) -> Voice:
-    """A voice by its name in the model, or measured on one or more recordings of one person.
-
-    Raises ValueError if `target` is neither a speaker nor files, a file contains no voice, or the model has a
-    table of speakers and gets a recording.
-    """
+    """A voice by its name in the model, or measured on one or more recordings of one person. Raises
+    ValueError if `target` is neither a speaker nor files, a file contains no voice, or the model has a table
+    of speakers and gets a recording."""
     targets = [target] if isinstance(target, str | Path) else list(target)
     if len(targets) == 1 and str(targets[0]) in streams.speakers:
         name = str(targets[0])
@@ -82,10 +80,8 @@ def find_voice(
 
 def measure_voice(recordings: Sequence[tuple[str, np.ndarray]], streams: StreamSpec) -> Voice:
     """Measures the speaker vector and the F0 statistics of one person for a model on speaker vectors.
-
     `recordings` are (name, (T,) float at 16 kHz). Raises ValueError if one contains no voice, or the speaker
-    encoder is another than the model's.
-    """
+    encoder is another than the model's."""
     encoder = streams.speaker_vectors["encoder"]
     found, expected = describe_encoder(encoder), streams.speaker_vectors.get("encoder_hash")
     if expected and found["encoder_hash"] != expected:
@@ -107,10 +103,8 @@ def measure_voice(recordings: Sequence[tuple[str, np.ndarray]], streams: StreamS
 
 def validate_reference(wav: np.ndarray, name: str) -> np.ndarray:
     """The (ceil(T / 80),) F0 in Hz of a (T,) recording at 16 kHz that contains a voice and nothing else.
-
-    Raises ValueError if it is shorter than a second, silent or without pitch, or if more than a quarter of it
-    is music, noise or whisper.
-    """
+    Raises ValueError if it is shorter than a second, silent or without pitch, or if more than a quarter of
+    it is music, noise or whisper."""
     seconds = len(wav) / SAMPLE_RATE
     if seconds < MIN_SECONDS:
         raise ValueError(
@@ -142,11 +136,9 @@ def validate_reference(wav: np.ndarray, name: str) -> np.ndarray:
 
 
 def nonspeech_seconds(wav: np.ndarray, f0: np.ndarray) -> dict[str, list[float]]:
-    """Tests each second of (T,) samples and their (N,) F0, with an overlap of half a second.
-
-    Returns start times in seconds: of `all` seconds with sound, of the `voiceless` ones among them (noise,
-    chords, whisper) and of those with a `melody`.
-    """
+    """Tests each second of (T,) samples and their (N,) F0, with an overlap of half a second. Returns start
+    times in seconds: of `all` seconds with sound, of the `voiceless` ones among them (noise, chords,
+    whisper) and of those with a `melody`."""
     periodic, loud = _periodicity(wav, f0) > PERIODIC, _is_loud(wav, len(f0))
     steady, both_voiced = _is_steady(f0)
     found: dict[str, list[float]] = {"all": [], "voiceless": [], "melody": []}

@@ -130,11 +130,8 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def load_bundle(name: str | Path) -> Bundle:
-    """Loads a bundle that `find_bundle` finds.
-
-    Raises FileNotFoundError if it or a file of it is missing, ValueError for another format or version, or
-    weights that do not fit the configuration.
-    """
+    """Loads a bundle that `find_bundle` finds. Raises FileNotFoundError if it or a file of it is missing,
+    ValueError for another format or version, or weights that do not fit the configuration."""
     folder = find_bundle(name)
     path = folder / "config.json"
     config = files.read_json(path, "Make a bundle with `resynth export`.")

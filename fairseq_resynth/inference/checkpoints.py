@@ -69,10 +69,9 @@ def _load(module: Module, weights: dict[str, Tensor], prefix: str, path: str | P
 
 
 def load_unit_generator(path: str | Path, ema: bool = False) -> Vocoder:
-    """The unit vocoder of a checkpoint of `fairseq-train --task unit_resynthesis`, its streams and its sizes.
-
-    `ema` takes the averaged weights of --store-ema. Raises FileNotFoundError or ValueError for other files.
-    """
+    """The unit vocoder of a checkpoint of `fairseq-train --task unit_resynthesis`, its streams and its
+    sizes. `ema` takes the averaged weights of --store-ema. Raises FileNotFoundError or ValueError for other
+    files."""
     return _unit_generator(*_read(path, *ARCHITECTURES, ema=ema), path)
 
 
@@ -146,10 +145,8 @@ def _content_bundle(weights: dict[str, Tensor], config: dict[str, Any], path: st
 
 
 def load_f0_quantizer(name: str | Path) -> F0Vqvae:
-    """The F0 quantizer of a checkpoint, or of a bundle anywhere that `find_bundle` looks.
-
-    Raises FileNotFoundError or ValueError if there is no such file, or no F0 quantizer in it.
-    """
+    """The F0 quantizer of a checkpoint, or of a bundle anywhere that `find_bundle` looks. Raises
+    FileNotFoundError or ValueError if there is no such file, or no F0 quantizer in it."""
     if is_checkpoint(name):
         return load_f0_vqvae(name)[0]
     f0_vqvae = load_bundle(name).f0_vqvae

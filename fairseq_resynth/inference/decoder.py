@@ -34,10 +34,8 @@ OFFLINE_UNITS = 1500  # units of a chunk when the whole utterance is known: 30 s
 
 
 class UnitDecoder:
-    """Runs a unit vocoder, whose weight norm is folded away, on checked streams.
-
-    `precision` is that of the waveform generator, float32 or bfloat16.
-    """
+    """Runs a unit vocoder, whose weight norm is folded away, on checked streams. `precision` is that of the
+    waveform generator, float32 or bfloat16."""
 
     def __init__(
         self,
@@ -153,10 +151,8 @@ class UnitDecoder:
 
 
 def length_batches(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:
-    """Rows in batches of similar length, each of up to `limit` with padding or of a single row.
-
-    The longest come first, so that what exceeds the memory fails at once.
-    """
+    """Rows in batches of similar length, each of up to `limit` with padding or of a single row. The longest
+    come first, so that what exceeds the memory fails at once."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     while order:
         count = max(1, int(limit // max(1, lengths[order[-1]])))
@@ -293,10 +289,8 @@ class ChunkDecoder:
 def decode_in_chunks(
     decoder: UnitDecoder, speech: Utterance, chunk_units: int = OFFLINE_UNITS
 ) -> Iterator[np.ndarray]:
-    """Decodes an utterance of any length to (n,) float32 pieces of `chunk_units`, in the memory of one piece.
-
-    The samples do not depend on how many these are. Raises ValueError as `UnitDecoder.decode`.
-    """
+    """Decodes an utterance of any length to (n,) float32 pieces of `chunk_units`, in the memory of one
+    piece. The samples do not depend on how many these are. Raises ValueError as `UnitDecoder.decode`."""
     streams = decoder.streams
     speaker = speech.speaker if streams.has_speaker else None
     chunks = ChunkDecoder(decoder, speaker, chunk_units, speech.style if streams.styles else None)
@@ -308,9 +302,7 @@ def decode_all(
     decoder: UnitDecoder, utterances: Sequence[Utterance], batch_seconds: float = 60.0
 ) -> list[np.ndarray]:
     """Decodes utterances to (T,) float32 each, in batches of similar length; no result depends on its batch.
-
-    `batch_seconds` of audio with padding are in a batch; longer utterances are decoded in chunks.
-    """
+    `batch_seconds` of audio with padding are in a batch; longer utterances are decoded in chunks."""
     streams = decoder.streams
     limit = batch_seconds * streams.sample_rate / streams.unit_hop
     wavs: list[np.ndarray] = [np.zeros(0, np.float32)] * len(utterances)

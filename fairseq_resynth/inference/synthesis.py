@@ -35,12 +35,9 @@ class Job:
 
 
 def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> list[Job]:
-    """Reads the utterances of one split of a data directory, or of a file of units.
-
-    A file has one line `1 2 3`, `name|1 2 3` or a dict per utterance; NAME.f0 and NAME.speaker may stand next
-    to it. Raises FileNotFoundError or ValueError if a file is missing or malformed, or lacks a stream of the
-    model.
-    """
+    """Reads the utterances of one split of a data directory, or of a file of units: one line `1 2 3`,
+    `name|1 2 3` or a dict per utterance; NAME.f0 and NAME.speaker may stand next to it. Raises
+    FileNotFoundError or ValueError if a file is missing or malformed, or lacks a stream of the model."""
     source = Path(source)
     if source.is_dir():
         data = UnitSplit(source, split, streams)
@@ -89,10 +86,8 @@ def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndar
 
 def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], list[str]]:
     """Reads what a unit language model wrote, for `predict_durations`: jobs, and notes on what was left out.
-
     The file has lines `name|1 2 3 </s>` or `1 2 3`, or is the output of fairseq-interactive. Raises
-    FileNotFoundError or ValueError if it is missing or has no units, or the model has pitch.
-    """
+    FileNotFoundError or ValueError if it is missing or has no units, or the model has pitch."""
     if streams.has_pitch:
         raise ValueError("the model needs pitch, and units without repeats come without it.")
     found = read_generated_units(source)
@@ -130,10 +125,8 @@ def in_other_voices(
     jobs: Sequence[Job], streams: StreamSpec, names: Sequence[str], random_voices: int, seed: int
 ) -> list[Job]:
     """One job for each utterance and each voice that is not its own: of `names`, or all of the model's.
-
     `random_voices` of them are drawn for each utterance; 0: all. Raises ValueError for an unknown voice, or
-    if the model has no other.
-    """
+    if the model has no other."""
     for name in names:
         streams.speaker_index(name)
     if len(streams.speakers) < 2:

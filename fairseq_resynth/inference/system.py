@@ -75,11 +75,9 @@ class PitchStream:
 
 
 class SpeechSystem:
-    """A unit vocoder with the encoders of its streams.
-
-    `encoder` makes content units; None stands for the VQ-VAE of the bundle, and without both only `decode`
-    works. Raises ValueError if the bundle has no vocoder, or the encoder makes other units than it takes.
-    """
+    """A unit vocoder with the encoders of its streams. `encoder` makes content units; None stands for the
+    VQ-VAE of the bundle, and without both only `decode` works. Raises ValueError if the bundle has no
+    vocoder, or the encoder makes other units than it takes."""
 
     def __init__(
         self,

@@ -18,9 +18,7 @@ def speaker_names(streams: StreamSpec) -> str:
 
 def speaker_indices(speaker: Speaker | None, streams: StreamSpec, rows: int) -> np.ndarray:
     """The (rows,) int64 indices into the table of speakers; None is allowed for a model with one speaker.
-
-    Raises ValueError for no speaker, an unknown one, or not one per row.
-    """
+    Raises ValueError for no speaker, an unknown one, or not one per row."""
     if speaker is None or isinstance(speaker, str | int | np.integer):
         names = [speaker] * rows
     else:
@@ -52,11 +50,9 @@ def _index(name: str | int | np.ndarray | None, streams: StreamSpec) -> int:
 
 
 def speaker_vectors(speaker: Speaker | None, streams: StreamSpec, rows: int) -> np.ndarray:
-    """The (rows, D) float32 vectors, for a model on speaker vectors.
-
-    `speaker` is (D,) or (rows, D), a name or index of a known speaker, or a list of any of these. Raises
-    ValueError for no speaker, an unknown one, not one per row, or vectors of other dimensions.
-    """
+    """The (rows, D) float32 vectors, for a model on speaker vectors. `speaker` is (D,) or (rows, D), a name
+    or index of a known speaker, or a list of any of these. Raises ValueError for no speaker, an unknown one,
+    not one per row, or vectors of other dimensions."""
     dim = streams.speaker_dim
     if speaker is None and len(streams.speakers) != 1:
         raise ValueError(
@@ -87,10 +83,8 @@ def _known_vector(name: str | int | None, streams: StreamSpec) -> np.ndarray:
 
 
 def style_indices(style: str | Sequence[str] | None, streams: StreamSpec, rows: int) -> np.ndarray:
-    """The (rows,) int64 indices into the table of styles; None is allowed for a model with one style.
-
-    Raises ValueError for no style, or an unknown one.
-    """
+    """The (rows,) int64 indices into the table of styles; None is allowed for a model with one style. Raises
+    ValueError for no style, or an unknown one."""
     known = list(streams.styles)
     names = [style] * rows if style is None or isinstance(style, str) else list(style)
     if len(known) == 1:

@@ -62,10 +62,8 @@ def mix(
 
 @njit(cache=True)
 def learn(experts, weights, bias, frequencies, symbol: int, rates) -> None:
-    """Updates weights and bias after a symbol, in place; the arrays are those of `mix`.
-
-    `rates` are (2,) int64 step sizes: of the weights (Q16 per bit) and of the bias (Q16).
-    """
+    """Updates weights and bias after a symbol, in place; the arrays are those of `mix`. `rates` are (2,)
+    int64 step sizes: of the weights (Q16 per bit) and of the bias (Q16)."""
     for expert in range(len(weights)):
         expected = (frequencies * (experts[expert] >> 4)).sum() >> (PROBABILITY_BITS - 4)
         moved = weights[expert] + ((experts[expert, symbol] - expected) * rates[0] >> 16)
@@ -133,9 +131,7 @@ def learn_binary(
 
 class UnitModel:
     """Predicts content units frame by frame: whether the run of equal units ends, then which unit follows.
-
-    `end` is A, the symbol that ends the units; `unit` is that of the current run, or A before the first.
-    """
+    `end` is A, the symbol that ends the units; `unit` is that of the current run, or A before the first."""
 
     def __init__(self, model: EntropyModel):
         settings = model.settings
@@ -221,10 +217,8 @@ class F0Model:
         self._bias, self._frequencies = np.zeros((2, self.end + 1), np.int64)
 
     def frequencies(self, unit: int, unit_before: int) -> np.ndarray:
-        """Frequencies of the next code, (C + 1,) int64, with the sum 2**24 - (C + 1).
-
-        `unit` is in the middle of the code's span, A when there is none; `unit_before`: of the code before.
-        """
+        """Frequencies of the next code, (C + 1,) int64, with the sum 2**24 - (C + 1). `unit` is in the
+        middle of the code's span, A when there is none; `unit_before`: of the code before."""
         by_code, by_unit = self._tables
         symbol_experts(0, self._past, self._radices, by_code, self._experts[:3])
         self._unit_context[:] = self._past[0], unit_before
@@ -241,9 +235,7 @@ class F0Model:
         self._past[0] = code
 
     def end_probability(self, units_left: int, extra: int) -> int:
-        """The probability, Q24, that the codes end here, `extra` codes after the units.
-
-        `units_left` is the number of units in the last, unfinished span.
-        """
+        """The probability, Q24, that the codes end here, `extra` codes after the units. `units_left` is the
+        number of units in the last, unfinished span."""
         on, stop = self._end_counts[units_left, min(extra, 2)].tolist()
         return (stop * PROBABILITY_ONE) // (on + stop)

@@ -53,12 +53,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class EntropyModel:
-    """What the encoder and the decoder of the streams share.
-
-    The tables are `unit` (the symbol after the last 0 … 4 units), `run` and `rate` (whether the run ends
-    here), `f0` (the code after the last 0 … 3) and `f0_by_unit` (the code by unit, then also by the last code
-    and by the unit before).
-    """
+    """What the encoder and the decoder of the streams share. The tables are `unit` (the symbol after the
+    last 0 … 4 units), `run` and `rate` (whether the run ends here), `f0` (the code after the last 0 … 3) and
+    `f0_by_unit` (the code by unit, then also by the last code and by the unit before)."""
 
     settings: Settings
     tables: dict[str, NgramTables]

@@ -77,10 +77,8 @@ class ContextNetwork(nn.Module):
         self.run_output = nn.Linear(options.run_size, runs)
 
     def forward(self, units: Tensor, runs: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of the units, (B, L, A + 1), and of the lengths of runs, (B, L, R + 1).
-
-        Of (B, L) int64 units, of which A ends the utterance, and lengths in frames, at most R.
-        """
+        """The logits of the units, (B, L, A + 1), and of the lengths of runs, (B, L, R + 1), for (B, L) int64
+        units, of which A ends the utterance, and lengths in frames, at most R."""
         end = self.unit_embedding.num_embeddings - 1
         past_units = F.pad(units[:, :-1], (1, 0), value=end)
         past_runs = F.pad(runs[:, :-1], (1, 0), value=0)
@@ -92,10 +90,8 @@ class ContextNetwork(nn.Module):
         return self.unit_output(states), self.run_output(layer)
 
     def code_length(self, units: Tensor, runs: Tensor, lengths: Tensor) -> Tensor:
-        """The mean code length of a run in nats; `lengths` (B,) counts the runs with the end.
-
-        This is what the coder will spend, as far as the network alone decides it, so no other loss is needed.
-        """
+        """The mean code length of a run in nats; `lengths` (B,) counts the runs with the end. This is what
+        the coder will spend, as far as the network alone decides it, so no other loss is needed."""
         unit_logits, run_logits = self(units, runs)
         # A run never has the unit of the run before; the mixer masks it.
         possible = unit_logits[:, 1:].scatter(2, units[:, :-1, None], -1e4)
@@ -255,11 +251,9 @@ def _f0_end(utterances: Sequence[Utterance], settings: Settings) -> np.ndarray:
 def fit_entropy_model(
     utterances: Sequence[Utterance], settings: Settings, options: TrainingOptions
 ) -> EntropyModel:
-    """Fits the tables, and trains the network unless its size or its updates are 0.
-
-    The network's longest run is that of the settings. Raises ValueError if no utterance has a unit, or a
-    unit or an F0 code is too large for the settings.
-    """
+    """Fits the tables, and trains the network unless its size or its updates are 0. The network's longest
+    run is that of the settings. Raises ValueError if no utterance has a unit, or a unit or an F0 code is too
+    large for the settings."""
     utterances = [utterance for utterance in utterances if len(utterance.units)]
     _check(utterances, settings)
     runs = [collapse_runs(utterance.units) for utterance in utterances]

@@ -96,11 +96,9 @@ def log_odds(probability: int) -> int:
 
 @njit(cache=True)
 def odds_to_probability(odds: int) -> int:
-    """Inverse of `log_odds`, Q24, at least 2**-10 and at most 1 - 2**-10.
-
-    Without these bounds a long run would cost next to nothing per frame, and the frame that ends it dozens
-    of bits; with them neither answer ever costs more than 10.
-    """
+    """Inverse of `log_odds`, Q24, at least 2**-10 and at most 1 - 2**-10. Without these bounds a long run
+    would cost next to nothing per frame, and the frame that ends it dozens of bits; with them neither answer
+    ever costs more than 10."""
     if odds >= 0:
         value = (1 << 54) // ((1 << 30) + power_of_two(-odds))
     else:

@@ -24,10 +24,8 @@ ODDS_LIMIT = 12 << 16  # Q16
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Weights, int32 Q12: H hidden units, A content units, R the longest run, D the inner layer.
-
-    The gates of the (3H,) rows are reset, update and new; outputs are log2 probabilities up to a constant.
-    """
+    """Weights, int32 Q12: H hidden units, A content units, R the longest run, D the inner layer. The gates
+    of the (3H,) rows are reset, update and new; outputs are log2 probabilities up to a constant."""
 
     unit_input: np.ndarray  # (A + 1, 3H), by the unit of a run; row A is for the start of the file
     run_input: np.ndarray  # (R + 1, 3H), by the length of the run

@@ -60,10 +60,8 @@ class NgramTables:
 def fit_tables(
     contexts: Sequence[np.ndarray], symbols: np.ndarray, least_total: Sequence[int]
 ) -> NgramTables:
-    """Counts (n,) int64 symbols by the (n,) int64 context of each, for each order.
-
-    `least_total` tells for each order how often a context must occur to be kept.
-    """
+    """Counts (n,) int64 symbols by the (n,) int64 context of each, for each order. `least_total` tells for
+    each order how often a context must occur to be kept."""
     firsts, parts = [0], []
     for context, least in zip(contexts, least_total, strict=True):
         pairs, counts = np.unique(np.stack([context, symbols]), axis=1, return_counts=True)
@@ -82,11 +80,9 @@ def fit_tables(
 
 @register_jitable
 def context_key(order: int, start, symbols, radices):
-    """The context of an order as an integer: `start`, then the first `order` symbols in mixed radix.
-
-    `start` is an integer, for instance the frames of the run so far; `symbols` are integers, the most recent
-    first; both may be (n,) int64 arrays. `radices` are one more than the largest value of each symbol.
-    """
+    """The context of an order as an integer: `start`, then the first `order` symbols in mixed radix. `start`
+    is an integer, for instance the frames of the run so far; `symbols` are integers, the most recent first;
+    both may be (n,) int64 arrays. `radices` are one more than the largest value of each symbol."""
     key = start
     for index in range(order):
         key = key * radices[index] + symbols[index]
@@ -96,10 +92,8 @@ def context_key(order: int, start, symbols, radices):
 @register_jitable
 def rate_keys(run, before, earlier, unit, radix: int):
     """The two contexts of the speaking rate: a run's frames so far with the runs before, and with its unit.
-
     All are integers or (n,) int64: `before` and `earlier` are the lengths of the last two runs, at most
-    RATE_CLASSES - 1; `radix` is one more than the largest unit.
-    """
+    RATE_CLASSES - 1; `radix` is one more than the largest unit."""
     by_run = run * RATE_CLASSES + before
     return by_run * RATE_CLASSES + earlier, by_run * radix + unit
 
@@ -132,9 +126,7 @@ def symbol_experts(
     start: int, context: np.ndarray, radices: np.ndarray, table: tuple, experts: np.ndarray
 ) -> None:
     """Writes what each order from 1 on predicts, log2 probabilities, to `experts`: (orders, symbols), Q16.
-
-    The other arguments are those of `context_key` and of `refine`.
-    """
+    The other arguments are those of `context_key` and of `refine`."""
     size = experts.shape[1]
     probabilities = np.full(size, PROBABILITY_ONE // size, np.int64)
     refine(probabilities, table, 0, start)

@@ -76,9 +76,7 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
 
 def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
     """Inverse of `pack_speaker`: the speaker and its length in bytes, or None when more bytes are needed.
-
-    Raises CodecError if the bytes are invalid.
-    """
+    Raises CodecError if the bytes are invalid."""
     if kind == NO_SPEAKER:
         return None, 0
     read = _read_varint(data)
@@ -113,10 +111,8 @@ def _checksum(identity: bytes, header: bytes, coder: PayloadCoder) -> bytes:
 
 
 class FileWriter:
-    """Writes a file incrementally; the output is identical to that of `write_bytes`.
-
-    `coder`, the `PayloadCoder`, counts the bits.
-    """
+    """Writes a file incrementally; the output is identical to that of `write_bytes`. `coder`, the
+    `PayloadCoder`, counts the bits."""
 
     def __init__(self, model: EntropyModel, identity: bytes, has_f0: bool, speaker: Speaker = None):
         kind, field = pack_speaker(speaker)
@@ -132,10 +128,8 @@ class FileWriter:
         self._queues: dict[Need, deque[int]] = {need: deque() for need in Need}
 
     def push(self, units: Integers = (), f0_codes: Integers = ()) -> bytes:
-        """Appends stream values, (n,) and (m,) integers, and returns the bytes that are final.
-
-        Raises ValueError if a value is negative or too large.
-        """
+        """Appends stream values, (n,) and (m,) integers, and returns the bytes that are final. Raises
+        ValueError if a value is negative or too large."""
         for need, values in ((Need.UNIT, units), (Need.F0, f0_codes)):
             symbols = np.asarray(values, dtype=np.int64).tolist()
             if symbols and not (0 <= min(symbols) and max(symbols) <= LARGEST):
@@ -179,10 +173,8 @@ class FileWriter:
 
 
 class FileReader:
-    """Reads a file of the bundle `identity`, 16 bytes, incrementally.
-
-    `checksum` is False for a member of an archive, which is checked as a whole.
-    """
+    """Reads a file of the bundle `identity`, 16 bytes, incrementally. `checksum` is False for a member of an
+    archive, which is checked as a whole."""
 
     def __init__(self, model: EntropyModel, identity: bytes, checksum: bool = True):
         # None until the header has come:
@@ -196,10 +188,8 @@ class FileReader:
         self._header = self._held = b""
 
     def feed(self, data: bytes, complete: bool = False) -> None:
-        """Appends bytes. Set `complete=True` with the last bytes; the checksum is then verified.
-
-        Raises CodecError if they are damaged, truncated, too many, or of another format or model.
-        """
+        """Appends bytes. Set `complete=True` with the last bytes; the checksum is then verified. Raises
+        CodecError if they are damaged, truncated, too many, or of another format or model."""
         self._held += data
         if self.coder is None:
             self.header = read_header(self._held, self._identity, complete)
@@ -241,10 +231,8 @@ class Header:
 
 
 def read_header(data: bytes, identity: bytes, complete: bool = True) -> Header | None:
-    """Reads the header from the first bytes of a file, or returns None when more bytes are needed.
-
-    Raises CodecError if they do not start a `.rsyn` file, or one that needs another model, or are incomplete.
-    """
+    """Reads the header from the first bytes of a file, or returns None when more bytes are needed. Raises
+    CodecError if they do not start a `.rsyn` file, or one that needs another model, or are incomplete."""
     if complete and not data:
         raise CodecError("the file is empty")
     if data and (data[0] & 0xF0 != VERSION_NIBBLE or data[0] & 8 or data[0] >> 1 & 3 == 3):
@@ -267,9 +255,7 @@ def read_header(data: bytes, identity: bytes, complete: bool = True) -> Header |
 
 def write_bytes(model: EntropyModel, identity: bytes, code: SpeechCode) -> bytes:
     """The bytes of one utterance's file; `identity`, 16 bytes, names the bundle, or else the context model.
-
-    Raises ValueError if a value is negative or larger than the format holds.
-    """
+    Raises ValueError if a value is negative or larger than the format holds."""
     writer = FileWriter(model, identity, code.f0_codes is not None, code.speaker)
     first = writer.push(code.units, () if code.f0_codes is None else code.f0_codes)
     return first + writer.finish(code.num_samples)

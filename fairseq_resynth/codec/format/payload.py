@@ -50,11 +50,9 @@ Steps = Generator[Need, int | None, int]
 
 
 class PayloadCoder:
-    """Walks through the symbols of a file, encoding or decoding each.
-
-    One generator serves both directions, so that encoder and decoder cannot get out of step: which symbol
-    comes next and how likely each value is depends only on symbols before it.
-    """
+    """Walks through the symbols of a file, encoding or decoding each. One generator serves both directions,
+    so that encoder and decoder cannot get out of step: which symbol comes next and how likely each value is
+    depends only on symbols before it."""
 
     def __init__(self, model: EntropyModel, coder: ByteEncoder | ByteDecoder, has_f0: bool):
         self.bits: Counter[str] = Counter()  # by part: `units`, `runs`, `f0`, `end`, `samples`
@@ -125,11 +123,9 @@ class PayloadCoder:
         return self._seen(self.f0_codes, value)
 
     def _code_tail(self, unit_before: int) -> Steps:
-        """Codes the F0 codes that remain after the units, each after a bit whether they end here.
-
-        An utterance has as many codes as start within its units, so that this bit costs almost nothing; with
-        the end as a symbol of every code, each code of the file would pay for it.
-        """
+        """Codes the F0 codes that remain after the units, each after a bit whether they end here. An
+        utterance has as many codes as start within its units, so that this bit costs almost nothing; with
+        the end as a symbol of every code, each code of the file would pay for it."""
         end, middle = self._unit_model.end, self._settings.units_per_f0_code // 2
         unit = self._span[middle] if len(self._span) > middle else end
         for extra in range(LIMIT):
@@ -144,10 +140,8 @@ class PayloadCoder:
         raise CodecError(f"the file claims more than {LIMIT} F0 codes after its units")
 
     def _value(self, part: str, frequencies: np.ndarray, end: int, value: int | None) -> Steps:
-        """Codes a unit or an F0 code; the symbol `end` stands for the end and for unknown values.
-
-        The bit after it tells which; a value that the model does not know follows in 3 bytes.
-        """
+        """Codes a unit or an F0 code; the symbol `end` stands for the end and for unknown values. The bit
+        after it tells which; a value that the model does not know follows in 3 bytes."""
         symbol = None if value is None else end if value == END else min(value, end)
         name = "end" if value == END else part
         symbol = yield from self._symbol(name, frequencies, symbol)

@@ -44,11 +44,8 @@ class ByteEncoder:
         return True
 
     def code(self, frequencies: np.ndarray, symbol: int, model: Categorical | None = None) -> int:
-        """Encodes one symbol and returns it.
-
-        `frequencies` are (symbols,) integers, float64 or int64, with the sum 2**24 - symbols; `model` is made
-        of them, if the caller has it already.
-        """
+        """Encodes one symbol and returns it. `frequencies` are (symbols,) integers, float64 or int64, with
+        the sum 2**24 - symbols; `model` is made of them, if the caller has it already."""
         if len(frequencies) > 1:  # a single symbol needs no bits, and constriction refuses it
             model = model or Categorical(frequencies.astype(np.float64), lazy=True)
             self._encoder.encode(symbol, model)
@@ -93,11 +90,9 @@ class ByteEncoder:
 
 
 class ByteDecoder:
-    """Decodes symbols from bytes that may still be arriving.
-
-    It encodes again what it decodes: that tells how many bytes the next symbol needs, where to go on when
-    more have come, and at the end whether the bytes are exactly those that the encoder writes.
-    """
+    """Decodes symbols from bytes that may still be arriving. It encodes again what it decodes: that tells
+    how many bytes the next symbol needs, where to go on when more have come, and at the end whether the
+    bytes are exactly those that the encoder writes."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -125,10 +120,8 @@ class ByteDecoder:
         return decoder
 
     def code(self, frequencies: np.ndarray, _: int | None = None) -> int:
-        """Decodes one symbol, once the decoder is `ready`.
-
-        Raises CodecError if the bytes end before the symbols do, or no encoder could have written them.
-        """
+        """Decodes one symbol, once the decoder is `ready`. Raises CodecError if the bytes end before the
+        symbols do, or no encoder could have written them."""
         if len(frequencies) == 1:
             return 0
         if self._decoder is None:

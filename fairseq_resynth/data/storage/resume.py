@@ -64,10 +64,9 @@ def with_content(option: Any) -> Any:
 
 
 class Record:
-    """Record of the settings and inputs of each output file. Use it as a context manager, or call `flush`.
-
-    `.made_by` in the folder is created with the first entry. Raises ValueError if a line of it is damaged.
-    """
+    """Record of the settings and inputs of each output file. Use it as a context manager, or call
+    `flush`. `.made_by` in the folder is created with the first entry. Raises ValueError if a line of it
+    is damaged."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -121,11 +120,9 @@ class Record:
             file.unlink(missing_ok=True)
 
     def content(self, path: str | Path) -> str:
-        """The hash of a file's content, or of a member of a ZIP archive, `archive.zip:offset:length`.
-
-        A file whose size and times are as they were when it was hashed is not read again. Raises
-        FileNotFoundError if it does not exist.
-        """
+        """The hash of a file's content, or of a member of a ZIP archive, `archive.zip:offset:length`. A file
+        whose size and times are as they were when it was hashed is not read again. Raises FileNotFoundError
+        if it does not exist."""
         name = os.path.abspath(path)
         zipped = zip_range(name)
         try:
@@ -144,11 +141,9 @@ class Record:
         return found
 
     def key(self, *parts: Any) -> str:
-        """The hash of settings and inputs: JSON types, data classes, arrays, and Paths of files.
-
-        A Path stands for the content of its file, which must exist. Take the key before the inputs are read:
-        if an input changes later, the file is recomputed on the next run.
-        """
+        """The hash of settings and inputs: JSON types, data classes, arrays, and Paths of files. A Path
+        stands for the content of its file, which must exist. Take the key before the inputs are read: if an
+        input changes later, the file is recomputed on the next run."""
         text = json.dumps(parts, sort_keys=True, default=self._plain)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -196,11 +191,9 @@ class Record:
         facts: Mapping[str, Any] | None = None,
         source: str | Path = "",
     ) -> None:
-        """Makes the file `name` unless it is what its key makes already, and counts it in `outcome`.
-
-        `parts` are those of the key. `write` gets a temporary path and returns the seconds of audio that it
-        wrote. A ValueError or an error of a file is the reason of a failure of `source` (else of `name`).
-        """
+        """Makes the file `name` unless it is what its key makes already, and counts it in `outcome`. `parts`
+        are those of the key. `write` gets a temporary path and returns the seconds of audio that it wrote. A
+        ValueError or an error of a file is the reason of a failure of `source` (else of `name`)."""
         try:
             if ".." in Path(name).parts or Path(name).is_absolute():
                 raise ValueError("the name points outside the output folder")
@@ -219,10 +212,8 @@ class Record:
     def writing(
         self, name: str, key: str, facts: Mapping[str, Any] | None = None
     ) -> Iterator[Path]:
-        """Yields a temporary path for the file `name`, which is recorded and renamed when the block succeeds.
-
-        `facts` are JSON types to keep with it; they may be added while the file is written.
-        """
+        """Yields a temporary path for the file `name`, which is recorded and renamed when the block
+        succeeds. `facts` are JSON types to keep with it; they may be added while the file is written."""
         with atomic_path(self.folder / name) as temporary:
             yield temporary
             # The line is written first, so that no file lacks an entry if the process is killed.
