@@ -27,8 +27,7 @@ def add_arguments(add: common.Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the file, prints what it was fitted on; 1 if a file failed."""
-    from fairseq_resynth.encoders.content import build_encoder
-    from fairseq_resynth.encoders.kmeans import KMeans, read_centroids
+    from fairseq_resynth.encoders.content import KMeans, build_encoder, read_centroids
 
     device = common.prepare_device(args)
     encoder = build_encoder(args.feature_type, args.content_checkpoint, args.layer, device)
@@ -49,7 +48,7 @@ def _fit(args: argparse.Namespace, encoder, batch: int) -> int:
     from tqdm import tqdm
 
     from fairseq_resynth.data.manifest import read_splits
-    from fairseq_resynth.encoders.kmeans import KMeans
+    from fairseq_resynth.encoders.content import KMeans
     from fairseq_resynth.preparation.units import fit_centroids, sample_frames
 
     manifest = read_splits(args.data, [args.split])[args.split]

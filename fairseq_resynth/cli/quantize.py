@@ -53,8 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _encoder(args: argparse.Namespace, device):
-    from fairseq_resynth.encoders.content import ContentEncoder, build_encoder
-    from fairseq_resynth.encoders.kmeans import load_kmeans
+    from fairseq_resynth.encoders.content import ContentEncoder, build_encoder, load_kmeans
 
     if args.feature_type == "vqvae":
         return _vqvae(args, device)

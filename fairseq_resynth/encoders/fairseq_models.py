@@ -25,11 +25,8 @@ _CONVOLUTIONS = re.compile(r"[\s\d()\[\],+*]+")
 
 
 def fairseq_classes() -> list[type]:
-    """The classes that fairseq's speech checkpoints contain in addition to tensors and plain types.
-
-    Checkpoints of 2020 have their arguments as a Namespace, later ones a configuration as dict or omegaconf.
-    HuBERT's task state has the dictionaries of its labels.
-    """
+    """The classes in fairseq's speech checkpoints in addition to tensors: arguments as a Namespace in 2020
+    and later as a dict or omegaconf, and in HuBERT's task state the dictionaries of its labels."""
     from omegaconf import DictConfig, ListConfig, base, nodes
 
     omegaconf = [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, nodes.AnyNode]
@@ -47,7 +44,7 @@ class _FairseqEncoder(ConvolutionTransformer):
     def __init__(
         self, path: str | Path, layer: int, device: str | torch.device = "cpu", **chunks: int
     ):
-        path = Path(path)
+        self.checkpoint = path = Path(path)
         require_model(load_checkpoint(path, self.what, fairseq_classes()), path, *self.names)
         with quiet(), refusals(path, self.what, fairseq_classes()):
             load = fairseq.checkpoint_utils.load_model_ensemble_and_task

@@ -22,7 +22,7 @@ class FrameEncoder(ABC):
     feature_type: str  # its name for `--feature-type`
     unit_hop: int  # samples from one frame to the next
     min_samples: int  # smallest number of samples that gives a frame
-    checkpoint: Path | None = None  # file or folder of the weights; None if there are none
+    checkpoint: Path | None = None  # the file of the weights, if they are in one
     layer: int | None = None  # the layer that the features come from; None if there is no choice
     device: torch.device
     chunk_frames: int = 10_000  # frames encoded together
@@ -55,15 +55,11 @@ class FrameEncoder(ABC):
         return {
             "feature_type": self.feature_type,
             "checkpoint": self.checkpoint.name if self.checkpoint else None,
-            "checkpoint_hash": self.checkpoint_hash(),
+            "checkpoint_hash": file_hash(self.checkpoint) if self.checkpoint else None,
             "layer": self.layer,
             "unit_hop": self.unit_hop,
             "sample_rate": SAMPLE_RATE,
         }
-
-    def checkpoint_hash(self) -> str | None:
-        """16 hexadecimal digits of the weights' SHA-256, or None without weights."""
-        return file_hash(self.checkpoint) if self.checkpoint else None
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,7 @@ class Chunk:
 def plan_chunks(frames: int, window: int, context: int) -> Iterator[Chunk]:
     """Divides a long file into overlapping chunks whose kept frames are 0 … frames - 1, each once.
 
-    A chunk has `window` frames, of which `context` on either side of a seam are not kept. GSLM's readers
-    divide the samples instead, which loses a frame at each seam and takes context from its neighbors.
+    A chunk has `window` frames, of which `context` on either side of a seam are not kept.
     """
     if window <= 2 * context:
         raise ValueError(f"window is {window} frames, expected more than twice {context}")
@@ -146,8 +141,8 @@ class ConvolutionTransformer(FrameEncoder):
         first, last = self.first_layer, self.first_layer + len(model.encoder.layers) - 1
         if not first <= layer <= last:
             raise ValueError(f"--layer is {layer}, {path} has layers {first} to {last}")
-        self.checkpoint, self.layer, self.normalize = Path(path), layer, normalize
-        self.device, self.max_chunk = torch.device(device), max_chunk
+        self.layer, self.normalize, self.max_chunk = layer, normalize, max_chunk
+        self.device = torch.device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.unit_hop, self.min_samples = 1, 1
         modules = model.feature_extractor.conv_layers.modules()

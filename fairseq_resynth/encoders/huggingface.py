@@ -16,12 +16,9 @@ from fairseq_resynth.encoders.frames import ConvolutionTransformer, FrameEncoder
 def build_huggingface(
     path: str | Path, layer: int, device: str | torch.device = "cpu"
 ) -> FrameEncoder:
-    """Builds the encoder for a model of transformers, in a local folder or on the hub.
-
-    `layer` is the number of blocks whose output is taken, before any final normalization:
-    `hidden_states[layer]`. Raises ValueError if transformers is not installed, or the model cannot be
-    loaded, is of another kind or has no such layer.
-    """
+    """Builds the encoder for a model of transformers, in a local folder or on the hub, from the output of
+    `layer` blocks before any final normalization: `hidden_states[layer]`. Raises ValueError if transformers
+    is not installed, or the model cannot be loaded, is of another kind or has no such layer."""
     model = _load(path)
     if model.config.model_type == "whisper":
         return WhisperEncoder(model.get_encoder(), path, layer, device)
@@ -57,9 +54,7 @@ def _load(path: str | Path) -> Any:
 
 def _weights_hash(model: Any) -> str:
     """16 hexadecimal digits of the SHA-256 of names and weights, independent of the files they came from.
-
-    k-means files record this value, so it must not change.
-    """
+    k-means files record this value, so it must not change."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -76,13 +71,9 @@ class _TransformersModel(FrameEncoder):
         self._name = Path(path).resolve().name if Path(path).is_dir() else str(path)
         self._hash = _weights_hash(model)
 
-    def checkpoint_hash(self) -> str:
-        """The hash of the weights, independent of the files they came from."""
-        return self._hash
-
     def description(self) -> dict[str, Any]:
         """The identity of these features, with the name of the folder or on the hub as the checkpoint."""
-        return super().description() | {"checkpoint": self._name}
+        return super().description() | {"checkpoint": self._name, "checkpoint_hash": self._hash}
 
 
 class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
@@ -148,7 +139,7 @@ class WhisperEncoder(_TransformersModel):
         from transformers import WhisperFeatureExtractor
 
         self._identify(path, model)
-        self.checkpoint, self.layer = Path(path), layer
+        self.layer = layer
         if not 1 <= layer <= len(model.layers):
             raise ValueError(f"--layer is {layer}, {path} has layers 1 to {len(model.layers)}")
         del model.layers[layer:]

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,15 +39,13 @@ class Resemblyzer:
     def __init__(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its webrtcvad imports the deprecated pkg_resources
-            from resemblyzer import VoiceEncoder
+            from resemblyzer import VoiceEncoder, preprocess_wav
 
-        self._encoder = VoiceEncoder("cpu", verbose=False)
+        self._encoder, self._trim = VoiceEncoder("cpu", verbose=False), preprocess_wav
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """Maps (T,) samples to (256,); long pauses are removed as in the package's own examples."""
-        from resemblyzer import preprocess_wav
-
-        voiced = preprocess_wav(_require_sound(wav), source_sr=SAMPLE_RATE)
+        voiced = self._trim(_require_sound(wav), source_sr=SAMPLE_RATE)
         if len(voiced) < MINIMUM_SECONDS * SAMPLE_RATE:
             raise ValueError(
                 f"{len(voiced) / SAMPLE_RATE:.2f} s of voice: too little to tell the speaker"
@@ -129,11 +128,8 @@ def _require_sound(wav: np.ndarray) -> np.ndarray:
 
 
 def parse_encoder(text: str) -> tuple[str, str]:
-    """Splits `resemblyzer`, `xvector:NAME_OR_FOLDER`, `torchscript[-fbank]:FILE` or `onnx[-fbank]:FILE`.
-
-    Returns (kind, model); the model of `resemblyzer` is empty. Raises ValueError if the kind is unknown, or
-    the model is missing or given where there is none.
-    """
+    """Splits `resemblyzer`, `xvector:NAME_OR_FOLDER`, `torchscript[-fbank]:FILE` or `onnx[-fbank]:FILE` into
+    the kind and the model, empty for `resemblyzer`. Raises ValueError for anything else."""
     kind, _, model = text.partition(":")
     if kind not in MODULES or bool(model) == (kind == "resemblyzer"):
         raise ValueError(
@@ -168,16 +164,12 @@ def load_encoder(text: str) -> SpeakerEncoder:
 
 
 def describe_encoder(text: str) -> dict[str, Any]:
-    """The description of an encoder in `speaker_vectors.json`: `encoder`, `encoder_hash` and `speaker_dim`.
-
-    Vectors of encoders with different `encoder_hash` must not be mixed. Raises as `load_encoder`, and
-    ValueError if the model does not accept its input.
-    """
+    """The description of an encoder in `speaker_vectors.json`: `encoder`, `speaker_dim` and `encoder_hash`,
+    which must be the same for vectors to be comparable. Raises as `load_encoder`, and ValueError if the model
+    does not accept its input."""
     kind, model = parse_encoder(text)
     encoder = load_encoder(text)
     if kind == "resemblyzer":
-        from importlib.metadata import version
-
         return {"encoder": text, "encoder_hash": version("resemblyzer"), "speaker_dim": 256}
     probe = 0.1 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32)
     digest = file_hash(model) if Path(model).is_file() else model

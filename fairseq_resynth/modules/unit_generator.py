@@ -154,7 +154,7 @@ class UnitGenerator(nn.Module):
     def log_durations(
         self, units: Tensor, unit_lengths: Tensor | None = None, speaker: Tensor | None = None
     ) -> Tensor:
-        """Predicts log(count + 1), (B, U), of collapsed units (B, U) int64; the arguments are `forward`'s.
+        """Predicts log(count + 1), (B, U), of collapsed units (B, U) int64; arguments as for `frames`.
 
         The speaker is ignored unless `durations_need_speaker`. Raises ValueError if the model has no duration
         predictor, or needs a speaker and none is given.

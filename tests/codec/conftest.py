@@ -13,8 +13,8 @@ from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_m
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.encoders.content import KMeans
 from fairseq_resynth.encoders.frames import LogMelEncoder
-from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.modules.quantizers import F0Vqvae, F0VqvaeSizes

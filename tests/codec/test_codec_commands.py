@@ -18,7 +18,7 @@ from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.folders import Archive, write_archive
 from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.encoders.kmeans import KMeans, load_kmeans
+from fairseq_resynth.encoders.content import KMeans, load_kmeans
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.manifest import read_manifest, write_manifest
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.units import read_integer_rows
-from fairseq_resynth.encoders.content import ContentEncoder
-from fairseq_resynth.encoders.kmeans import load_kmeans
+from fairseq_resynth.encoders.content import ContentEncoder, load_kmeans
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import safetensors
 import torch
 from sklearn.cluster import KMeans as SklearnKMeans
 
-from fairseq_resynth.encoders.content import ContentEncoder
-from fairseq_resynth.encoders.kmeans import (
+from fairseq_resynth.encoders.content import (
+    ContentEncoder,
     KMeans,
     load_kmeans,
     read_centroids,

@@ -13,8 +13,8 @@ from fairseq_resynth.codec.entropy.entropy_model import Settings
 from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.encoders.content import KMeans
 from fairseq_resynth.encoders.frames import LogMelEncoder
-from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.evaluation.codecs import baselines
 from fairseq_resynth.evaluation.metrics.units import Units
 from fairseq_resynth.inference.bundle import Bundle, save_bundle

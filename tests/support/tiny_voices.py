@@ -8,8 +8,8 @@ import torch
 from fairseq_resynth.data.audio.files import load_any_audio
 from fairseq_resynth.data.speaker_vectors import format_vector
 from fairseq_resynth.data.streams import StreamSpec
+from fairseq_resynth.encoders.content import KMeans
 from fairseq_resynth.encoders.frames import LogMelEncoder
-from fairseq_resynth.encoders.kmeans import KMeans
 from fairseq_resynth.encoders.speaker import describe_encoder, load_encoder
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder

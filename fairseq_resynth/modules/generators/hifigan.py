@@ -92,11 +92,9 @@ class ResBlocks(nn.ModuleList):
 class HifiganGenerator(nn.Module):
     """Upsamples frames to samples.
 
-    Weights keep torch's default initialization. The published code initializes tensors that its weight norm
-    overwrites at once, so its models were trained from the default too.
-
-    The samples per frame, `default_hop`, choose the upsampling if `sizes` has none. Raises ValueError if the
-    sizes cannot be read or do not fit together.
+    Weights keep torch's default initialization, as in the published code, whose own initialization its weight
+    norm overwrites at once. `default_hop`, the samples per frame, chooses the upsampling if `sizes` has none.
+    Raises ValueError if the sizes cannot be read or do not fit together.
 
     Attributes:
         hop: samples per frame, the product of the upsampling rates.
@@ -116,9 +114,7 @@ class HifiganGenerator(nn.Module):
             )
         self.hop = math.prod(self.upsample_rates)
         self.conv_pre = weight_norm(nn.Conv1d(in_channels, channels, 7, padding=3))
-        self.upsamples = nn.ModuleList()
-        self.resblocks = nn.ModuleList()
-        self.activations = nn.ModuleList()
+        self.upsamples, self.resblocks, self.activations = (nn.ModuleList() for _ in range(3))
         for rate, kernel in zip(self.upsample_rates, kernels, strict=True):
             layer = nn.ConvTranspose1d(
                 channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2

@@ -17,7 +17,7 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class ChannelsLastConv(nn.Module):
-    """A one-dimensional convolution on (B, C, 1, L) with the channels next to each other in memory.
+    """A convolution in time on (B, C, 1, L) with the channels next to each other in memory.
 
     oneDNN's kernels read that layout directly. The (B, C, L) of `Conv1d` is reordered before and after each
     layer, which took a quarter of V1's time in float32 and nearly half in bfloat16. `layer` is plain or
@@ -43,11 +43,8 @@ class ChannelsLastConv(nn.Module):
 
 
 class TiledResBlocks(nn.Module):
-    """The residual blocks of a stage on one span of time after the other, each small enough for the cache.
-
-    A span of `positions` is computed with those around it on which its outputs depend, so only rounding
-    differs from `blocks(x, mask)`.
-    """
+    """The residual blocks of a stage on one span of time after the other, each small enough for the cache. A
+    span of `positions` is computed with those around it on which it depends, so only rounding differs."""
 
     def __init__(self, blocks: ResBlocks, positions: int):
         super().__init__()
