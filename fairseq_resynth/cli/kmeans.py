@@ -45,17 +45,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fit(args: argparse.Namespace, encoder, batch: int) -> int:
-    from tqdm import tqdm
-
     from fairseq_resynth.data.manifest import read_splits
     from fairseq_resynth.encoders.content import KMeans
     from fairseq_resynth.preparation.units import fit_centroids, sample_frames
 
     manifest = read_splits(args.data, [args.split])[args.split]
-    with tqdm(total=len(manifest), desc="kmeans: features", unit="file", mininterval=0.5) as bar:
-        sample = sample_frames(
-            manifest, encoder, args.max_frames, args.sample_percent, args.seed, batch, bar.update
-        )
+    sample = sample_frames(
+        manifest, encoder, args.max_frames, args.sample_percent, args.seed, batch
+    )
     centroids, distance = fit_centroids(sample.frames, args.num_clusters, args.seed)
     KMeans(centroids, encoder.description()).save(args.out)
     summary = {

@@ -23,8 +23,6 @@ def add_arguments(add: common.Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Quantizes every split, prints the summary; 1 if a row failed."""
-    from tqdm import tqdm
-
     from fairseq_resynth.data.manifest import read_splits
     from fairseq_resynth.preparation.units import foreign_units, quantize_split
 
@@ -32,16 +30,9 @@ def run(args: argparse.Namespace) -> int:
     encoder = _encoder(args, device)
     outcomes = {}
     for split, manifest in read_splits(args.data, args.split).items():
-        rows = shard.rows(len(manifest))
-        with tqdm(total=len(rows), desc=f"quantize {split}", unit="file", mininterval=0.5) as bar:
-            outcomes[split] = quantize_split(
-                manifest,
-                Path(args.data) / f"{split}.units",
-                encoder,
-                shard,
-                common.batch_samples(args, device),
-                bar.update,
-            )
+        target = Path(args.data) / f"{split}.units"
+        batch = common.batch_samples(args, device)
+        outcomes[split] = quantize_split(manifest, target, encoder, shard, batch)
     summary = {split: outcome.to_dict() for split, outcome in outcomes.items()}
     lines = common.rows_lines(outcomes, "{split}.units", common.REPAIR_ROWS)
     lines += [

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fairseq_resynth.data.audio.zip_archives import zip_range
+from fairseq_resynth.data.audio.files import zip_range
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 

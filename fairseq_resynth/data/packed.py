@@ -8,6 +8,7 @@
 The manifest has the length of each row, so the position of a crop is computed and only its bytes are read.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,29 @@ class MappedArray:
 
     def __reduce__(self):
         return MappedArray, (self._path,)
+
+
+class FlatRows(Sequence[np.ndarray]):
+    """Rows of numbers in one flat array, shared between data loader workers: `values`, (n,) row after row,
+    which are read as `dtype`, and `lengths`, (rows,) int64."""
+
+    dtype: type = np.int64
+
+    def __init__(self, values: Any, lengths: np.ndarray):
+        self.values, self.lengths = values, np.asarray(lengths, dtype=np.int64)
+        self._ends = np.cumsum(self.lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> np.ndarray:  # type: ignore[override]  # no slices of rows
+        return self.slice(row, 0, int(self.lengths[row]))
+
+    def slice(self, row: int, start: int, length: int) -> np.ndarray:
+        """The numbers of a row from `start` on, (length,); fewer where the row ends."""
+        end = int(self._ends[row])
+        first = end - int(self.lengths[row]) + start
+        return np.array(self.values[first : min(first + length, end)], dtype=self.dtype)
 
 
 class PackIndex:

@@ -241,18 +241,16 @@ def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -
     They are those in the directories among `paths`, or else the largest unit and code of the utterances,
     where hops are left out. Raises ValueError if directories differ."""
     known: dict[str, int] = {}
-    names = {
-        "units.json": {"num_clusters": "num_units", "unit_hop": "unit_hop"},
-        "f0_codes.json": {"num_codes": "num_f0_codes", "f0_code_hop": "f0_code_hop"},
-    }
-    for folder in (Path(path) for path in paths):
-        for file, keys in names.items():
-            stored = _optional_json(folder / file)
-            for key, name in keys.items():
-                if key in stored and known.setdefault(name, stored[key]) != stored[key]:
-                    raise ValueError(
-                        f"{folder / file}: {key} is {stored[key]}, elsewhere {known[name]}."
-                    )
+    for folder in map(Path, paths):
+        for file, key, name in (
+            ("units.json", "num_clusters", "num_units"),
+            ("units.json", "unit_hop", "unit_hop"),
+            ("f0_codes.json", "num_codes", "num_f0_codes"),
+            ("f0_codes.json", "f0_code_hop", "f0_code_hop"),
+        ):
+            stored = _optional_json(folder / file).get(key)
+            if stored is not None and known.setdefault(name, stored) != stored:
+                raise ValueError(f"{folder / file}: {key} is {stored}, elsewhere {known[name]}.")
     known.setdefault("num_units", 1 + _largest(row.units for row in utterances))
     known.setdefault("num_f0_codes", 1 + _largest(row.f0_codes for row in utterances))
     return known

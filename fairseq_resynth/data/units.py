@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.data.packed import packed_integers
+from fairseq_resynth.data.packed import FlatRows, packed_integers
 from fairseq_resynth.data.storage.text_columns import (
     DIGITS,
     parse_integer_lines,
@@ -195,28 +195,12 @@ def _parse_f0(values: Any, where: str) -> np.ndarray | None:
         raise ValueError(f"{where}: expected a list of numbers for f0: {error}") from error
 
 
-class IntegerRows(Sequence[np.ndarray]):
-    """Rows of integers in one flat array, shared between data loader workers. `values` are all (n,) integers,
-    row after row, `lengths` the (rows,) numbers of integers in each, and `maximum` is the largest integer, -1
-    if there are none (None: it is computed)."""
+class IntegerRows(FlatRows):
+    """Rows of integers, the largest of which is `maximum`, -1 if there are none (None: it is computed)."""
 
     def __init__(self, values: Any, lengths: np.ndarray, maximum: int | None = None):
-        self.lengths = np.asarray(lengths, dtype=np.int64)
-        self._ends = np.cumsum(self.lengths)
-        self.values = values
+        super().__init__(values, lengths)
         self.maximum = int(values.max(initial=-1)) if maximum is None else maximum
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, row: int) -> np.ndarray:  # type: ignore[override]  # no slices of rows
-        return self.slice(row, 0, int(self.lengths[row]))
-
-    def slice(self, row: int, start: int, length: int) -> np.ndarray:
-        """The integers of a row from `start` on, (length,) int64; fewer where the row ends."""
-        first = int(self._ends[row] - self.lengths[row])
-        stop = min(first + start + length, int(self._ends[row]))
-        return self.values[first + start : stop].astype(np.int64)
 
 
 def read_integer_rows(path: str | Path, rows: int | None, made_by: str) -> IntegerRows:

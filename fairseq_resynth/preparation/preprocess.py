@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import (
@@ -20,7 +19,7 @@ from fairseq_resynth.data.audio.files import (
 from fairseq_resynth.data.pitch.extraction import SHORTEST
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard
-from fairseq_resynth.data.storage.workers import parallel_map
+from fairseq_resynth.data.storage.workers import parallel_map, progress
 
 PAD_MULTIPLE = 1280  # samples: a whole number of F0 codes, and of unit frames at either hop
 TRIM_DB = 20  # below the loudest frame, as librosa.effects.trim counts
@@ -125,7 +124,7 @@ def preprocess(
     mine = list(source_of.items())[shard.index - 1 :: shard.count]
     outcome = PreprocessOutcome()
     process = partial(_process, source=source, out=out, options=options)
-    with Record(out) as record, tqdm(total=len(mine), desc="preprocess", unit="file") as bar:
+    with Record(out) as record, progress(None, len(mine), "preprocess") as bar:
 
         def files() -> Iterator[_File]:
             for target, path in mine:

@@ -2,10 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +13,7 @@ from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
+from fairseq_resynth.data.storage.workers import progress
 from fairseq_resynth.data.units import format_integers
 from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits
 from fairseq_resynth.encoders.frames import FrameEncoder, plan_batches, read_speech
@@ -138,21 +138,19 @@ def sample_frames(
     percent: float,
     seed: int,
     batch_samples: int,
-    progress: Callable[[int], Any] = lambda files: None,
 ) -> FrameSample:
     """Draws frames from `percent` % of the files; the sample depends on file names and seed, not on order.
-    `batch_samples` padded samples are encoded together; 0: one file at a time. `progress` is called with the
-    number of files done since the last call."""
+    `batch_samples` padded samples are encoded together; 0: one file at a time."""
     if not 0 < percent <= 100:
         raise ValueError(f"--sample-percent is {percent}, expected above 0 and up to 100")
     rows = sampled_rows(manifest.paths, percent, seed)
-    progress(len(manifest) - len(rows))
     reservoir, failed = FrameReservoir(max_frames, seed), {}
-    for wavs in _read_batches(manifest, rows, batch_samples, encoder.min_samples, failed):
-        for row, frames in zip(wavs, encoder.features(list(wavs.values())), strict=True):
-            reservoir.add(manifest.paths[row], frames.cpu().numpy())
-        progress(len(wavs))
-    progress(len(failed))
+    with progress(None, len(rows), "kmeans: features") as bar:
+        for wavs in _read_batches(manifest, rows, batch_samples, encoder.min_samples, failed):
+            for row, frames in zip(wavs, encoder.features(list(wavs.values())), strict=True):
+                reservoir.add(manifest.paths[row], frames.cpu().numpy())
+            bar.update(len(wavs))
+        bar.update(len(failed))
     return FrameSample(reservoir.frames(), len(rows) - len(failed), reservoir.seen, failed)
 
 
@@ -181,19 +179,17 @@ def quantize_split(
     encoder: ContentEncoder | VqvaeUnits,
     shard: Shard,
     batch_samples: int,
-    progress: Callable[[int], Any] = lambda rows: None,
 ) -> RowsOutcome:
     """Writes `{split}.units`, or this shard's part of it, and `units.json` beside it. Rows that fail stay
     empty in the part and are tried again by the next run. `batch_samples` padded samples are encoded
-    together; 0: one file at a time. `progress` is called with the number of rows done since the last call."""
+    together; 0: one file at a time."""
     record, settings = Record(target.parent), encoder.description
     part = LinesPart(record, target.name, manifest, shard, settings, {"units.json": settings})
     rows = part.rows
     if (outcome := part.finished()) is not None:
-        progress(len(rows))
         return outcome
     outcome = RowsOutcome(rows=len(rows))
-    with part:
+    with part, progress(None, len(rows), f"quantize {target.stem}") as bar:
         done = part.keep_lines(BLOCK_ROWS)
         again = [row for row in rows[:done] if not part.is_done(row)]
         outcome.reused = done - len(again)
@@ -201,11 +197,11 @@ def quantize_split(
             logger.info("%s: %d of %d rows are reused", target.name, outcome.reused, len(rows))
         if again:  # they failed before, or their recordings have changed
             part.replace(*_encode(part, encoder, again, 0, outcome))
-        progress(done)
+        bar.update(done)
         for start in range(done, len(rows), BLOCK_ROWS):
             block = rows[start : start + BLOCK_ROWS]
             part.append(*_encode(part, encoder, block, batch_samples, outcome))
-            progress(len(block))
+            bar.update(len(block))
         outcome.joined = part.close(outcome.failed)
     return outcome
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.packed import MappedArray
+from fairseq_resynth.data.packed import FlatRows, MappedArray
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import rows_hash
 
@@ -199,10 +199,12 @@ def compile_method(options: F0Options) -> None:
         extract_f0(np.arange(SAMPLE_RATE) % 160 / 160 - 0.5, **asdict(options))
 
 
-class F0Cache:
+class F0Cache(FlatRows):
     """F0 of all utterances of a split, memory-mapped: `DATA/f0/{split}.npy`, with `lengths`, (rows,) int64
     frames, and the `description` in `{split}.json`. Raises FileNotFoundError if it is not finished, and
     ValueError if it was made from other rows than the manifest's, or is truncated."""
+
+    dtype = np.float32
 
     def __init__(self, data_dir: str | Path, split: str, manifest: Manifest):
         path = Path(data_dir) / "f0" / f"{split}.npy"
@@ -212,29 +214,13 @@ class F0Cache:
         self.description: dict[str, Any] = read_json(path.with_suffix(".json"), command)
         if self.description["rows"] != rows_hash(manifest):
             raise ValueError(f"{path} was made from another {manifest.source.name}. {command}")
-        self.lengths = num_frames(manifest.num_samples)
-        self._ends = np.cumsum(self.lengths)
         try:
-            self._values = MappedArray(path)
+            values = MappedArray(path)
         except ValueError as error:
             raise ValueError(f"{path} is truncated or not an array: {error}. {command}") from error
-        found, frames = self._values.array, int(self._ends[-1])
+        super().__init__(values, num_frames(manifest.num_samples))
+        found, frames = values.array, int(self._ends[-1])
         if found.shape != (frames,) or found.dtype != np.float32:
             raise ValueError(
                 f"{path} holds {found.shape} {found.dtype}, expected ({frames},) float32. {command}"
             )
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """The F0 of a row, (N,) float32 Hz."""
-        return self.slice(row, 0, int(self.lengths[row]))
-
-    def slice(self, row: int, start: int, length: int) -> np.ndarray:
-        """The frames of a row from `start` on, (length,) float32 Hz; fewer where the row ends."""
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        end = int(self._ends[row])
-        first = end - int(self.lengths[row]) + start
-        return np.array(self._values[first : min(first + length, end)])

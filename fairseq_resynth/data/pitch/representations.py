@@ -42,16 +42,6 @@ class F0Representation(Protocol):
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray: ...
 
 
-@torch.inference_mode()
-def encode_f0(f0_vqvae: F0Encoder, f0: np.ndarray) -> np.ndarray:
-    """Quantizes the normalized F0 of one utterance, (N,) or (C, N), to (ceil(N / stride),) int64. An
-    utterance is encoded alone, since in a batch with a longer one the convolutions would see padding after
-    its end. The missing frames of the last code are unvoiced."""
-    f0 = np.atleast_2d(np.asarray(f0, dtype=np.float32))
-    padded = np.pad(f0, ((0, 0), (0, -f0.shape[1] % f0_vqvae.stride)))
-    return f0_vqvae.encode(torch.from_numpy(padded)[None])[0].numpy()
-
-
 def describe(f0_vqvae: Any, checkpoint: str | Path) -> dict[str, Any]:
     """The description of an F0 VQ-VAE in `f0_codes.json`."""
     description = {
@@ -127,12 +117,19 @@ class VqvaeF0:
         self.f0_vqvae = f0_vqvae
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        return encode_f0(self.f0_vqvae, ZscoreF0().encode(f0, entry))
+        return self._encoded(ZscoreF0().encode(f0, entry))
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
         """Maps (F,) codes to Hz; frames near the mean become unvoiced, a flaw of this representation."""
         normalized = self._decoded(values)
         return ZscoreF0().decode(np.where(np.abs(normalized) > VOICED, normalized, 0), entry)
+
+    @torch.inference_mode()
+    def _encoded(self, f0: np.ndarray) -> np.ndarray:
+        """The (ceil(N / stride),) codes of (C, N); the missing frames of the last one are unvoiced."""
+        # Each utterance alone: in a batch with a longer one the convolutions would see padding after its end.
+        padded = np.pad(f0, ((0, 0), (0, -f0.shape[1] % self.f0_vqvae.stride)))
+        return self.f0_vqvae.encode(torch.from_numpy(padded)[None])[0].numpy()
 
     @torch.inference_mode()
     def _decoded(self, codes: np.ndarray) -> np.ndarray:
@@ -143,7 +140,7 @@ class LogVqvaeF0(VqvaeF0):
     """Codes of a VQ-VAE over `ContinuousF0`, trained with --f0-input log_voicing."""
 
     def encode(self, f0: np.ndarray, entry: F0Entry) -> np.ndarray:
-        return encode_f0(self.f0_vqvae, ContinuousF0().encode(f0, entry))
+        return self._encoded(ContinuousF0().encode(f0, entry))
 
     def decode(self, values: np.ndarray, entry: F0Entry) -> np.ndarray:
         level, logit = self._decoded(values)

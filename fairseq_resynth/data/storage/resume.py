@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from soundfile import SoundFileError
 
-from fairseq_resynth.data.audio.zip_archives import zip_range
+from fairseq_resynth.data.audio.files import zip_range
 from fairseq_resynth.data.storage.files import atomic_path, file_hash, unique_name
 
 FOLDER = ".made_by"

@@ -66,10 +66,6 @@ def _parts(path: Path, count: int) -> list[Path]:
     return [part_path(path, Shard(index, count)) for index in range(1, count + 1)]
 
 
-def _beside(part: Path, suffix: str) -> Path:
-    return part.with_name(part.name + suffix)
-
-
 @dataclass
 class RowsOutcome(Outcome):
     """What a run did with the rows of a split, or with those of its shard."""
@@ -150,7 +146,7 @@ class Part:
 
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        state, stamps = _beside(self.path, ".json"), _beside(self.path, ".rows")
+        state, stamps = Path(f"{self.path}.json"), Path(f"{self.path}.rows")
         known = read_json(state) if state.is_file() and self.path.is_file() else {}
         if any(known.get(name) != self._state[name] for name in ("key", "settings")):
             for old in (state, stamps, self.path):
@@ -186,7 +182,7 @@ class Part:
         if failed and not accept:
             return False
         state = {**self._state, "failed": dict(failed), "complete": True}
-        write_json(_beside(self.path, ".json"), state)
+        write_json(Path(f"{self.path}.json"), state)
         return join_parts(self.record, self.name, self.shard.count, state["key"])
 
 
@@ -298,11 +294,9 @@ def _whole_key(record: Record, key: Mapping[str, Any], stamps: bytes) -> str:
 
 def part_states(path: Path, count: int) -> dict[Path, dict[str, Any]]:
     """What each part that exists says of itself: `key`, `settings`, `manifest`, `complete`, …"""
-    return {
-        part: read_json(_beside(part, ".json"))
-        for part in _parts(path, count)
-        if part.is_file() and _beside(part, ".json").is_file()
-    }
+    described = {part: Path(f"{part}.json") for part in _parts(path, count)}
+    files = described.items()
+    return {part: read_json(file) for part, file in files if part.is_file() and file.is_file()}
 
 
 def missing_parts(path: Path, count: int, key: Mapping[str, Any] | None = None) -> list[int]:
@@ -332,8 +326,8 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
         return False
     parts = _parts(path, count)
     try:
-        states = [read_json(_beside(part, ".json")) for part in parts]
-        files = [_beside(part, ".rows") for part in parts]
+        states = [read_json(Path(f"{part}.json")) for part in parts]
+        files = [Path(f"{part}.rows") for part in parts]
         stamps = b"".join(file.read_bytes() for file in files if file.is_file())
         with atomic_path(path) as temporary, temporary.open("wb") as output:
             if shape := states[0]["shape"]:
@@ -349,8 +343,8 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
     whole = _whole_key(record, states[0]["key"], stamps)
     record.add(name, whole, {"settings": record.key(states[0]["settings"]), "failed": failed})
     for part in parts:
-        for file in (_beside(part, ".json"), _beside(part, ".rows"), part):
-            file.unlink(missing_ok=True)
+        for suffix in (".json", ".rows", ""):
+            Path(f"{part}{suffix}").unlink(missing_ok=True)
     return True
 
 

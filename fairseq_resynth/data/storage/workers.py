@@ -104,6 +104,7 @@ def _bounded(pool, function, items: Iterator[Item], limit: int) -> Iterator[tupl
             yield pending.pop(future), future.result()
 
 
-def progress(iterable: Iterable[Item], total: int, what: str, done: int = 0) -> Iterator[Item]:
-    """Passes items through while a bar on stderr counts them up from `done`, after the words `what`."""
-    return iter(tqdm(iterable, desc=what, total=total, initial=done, unit="file", mininterval=0.5))
+def progress(iterable: Iterable[Item] | None, total: int, what: str, done: int = 0) -> tqdm:
+    """Passes items through while a bar on stderr counts them up from `done`, after the words `what`; without
+    items, a bar to be updated."""
+    return tqdm(iterable, desc=what, total=total, initial=done, unit="file", mininterval=0.5)
