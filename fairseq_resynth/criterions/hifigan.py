@@ -1,7 +1,7 @@
 """HiFi-GAN's losses; the discriminators are this criterion's parameters."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterable, List, Tuple
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from fairseq_resynth.modules import losses
-from fairseq_resynth.modules.discriminators.base import detach, split_batch
+from fairseq_resynth.modules.discriminators.base import detach
 from fairseq_resynth.modules.discriminators.families import (
     HIFIGAN,
     build_discriminators,
@@ -72,6 +72,20 @@ def _choice(name: str, value: str, choices: Dict[str, Any]) -> Any:
     if value not in choices:
         raise ValueError(f"--{name} is {value!r}, expected {' or '.join(choices)}.")
     return choices[value]
+
+
+def _summed(logs: List[Dict[str, Any]], names: Iterable[str]) -> Dict[str, float]:
+    """The sum of each of these names over the logs that have it.
+
+    All tensors leave a GPU in one copy: the only one of a step, and nothing waits for the GPU before it.
+    """
+    found = [(name, log[name]) for name in names for log in logs if name in log]
+    tensors = [value for _, value in found if torch.is_tensor(value)]
+    numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+    totals: Dict[str, float] = {}
+    for name, value in found:
+        totals[name] = totals.get(name, 0.0) + (next(numbers) if torch.is_tensor(value) else value)
+    return totals
 
 
 @register_criterion("hifigan", dataclass=HifiganCriterionConfig)
@@ -135,7 +149,8 @@ class HifiganCriterion(FairseqCriterion):
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The discriminators' loss on (B, 1, T) real and detached generated speech."""
         both = torch.cat([real, fake])
-        (real_scores, _), (fake_scores, _) = split_batch(*self.discriminators(both))
+        scores, _ = self.discriminators(both)
+        real_scores, fake_scores = zip(*[score.chunk(2) for score in scores], strict=True)
         return self.adversarial_losses[0](real_scores, fake_scores)
 
     def mel_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
@@ -145,9 +160,10 @@ class HifiganCriterion(FairseqCriterion):
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
         """(weighted sum, {mel, adv_g, fm}) on (B, 1, T); the discriminators must be frozen."""
-        with torch.no_grad():
-            _, real_maps = self.discriminators(real)
-        fake_scores, fake_maps = self.discriminators(fake)
+        with parametrize.cached():  # the normalized weights are the same in both passes
+            with torch.no_grad():
+                _, real_maps = self.discriminators(real)
+            fake_scores, fake_maps = self.discriminators(fake)
         mel_loss, terms = self.mel_loss(real, fake)
         loss, adversarial_terms = self._adversarial_loss(real_maps, fake_scores, fake_maps)
         return mel_loss + loss, terms | adversarial_terms
@@ -195,7 +211,7 @@ class HifiganCriterion(FairseqCriterion):
     def logged(sample: Dict[str, Any], terms: Dict[str, Any], weight: int) -> Dict[str, Any]:
         """fairseq's logging output: each term times `weight`, to be averaged over sample_size."""
         return {
-            **{name: value * weight for name, value in terms.items()},
+            **{name: value if weight == 1 else value * weight for name, value in terms.items()},
             "sample_size": weight,
             "nsentences": sample["target"].size(0),
             "ntokens": sample["target"].numel(),
@@ -204,11 +220,10 @@ class HifiganCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Logs the mean of every term."""
-        size = sum(log.get("sample_size", 0) for log in logging_outputs)
-        for name in LOGGED:
-            if any(name in log for log in logging_outputs):
-                total = sum(log.get(name, 0) for log in logging_outputs)
-                metrics.log_scalar(name, total / max(size, 1), size, round=4)
+        totals = _summed(logging_outputs, ("sample_size", *LOGGED))
+        size = totals.pop("sample_size", 0)
+        for name, total in totals.items():
+            metrics.log_scalar(name, total / max(size, 1), size, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -7,7 +7,7 @@ from fairseq_resynth.models import quantizers, unit_vocoders  # noqa: F401
 from fairseq_resynth.tasks import (  # noqa: F401
     content_quantization,
     f0_quantization,
-    fused_adamw,
+    optimizers,
     unit_resynthesis,
 )
 

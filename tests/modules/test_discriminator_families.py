@@ -220,4 +220,38 @@ def test_single_mel_is_the_papers():
     real, fake = noise(2, 1, SAMPLES), noise(2, 1, SAMPLES, seed=1)
     log_mel = losses.LogMelSpectrogram()
     found = losses.MelLoss(16000, losses.MEL_SCALES["single"])(real, fake)
-    assert torch.equal(found, losses.mel_l1(log_mel(real), log_mel(fake)))
+    torch.testing.assert_close(found, losses.mel_l1(log_mel(real), log_mel(fake)))
+
+
+@pytest.mark.parametrize("name", losses.MEL_SCALES)
+def test_derivative_of_the_mel_distance_is_that_of_autograd(name):
+    """Stretches of silence, where magnitudes are below the smallest that is counted, included."""
+    distance = losses.MelLoss(16000, losses.MEL_SCALES[name])
+    real, fake = noise(2, 1, SAMPLES), noise(2, 1, SAMPLES, seed=1)
+    fake[:, :, 3000:6000] = 0
+    fake.requires_grad_()
+    plain = sum(losses.mel_l1(each(real), each(fake)) for each in distance.log_mels)
+    found = distance(real, fake)
+    torch.testing.assert_close(found, plain / len(distance.log_mels))
+    (expected,) = torch.autograd.grad(3 * plain / len(distance.log_mels), fake)
+    (gradient,) = torch.autograd.grad(3 * found, fake)
+    torch.testing.assert_close(gradient, expected, atol=3e-6, rtol=1e-4)
+    short = real[:, :, : distance.margin]  # too short to be padded by the largest margin
+    assert distance(short, short).item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_feature_matching_is_the_sum_of_means(dtype):
+    sizes = [(2, 3, 7), (2, 5, 1), (2, 1, 11)]
+    real, fake = ([[noise(*s, seed=n).to(dtype) for s in sizes]] * 2 for n in (0, 1))
+    fake = [[each.clone().requires_grad_() for each in maps] for maps in fake]
+    leaves = [each for maps in fake for each in maps]
+    plain = sum(
+        (f.float() - r.float()).abs().mean() for r, f in zip(real[0] * 2, leaves, strict=True)
+    )
+    found = losses.feature_matching_loss(real, fake)
+    torch.testing.assert_close(found, plain)
+    gradients = [torch.autograd.grad(2 * each, leaves) for each in (found, plain)]
+    for one, other in zip(*gradients, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one, other)

@@ -8,7 +8,6 @@ import torch
 from golden import GOLDEN, formula_weight, our_name
 
 from fairseq_resynth.modules import losses
-from fairseq_resynth.modules.discriminators.base import split_batch
 from fairseq_resynth.modules.discriminators.families import build_discriminators
 
 GROUPS = {"mpd": "periods", "msd": "scales"}
@@ -69,10 +68,11 @@ def test_adversarial_losses(outputs, expected, group, part):
 def test_one_pass_over_both_equals_two(io, discriminators, outputs):
     both = torch.cat([torch.from_numpy(io["real"]), torch.from_numpy(io["fake"])])
     with torch.no_grad():
-        (real_scores, _), (fake_scores, fake_maps) = split_batch(*discriminators(both))
-    for one, two in zip(real_scores + fake_scores, outputs[0][0] + outputs[1][0], strict=True):
-        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(fake_maps[0][0], outputs[1][1][0][0], atol=1e-5, rtol=1e-5)
+        scores, maps = discriminators(both)
+    for one, real, fake in zip(scores, outputs[0][0], outputs[1][0], strict=True):
+        torch.testing.assert_close(one, torch.cat([real, fake]), atol=1e-5, rtol=1e-5)
+    fake_map = maps[0][0].chunk(2)[1]
+    torch.testing.assert_close(fake_map, outputs[1][1][0][0], atol=1e-5, rtol=1e-5)
 
 
 def test_log_mel(io, expected):

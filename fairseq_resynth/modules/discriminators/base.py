@@ -1,6 +1,5 @@
 """What all discriminators share: their output, the pass through their layers, and families of them."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -70,12 +69,3 @@ def freeze(module: nn.Module, frozen: bool) -> None:
 def detach(feature_maps: list[list[Tensor]]) -> list[list[Tensor]]:
     """The feature maps without their autograd graph."""
     return [[feature_map.detach() for feature_map in maps] for maps in feature_maps]
-
-
-def split_batch(scores: list[Tensor], feature_maps: list[list[Tensor]]) -> tuple[Outputs, Outputs]:
-    """Splits the output for torch.cat([real, fake]) into the output for real and the output for fake."""
-    halves = [torch.chunk(score, 2) for score in scores]
-    maps = [[torch.chunk(feature_map, 2) for feature_map in layer] for layer in feature_maps]
-    real = [half[0] for half in halves], [[pair[0] for pair in layer] for layer in maps]
-    fake = [half[1] for half in halves], [[pair[1] for pair in layer] for layer in maps]
-    return real, fake

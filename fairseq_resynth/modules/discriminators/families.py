@@ -29,7 +29,7 @@ FAMILIES: dict[str, tuple[str, Callable[[float], DiscriminatorFamily]]] = {
         "spectra",
         partial(_family, spectrograms.ComplexDiscriminator, spectrograms.ENCODEC_WINDOWS),
     ),
-    "mbstft": ("bands", partial(_family, spectrograms.BandDiscriminator, spectrograms.DAC_WINDOWS)),
+    "mbstft": ("bands", spectrograms.BandDiscriminators),
 }
 HIFIGAN = "mpd,msd"  # the paper's: five period discriminators and three scale discriminators
 

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from fairseq_resynth.modules.discriminators.base import (
     LEAKY_RELU_SLOPE,
     Discriminator,
+    DiscriminatorFamily,
     Output,
     scaled,
 )
@@ -120,9 +121,17 @@ class BandDiscriminator(nn.Module):
 
         As published, the waveform is first freed of its mean and scaled to a peak of 0.8.
         """
+        return self.score(self.normalize(wav))
+
+    @staticmethod
+    def normalize(wav: Tensor) -> Tensor:
+        """Maps (B, 1, T) to (B, 1, T) float32 with a mean of 0 and a peak of 0.8."""
         wav = wav.float() - wav.float().mean(2, keepdim=True)
-        wav = 0.8 * wav / (wav.abs().amax(2, keepdim=True) + 1e-9)
-        image = as_image(self.stft(wav))
+        return 0.8 * wav / (wav.abs().amax(2, keepdim=True) + 1e-9)
+
+    def score(self, normalized: Tensor) -> Output:
+        """Maps a normalized waveform (B, 1, T) to scores and feature maps."""
+        image = as_image(self.stft(normalized))
         feature_maps, ends = [], []
         for (low, high), convs in zip(self.edges, self.bands, strict=True):
             band = image[..., low:high]
@@ -132,3 +141,15 @@ class BandDiscriminator(nn.Module):
             ends.append(band)
         scores = self.conv_post(torch.cat(ends, dim=3))
         return scores.flatten(1), [*feature_maps, scores]
+
+
+class BandDiscriminators(DiscriminatorFamily):
+    """DAC's three discriminators, for which the waveform is normalized once."""
+
+    def __init__(self, width: float = 1.0):
+        super().__init__([BandDiscriminator(window, width) for window in DAC_WINDOWS])
+
+    def forward(self, wav: Tensor) -> list[Output]:
+        """Maps (B, 1, T) to the output of each discriminator."""
+        normalized = BandDiscriminator.normalize(wav)
+        return [discriminator.score(normalized) for discriminator in self]

@@ -73,20 +73,20 @@ class SourceClock:
 
 
 def sample_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Tensor:
-    """Interpolates (B, L) values of frames linearly between their middles, to (B, L * hop) samples.
+    """Interpolates (..., B, L) values of frames linearly between middles, to (..., B, L * hop) samples.
 
     The value is constant before the first middle and after the last, which `lengths` (B,) gives for each row.
     """
     # Integers, in half samples: a chunk of an utterance then has exactly the values that the whole has.
-    halves = 2 * torch.arange(values.size(1) * hop, device=values.device) + 1 + hop
+    halves = 2 * torch.arange(values.size(-1) * hop, device=values.device) + 1 + hop
     before = halves // (2 * hop) - 1
     share = (halves % (2 * hop)).to(values.dtype) / (2 * hop)
-    last = torch.full_like(values[:, :1], values.size(1) - 1, dtype=torch.int64)
+    last = torch.full_like(values[..., :1], values.size(-1) - 1, dtype=torch.int64)
     if lengths is not None:
-        last = (lengths[:, None] - 1).to(torch.int64)
-    left = before.clamp(min=0).expand(values.size(0), -1).minimum(last)
-    right = (before + 1).expand(values.size(0), -1).minimum(last)
-    return values.gather(1, left) * (1 - share) + values.gather(1, right) * share
+        last = (lengths[:, None] - 1).to(torch.int64).expand_as(last)
+    left = before.clamp(min=0).minimum(last)
+    right = (before + 1).minimum(last)
+    return values.gather(-1, left) * (1 - share) + values.gather(-1, right) * share
 
 
 def pulse_phase(
@@ -270,9 +270,9 @@ class SourceFilterGenerator(ConvNextBackbone):
         with torch.autocast(x.device.type, enabled=False):
             harmonic, noise = self._sources(log_f0.float(), voicing.float(), lengths, clock)
             log_magnitude, phase, noise_log_magnitude = gains.float().chunk(3, dim=2)
-            spectrum = polar(log_magnitude, phase) * self._spectrum(harmonic, mask)
+            harmonic, noise = self._spectrum(torch.stack([harmonic, noise]), mask)
             noise_magnitude = noise_log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
-            spectrum = spectrum + noise_magnitude * self._spectrum(noise, mask)
+            spectrum = polar(log_magnitude, phase) * harmonic + noise_magnitude * noise
             wav = inverse_stft(spectrum, self.window, self.hop, mask, MIN_ENVELOPE)
         return wav if self.training else wav.clamp(-1, 1)
 
@@ -287,8 +287,8 @@ class SourceFilterGenerator(ConvNextBackbone):
         self, log_f0: Tensor, voicing: Tensor, lengths: Tensor | None, clock: SourceClock | None
     ) -> tuple[Tensor, Tensor]:
         """The pulses and the noise, (B, L * hop) each."""
-        f0 = sample_frames(self.pitch_head.hertz(log_f0), self.hop, lengths)
-        gate = sample_frames(voicing, self.hop, lengths)
+        both = torch.stack([self.pitch_head.hertz(log_f0), voicing])
+        f0, gate = sample_frames(both, self.hop, lengths)
         start = torch.zeros(f0.size(0), 1, dtype=torch.int64, device=f0.device)
         phase = pulse_phase(f0, gate, SAMPLE_RATE, clock)
         if clock is not None:
@@ -300,10 +300,10 @@ class SourceFilterGenerator(ConvNextBackbone):
         return pulses(phase, f0, SAMPLE_RATE) * gate, self.noise[index]
 
     def _spectrum(self, wav: Tensor, mask: Tensor | None) -> Tensor:
-        """The spectra (B, L, n_fft / 2 + 1) of windows around the middle of each frame."""
+        """The spectra (..., B, L, n_fft / 2 + 1) of windows around the middle of each frame."""
         if mask is not None:
             wav = wav * mask[:, 0].float().repeat_interleave(self.hop, dim=1)
-        margin, count = (self.n_fft - self.hop) // 2, wav.size(1) // self.hop
-        blocks = F.pad(wav, (margin, margin)).view(wav.size(0), -1, self.hop)
-        parts = [blocks[:, part : part + count] for part in range(self.n_fft // self.hop)]
-        return torch.fft.rfft(torch.cat(parts, dim=2) * self.window, dim=2)
+        margin, count = (self.n_fft - self.hop) // 2, wav.size(-1) // self.hop
+        blocks = F.pad(wav, (margin, margin)).unflatten(-1, (-1, self.hop))
+        parts = [blocks[..., part : part + count, :] for part in range(self.n_fft // self.hop)]
+        return torch.fft.rfft(torch.cat(parts, dim=-1) * self.window)

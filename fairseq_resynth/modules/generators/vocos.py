@@ -54,8 +54,8 @@ class ConvNextBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Maps (B, C, L) to (B, C, L); `mask` (B, 1, L) zeroes what follows each row's end."""
         residual = self.norm(self.depthwise(x).transpose(1, 2))
-        residual = self.reduce(F.gelu(self.expand(residual))) * self.scale
-        return masked(x + residual.transpose(1, 2), mask)
+        residual = self.reduce(F.gelu(self.expand(residual)))
+        return masked(torch.addcmul(x, residual.transpose(1, 2), self.scale[:, None]), mask)
 
 
 class ConvNextBackbone(nn.Module):
