@@ -15,7 +15,7 @@ from torch import Tensor
 from fairseq_resynth.constants import FEATURE_TYPES, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage.checkpoints import weights_hash
 from fairseq_resynth.data.storage.files import atomic_path, file_hash
-from fairseq_resynth.encoders.frames import FrameEncoder, plan_chunks
+from fairseq_resynth.encoders.frames import Device, FrameEncoder, plan_chunks
 from fairseq_resynth.modules.quantizers import ContentVqvae
 
 CHUNK = 6000  # units that a VQ-VAE encodes together, a minute at 100 Hz
@@ -117,7 +117,7 @@ def build_encoder(
     feature_type: str,
     checkpoint_path: str | Path | None = None,
     layer: int | None = None,
-    device: str | torch.device = "cpu",
+    device: Device = "cpu",
 ) -> FrameEncoder:
     """Builds the encoder that `--feature-type` names from weights in the layout they were released in.
 
@@ -190,7 +190,7 @@ class ContentEncoder:
         cls,
         kmeans_path: str | Path,
         checkpoint_path: str | Path | None = None,
-        device: str | torch.device = "cpu",
+        device: Device = "cpu",
     ) -> "ContentEncoder":
         """Builds the encoder that a file of `resynth kmeans` names, with its weights; None if it has none.
         Raises FileNotFoundError if a file does not exist, and ValueError if it is of another kind or the
@@ -221,7 +221,7 @@ class ContentEncoder:
 class VqvaeUnits:
     """Speech to units by a content VQ-VAE, with the interface of `ContentEncoder`."""
 
-    def __init__(self, vqvae: ContentVqvae, device: str | torch.device = "cpu"):
+    def __init__(self, vqvae: ContentVqvae, device: Device = "cpu"):
         self.device = torch.device(device)
         self.vqvae = vqvae.eval().to(self.device)
         self.unit_hop = self.min_samples = vqvae.stride

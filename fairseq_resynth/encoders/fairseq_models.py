@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.compat import fairseq
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, quiet, refusals
-from fairseq_resynth.encoders.frames import ConvolutionTransformer, FrameEncoder
+from fairseq_resynth.encoders.frames import ConvolutionTransformer, Device, FrameEncoder
 
 _CONVOLUTIONS = re.compile(r"[\s\d()\[\],+*]+")
 
@@ -40,10 +40,9 @@ class _FairseqEncoder(ConvolutionTransformer):
 
     what: str  # for messages
     names: tuple[str, str]  # of model and task in a checkpoint
+    may_normalize: bool  # whether waveforms are normalized if they were in training
 
-    def __init__(
-        self, path: str | Path, layer: int, device: str | torch.device = "cpu", **chunks: int
-    ):
+    def __init__(self, path: str | Path, layer: int, device: Device = "cpu", **chunks: int):
         self.checkpoint = path = Path(path)
         require_model(load_checkpoint(path, self.what, fairseq_classes()), path, *self.names)
         with quiet(), refusals(path, self.what, fairseq_classes()):
@@ -54,10 +53,8 @@ class _FairseqEncoder(ConvolutionTransformer):
         depth = getattr(model.cfg, "pos_conv_depth", 1) if hasattr(model, "cfg") else 1
         kinds = {type(block).__name__ for block in model.encoder.layers}
         self.masks_padding = depth == 1 and all(kind.startswith("Transformer") for kind in kinds)
-        super().__init__(model, path, layer, self._needs_normalized(task), device, **chunks)
-
-    def _needs_normalized(self, task: Any) -> bool:
-        raise NotImplementedError
+        normalize = self.may_normalize and bool(task.cfg.normalize)
+        super().__init__(model, path, layer, normalize, device, **chunks)
 
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
         model = self.model
@@ -120,9 +117,7 @@ class HubertEncoder(_FairseqEncoder):
     feature_type = "hubert"
     what = "a HuBERT checkpoint of fairseq"
     names = "hubert", "hubert_pretraining"
-
-    def _needs_normalized(self, task: Any) -> bool:
-        return bool(task.cfg.normalize)
+    may_normalize = True
 
 
 class Wav2vec2Encoder(_FairseqEncoder):
@@ -135,9 +130,7 @@ class Wav2vec2Encoder(_FairseqEncoder):
     first_layer = 0
     what = "a wav2vec 2.0 checkpoint of fairseq"
     names = "wav2vec2", "audio_pretraining"
-
-    def _needs_normalized(self, task: Any) -> bool:
-        return False
+    may_normalize = False
 
 
 class CpcEncoder(FrameEncoder):
@@ -152,7 +145,7 @@ class CpcEncoder(FrameEncoder):
     context = 8  # the receptive field of a frame is 465 samples
 
     def __init__(
-        self, path: str | Path, layer: int, device: str | torch.device = "cpu", chunk_frames=10_000
+        self, path: str | Path, layer: int, device: Device = "cpu", chunk_frames: int = 10_000
     ):
         from fairseq.examples.textless_nlp.gslm.speech2unit.pretrained import cpc_feature_reader
 

@@ -15,6 +15,8 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.storage.files import file_hash
 
+Device = str | torch.device
+
 
 class FrameEncoder(ABC):
     """Maps 16 kHz speech to one vector per frame."""
@@ -100,7 +102,7 @@ class LogMelEncoder(FrameEncoder):
     unit_hop = 160
     min_samples = 400
 
-    def __init__(self, device: str | torch.device = "cpu", chunk_frames: int = 10_000):
+    def __init__(self, device: Device = "cpu", chunk_frames: int = 10_000):
         self.device, self.chunk_frames = torch.device(device), chunk_frames
 
     def _encode(self, wav: Tensor) -> Tensor:
@@ -134,7 +136,7 @@ class ConvolutionTransformer(FrameEncoder):
         path: str | Path,
         layer: int,
         normalize: bool,
-        device: str | torch.device = "cpu",
+        device: Device = "cpu",
         max_chunk: int = MAX_CHUNK,
         context: int = CONTEXT,
     ):

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.checkpoints import quiet
-from fairseq_resynth.encoders.frames import ConvolutionTransformer, FrameEncoder
+from fairseq_resynth.encoders.frames import ConvolutionTransformer, Device, FrameEncoder
 
 
-def build_huggingface(
-    path: str | Path, layer: int, device: str | torch.device = "cpu"
-) -> FrameEncoder:
+def build_huggingface(path: str | Path, layer: int, device: Device = "cpu") -> FrameEncoder:
     """Builds the encoder for a model of transformers, in a local folder or on the hub, from the output of
     `layer` blocks before any final normalization: `hidden_states[layer]`. Raises ValueError if transformers
     is not installed, or the model cannot be loaded, is of another kind or has no such layer."""
@@ -83,14 +81,7 @@ class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
     normalized if the convolutions use layer normalization, since fairseq trained those models that way.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        path: str | Path,
-        layer: int,
-        device: str | torch.device = "cpu",
-        **chunks: int,
-    ):
+    def __init__(self, model, path: str | Path, layer: int, device: Device = "cpu", **chunks: int):
         self._identify(path, model)
         self.masks_padding = model.config.model_type in ("hubert", "wav2vec2", "wavlm")
         super().__init__(model, path, layer, _needs_normalized(path, model), device, **chunks)
@@ -129,12 +120,7 @@ class WhisperEncoder(_TransformersModel):
     min_samples = 400
 
     def __init__(
-        self,
-        model: Any,
-        path: str | Path,
-        layer: int,
-        device: str | torch.device = "cpu",
-        context: int = 100,
+        self, model, path: str | Path, layer: int, device: Device = "cpu", context: int = 100
     ):
         from transformers import WhisperFeatureExtractor
 

@@ -79,15 +79,14 @@ def _register(arch: str) -> None:
     dataclass with other defaults. Both classes become names of this module, since the processes that fairseq
     spawns unpickle the configuration by name.
     """
-    architecture = ARCHITECTURES[arch]
     name = arch.title().replace("_", "")
+    sizes, defaults = ARCHITECTURES[arch]
     changed = [
-        (each.name, each.type, field(default=default, metadata=each.metadata))
-        for each in fields(architecture.sizes)
-        if (default := architecture.defaults.get(each.name)) is not None
+        (each.name, each.type, field(default=defaults[each.name], metadata=each.metadata))
+        for each in fields(sizes)
+        if each.name in defaults
     ]
-    namespace = {"__module__": __name__}
-    bases = (architecture.sizes, FairseqDataclass)
+    namespace, bases = {"__module__": __name__}, (sizes, FairseqDataclass)
     config = make_dataclass(f"{name}Config", changed, bases=bases, namespace=namespace)
     model = type(name, (UnitVocoder,), {**namespace, "arch": arch})
     globals().update({config.__name__: config, name: model})
