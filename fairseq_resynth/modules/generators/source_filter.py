@@ -184,15 +184,15 @@ class PitchHead(nn.Module):
 
         Takes frames (B, C, L), `source_f0` as `measured` does, and the frames of each row (B,).
         """
-        mask = torch.ones_like(x[:, :1]) if lengths is None else frame_mask(x, lengths)
+        mask = frame_mask(x, lengths)
         log_f0, logit = self(x, mask).float().unbind(1)
         target, voicing = self.measured(source_f0.float(), x.size(2))
-        mask = mask[:, 0]
-        voiced = voicing * mask
+        weight = None if mask is None else mask[:, 0]
+        voiced = masked(voicing, weight)
         semitones = 12 * ((log_f0 - target).abs() * voiced).sum() / voiced.sum().clamp(min=1)
-        entropy = F.binary_cross_entropy_with_logits(logit, voicing, reduction="none")
-        bits = (entropy * mask).sum() / mask.sum() / math.log(2)
-        return semitones + bits
+        entropy = F.binary_cross_entropy_with_logits(logit, voicing, weight, reduction="sum")
+        frames = voicing.numel() if weight is None else weight.sum()
+        return semitones + entropy / frames / math.log(2)
 
 
 class SourceFilterGenerator(ConvNextBackbone):
@@ -270,9 +270,9 @@ class SourceFilterGenerator(ConvNextBackbone):
         with torch.autocast(x.device.type, enabled=False):
             harmonic, noise = self._sources(log_f0.float(), voicing.float(), lengths, clock)
             log_magnitude, phase, noise_log_magnitude = gains.float().chunk(3, dim=2)
-            harmonic, noise = self._spectrum(torch.stack([harmonic, noise]), mask)
+            spectrum = polar(log_magnitude, phase) * self._spectrum(harmonic, mask)
             noise_magnitude = noise_log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
-            spectrum = polar(log_magnitude, phase) * harmonic + noise_magnitude * noise
+            spectrum = spectrum + noise_magnitude * self._spectrum(noise, mask)
             wav = inverse_stft(spectrum, self.window, self.hop, mask, MIN_ENVELOPE)
         return wav if self.training else wav.clamp(-1, 1)
 
@@ -300,10 +300,10 @@ class SourceFilterGenerator(ConvNextBackbone):
         return pulses(phase, f0, SAMPLE_RATE) * gate, self.noise[index]
 
     def _spectrum(self, wav: Tensor, mask: Tensor | None) -> Tensor:
-        """The spectra (..., B, L, n_fft / 2 + 1) of windows around the middle of each frame."""
+        """The spectra (B, L, n_fft / 2 + 1) of windows around the middle of each frame."""
         if mask is not None:
             wav = wav * mask[:, 0].float().repeat_interleave(self.hop, dim=1)
-        margin, count = (self.n_fft - self.hop) // 2, wav.size(-1) // self.hop
-        blocks = F.pad(wav, (margin, margin)).unflatten(-1, (-1, self.hop))
-        parts = [blocks[..., part : part + count, :] for part in range(self.n_fft // self.hop)]
-        return torch.fft.rfft(torch.cat(parts, dim=-1) * self.window)
+        margin, count = (self.n_fft - self.hop) // 2, wav.size(1) // self.hop
+        blocks = F.pad(wav, (margin, margin)).view(wav.size(0), -1, self.hop)
+        parts = [blocks[:, part : part + count] for part in range(self.n_fft // self.hop)]
+        return torch.fft.rfft(torch.cat(parts, dim=2) * self.window, dim=2)
