@@ -45,11 +45,11 @@ def _count(args: argparse.Namespace) -> int:
     model = EntropyModel.load(args.model)
     utterances = [row for path in args.data for row in read_utterances(path, args.split)]
     with tqdm(total=len(utterances), desc="codec-bench", unit="file", mininterval=0.5) as bar:
-        bench = run_bench(model, utterances, bar.update)
-    summary = {"model": args.model, "identity": model.identity.hex(), **bench.summary()}
+        found, files = run_bench(model, utterances, bar.update)
+    summary = {"model": args.model, "identity": model.identity.hex(), **found}
     lines = [f"{name}: {value}" for name, value in summary.items()]
     if args.json:
-        summary["files"] = [cost.to_dict() for cost in bench.costs]
+        summary["files"] = files
     common.report(args, summary, lines)
     return 0
 

@@ -5,7 +5,7 @@ import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,15 +24,11 @@ ENCODEC_HIGHEST = 6  # kbit/s: higher rates of EnCodec are left out
 
 
 class Coded(NamedTuple):
-    """Speech that went through a baseline: (T,) float32 at 16 kHz, as long as the original, no
-    delay.
+    """Speech that went through a baseline."""
 
-    `file_bytes` is 0 if there are no bits to count; `packet_bytes` leaves out container and header.
-    """
-
-    wav: np.ndarray
-    file_bytes: int = 0
-    packet_bytes: int = 0
+    wav: np.ndarray  # (T,) float32 at 16 kHz, as long as the original and without delay
+    file_bytes: int = 0  # 0 if there are no bits to count
+    packet_bytes: int = 0  # without container and header
 
 
 @dataclass(frozen=True)
@@ -106,10 +102,7 @@ def opus(wav: np.ndarray, rate: float) -> Coded:
 
 
 def codec2(wav: np.ndarray, rate: int) -> Coded:
-    """Codec2 (Rowe, 2011) at 8 kHz by its programs, at `rate` bit/s; the paper's is 2400.
-
-    Its delay is removed, since metrics compare at equal times.
-    """
+    """Codec2 (Rowe, 2011) at 8 kHz by its programs, at `rate` bit/s; the paper's is 2400."""
     narrow = resample(wav, SAMPLE_RATE, NARROW_BAND_RATE)
     with tempfile.TemporaryDirectory() as folder:
         raw, coded, decoded = (Path(folder, name) for name in ("in.raw", "coded.bit", "out.raw"))
@@ -121,6 +114,7 @@ def codec2(wav: np.ndarray, rate: int) -> Coded:
         _run("c2dec", mode, coded, decoded)
         again = np.frombuffer(decoded.read_bytes(), "<i2").astype(np.float32) / 32768
         size = coded.stat().st_size
+    # metrics compare at equal times
     again = resample(again[CODEC2_DELAY[rate] :], NARROW_BAND_RATE)
     return Coded(fit_length(again, len(wav)), size, size)
 
@@ -146,10 +140,7 @@ def _run(program: str, *arguments: str | Path) -> None:
 
 
 def encodec(wav: np.ndarray, model: Any, rate: float) -> Coded:
-    """EnCodec (Défossez et al., 2022) without its entropy coder, at one of its rates in kbit/s.
-
-    `model` is a `transformers.EncodecModel`.
-    """
+    """EnCodec (Défossez et al., 2022) by `transformers`, without its entropy coder, at `rate` kbit/s."""
     import torch
 
     model_rate = model.config.sampling_rate
@@ -165,9 +156,9 @@ def encodec(wav: np.ndarray, model: Any, rate: float) -> Coded:
 class _Kind(NamedTuple):
     family: str
     code: Callable[..., Coded]
-    rate: float | None = None  # the default; None: there are no rates
-    lowest: float = 0.0
-    highest: float = 0.0
+    rates: Sequence[
+        float
+    ] = ()  # the default, the lowest and the highest in kbit/s; none: there are no rates
     programs: tuple[str, ...] = ()
     package: str = ""  # which has the programs
 
@@ -175,15 +166,14 @@ class _Kind(NamedTuple):
 _KINDS = {
     "griffinlim": _Kind("Griffin-Lim", griffin_lim),
     "world": _Kind("WORLD", world),
-    "opus": _Kind("Opus", opus, 9, 6, 510),
-    "codec2": _Kind("Codec2", codec2, 2400, programs=("c2enc", "c2dec"), package="codec2"),
-    "speex": _Kind("Speex", speex, 4, 2, 25, ("speexenc", "speexdec"), "speex"),
+    "opus": _Kind("Opus", opus, (9, 6, 510)),
+    "codec2": _Kind("Codec2", codec2, (2400, *CODEC2_RATES), ("c2enc", "c2dec"), "codec2"),
+    "speex": _Kind("Speex", speex, (4, 2, 25), ("speexenc", "speexdec"), "speex"),
 }
 
 
 def parse_baselines(text: str, option: str = "--baselines") -> list[Baseline]:
-    """Parses `griffinlim,world,opus:9,codec2:2400,speex:4`; `option` is what messages call the
-    text.
+    """Parses `griffinlim,world,opus:9,codec2:2400,speex:4`; `option` is what messages call the text.
 
     Rates are in kbit/s, of codec2 in bit/s. Raises ValueError for an unknown kind, or a rate that
     the kind does not have.
@@ -194,11 +184,11 @@ def parse_baselines(text: str, option: str = "--baselines") -> list[Baseline]:
         if name not in _KINDS:
             raise ValueError(f"{option}: no {name!r}, expected {', '.join(_KINDS)}")
         kind = _KINDS[name]
-        if rate and kind.rate is None:
-            raise ValueError(f"{option}: {name} has no rate, found {item!r}")
         code, missing = kind.code, ""
-        if kind.rate is not None:
+        if kind.rates:
             code = functools.partial(code, rate=_parse_rate(rate, kind, f"{option} {item}"))
+        elif rate:
+            raise ValueError(f"{option}: {name} has no rate, found {item!r}")
         if not all(map(shutil.which, kind.programs)):
             programs = " and ".join(kind.programs)
             missing = f"the programs {programs} are missing: apt-get install {kind.package}"
@@ -210,7 +200,7 @@ def parse_baselines(text: str, option: str = "--baselines") -> list[Baseline]:
 
 def _parse_rate(text: str, kind: _Kind, place: str) -> float:
     try:
-        rate = float(text) if text else kind.rate
+        rate = float(text) if text else kind.rates[0]
     except ValueError:
         rate = 0
     if kind.code is codec2:
@@ -218,20 +208,17 @@ def _parse_rate(text: str, kind: _Kind, place: str) -> float:
             known = ", ".join(map(str, CODEC2_RATES))
             raise ValueError(f"{place}: expected one of {known} bit/s")
         return int(rate)
-    if not kind.lowest <= rate <= kind.highest:
-        raise ValueError(f"{place}: expected a rate from {kind.lowest} to {kind.highest} kbit/s")
+    _, low, high = kind.rates
+    if not low <= rate <= high:
+        raise ValueError(f"{place}: expected a rate from {low} to {high} kbit/s")
     return rate
 
 
 def encodec_baselines(folder: str | Path) -> list[Baseline]:
-    """EnCodec at its rates up to 6 kbit/s, from the folder of a `transformers.EncodecModel`.
-
-    Raises FileNotFoundError if there is no such folder.
-    """
+    """EnCodec at its rates up to 6 kbit/s. Raises FileNotFoundError if its folder does not exist."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} does not exist: give the folder of EnCodec's weights")
-    missing = missing_packages(["transformers"], "transformers")
-    if missing:
+    if missing := missing_packages(["transformers"], "transformers"):
         return [Baseline("EnCodec", "encodec", Coded, missing)]
     from transformers import EncodecModel
 

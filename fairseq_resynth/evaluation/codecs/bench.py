@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,41 +15,23 @@ LONG_SECONDS = 3.0
 PARTS = ("content", "f0", "overhead", "total")
 
 
-@dataclass(frozen=True)
-class Cost:
-    """The size of one utterance."""
-
-    name: str
-    seconds: float  # number of units times their hop
-    content_bytes: int  # the stream of units with its end mark, alone
-    f0_bytes: int  # what the F0 codes add
-    total_bytes: int  # the whole file
-    bits: Counter = field(repr=False)  # code length by part, before rounding to bytes
-
-    @property
-    def overhead_bytes(self) -> int:
-        """Header, checksum, number of samples, end mark of the F0 codes."""
-        return self.total_bytes - self.content_bytes - self.f0_bytes
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, with rates in bit/s."""
-        counts = {f"{part}_bytes": getattr(self, f"{part}_bytes") for part in PARTS}
-        return {"name": self.name, "seconds": round(self.seconds, 4), **counts, **_rates([self])}
-
-
 def _rate(size: float, seconds: float) -> float:
     return round(8 * size / seconds, 3) if seconds else 0.0
 
 
-def _rates(costs: Sequence[Cost]) -> dict[str, float]:
-    seconds = sum(cost.seconds for cost in costs)
-    sizes = {part: sum(getattr(cost, f"{part}_bytes") for cost in costs) for part in PARTS}
+def _rates(costs: Sequence[dict[str, Any]]) -> dict[str, float]:
+    seconds = sum(cost["seconds"] for cost in costs)
+    sizes = {part: sum(cost[f"{part}_bytes"] for cost in costs) for part in PARTS}
     return {f"{part}_bps": _rate(size, seconds) for part, size in sizes.items()}
 
 
-def measure(model: EntropyModel, utterance: Utterance) -> tuple[Cost, bytes]:
-    """The cost of an utterance and its file, which names the context model instead of a bundle."""
-    settings = model.settings
+def _write(model: EntropyModel, utterance: Utterance) -> tuple[bytes, dict[str, Any], Counter]:
+    """An utterance's file, which names the context model instead of a bundle, and its size by part.
+
+    `content` is the stream of units with its end mark alone, `f0` what the F0 codes add, and `overhead` the
+    header, checksum, number of samples and end mark of the F0 codes. The last are code lengths in bits,
+    before rounding to bytes.
+    """
     writer = FileWriter(model, model.identity, has_f0=False)
     data = writer.push(utterance.units)
     content = len(writer.end_units())
@@ -59,50 +40,27 @@ def measure(model: EntropyModel, utterance: Utterance) -> tuple[Cost, bytes]:
     if utterance.f0_codes is not None:
         writer = FileWriter(model, model.identity, has_f0=True)
         data = writer.push(utterance.units, utterance.f0_codes) + writer.finish()
-    seconds = len(utterance.units) * settings.unit_hop / settings.sample_rate
-    sizes = content, len(data) - size, len(data)
-    return Cost(utterance.name, seconds, *sizes, writer.coder.bits), data
-
-
-@dataclass(frozen=True)
-class Bench:
-    """One cost per utterance, and the CPU seconds of coding all of them, without compilation."""
-
-    costs: list[Cost]
-    encode_seconds: float
-    decode_seconds: float
-
-    def summary(self) -> dict[str, Any]:
-        """Plain JSON types: rates over all utterances, and of those of 3 s and longer."""
-        seconds = sum(cost.seconds for cost in self.costs)
-        long = [cost for cost in self.costs if cost.seconds >= LONG_SECONDS]
-        overhead = sum(cost.overhead_bytes for cost in self.costs) / max(len(self.costs), 1)
-        parts = sum((cost.bits for cost in self.costs), Counter())
-        return {
-            "utterances": len(self.costs),
-            "seconds": round(seconds, 2),
-            **_rates(self.costs),
-            "total_bps_from_3s": _rates(long)["total_bps"],
-            "most_bps_from_3s": max((_rates([cost])["total_bps"] for cost in long), default=0.0),
-            "overhead_bytes_mean": round(overhead, 3),
-            "parts_bps": {name: _rate(bits / 8, seconds) for name, bits in sorted(parts.items())},
-            "encode_times_real_time": round(seconds / max(self.encode_seconds, 1e-9), 1),
-            "decode_times_real_time": round(seconds / max(self.decode_seconds, 1e-9), 1),
-        }
+    seconds = len(utterance.units) * model.settings.unit_hop / model.settings.sample_rate
+    cost: dict[str, Any] = {"name": utterance.name, "seconds": seconds}
+    parts = content, len(data) - size, size - content, len(data)
+    cost |= {f"{part}_bytes": count for part, count in zip(PARTS, parts, strict=True)}
+    return data, cost, writer.coder.bits
 
 
 def run_bench(
     model: EntropyModel, utterances: Sequence[Utterance], progress: Callable[[], Any] = lambda: None
-) -> Bench:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Encodes each utterance into a file of its own, decodes it and compares.
 
-    `progress` is called after each. Raises AssertionError if a file does not decode to its streams.
+    Returns a summary of all utterances, with the speed of coding in CPU time without compilation; and the
+    sizes and rates, in bit/s, of each one. `progress` is called after each. Raises AssertionError if a file
+    does not decode to its streams.
     """
-    measure(model, Utterance(np.zeros(2, np.int64), np.zeros(1, np.int64)))  # compile first
-    costs, encoding, decoding = [], 0.0, 0.0
+    _write(model, Utterance(np.zeros(2, np.int64), np.zeros(1, np.int64)))  # compile first
+    costs, bits, encoding, decoding = [], Counter(), 0.0, 0.0
     for utterance in utterances:
         start = time.process_time()
-        cost, data = measure(model, utterance)
+        data, cost, parts = _write(model, utterance)
         middle = time.process_time()
         code = read_bytes(model, model.identity, data)
         decoding += time.process_time() - middle
@@ -111,5 +69,22 @@ def run_bench(
         if not (same_f0 and np.array_equal(code.units, utterance.units)):
             raise AssertionError(f"{utterance.name} does not decode to what was encoded")
         costs.append(cost)
+        bits += parts
         progress()
-    return Bench(costs, encoding, decoding)
+    seconds = sum(cost["seconds"] for cost in costs)
+    long = [cost for cost in costs if cost["seconds"] >= LONG_SECONDS]
+    overhead = sum(cost["overhead_bytes"] for cost in costs) / max(len(costs), 1)
+    summary = {
+        "utterances": len(costs),
+        "seconds": round(seconds, 2),
+        **_rates(costs),
+        "total_bps_from_3s": _rates(long)["total_bps"],
+        "most_bps_from_3s": max((_rates([cost])["total_bps"] for cost in long), default=0.0),
+        "overhead_bytes_mean": round(overhead, 3),
+        "parts_bps": {name: _rate(size / 8, seconds) for name, size in sorted(bits.items())},
+        "encode_times_real_time": round(seconds / max(encoding, 1e-9), 1),
+        "decode_times_real_time": round(seconds / max(decoding, 1e-9), 1),
+    }
+    return summary, [
+        cost | {"seconds": round(cost["seconds"], 4)} | _rates([cost]) for cost in costs
+    ]

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,13 @@ from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.manifest import read_splits
-from fairseq_resynth.evaluation.codecs.baselines import Baseline, fit_length
+from fairseq_resynth.evaluation.codecs.baselines import Baseline, Coded, fit_length
 from fairseq_resynth.evaluation.metrics.metric import importable
 from fairseq_resynth.evaluation.runs.pairing import read_data, read_folder
 from fairseq_resynth.measures.figures import new_figure, save_figure, style_axes
 from fairseq_resynth.measures.spectral import mel_cepstral_distortion, mel_l1_distance
 
 DEFAULT = "opus:6,opus:9,opus:12,codec2:700,codec2:1200,codec2:1600,codec2:2400,speex:4"
-Measure = Callable[[np.ndarray, np.ndarray], float]
-# maps an utterance's name and (T,) samples to the decoded samples and the bytes that they took
-Coder = Callable[[str, np.ndarray], tuple[np.ndarray, int]]
 
 
 @dataclass
@@ -59,13 +55,13 @@ def list_recordings(
     return listed, speakers
 
 
-def _measures() -> dict[str, Measure]:
+def _measures() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
     """Mel L1 and mel-cepstral distortion, and STOI and PESQ if they are installed.
 
     None of them is fair to a codec that does not keep the waveform; word error rates, which are,
     come from `resynth evaluate`.
     """
-    found: dict[str, Measure] = {"mel_l1": mel_l1_distance, "mcd": mel_cepstral_distortion}
+    found: dict[str, Any] = {"mel_l1": mel_l1_distance, "mcd": mel_cepstral_distortion}
     if importable("pystoi"):
         from pystoi import stoi
 
@@ -77,19 +73,14 @@ def _measures() -> dict[str, Measure]:
     return found
 
 
-def _code(
-    codec: SpeechCodec, speakers: Mapping[str, str], name: str, wav: np.ndarray
-) -> tuple[np.ndarray, int]:
-    known, speaker = codec.resynthesizer.streams.speakers, speakers.get(name)
+def _code(system: SpeechCodec | Baseline, wav: np.ndarray, speaker: str | None) -> Coded:
+    if isinstance(system, Baseline):
+        return system.code(wav)
+    known = system.resynthesizer.streams.speakers
     speaker = speaker if speaker in known else None
-    data = codec.encode(wav, speaker)
-    decoded = codec.decode(data, known[0] if speaker is None and known else None)
-    return fit_length(decoded, len(wav)), len(data)
-
-
-def _code_baseline(baseline: Baseline, name: str, wav: np.ndarray) -> tuple[np.ndarray, int]:
-    coded = baseline.code(wav)
-    return coded.wav, coded.packet_bytes
+    data = system.encode(wav, speaker)
+    decoded = system.decode(data, known[0] if speaker is None and known else None)
+    return Coded(fit_length(decoded, len(wav)), len(data), len(data))
 
 
 def measure_codecs(
@@ -104,23 +95,21 @@ def measure_codecs(
     `codecs` maps labels to bundles, `speakers` names to speakers. `progress` is called after each utterance
     and system.
     """
-    systems: list[tuple[Point, Coder]] = [
-        (Point("resynth", label), partial(_code, codec, speakers or {}))
-        for label, codec in codecs.items()
+    systems: list[tuple[Point, SpeechCodec | Baseline]] = [
+        (Point("resynth", label), codec) for label, codec in codecs.items()
     ]
-    for baseline in baselines:
-        point = Point(baseline.family, baseline.label, missing=baseline.missing)
-        systems.append((point, partial(_code_baseline, baseline)))
+    for one in baselines:
+        systems.append((Point(one.family, one.label, missing=one.missing), one))
     measures = _measures()
     rows: dict[str, list[dict[str, float]]] = {point.label: [] for point, _ in systems}
     for name, path in utterances:
         wav = resample(*load_any_audio(path))
-        for point, code in systems:
+        for point, system in systems:
             if not point.missing:
                 try:
-                    decoded, size = code(name, wav)
-                    values = {key: measure(wav, decoded) for key, measure in measures.items()}
-                    rate = {"bits": 8 * size, "seconds": len(wav) / SAMPLE_RATE}
+                    coded = _code(system, wav, (speakers or {}).get(name))
+                    values = {key: measure(wav, coded.wav) for key, measure in measures.items()}
+                    rate = {"bits": 8 * coded.packet_bytes, "seconds": len(wav) / SAMPLE_RATE}
                     rows[point.label].append(rate | values)
                 except Exception as error:  # whatever a codec or a measure raises
                     point.failed[name] = f"{type(error).__name__}: {error}"
