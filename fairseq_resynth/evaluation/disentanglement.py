@@ -119,10 +119,8 @@ class DisentanglementTest:
         self._compare_units(units=plain, units_flat=flat, units_shifted=up)
 
     def result(self) -> dict[str, Any]:
-        """`figures` by name, and `checks`: statement -> whether it holds.
-
-        Raises ValueError if nothing was measured.
-        """
+        """`figures` by name, and `checks`: statement -> whether it holds. Raises ValueError if nothing was
+        measured."""
         if not self.figures:
             raise ValueError("nothing to measure: fewer than two persons, and no pitch stream")
         figures = {name: float(np.nanmean(values)) for name, values in self.figures.items()}

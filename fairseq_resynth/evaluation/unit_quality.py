@@ -111,10 +111,8 @@ def _read_textgrid(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
 def joint_counts(
     pairs: Iterable[tuple[np.ndarray, Sequence[str]]], num_units: int
 ) -> tuple[np.ndarray, list[str]]:
-    """Counts frames by phone and unit: (phones, K) int64, and the phones' labels.
-
-    `pairs` are the units (U,) and U phones of each utterance; frames of phone "" are not counted.
-    """
+    """Counts frames by phone and unit: (phones, K) int64, and the phones' labels. `pairs` are the units
+    (U,) and U phones of each utterance; frames of phone "" are not counted."""
     rows: dict[str, np.ndarray] = {}
     for units, phones in pairs:
         for unit, phone in zip(units, phones, strict=True):
@@ -163,10 +161,8 @@ def unit_quality(counts: np.ndarray) -> dict[str, float]:
 
 
 def frame_phones(phones: Sequence[Phone], frames: int, seconds_per_frame: float) -> list[str]:
-    """The phone at the middle of each frame, "" where the alignment has none.
-
-    `phones` are those of one utterance, in order of time.
-    """
+    """The phone at the middle of each frame, "" where the alignment has none. `phones` are those of one
+    utterance, in order of time."""
     starts = np.array([phone.start for phone in phones])
     middles = (np.arange(frames) + 0.5) * seconds_per_frame
     found = np.searchsorted(starts, middles, side="right") - 1
@@ -179,10 +175,8 @@ def frame_phones(phones: Sequence[Phone], frames: int, seconds_per_frame: float)
 def aligned_frames(
     manifest: Manifest, units: IntegerRows, alignment: Alignment, seconds_per_frame: float
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Yields units and phones of every utterance that the alignment has.
-
-    It may name an utterance by its relative path without suffix, or by a unique last part of it.
-    """
+    """Yields units and phones of every utterance that the alignment has. It may name an utterance by its
+    relative path without suffix, or by a unique last part of it."""
     names = [manifest.name(row) for row in range(len(manifest))]
     last = [name.rsplit("/", 1)[-1] for name in names]
     occurrences = Counter(last)

@@ -12,11 +12,9 @@ GROSS_ERROR = 0.2  # the paper, Section 4.1: more than 20 % off
 
 
 def align(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts two tracks (N,) and (N',) to the shorter one's length.
-
-    Raises ValueError if a track is not one-dimensional, is empty, or has negative or non-finite values, or
-    if the lengths differ by more than `TOLERANCE_FRAMES`.
-    """
+    """Cuts two tracks (N,) and (N',) to the shorter one's length. Raises ValueError if a track is not
+    one-dimensional, is empty, or has negative or non-finite values, or if the lengths differ by more than
+    `TOLERANCE_FRAMES`."""
     tracks = [np.asarray(track, dtype=np.float64) for track in (reference, estimate)]
     for name, track in zip(("reference", "estimate"), tracks, strict=True):
         if track.ndim != 1 or not len(track):

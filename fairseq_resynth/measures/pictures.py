@@ -40,10 +40,8 @@ def spectrogram_png(
     wav: np.ndarray, f0: np.ndarray | None = None, sample_rate: int = SAMPLE_RATE
 ) -> bytes:
     """A mel spectrogram of 70 dB with F0 over it as a PNG file, 96 pixels high, 100 columns per second.
-
     `wav` is (T,) samples in [-1, 1]. `f0` is (N,) Hz over the same time, 0 = unvoiced, on a logarithmic
-    axis from 50 Hz at the bottom edge to 600 Hz at the top. Raises ValueError for an empty waveform.
-    """
+    axis from 50 Hz at the bottom edge to 600 Hz at the top. Raises ValueError for an empty waveform."""
     wav = np.asarray(wav, dtype=np.float32)
     if wav.ndim != 1 or not len(wav):
         raise ValueError(f"cannot draw a waveform of shape {wav.shape}, expected (T,) with T > 0")

@@ -45,10 +45,8 @@ def align_waveforms(
 def mel_l1_distance(
     reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE
 ) -> float:
-    """Mean absolute difference of HiFi-GAN's log-mel spectrograms, in nepers: the training loss / 45.
-
-    80 bands up to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al., 2020).
-    """
+    """Mean absolute difference of HiFi-GAN's log-mel spectrograms, in nepers: the training loss / 45. 80
+    bands up to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al., 2020)."""
     pair = align_waveforms(reference, generated, sample_rate)
     log_mel = _log_mel(sample_rate)
     mels = [log_mel(torch.from_numpy(np.array(wav, np.float32)[None, None])) for wav in pair]
@@ -114,10 +112,8 @@ def mel_cepstrum(
     wav: np.ndarray, order: int = 23, alpha: float = 0.42, n_fft: int = 1024, hop: int = 256
 ) -> np.ndarray:
     """Mel-cepstrum of every whole window, as SPTK's `mcep` computes it: (M, order + 1) float64, c0 first.
-
     `wav` is (T,) samples in [-1, 1]; M = (T - n_fft) // hop + 1. An alpha of 0.42 approximates the mel
-    scale at 16 kHz. Raises ValueError for fewer samples than the Hamming window's `n_fft`.
-    """
+    scale at 16 kHz. Raises ValueError for fewer samples than the Hamming window's `n_fft`."""
     if len(wav) < n_fft:
         raise ValueError(f"{len(wav)} samples are too short for a mel-cepstrum: {n_fft} needed")
     frames = np.lib.stride_tricks.sliding_window_view(wav.astype(np.float64), n_fft)[::hop]

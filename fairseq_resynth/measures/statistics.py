@@ -13,10 +13,8 @@ def bootstrap(
     statistic: Callable[[np.ndarray], Sequence[float]], count: int, resamples: int = RESAMPLES
 ) -> dict[str, float]:
     """95 % percentile interval over utterances (Efron and Tibshirani, 1993, Section 13): `low`, `high`.
-
     `statistic` maps (n, count) indices, each row drawn with replacement, to n numbers. The interval is NaN
-    for fewer than two utterances.
-    """
+    for fewer than two utterances."""
     if count < 2:
         return {"low": float("nan"), "high": float("nan")}
     generator, values = np.random.default_rng(0), []

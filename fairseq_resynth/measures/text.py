@@ -39,11 +39,9 @@ def edit_distance(reference: Sequence, hypothesis: Sequence) -> int:
 
 
 def error_rates(reference: str, hypothesis: str) -> dict[str, float]:
-    """Word and character error rates of normalized text.
-
-    `wer` = word edits / `words`, `cer` = character edits / `characters` (one space between words counts as
-    a character). Both can exceed 1, and are NaN if the reference has no words.
-    """
+    """Word and character error rates of normalized text. `wer` = word edits / `words`, `cer` = character
+    edits / `characters` (one space between words counts as a character). Both can exceed 1, and are NaN if
+    the reference has no words."""
     said, heard = normalize(reference), normalize(hypothesis)
     words, characters = len(said.split()), len(said)
     if not words:

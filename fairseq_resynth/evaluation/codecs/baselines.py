@@ -76,10 +76,8 @@ def world(wav: np.ndarray) -> Coded:
 
 
 def opus(wav: np.ndarray, rate: float) -> Coded:
-    """Opus for speech at a variable rate of about `rate` kbit/s; the paper's is 9 kbit/s.
-
-    The pages and headers of the Ogg file take more than 200 bytes, which its packets leave out.
-    """
+    """Opus for speech at a variable rate of about `rate` kbit/s; the paper's is 9 kbit/s. The pages and
+    headers of the Ogg file take more than 200 bytes, which its packets leave out."""
     import av
 
     stream, packet_bytes = io.BytesIO(), 0
@@ -173,11 +171,9 @@ _KINDS = {
 
 
 def parse_baselines(text: str, option: str = "--baselines") -> list[Baseline]:
-    """Parses `griffinlim,world,opus:9,codec2:2400,speex:4`; `option` is what messages call the text.
-
-    Rates are in kbit/s, of codec2 in bit/s. Raises ValueError for an unknown kind, or a rate that
-    the kind does not have.
-    """
+    """Parses `griffinlim,world,opus:9,codec2:2400,speex:4`; `option` is what messages call the text. Rates
+    are in kbit/s, of codec2 in bit/s. Raises ValueError for an unknown kind, or a rate that the kind does
+    not have."""
     baselines = []
     for item in filter(None, map(str.strip, text.split(","))):
         name, _, rate = item.partition(":")

@@ -38,11 +38,9 @@ class Point:
 def list_recordings(
     paths: Sequence[str | Path], splits: Sequence[str] | None = None
 ) -> tuple[list[tuple[str, Path]], dict[str, str]]:
-    """(name, path) of each recording of data directories or folders of audio, and known speakers.
-
-    `splits` are those of the data directories, None: all. Raises FileNotFoundError or ValueError if
-    there is no such folder, or no audio in it.
-    """
+    """(name, path) of each recording of data directories or folders of audio, and known speakers. `splits`
+    are those of the data directories, None: all. Raises FileNotFoundError or ValueError if there is no such
+    folder, or no audio in it."""
     listed, speakers = [], {}
     for folder in map(Path, paths):
         if any(folder.glob("*.tsv")):
@@ -56,11 +54,8 @@ def list_recordings(
 
 
 def _measures() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
-    """Mel L1 and mel-cepstral distortion, and STOI and PESQ if they are installed.
-
-    None of them is fair to a codec that does not keep the waveform; word error rates, which are,
-    come from `resynth evaluate`.
-    """
+    """Mel L1 and mel-cepstral distortion, and STOI and PESQ if they are installed. None of them is fair to
+    a codec that does not keep the waveform; word error rates, which are, come from `resynth evaluate`."""
     found: dict[str, Any] = {"mel_l1": mel_l1_distance, "mcd": mel_cepstral_distortion}
     if importable("pystoi"):
         from pystoi import stoi
@@ -90,11 +85,9 @@ def measure_codecs(
     speakers: Mapping[str, str] | None = None,
     progress: Callable[[], Any] = lambda: None,
 ) -> list[Point]:
-    """Codes every utterance, (name, audio file), with every bundle and baseline, and measures it.
-
-    `codecs` maps labels to bundles, `speakers` names to speakers. `progress` is called after each utterance
-    and system.
-    """
+    """Codes every utterance, (name, audio file), with every bundle and baseline, and measures it. `codecs`
+    maps labels to bundles, `speakers` names to speakers. `progress` is called after each utterance and
+    system."""
     systems: list[tuple[Point, SpeechCodec | Baseline]] = [
         (Point("resynth", label), codec) for label, codec in codecs.items()
     ]

@@ -68,10 +68,8 @@ def _check_answers(path: Path, answers: Sequence[Any], key: Mapping[str, Any]) -
 
 def collect_results(results: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> dict[str, Any]:
     """The outcome of a test: `kind`, `listeners`, `dropped` (by MUSHRA's screening) and `systems`.
-
-    `systems` are for mos and mushra label -> mean, low, high, count; for abx "A | B" -> correct,
-    count, share, low, high, p. Raises ValueError without answers, or if all listeners were dropped.
-    """
+    `systems` are for mos and mushra label -> mean, low, high, count; for abx "A | B" -> correct, count,
+    share, low, high, p. Raises ValueError without answers, or if all listeners were dropped."""
     dropped = _screened(results, key) if key["kind"] == "mushra" else []
     kept = [result for result in results if result["session"] not in dropped]
     answers = [

@@ -77,11 +77,9 @@ def _make(point: EntryPoint) -> Metric:
 
 
 def make_metrics(names: str, settings: Mapping[str, Any]) -> list[Metric]:
-    """The metrics of a list of names, separated by commas, or of `all`.
-
-    `settings` are options for all metrics together; each takes those that its `settings` names.
-    Raises ValueError for an unknown name; the message lists the known ones.
-    """
+    """The metrics of a list of names, separated by commas, or of `all`. `settings` are options for all
+    metrics together; each takes those that its `settings` names. Raises ValueError for an unknown name; the
+    message lists the known ones."""
     known = {
         name: EntryPoint(name, f"{__package__}.{place}", ENTRY_POINTS)
         for name, place in BUILT_IN.items()

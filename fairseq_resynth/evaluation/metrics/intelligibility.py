@@ -29,11 +29,9 @@ PACKAGES = {
 
 
 class Intelligibility(Metric):
-    """WER and CER against the transcript; dWER and dCER against the words recognized in the reference.
-
-    Word errors / words of all utterances together, as NIST's sclite and the paper's Tables 1 and 2. The paper
-    recognized with wav2vec 2.0; values of different recognizers do not compare with each other.
-    """
+    """WER and CER against the transcript; dWER and dCER against the words recognized in the reference. Word
+    errors / words of all utterances together, as NIST's sclite and the paper's Tables 1 and 2. The paper
+    recognized with wav2vec 2.0; values of different recognizers do not compare with each other."""
 
     name = "wer"
     columns = (
@@ -97,11 +95,9 @@ def _pocketsphinx() -> Recognizer:
 
 
 def _whisper(name: str, language: str | None) -> Recognizer:
-    """OpenAI Whisper through CTranslate2, greedy and without the previous text as a prompt.
-
-    `name` is a folder with `model.bin`, or a name such as base.en that faster-whisper downloads;
-    `language` is an ISO code, detected for each utterance if it is None.
-    """
+    """OpenAI Whisper through CTranslate2, greedy and without the previous text as a prompt. `name` is a
+    folder with `model.bin`, or a name such as base.en that faster-whisper downloads; `language` is an ISO
+    code, detected for each utterance if it is None."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(name, device="auto", compute_type="int8", cpu_threads=1)
@@ -136,9 +132,7 @@ def _ctc(name: str) -> Recognizer:
 
 def parse_recognizer(text: str) -> tuple[str, str]:
     """Splits `whisper:base.en`, `ctc:facebook/wav2vec2-base-960h` or `pocketsphinx` into kind and model.
-
-    Raises ValueError for an unknown kind, a kind without its model, or a model for pocketsphinx.
-    """
+    Raises ValueError for an unknown kind, a kind without its model, or a model for pocketsphinx."""
     kind, _, model = text.partition(":")
     if kind not in PACKAGES or bool(model) == (kind == "pocketsphinx"):
         expected = "pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER"

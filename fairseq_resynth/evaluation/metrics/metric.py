@@ -101,17 +101,13 @@ class Metric:
         return ", ".join(f"{name} {package_version(name)}" for name in self.packages) or "1"
 
     def prepare(self) -> None:
-        """Checks the settings and loads the models that they name, before anything is measured.
-
-        Raises ValueError or FileNotFoundError if a setting is invalid, or a model cannot be loaded.
-        """
+        """Checks the settings and loads the models that they name, before anything is measured. Raises
+        ValueError or FileNotFoundError if a setting is invalid, or a model cannot be loaded."""
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """Measures one utterance: the value of every column, NaN where it is undefined, as for silence.
-
         Also returns the counts that weigh them, and lists for `finish` or the report. Raises ValueError if
-        the utterance cannot be measured; it is reported with this reason.
-        """
+        the utterance cannot be measured; it is reported with this reason."""
         raise NotImplementedError
 
     def finish(self, rows: list[dict[str, Any]]) -> None:

@@ -23,10 +23,8 @@ from fairseq_resynth.measures.statistics import equal_error_rate
 
 
 def enroll_folder(folder: Path, encoder: SpeakerEncoder) -> dict[str, np.ndarray]:
-    """The sum of the embeddings of each speaker's files, `FOLDER/SPEAKER/*.wav`.
-
-    Raises FileNotFoundError without audio, and ValueError for a file not in a speaker's folder.
-    """
+    """The sum of the embeddings of each speaker's files, `FOLDER/SPEAKER/*.wav`. Raises FileNotFoundError
+    without audio, and ValueError for a file not in a speaker's folder."""
     collection = read_folder(folder)
     sums: dict[str, Any] = defaultdict(float)
     for name, path in tqdm(collection.files.items(), unit="file", desc="enroll", disable=None):

@@ -44,11 +44,9 @@ def tracking_plot(tracks: Mapping[str, Sequence[float]], description: str) -> st
 
 
 def f0_histogram(details: Mapping[str, Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Counts the frames of `f0_reference` and `f0_generated` of all utterances.
-
-    Returns (48, 48) counts of the frames voiced in both over `F0_EDGES`, and (2, 2) counts of unvoiced and
-    voiced frames; the reference is in the rows.
-    """
+    """Counts the frames of `f0_reference` and `f0_generated` of all utterances. Returns (48, 48) counts of
+    the frames voiced in both over `F0_EDGES`, and (2, 2) counts of unvoiced and voiced frames; the
+    reference is in the rows."""
     pitch, voicing = np.zeros((len(F0_EDGES) - 1,) * 2), np.zeros((2, 2), int)
     for entry in details.values():
         pair = [entry.get(key, []) for key in ("f0_reference", "f0_generated")]

@@ -140,10 +140,8 @@ def _rates(evaluation: Evaluation, column: Column) -> dict[str, tuple[float, flo
 
 
 def _ranking_column(evaluation: Evaluation, wanted: str) -> Column | None:
-    """The column `wanted`, or the first measured one of `RANKED`.
-
-    Raises ValueError if there is no such column, or neither of its ends is better.
-    """
+    """The column `wanted`, or the first measured one of `RANKED`. Raises ValueError if there is no such
+    column, or neither of its ends is better."""
     known = {column.name: column for column in evaluation.columns if column.better}
     if wanted and wanted not in known:
         raise ValueError(f"--rank-by {wanted!r}: expected one of {', '.join(known)}")

@@ -84,10 +84,8 @@ def figures_table(
     corner: str = "",
     identifier: str = "",
 ) -> str:
-    """A table of means with intervals and numbers of utterances, one row per group.
-
-    `groups` maps names to the figures of `summary.summarize`; columns that no group has are left out.
-    """
+    """A table of means with intervals and numbers of utterances, one row per group. `groups` maps names to
+    the figures of `summary.summarize`; columns that no group has are left out."""
     columns = [c for c in columns if any(c.name in figures for figures in groups.values())]
     head = [corner, *(column.label + ARROWS[column.better] for column in columns)]
     rows = (
@@ -120,10 +118,8 @@ def voicing_table(counts: np.ndarray) -> str:
 
 
 def speaker_confusion(details: Mapping[str, Mapping[str, Any]], targets: Mapping[str, str]) -> str:
-    """A table of the enrolled speaker that scores best, by target speaker; "" without scores.
-
-    `details` has the `speaker_scores` of each utterance, `targets` the speaker that it should sound like.
-    """
+    """A table of the enrolled speaker that scores best, by target speaker; "" without scores. `details` has
+    the `speaker_scores` of each utterance, `targets` the speaker that it should sound like."""
     counts: dict[str, Counter] = {}
     for name, entry in details.items():
         scores = entry.get("speaker_scores")

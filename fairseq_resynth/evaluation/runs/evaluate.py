@@ -48,10 +48,8 @@ class Result:
 
 
 def evaluate(request: Request) -> Result:
-    """Pairs files, makes baselines, measures, summarizes and writes the tables.
-
-    Raises FileNotFoundError or ValueError if nothing is paired, or a setting is invalid.
-    """
+    """Pairs files, makes baselines, measures, summarizes and writes the tables. Raises FileNotFoundError or
+    ValueError if nothing is paired, or a setting is invalid."""
     metrics = make_metrics(request.metrics, request.settings)
     baselines = parse_baselines(request.baselines)
     _check_labels([*request.systems, *(baseline.system for baseline in baselines)])
@@ -117,10 +115,8 @@ def _pair_systems(request: Request) -> tuple[list[Pair], dict[str, dict[str, lis
 
 
 def _prepare(metrics: Sequence[Metric]) -> dict[str, str]:
-    """Loads what metrics need; returns why some cannot run.
-
-    Raises ValueError or FileNotFoundError if what the user asked for by a setting cannot be loaded.
-    """
+    """Loads what metrics need; returns why some cannot run. Raises ValueError or FileNotFoundError if what
+    the user asked for by a setting cannot be loaded."""
     missing = {}
     for metric in metrics:
         try:

@@ -46,12 +46,9 @@ def has_coded_files(folder: Path) -> bool:
 
 
 def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Collection, list[str]]:
-    """Decodes every `.rsyn` file of a folder with the bundle that made it.
-
-    Returns the audio with its bits and times, and the reasons of the files that failed. Raises
-    ValueError without a bundle or a file that can be decoded, FileNotFoundError without a context
-    model.
-    """
+    """Decodes every `.rsyn` file of a folder with the bundle that made it. Returns the audio with its bits
+    and times, and the reasons of the files that failed. Raises ValueError without a bundle or a file that
+    can be decoded, FileNotFoundError without a context model."""
     if not bundle:
         raise ValueError(f"{folder} has {CODES} files: give the --bundle that made them")
     codec = SpeechCodec.from_pretrained(bundle, decode_only=True)
@@ -133,10 +130,8 @@ def _code(name: str, path: Path, baseline: Baseline) -> tuple[np.ndarray, Figure
 def make_baseline(
     baseline: Baseline, references: Mapping[str, Path], folder: Path, workers: int = 1
 ) -> tuple[Collection, list[str]]:
-    """Writes the version of each reference, name -> file, by a baseline that is not missing.
-
-    Returns the audio with its bits and times, and the reasons of the files that failed.
-    """
+    """Writes the version of each reference, name -> file, by a baseline that is not missing. Returns the
+    audio with its bits and times, and the reasons of the files that failed."""
     label, make = baseline.label, partial(_code, baseline=baseline)
     # librosa, WORLD and the codecs each raise their own errors on odd audio; the others still count
     return _make_all(folder, references, label, make, label, Exception, workers)

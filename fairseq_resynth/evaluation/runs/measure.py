@@ -26,10 +26,8 @@ _metrics: dict[str, Metric] = {}  # of this process
 
 def measurement_keys(record: Record, pair: Pair, identities: Mapping[str, Any]) -> dict[str, str]:
     """The key of each metric's values: both files, the words, and the metric's version and settings.
-
-    `record` hashes the files; `identities` are those of `identity_of`, by name of the metric. Raises OSError
-    if a file cannot be read.
-    """
+    `record` hashes the files; `identities` are those of `identity_of`, by name of the metric. Raises
+    OSError if a file cannot be read."""
     files = [record.content(path) for path in (pair.generated, pair.reference)]
     words = pair.system == REFERENCE, pair.transcript
     return {name: record.key(identity, files, words) for name, identity in identities.items()}
@@ -55,10 +53,8 @@ def _initialize(metrics: list[Metric]) -> None:
 
 
 def _measure_group(group: Sequence[_Task]) -> list[dict[str, Any]]:
-    """Measures all systems of one reference, which is read and analyzed once.
-
-    Returns `values` by key, `problems` by metric, and `error`, why the utterance was not measured at all.
-    """
+    """Measures all systems of one reference, which is read and analyzed once. Returns `values` by key,
+    `problems` by metric, and `error`, why the utterance was not measured at all."""
     recording = functools.cache(Recording)
     outcomes = []
     for pair, keys in group:

@@ -73,10 +73,8 @@ def read_folder(
 
 
 def named_folder(text: str) -> tuple[str, Path]:
-    """The label and the folder of `NAME=DIR`, or of `DIR`, whose own name is then the label.
-
-    Raises ValueError if NAME or DIR is empty.
-    """
+    """The label and the folder of `NAME=DIR`, or of `DIR`, whose own name is then the label. Raises
+    ValueError if NAME or DIR is empty."""
     label, separator, place = text.partition("=")
     if not separator or Path(text).is_dir():  # a folder's own name may have an equals sign
         return Path(text).resolve().name, Path(text)
@@ -99,11 +97,8 @@ def _read_given(path: Path) -> dict[str, dict[str, float]]:
 
 
 def read_data(folder: Path, split: str) -> Collection:
-    """Collects the recordings and speakers of a split of a data directory, and the voices of all
-    splits.
-
-    Raises FileNotFoundError or ValueError for a missing or malformed manifest, or a repeated name.
-    """
+    """Collects the recordings and speakers of a split of a data directory, and the voices of all splits.
+    Raises FileNotFoundError or ValueError for a missing or malformed manifest, or a repeated name."""
     manifest = read_manifest(folder / f"{split}.tsv")
     names = [Path(manifest.name(row)).as_posix() for row in range(len(manifest))]
     if len(set(names)) < len(names):
@@ -212,11 +207,9 @@ def _lines(path: Path, option: str, expected: str) -> Iterator[tuple[str, str]]:
 
 
 def read_transcripts(path: str | Path) -> dict[str, str]:
-    """Reads `name<TAB>text` or `name|text` lines; of three or more `|` fields the last one counts.
-
-    Raises FileNotFoundError, or ValueError for an empty file or one that is not text, a line
-    without a separator, or a repeated name.
-    """
+    """Reads `name<TAB>text` or `name|text` lines; of three or more `|` fields the last one counts. Raises
+    FileNotFoundError, or ValueError for an empty file or one that is not text, a line without a separator,
+    or a repeated name."""
     transcripts: dict[str, str] = {}
     for place, line in _lines(Path(path), "--transcripts", "name<TAB>text"):
         name, separator, text = line.partition("\t") if "\t" in line else line.partition("|")
@@ -239,12 +232,9 @@ def transcript_of(transcripts: Mapping[str, str], name: str) -> str | None:
 
 
 def read_trials(path: str | Path) -> Trials:
-    """Reads `utterance<TAB>speaker` lines, one per speaker that an utterance is scored against.
-
-    Whether a trial is a target trial follows from the voice that the utterance should have. Raises
-    FileNotFoundError, or ValueError for an empty file or one that is not text, or for a malformed
-    or repeated line.
-    """
+    """Reads `utterance<TAB>speaker` lines, one per speaker that an utterance is scored against. Whether a
+    trial is a target trial follows from the voice that the utterance should have. Raises FileNotFoundError,
+    or ValueError for an empty file or one that is not text, or for a malformed or repeated line."""
     trials: Trials = {}
     for place, line in _lines(Path(path), "--trials", "utterance<TAB>speaker"):
         fields = [field.strip() for field in line.split("\t")]

@@ -63,10 +63,8 @@ def failure(row: Row) -> str:
 
 
 def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluation:
-    """Finishes the metrics system by system, and summarizes the rows of `measure`.
-
-    `rest` are further fields of `Evaluation`.
-    """
+    """Finishes the metrics system by system, and summarizes the rows of `measure`. `rest` are further
+    fields of `Evaluation`."""
     for system in dict.fromkeys(row["system"] for row in rows):
         for metric in metrics:
             metric.finish([row for row in rows if row["system"] == system])
@@ -97,11 +95,9 @@ def without_nan(value: Any) -> Any:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Writes rows and summary as JSON and CSV, `details.json` and `evaluation.json`.
-
-    Shares are written as shares, not in per cent; paths are relative to the folder, so that it can
-    be moved together with the audio.
-    """
+    """Writes rows and summary as JSON and CSV, `details.json` and `evaluation.json`. Shares are written as
+    shares, not in per cent; paths are relative to the folder, so that it can be moved together with the
+    audio."""
     rows = [
         row | {key: os.path.relpath(row[key], folder) for key in ("generated", "reference")}
         for row in evaluation.rows
@@ -150,10 +146,8 @@ def _plain_text(value: Any) -> Any:
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
-    """Reads what `write_evaluation` wrote.
-
-    Raises FileNotFoundError if there is none, ValueError if it is damaged or of another format.
-    """
+    """Reads what `write_evaluation` wrote. Raises FileNotFoundError if there is none, ValueError if it is
+    damaged or of another format."""
     folder = Path(folder)
     facts, rows, summary, details = (
         read_json(folder / f"{name}.json", _MADE_BY)
@@ -180,11 +174,9 @@ def read_evaluation(folder: str | Path) -> Evaluation:
 
 
 def join(folders: Sequence[str | Path]) -> Evaluation:
-    """Joins several evaluations into one; the recordings are taken from the first that has them.
-
-    Raises ValueError if two evaluations in folders of the same name have systems of the same label,
-    and FileNotFoundError for a folder without an evaluation.
-    """
+    """Joins several evaluations into one; the recordings are taken from the first that has them. Raises
+    ValueError if two evaluations in folders of the same name have systems of the same label, and
+    FileNotFoundError for a folder without an evaluation."""
     joined = Evaluation([], {}, [], [])
     joined.settings = {"joined": [str(folder) for folder in folders]}
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
