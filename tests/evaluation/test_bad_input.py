@@ -12,7 +12,7 @@ from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.files import read_json, write_json
 from fairseq_resynth.evaluation.metrics import catalogue
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
-from fairseq_resynth.evaluation.metrics.metric import package_version
+from fairseq_resynth.evaluation.metrics.packages import package_version
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import soundfile
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.evaluation.metrics import catalogue, metric
+from fairseq_resynth.evaluation.metrics import catalogue, metric, packages
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 
 FAST = "level,f0,mel,mcd,stft"
@@ -170,7 +170,7 @@ def test_a_missing_metric_is_reported_and_exits_as_asked(generated, wavs, tmp_pa
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(metric, "importable", lambda name: False)
+    monkeypatch.setattr(packages, "importable", lambda name: False)
     pesq, wer = make_metrics("pesq,wer", {"recognizer": "whisper:base.en"})
     assert pesq.missing() == (
         "pesq not installed: pip install pesq, or 'fairseq_resynth[eval]' for all"

@@ -14,7 +14,7 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample, write_audio
-from fairseq_resynth.evaluation.metrics.metric import missing_packages
+from fairseq_resynth.evaluation.metrics.packages import missing_packages
 
 NARROW_BAND_RATE = 8000  # Hz
 CODEC2_RATES = (700, 1200, 1300, 1400, 1600, 2400, 3200)  # bit/s

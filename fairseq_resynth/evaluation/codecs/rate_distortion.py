@@ -13,7 +13,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.evaluation.codecs.baselines import Baseline, Coded, fit_length
-from fairseq_resynth.evaluation.metrics.metric import importable
+from fairseq_resynth.evaluation.metrics.packages import importable
 from fairseq_resynth.evaluation.runs.pairing import read_data, read_folder
 from fairseq_resynth.measures.figures import new_figure, save_figure, style_axes
 from fairseq_resynth.measures.spectral import mel_cepstral_distortion, mel_l1_distance

@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.evaluation.metrics.metric import (
-    Column,
-    Comparison,
-    Metric,
-    Recording,
-    missing_packages,
-    package_version,
-)
+from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording
+from fairseq_resynth.evaluation.metrics.packages import missing_packages, package_version
 from fairseq_resynth.measures.text import NORMALIZER, error_rates
 
 # maps (T,) samples at 16 kHz to their words, an empty string for none

@@ -5,9 +5,7 @@ point of the group `fairseq_resynth.metrics` under the metric's name.
 """
 
 import functools
-import importlib.metadata
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.evaluation.metrics.packages import missing_packages, package_version
 
 REFERENCE = "reference"  # the system of the recordings themselves
 Row = dict[str, Any]  # an utterance of a system and its values
@@ -85,9 +84,7 @@ class Metric:
     needs: tuple[str, ...] = ()  # "reference" and "transcript", if it cannot do without
     packages: tuple[str, ...] = ()  # modules that it imports and this package does not require
     install: str = ""  # arguments of `pip install` that install them; "": the packages themselves
-    settings: dict[
-        str, Any
-    ] = {}  # options that change its values -> default; part of the cache's key
+    settings: dict[str, Any] = {}  # options that change its values -> default; in the cache's key
     # whether it says something about the recordings themselves, which then are a system of their own (the
     # paper's "ground truth" rows)
     measures_reference: bool = False
@@ -116,25 +113,3 @@ class Metric:
     def pooled(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         """Figures of a whole system that are not the mean of a column, such as an equal error rate."""
         return {}
-
-
-def missing_packages(modules: Sequence[str], install: str) -> str:
-    """Which modules are not installed and how to install them, or an empty string."""
-    names = ", ".join(name for name in modules if not importable(name))
-    hint = f"{names} not installed: pip install {install}, or 'fairseq_resynth[eval]' for all"
-    return hint if names else ""
-
-
-def importable(name: str) -> bool:
-    """Tells whether a module is installed, without importing it."""
-    return importlib.util.find_spec(name) is not None
-
-
-@functools.cache
-def package_version(module: str) -> str:
-    """The version of the distribution that a module belongs to; cached, since the lookup is slow."""
-    distributions = importlib.metadata.packages_distributions().get(module, [module])
-    try:
-        return importlib.metadata.version(distributions[0])
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -21,11 +21,9 @@ class Dnsmos(Metric):
     """DNSMOS P.835 and P.808 (Reddy, Gopal and Cutler, 2021 and 2022) from the package speechmos."""
 
     name = "dnsmos"
-    columns = (
-        Column("dnsmos_ovrl", "DNSMOS OVRL", "higher", digits=2),
-        Column("dnsmos_sig", "DNSMOS SIG", "higher", digits=2),
-        Column("dnsmos_bak", "DNSMOS BAK", "higher", digits=2),
-        Column("dnsmos_p808", "DNSMOS P.808", "higher", digits=2),
+    columns = tuple(
+        Column(f"dnsmos_{kind.lower().replace('.', '')}", f"DNSMOS {kind}", "higher", digits=2)
+        for kind in ("OVRL", "SIG", "BAK", "P.808")
     )
     predicts = (
         "listeners' ratings from 1 to 5 of denoised speech (overall, signal, background; ITU-T "
@@ -40,8 +38,8 @@ class Dnsmos(Metric):
 
         wav = np.clip(comparison.generated.wav, -1, 1)
         scores = dnsmos.run(wav, SAMPLE_RATE, return_df=False)
-        kinds = ("ovrl", "sig", "bak", "p808")
-        return {f"dnsmos_{kind}": float(scores[f"{kind}_mos"]) for kind in kinds}
+        names = (column.name for column in self.columns)
+        return {name: float(scores[name.removeprefix("dnsmos_") + "_mos"]) for name in names}
 
 
 @functools.cache
@@ -150,14 +148,10 @@ class Stoi(Metric):
         from pystoi import stoi
 
         wavs = align_waveforms(*comparison.wavs)
-        undefined = {"stoi": math.nan, "estoi": math.nan, "notes": ["STOI: too little speech"]}
-        if not wavs[0].any():
-            return undefined
-        try:
-            with warnings.catch_warnings():
-                # where pystoi has too few frames it warns and returns 1e-5, which is not a score
-                warnings.simplefilter("error", RuntimeWarning)
+        with contextlib.suppress(RuntimeWarning, ValueError, IndexError), warnings.catch_warnings():
+            # where pystoi has too few frames it warns and returns 1e-5, which is not a score
+            warnings.simplefilter("error", RuntimeWarning)
+            if wavs[0].any():
                 plain, extended = stoi(*wavs, SAMPLE_RATE), stoi(*wavs, SAMPLE_RATE, extended=True)
                 return {"stoi": float(plain), "estoi": float(extended)}
-        except (RuntimeWarning, ValueError, IndexError):
-            return undefined
+        return {"stoi": math.nan, "estoi": math.nan, "notes": ["STOI: too little speech"]}

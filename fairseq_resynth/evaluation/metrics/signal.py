@@ -6,13 +6,8 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.pitch.extraction import F0Options, extract_f0
-from fairseq_resynth.evaluation.metrics.metric import (
-    Column,
-    Comparison,
-    Metric,
-    Recording,
-    missing_packages,
-)
+from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording
+from fairseq_resynth.evaluation.metrics.packages import missing_packages
 from fairseq_resynth.measures import spectral
 from fairseq_resynth.measures.f0_errors import f0_errors
 

@@ -9,15 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from fairseq_resynth.encoders.speaker import MODULES, SpeakerEncoder, load_encoder, parse_encoder
-from fairseq_resynth.evaluation.metrics.metric import (
-    Column,
-    Comparison,
-    Metric,
-    Recording,
-    Row,
-    missing_packages,
-    package_version,
-)
+from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording, Row
+from fairseq_resynth.evaluation.metrics.packages import missing_packages, package_version
 from fairseq_resynth.evaluation.runs.pairing import Trials, read_folder, read_trials
 from fairseq_resynth.measures.statistics import equal_error_rate
 
