@@ -253,7 +253,7 @@ def summary_lines(evaluation) -> list[str]:
     """One line per system and figure: mean, confidence interval, number of utterances."""
     from fairseq_resynth.evaluation.metrics.catalogue import POOLED
     from fairseq_resynth.evaluation.report.tables import number
-    from fairseq_resynth.evaluation.runs.summary import comparison_note
+    from fairseq_resynth.evaluation.runs.store import comparison_note
 
     lines = []
     for system in evaluation.systems:

@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
-    from fairseq_resynth.evaluation.runs.summary import notes_by_kind
+    from fairseq_resynth.evaluation.runs.store import notes_by_kind
 
     evaluation = outcome.evaluation
     lines = common.summary_lines(evaluation)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
-    from fairseq_resynth.evaluation.listening.page import (
+    from fairseq_resynth.evaluation.listening import (
         ANCHOR,
         ListeningTest,
         make_test,
@@ -78,7 +78,7 @@ def _make(args: argparse.Namespace) -> int:
 
 def _collect(args: argparse.Namespace) -> int:
     from fairseq_resynth.data.storage.files import write_json
-    from fairseq_resynth.evaluation.listening.results import collect_results, read_key, read_results
+    from fairseq_resynth.evaluation.listening import collect_results, read_key, read_results
 
     folder = Path(args.outdir)
     key = read_key(folder / "key.json")

@@ -10,7 +10,7 @@ import soundfile
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.files import read_json, write_json
-from fairseq_resynth.evaluation.listening.results import (
+from fairseq_resynth.evaluation.listening import (
     collect_results,
     pigeonhole_interval,
     read_results,

@@ -11,8 +11,12 @@ from fairseq_resynth.evaluation.metrics.catalogue import POOLED
 from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Column, Row
 from fairseq_resynth.evaluation.report import plots, tables
 from fairseq_resynth.evaluation.report.page import document, player
-from fairseq_resynth.evaluation.runs.store import Evaluation, failure
-from fairseq_resynth.evaluation.runs.summary import comparison_note, notes_by_kind
+from fairseq_resynth.evaluation.runs.store import (
+    Evaluation,
+    comparison_note,
+    failure,
+    notes_by_kind,
+)
 
 # the rate is drawn against the first measured column of each group
 QUALITY_AXES = (

@@ -59,7 +59,7 @@ def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Colle
         return wav, _figures(len(wav) / SAMPLE_RATE, len(data), decode=elapsed)
 
     files = read_folder(folder, frozenset({CODES})).files
-    return _make_some(outdir, files, codec.identity.hex(), decode, "decode")
+    return _make_all(outdir, files, codec.identity.hex(), decode, "decode")
 
 
 class _Stopwatch:
@@ -114,7 +114,7 @@ def resynthesize(
         num_bytes = len(encoded) if codec else 0
         return again, _figures(len(wav) / SAMPLE_RATE, num_bytes, **stages)
 
-    return _make_some(outdir, reference.files, identity, make, "resynthesize")
+    return _make_all(outdir, reference.files, identity, make, "resynthesize")
 
 
 def _code(name: str, path: Path, baseline: Baseline) -> tuple[np.ndarray, Figures]:
@@ -133,8 +133,7 @@ def make_baseline(
     """Writes the version of each reference, name -> file, by a baseline that is not missing. Returns the
     audio with its bits and times, and the reasons of the files that failed."""
     label, make = baseline.label, partial(_code, baseline=baseline)
-    # librosa, WORLD and the codecs each raise their own errors on odd audio; the others still count
-    return _make_all(folder, references, label, make, label, Exception, workers)
+    return _make_all(folder, references, label, make, label, True, workers)
 
 
 def _figures(seconds: float, num_bytes: int = 0, **stages: float) -> Figures:
@@ -144,23 +143,19 @@ def _figures(seconds: float, num_bytes: int = 0, **stages: float) -> Figures:
     return {"given_seconds": seconds, **figures}
 
 
-def _make_some(*arguments: Any) -> tuple[Collection, list[str]]:
-    collection, failures = _make_all(*arguments)
-    if not collection.files:
-        raise ValueError(f"no file could be made: {failures[0]}")
-    return collection, failures
-
-
 def _make_all(
     folder: Path,
     sources: Mapping[str, Path],
     identity: str,
     make: Maker,
     label: str,
-    errors: Any = (OSError, ValueError),
+    is_baseline: bool = False,
     workers: int = 1,
 ) -> tuple[Collection, list[str]]:
-    """Makes an audio file of each source, except those that an earlier run made in the same way."""
+    """Makes an audio file of each source, except those that an earlier run made in the same way. Raises
+    ValueError if none could be made, but not for a baseline, without which the evaluation goes on."""
+    # librosa, WORLD and the codecs each raise their own errors on odd audio; the others still count
+    errors = Exception if is_baseline else (OSError, ValueError)
     figures: dict[str, Figures] = {}
     keys, failures = {}, []
     write = partial(_write, folder=folder, make=make, identity=identity, errors=errors)
@@ -183,6 +178,8 @@ def _make_all(
                     figures[name] = result
         finally:
             write_json(folder / "given.json", figures)
+    if not figures and not is_baseline:
+        raise ValueError(f"no file could be made: {failures[0]}")
     files = {name: folder / f"{name}.wav" for name in sorted(figures)}
     return Collection(files, {}, folder, figures), sorted(failures)
 

@@ -62,9 +62,8 @@ def read_folder(
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:
-            raise ValueError(
-                f"{path} and {files[name].name} have the same name; remove one of them"
-            )
+            other = files[name].name
+            raise ValueError(f"{path} and {other} have the same name; remove one of them")
         files[name] = path
     if not files:
         raise FileNotFoundError(f"{folder} has no audio ({' '.join(sorted(suffixes))})")
@@ -148,14 +147,9 @@ def pair_files(
 ) -> tuple[list[Pair], dict[str, list[str]]]:
     """Pairs the files that a system generated with the references that their names refer to.
 
-    Args:
-        generated: the files of the system.
-        reference: the recordings.
-        pattern: the names of the generated files, as {name}_gen, {name}_{target} or {target}/{name}, where
-            `{name}` is the reference's relative name and `{target}` the target speaker.
-        targets: speakers that `{target}` may be, besides those of the references.
-        transcripts: name of the reference -> words.
-        system: the system's label.
+    By the `pattern` they are called {name}_gen, {name}_{target} or {target}/{name} for instance, where
+    `{name}` is the reference's relative name and `{target}` a speaker of the references or of `targets`.
+    `transcripts` are by name of the reference.
 
     Returns the pairs, and the names without a partner, `only_generated` and `only_reference`; an ambiguous
     name is left without one. Raises ValueError with a name of each side if nothing is paired, or if the
@@ -175,7 +169,7 @@ def pair_files(
         if len(readings) != 1:
             alone.append(name)
             continue
-        ((original, target),) = readings
+        original, target = readings[0]
         source = reference.speakers.get(original, "")
         files = path, original, reference.files[original]
         given = tuple(generated.given.get(name, {}).items())
@@ -251,12 +245,9 @@ def read_trials(path: str | Path) -> Trials:
 
 def check_trials(trials: Trials, names: Iterable[str], speakers: Iterable[str]) -> None:
     """Raises ValueError if trials name an utterance or a speaker that is not known."""
-    for what, listed, known in (
-        ("utterances", trials, names),
-        ("speakers", set().union(*trials.values()), speakers),
-    ):
-        unknown = sorted(set(listed) - set(known))
-        if unknown:
+    listed = ("utterances", trials, names), ("speakers", set().union(*trials.values()), speakers)
+    for what, found, known in listed:
+        if unknown := sorted(set(found) - set(known)):
             raise ValueError(
                 f"--trials names {len(unknown)} unknown {what}: {', '.join(unknown[:5])}; "
                 f"expected names such as {', '.join(sorted(known)[:5])}"

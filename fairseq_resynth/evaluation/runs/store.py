@@ -1,4 +1,4 @@
-"""The files of an evaluation: writing them, reading them, and joining several evaluations."""
+"""The figures of an evaluation, per system, speaker and pair of speakers, and its files."""
 
 import csv
 import datetime
@@ -6,7 +6,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import fairseq_resynth
 from fairseq_resynth.data.storage.files import read_json, write_json, write_text
 from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Column, Metric, Row
-from fairseq_resynth.evaluation.runs.summary import summarize
+from fairseq_resynth.measures.statistics import bootstrap, mean_interval
 
 FORMAT = 1
 NAMES = ("system", "name", "reference_name", "speaker", "source_speaker", "generated", "reference")
@@ -24,7 +25,9 @@ TEXTS = ("transcript", "heard")
 ERRORS = ("notes", "problems", "error")
 FACTS = ("metrics", "missing", "unpaired", "settings")
 DETAILS = ("f0_reference", "f0_generated", "speaker_scores")
+POOLED_RESAMPLES = 200  # fewer than for means, since each equal error rate sorts all trials
 _MADE_BY = "Make it with `resynth evaluate`."
+Figures = dict[str, dict[str, float]]
 
 
 @dataclass
@@ -81,6 +84,88 @@ def collect(rows: list[Row], metrics: Sequence[Metric], **rest: Any) -> Evaluati
     plain = [{name: without_nan(row[name]) for name in names if name in row} for row in rows]
     summary = summarize(rows, metrics)
     return Evaluation(plain, summary, columns, described, details=details, **rest)
+
+
+def _figures(rows: Sequence[Row], metrics: Sequence[Metric]) -> Figures:
+    figures: Figures = {}
+    for column in (column for metric in metrics for column in metric.columns):
+        if own := [row for row in rows if row.get(column.name) is not None]:
+            weights = [row.get(column.weight, math.nan) for row in own] if column.weight else None
+            figures[column.name] = mean_interval([row[column.name] for row in own], weights)
+    return figures
+
+
+def _pooled_figures(rows: list[Row], metric: Metric) -> Figures:
+    result: Figures = {}
+    for name, value in metric.pooled(rows).items():
+
+        def again(draws: np.ndarray, name: str = name) -> list[float]:
+            return [metric.pooled([rows[i] for i in draw])[name] for draw in draws]
+
+        bounds = bootstrap(again, len(rows) if math.isfinite(value) else 0, POOLED_RESAMPLES)
+        result[name] = {"mean": value, **bounds, "count": len(rows), "undefined": 0}
+    return result
+
+
+def grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+    """The rows by their key, in the order of the keys."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return dict(sorted(groups.items()))
+
+
+def summarize(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Mean, 95 % interval and counts of every column, by system.
+
+    `rows` are taken after `Metric.finish`; those with an error are only counted as `failed`.
+    Returns system -> `utterances`, `failed`, `all` (with the figures of `Metric.pooled`),
+    `speakers` by target speaker, and `pairs` of source and target speaker.
+    """
+    summary: dict[str, Any] = {}
+    for system, own in grouped(rows, lambda row: row["system"]).items():
+        good = [row for row in own if not row["error"]]
+        figures = _figures(good, metrics)
+        for metric in metrics:
+            figures |= _pooled_figures(good, metric)
+        known = [row for row in good if row["speaker"]]
+        speakers = grouped(known, lambda row: row["speaker"])
+        converted = [row for row in good if row["speaker"] != row["source_speaker"]]
+        pairs = grouped(converted, lambda row: f"{row['source_speaker'] or '?'} → {row['speaker']}")
+        summary[system] = {
+            "utterances": len(good),
+            "failed": len(own) - len(good),
+            "all": figures,
+            "speakers": {who: _figures(part, metrics) for who, part in speakers.items()},
+            "pairs": {names: _figures(part, metrics) for names, part in pairs.items()},
+        }
+    return summary
+
+
+def comparison_note(rows: Sequence[Row]) -> str:
+    """A warning if systems were measured on different utterances, else an empty string."""
+    good = [row for row in rows if not row["error"] and row["system"] != REFERENCE]
+    measured = {
+        system: {row["reference_name"] for row in own}
+        for system, own in grouped(good, lambda row: row["system"]).items()
+    }
+    common = set.intersection(*measured.values()) if measured else set()
+    if all(names == common for names in measured.values()):
+        return ""
+    counts = ", ".join(f"{system} {len(names)}" for system, names in measured.items())
+    return (
+        f"The systems were measured on different utterances ({counts}; {len(common)} in common): their "
+        "means cannot be compared."
+    )
+
+
+def notes_by_kind(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Names by "system: note", where notes that differ only in their per cent are one kind."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for kind in dict.fromkeys(re.sub(r"^[\d.]+ % ", "", note) for note in row["notes"]):
+            found.setdefault(f"{row['system']}: {kind}", []).append(row["name"])
+    return dict(sorted(found.items()))
 
 
 def without_nan(value: Any) -> Any:

@@ -1,1 +1,0 @@
-"""Listening tests: the page for listeners, and the results."""
