@@ -88,7 +88,7 @@ def _read_lines(file: Path) -> Iterator[tuple[str, Phone]]:
             duration = _phone("0", fields[3], fields[4], where).end
             yield fields[0], Phone(start, start + duration, fields[4])
         else:
-            yield fields[0], _phone(*fields[1:], where)
+            yield fields[0], _phone(fields[1], fields[2], fields[3], where)
 
 
 _INTERVAL = re.compile(r'xmin = ([\d.eE+-]+)\s+xmax = ([\d.eE+-]+)\s+text = "((?:[^"]|"")*)"')
