@@ -39,10 +39,9 @@ def run(args: argparse.Namespace) -> int:
         size = train_bpe((row.units for row in rows), count, args.vocab_size, args.model)
         bpe = UnitBpe(args.model)
         summary = _summary(rows, [bpe.encode(row.units) for row in rows]) | {"vocab_size": size}
-        common.report(
+        return common.report(
             args, summary, [f"{args.model}: {size} tokens over {count} units", _line(summary)]
         )
-        return 0
     bpe = UnitBpe(args.model)
     if args.action == "encode":
         coded = [bpe.encode(row.units) for row in rows]
@@ -53,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
         summary = {"utterances": len(rows), "units": sum(map(len, coded))}
         lines = [f"{args.out}: {len(rows)} lines, {summary['units']} units"]
     _write(args.out, rows, coded)
-    common.report(args, summary, lines)
-    return 0
+    return common.report(args, summary, lines)
 
 
 def _write(path: str, rows: list, coded: list) -> None:

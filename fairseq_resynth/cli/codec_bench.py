@@ -50,8 +50,7 @@ def _count(args: argparse.Namespace) -> int:
     lines = [f"{name}: {value}" for name, value in summary.items()]
     if args.json:
         summary["files"] = files
-    common.report(args, summary, lines)
-    return 0
+    return common.report(args, summary, lines)
 
 
 def _rate_distortion(args: argparse.Namespace) -> int:
@@ -82,5 +81,4 @@ def _rate_distortion(args: argparse.Namespace) -> int:
         write_json(out / "rate_distortion.json", summary)
         write_text(out / "rate_distortion.md", "\n".join(lines) + "\n")
         rate_distortion.plot(points, out / "rate_distortion.png")
-    common.report(args, summary, lines)
-    return 1 if any(point.failed for point in points) else 0
+    return common.report(args, summary, lines, any(point.failed for point in points))

@@ -193,9 +193,12 @@ def make_outdir(outdir: str | Path) -> Path:
     return outdir
 
 
-def report(args: argparse.Namespace, summary: dict[str, Any], lines: Sequence[str]) -> None:
-    """Prints the summary: as JSON if `--json` was given, else as lines."""
+def report(
+    args: argparse.Namespace, summary: dict[str, Any], lines: Sequence[str], failed: object = False
+) -> int:
+    """Prints the summary, as JSON if `--json` was given, else as lines; returns the exit status."""
     print(json.dumps(summary, ensure_ascii=False) if args.json else "\n".join(lines))
+    return 1 if failed else 0
 
 
 def shortened(names: Sequence[str], number: int = 5) -> str:

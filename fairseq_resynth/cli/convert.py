@@ -60,5 +60,4 @@ def run(args: argparse.Namespace) -> int:
     ]
     lines += [f"{path}: {note}" for path, notes in outcome.notes.items() for note in notes]
     lines += common.failure_lines(outcome.failed, "could not be converted")
-    common.report(args, {"outdir": args.outdir, **outcome.to_dict()}, lines)
-    return 1 if outcome.failed else 0
+    return common.report(args, {"outdir": args.outdir, **outcome.to_dict()}, lines, outcome.failed)

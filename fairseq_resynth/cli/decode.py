@@ -90,5 +90,4 @@ def _files(args: argparse.Namespace, codec) -> int:
         f"{outcome.written} decoded, {outcome.reused} reused, {outcome.seconds:.1f} s, in {out}",
         *common.failure_lines(outcome.failed, "could not be decoded"),
     ]
-    common.report(args, {"out": str(out), **outcome.to_dict()}, lines)
-    return 1 if outcome.failed else 0
+    return common.report(args, {"out": str(out), **outcome.to_dict()}, lines, outcome.failed)

@@ -55,5 +55,4 @@ def run(args: argparse.Namespace) -> int:
     figures, checks = result["figures"], result["checks"]
     lines = [f"{LABELS[name]}: {figures[name]:.3f}" for name in LABELS if name in figures]
     lines += [f"{'yes' if held else 'NO '}  {what}" for what, held in checks.items()]
-    common.report(args, result, lines)
-    return 0 if all(checks.values()) else 1
+    return common.report(args, result, lines, not all(checks.values()))

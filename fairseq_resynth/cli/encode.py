@@ -97,5 +97,4 @@ def _files(args: argparse.Namespace, codec) -> int:
         *common.failure_lines(outcome.failed, "could not be encoded"),
     ]
     summary = {key: value for key, value in outcome.to_dict().items() if key != "seconds"}
-    common.report(args, {"out": str(out), **summary}, lines)
-    return 1 if outcome.failed else 0
+    return common.report(args, {"out": str(out), **summary}, lines, outcome.failed)

@@ -102,5 +102,4 @@ def run(args: argparse.Namespace) -> int:
     identity = f", identity {bundle.identity}" if bundle.identity else ""
     line = f"{args.outdir}: {', '.join(files)} ({megabytes:.1f} MB){identity}"
     summary = {"outdir": args.outdir, "to": args.to, "identity": bundle.identity, "files": files}
-    common.report(args, summary, [line, *notes])
-    return 0
+    return common.report(args, summary, [line, *notes])

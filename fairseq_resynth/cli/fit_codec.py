@@ -56,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
         "num_f0_codes": settings.num_f0_codes,
         "network": args.network if model.network is not None else 0,
     }
-    common.report(args, summary, [f"{name}: {value}" for name, value in summary.items()])
-    return 0
+    return common.report(args, summary, [f"{name}: {value}" for name, value in summary.items()])
 
 
 def _settings(args: argparse.Namespace, utterances: list):

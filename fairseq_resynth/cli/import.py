@@ -80,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
             args.checkpoint, args.config, bundle, args.for_training
         )
     summary["identity"] = save_bundle(args.outdir, bundle)
-    common.report(args, summary, _lines(args, bundle, summary))
-    return 0
+    return common.report(args, summary, _lines(args, bundle, summary))
 
 
 def _lines(args: argparse.Namespace, bundle, summary: dict) -> list[str]:

@@ -35,19 +35,16 @@ def run(args: argparse.Namespace) -> int:
             "names": archive.names,
         }
         head = f"{len(archive.names)} members, {summary['bytes']} bytes, model {summary['model']}"
-        common.report(args, summary, [head, *archive.names])
-        return 0
+        return common.report(args, summary, [head, *archive.names])
     if not args.bundle and path.is_file():
         summary = inspection.header(path.read_bytes())
         hint = "for the bits of each stream, give --bundle B or set RESYNTH_BUNDLE"
-        common.report(
+        return common.report(
             args, summary, [*(f"{name}: {value}" for name, value in summary.items()), hint]
         )
-        return 0
     codec = SpeechCodec.from_pretrained(common.require_bundle(args), decode_only=True)
     [(_, data, checksum)] = folders.coded_members(codec, path, args.name)
     found = inspection.inspect(codec.model, codec.identity, data, checksum)
     if args.plot:
         inspection.plot(found, args.plot)
-    common.report(args, found.summary, inspection.table(found.summary))
-    return 0
+    return common.report(args, found.summary, inspection.table(found.summary))

@@ -35,10 +35,9 @@ def run(args: argparse.Namespace) -> int:
         kmeans = KMeans(read_centroids(args.centroids), encoder.description())
         kmeans.save(args.out)
         summary = {"out": args.out, "num_clusters": kmeans.num_units, "centroids": args.centroids}
-        common.report(
+        return common.report(
             args, summary, [f"{args.out}: {kmeans.num_units} centroids of {args.centroids}"]
         )
-        return 0
     if args.data is None:
         raise ValueError("DATA is missing: the folder of `resynth manifest`, or give --centroids")
     return _fit(args, encoder, common.batch_samples(args, device))
@@ -68,7 +67,9 @@ def _fit(args: argparse.Namespace, encoder, batch: int) -> int:
         f"{args.out}: {len(centroids)} clusters from {len(sample.frames)} of {sample.seen} frames "
         f"({sample.files} files), mean squared distance {distance:.4g}"
     ]
-    common.report(
-        args, summary, lines + common.failure_lines(sample.failed, "failed and were left out")
+    return common.report(
+        args,
+        summary,
+        lines + common.failure_lines(sample.failed, "failed and were left out"),
+        sample.failed,
     )
-    return 1 if sample.failed else 0

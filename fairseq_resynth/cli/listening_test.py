@@ -72,8 +72,7 @@ def _make(args: argparse.Namespace) -> int:
         )
     summary = {"trials": len(key["trials"]), "stimuli": len(key["stimuli"]), "page": str(page)}
     lines.append(f"do not give {page.with_name('key.json')} to listeners")
-    common.report(args, summary | {"utterances": used, "left_out": left}, lines)
-    return 0
+    return common.report(args, summary | {"utterances": used, "left_out": left}, lines)
 
 
 def _collect(args: argparse.Namespace) -> int:
@@ -96,5 +95,4 @@ def _collect(args: argparse.Namespace) -> int:
             shown = f"{figure['mean']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
             shown += f"  n={figure['count']}"
         lines.append(f"  {name}: {shown}")
-    common.report(args, outcome, lines)
-    return 0
+    return common.report(args, outcome, lines)

@@ -61,10 +61,9 @@ def run(args: argparse.Namespace) -> int:
         f"{split}: {row['files']} files, {row['minutes']} min, {row['speakers']} speakers"
         for split, row in summary.items()
     ]
-    common.report(
+    return common.report(
         args, {"splits": summary, "notes": notes}, lines + [f"note: {note}" for note in notes]
     )
-    return 0
 
 
 def _summary(splits: dict, lengths: dict, speakers: dict) -> dict[str, dict]:

@@ -23,5 +23,6 @@ def run(args: argparse.Namespace) -> int:
         f"{name}: not joined, shards {', '.join(them)} are missing"
         for name, them in waiting.items()
     ]
-    common.report(args, {"joined": joined, "missing": waiting}, lines or ["no parts to join"])
-    return 1 if waiting else 0
+    return common.report(
+        args, {"joined": joined, "missing": waiting}, lines or ["no parts to join"], waiting
+    )

@@ -36,12 +36,11 @@ def run(args: argparse.Namespace) -> int:
     splits = list(read_splits(args.data, args.split))
     if args.verify:
         files = {split: verify_pack(args.data, split) for split in splits}
-        common.report(
+        return common.report(
             args,
             files,
             [f"{split}.pack: {count} files are whole" for split, count in files.items()],
         )
-        return 0
     if not args.outdir or Path(args.outdir).resolve() == Path(args.data).resolve():
         raise ValueError(
             f"--outdir is {args.outdir}, expected a folder to write other than {args.data}."
@@ -60,8 +59,12 @@ def run(args: argparse.Namespace) -> int:
         for split in splits
     }
     lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
-    common.report(args, {split: outcome.to_dict() for split, outcome in outcomes.items()}, lines)
-    return 1 if any(outcome.failed for outcome in outcomes.values()) else 0
+    return common.report(
+        args,
+        {split: outcome.to_dict() for split, outcome in outcomes.items()},
+        lines,
+        any(outcome.failed for outcome in outcomes.values()),
+    )
 
 
 def _lines(split: str, outcome: PackOutcome) -> list[str]:

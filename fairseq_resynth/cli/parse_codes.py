@@ -67,5 +67,6 @@ def run(args: argparse.Namespace) -> int:
         + f"; {codes.num_units} units of {codes.unit_hop} samples"
     ]
     summary = {"splits": counts, "unit_hop": codes.unit_hop, "num_units": codes.num_units}
-    common.report(args, {**summary, "notes": notes}, [*lines, *(f"note: {note}" for note in notes)])
-    return 0
+    return common.report(
+        args, {**summary, "notes": notes}, [*lines, *(f"note: {note}" for note in notes)]
+    )

@@ -35,5 +35,4 @@ def run(args: argparse.Namespace) -> int:
             f"{len(summary.clipped)} exceeded full scale and were clipped, {summary.clipped[0]} first"
         )
     lines += common.failure_lines(summary.failed, "failed and were left out")
-    common.report(args, summary.to_dict(), lines)
-    return 1 if summary.failed else 0
+    return common.report(args, summary.to_dict(), lines, summary.failed)

@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
         f"note: {name} was made by another encoder or k-means than units.json says; quantize its split too"
         for name in foreign_units(Path(args.data))
     ]
-    common.report(args, summary, lines)
-    return 1 if any(outcome.failed for outcome in outcomes.values()) else 0
+    return common.report(args, summary, lines, any(outcome.failed for outcome in outcomes.values()))
 
 
 def _encoder(args: argparse.Namespace, device):

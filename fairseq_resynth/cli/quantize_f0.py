@@ -74,10 +74,9 @@ def run(args: argparse.Namespace) -> int:
     shard, splits = parse_shard(args.shard), list(read_splits(args.data, args.split))
     if args.f0_representation == "continuous" and not model:
         description = write_continuous(args.data, splits)
-        common.report(
+        return common.report(
             args, description, [f"f0_codes.json: continuous, {', '.join(splits)} as in f0/"]
         )
-        return 0
     representation, description = _representation(args, model)
     outcomes = {
         split: write_f0_codes(args.data, split, representation, description, shard)
@@ -85,5 +84,4 @@ def run(args: argparse.Namespace) -> int:
     }
     lines = common.rows_lines(outcomes, "{split}.f0", common.REPAIR_ROWS)
     summary = {split: done.to_dict() for split, done in outcomes.items()}
-    common.report(args, {"splits": summary, **description}, lines)
-    return 0
+    return common.report(args, {"splits": summary, **description}, lines)

@@ -35,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
             f"{len(gone)} audio files no longer exist, so the page cannot play them: {gone[0]} …"
         )
     summary = {"outdir": args.outdir, "systems": evaluation.systems, "gone": gone}
-    common.report(args, summary, lines)
-    return int(bool(gone))
+    return common.report(args, summary, lines, gone)
 
 
 def _audio_that_is_gone(evaluation) -> list[str]:

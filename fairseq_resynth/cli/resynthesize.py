@@ -59,5 +59,4 @@ def run(args: argparse.Namespace) -> int:
         seconds = len(wav) / SAMPLE_RATE
         files.append({"output": str(output), "units": len(speech.units), "seconds": seconds})
         lines.append(f"{output}: {len(speech.units)} units, {seconds:.2f} s")
-    common.report(args, {"files": files}, lines)
-    return 0
+    return common.report(args, {"files": files}, lines)

@@ -137,5 +137,4 @@ def run(args: argparse.Namespace) -> int:
     if factor is not None:
         line += f"; {done.seconds:.1f} s of speech, real-time factor {factor:.3f}"
     summary = {**done.to_dict(), "outdir": args.outdir, "real_time_factor": factor}
-    common.report(args, {**summary, "notes": notes}, [line, *notes])
-    return 0
+    return common.report(args, {**summary, "notes": notes}, [line, *notes])

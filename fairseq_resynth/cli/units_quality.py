@@ -59,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
         "num_clusters": made["num_clusters"],
         "splits": splits,
     }
-    common.report(args, summary, _lines(summary))
-    return 0
+    return common.report(args, summary, _lines(summary))
 
 
 def _lines(found: dict) -> list[str]:
