@@ -25,7 +25,8 @@ def add_arguments(add: common.Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, encodes or decodes, and says how much shorter the sequences are."""
-    from fairseq_resynth.data.units import read_generated_units, read_unit_file
+    from fairseq_resynth.data.storage.files import write_text
+    from fairseq_resynth.data.units import format_integers, read_generated_units, read_unit_file
     from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
 
     if args.action != "train" and not args.out:
@@ -37,34 +38,26 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "train":
         count = args.num_units or max(int(row.units.max()) for row in rows) + 1
         size = train_bpe((row.units for row in rows), count, args.vocab_size, args.model)
-        bpe = UnitBpe(args.model)
-        summary = _summary(rows, [bpe.encode(row.units) for row in rows]) | {"vocab_size": size}
-        return common.report(
-            args, summary, [f"{args.model}: {size} tokens over {count} units", _line(summary)]
-        )
     bpe = UnitBpe(args.model)
-    if args.action == "encode":
-        coded = [bpe.encode(row.units) for row in rows]
-        summary = _summary(rows, coded)
-        lines = [f"{args.out}: {len(rows)} lines", _line(summary)]
-    else:
+    if args.action == "decode":
         coded = [bpe.decode(row.units) for row in rows]
         summary = {"utterances": len(rows), "units": sum(map(len, coded))}
         lines = [f"{args.out}: {len(rows)} lines, {summary['units']} units"]
-    _write(args.out, rows, coded)
+    else:
+        coded = [bpe.encode(row.units) for row in rows]
+        summary = _summary(rows, coded)
+        lines = [f"{args.out}: {len(rows)} lines", _line(summary)]
+    if args.action == "train":
+        summary["vocab_size"] = size
+        lines[0] = f"{args.model}: {size} tokens over {count} units"
+    else:
+        named = any(row.name for row in rows)
+        texts = [
+            (f"{row.label}|" if named else "") + format_integers(values)
+            for row, values in zip(rows, coded, strict=True)
+        ]
+        write_text(args.out, "\n".join(texts) + "\n")
     return common.report(args, summary, lines)
-
-
-def _write(path: str, rows: list, coded: list) -> None:
-    from fairseq_resynth.data.storage.files import write_text
-    from fairseq_resynth.data.units import format_integers
-
-    named = any(row.name for row in rows)
-    lines = [
-        (f"{row.label}|" if named else "") + format_integers(values)
-        for row, values in zip(rows, coded, strict=True)
-    ]
-    write_text(path, "\n".join(lines) + "\n")
 
 
 def _summary(rows: list, coded: list) -> dict:

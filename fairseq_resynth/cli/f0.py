@@ -14,7 +14,6 @@ from typing import Any
 from fairseq_resynth.cli import common
 from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
-from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.shards import parse_shard
 from fairseq_resynth.preparation.f0 import F0Outcome, build_f0, write_speaker_statistics
 
@@ -51,17 +50,12 @@ def run(args: argparse.Namespace) -> int:
     if outcomes.get("train", F0Outcome()).joined:
         statistics = write_speaker_statistics(data, list(read_splits(data, None)))
         summary["speakers"] = statistics.speakers
-        lines += _speaker_lines(statistics)
-    common.report(args, summary, lines)
+        lines.append(f"speakers.json: {len(statistics.speakers)} speakers")
+        rows = list({**statistics.speakers, "all": statistics.overall}.items())
+        for name, entry in rows if len(rows) <= _SHOWN_SPEAKERS else rows[-1:]:
+            lines.append(f"{name}: {entry['f0_mean']:.1f} ± {entry['f0_std']:.1f} Hz")
     troubled = any(outcome.failed or outcome.unvoiced for outcome in outcomes.values())
-    return 1 if troubled and not args.accept_unvoiced else 0
-
-
-def _speaker_lines(statistics: SpeakerStatistics) -> list[str]:
-    rows = list({**statistics.speakers, "all": statistics.overall}.items())
-    shown = rows if len(rows) <= _SHOWN_SPEAKERS else rows[-1:]
-    lines = [f"{name}: {entry['f0_mean']:.1f} ± {entry['f0_std']:.1f} Hz" for name, entry in shown]
-    return [f"speakers.json: {len(statistics.speakers)} speakers", *lines]
+    return common.report(args, summary, lines, troubled and not args.accept_unvoiced)
 
 
 def _lines(split: str, outcome: F0Outcome) -> list[str]:

@@ -30,15 +30,23 @@ def run(args: argparse.Namespace) -> int:
     """Fits, writes the model, prints what it is."""
     import torch
 
+    from fairseq_resynth.codec.entropy.entropy_model import Settings
     from fairseq_resynth.codec.entropy.fitting import (
         TrainingOptions,
         default_updates,
         fit_entropy_model,
     )
-    from fairseq_resynth.data.streams import read_utterances
+    from fairseq_resynth.data.streams import read_utterances, stream_sizes
 
     utterances = [row for path in args.data for row in read_utterances(path, args.split)]
-    settings = _settings(args, utterances)
+    sizes = stream_sizes(args.data, utterances)
+    for name in ("num_units", "unit_hop", "num_f0_codes", "f0_code_hop"):
+        if getattr(args, name) is not None:
+            sizes[name] = getattr(args, name)
+    unit_hop = sizes.get("unit_hop", Settings.unit_hop)
+    if not sizes["num_f0_codes"] and Settings.f0_code_hop % unit_hop:
+        sizes["f0_code_hop"] = unit_hop  # there is no F0 stream to keep in step with
+    settings = Settings(**sizes)
     if args.threads:
         torch.set_num_threads(args.threads)
     updates = default_updates(len(utterances)) if args.updates is None else args.updates
@@ -57,22 +65,3 @@ def run(args: argparse.Namespace) -> int:
         "network": args.network if model.network is not None else 0,
     }
     return common.report(args, summary, [f"{name}: {value}" for name, value in summary.items()])
-
-
-def _settings(args: argparse.Namespace, utterances: list):
-    from fairseq_resynth.codec.entropy.entropy_model import Settings
-    from fairseq_resynth.data.streams import stream_sizes
-
-    sizes = stream_sizes(args.data, utterances)
-    given = {
-        "num_units": args.num_units,
-        "unit_hop": args.unit_hop,
-        "num_f0_codes": args.num_f0_codes,
-        "f0_code_hop": args.f0_code_hop,
-    }
-    sizes |= {name: value for name, value in given.items() if value is not None}
-    if not sizes["num_f0_codes"] and Settings.f0_code_hop % sizes.get(
-        "unit_hop", Settings.unit_hop
-    ):
-        sizes["f0_code_hop"] = sizes["unit_hop"]  # there is no F0 stream to keep in step with
-    return Settings(**sizes)

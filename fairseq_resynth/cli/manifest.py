@@ -9,7 +9,6 @@ training set; with it they are left out.
 """
 
 import argparse
-from collections import Counter
 
 from fairseq_resynth.cli import common
 from fairseq_resynth.constants import SAMPLE_RATE
@@ -53,7 +52,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         splits = random_splits(speakers, args.valid_percent, args.test_percent, args.seed)
     notes = write_splits(args.root, args.outdir, splits, lengths, speakers)
-    summary = _summary(splits, lengths, speakers)
+    summary = {
+        split: {
+            "files": len(splits[split]),
+            "minutes": round(sum(lengths[name] for name in splits[split]) / SAMPLE_RATE / 60, 2),
+            "speakers": len({speakers[name] for name in splits[split]}),
+        }
+        for split in SPLITS
+        if splits.get(split)
+    }
     used = sum(len(names) for names in splits.values())
     if used < len(lengths):
         notes.append(f"{len(lengths) - used} files are in no list and were left out")
@@ -64,15 +71,3 @@ def run(args: argparse.Namespace) -> int:
     return common.report(
         args, {"splits": summary, "notes": notes}, lines + [f"note: {note}" for note in notes]
     )
-
-
-def _summary(splits: dict, lengths: dict, speakers: dict) -> dict[str, dict]:
-    return {
-        split: {
-            "files": len(splits[split]),
-            "minutes": round(sum(lengths[name] for name in splits[split]) / SAMPLE_RATE / 60, 2),
-            "speakers": len(Counter(speakers[name] for name in splits[split])),
-        }
-        for split in SPLITS
-        if splits.get(split)
-    }

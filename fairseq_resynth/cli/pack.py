@@ -16,7 +16,7 @@ from fairseq_resynth.cli import common
 from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.packed import verify_pack
 from fairseq_resynth.data.storage.shards import parse_shard
-from fairseq_resynth.preparation.pack import PackOutcome, pack_split
+from fairseq_resynth.preparation.pack import pack_split
 
 _SAMPLES_A_MEGABYTE = 1 << 19
 
@@ -58,20 +58,19 @@ def run(args: argparse.Namespace) -> int:
         )
         for split in splits
     }
-    lines = [line for split, outcome in outcomes.items() for line in _lines(split, outcome)]
+    lines = []
+    for split, outcome in outcomes.items():
+        state = "waits for other shards"
+        if outcome.failed:
+            state = f"not complete: {common.REPAIR_ROWS}"
+        elif outcome.joined:
+            state = f"complete, {outcome.megabytes:.0f} MB"
+        done = f"{outcome.written} audio files written, {outcome.reused} reused"
+        lines.append(f"{split}.pack: {done}; {state}")
+        lines += common.failure_lines(outcome.failed, f"rows of {split} failed")
     return common.report(
         args,
         {split: outcome.to_dict() for split, outcome in outcomes.items()},
         lines,
         any(outcome.failed for outcome in outcomes.values()),
     )
-
-
-def _lines(split: str, outcome: PackOutcome) -> list[str]:
-    state = f"complete, {outcome.megabytes:.0f} MB" if outcome.joined else "waits for other shards"
-    if outcome.failed:
-        state = f"not complete: {common.REPAIR_ROWS}"
-    lines = [
-        f"{split}.pack: {outcome.written} audio files written, {outcome.reused} reused; {state}"
-    ]
-    return lines + common.failure_lines(outcome.failed, f"rows of {split} failed")

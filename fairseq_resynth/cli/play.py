@@ -7,6 +7,7 @@ machines can use the page too; their browsers then allow recording only over htt
 """
 
 import argparse
+import contextlib
 import sys
 
 from fairseq_resynth.cli import common
@@ -46,10 +47,8 @@ def run(args: argparse.Namespace) -> int:
     with server:
         common.report(args, {"url": server.url}, [f"{server.url}  (Ctrl+C ends)"])
         sys.stdout.flush()
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            return 0
     return 0
 
 

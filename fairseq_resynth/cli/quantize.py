@@ -43,10 +43,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _encoder(args: argparse.Namespace, device):
-    from fairseq_resynth.encoders.content import ContentEncoder, build_encoder, load_kmeans
+    from fairseq_resynth.encoders.content import (
+        ContentEncoder,
+        VqvaeUnits,
+        build_encoder,
+        load_kmeans,
+    )
+    from fairseq_resynth.inference.checkpoints import load_content_vqvae
 
     if args.feature_type == "vqvae":
-        return _vqvae(args, device)
+        if args.kmeans or args.layer is not None or not args.content_checkpoint:
+            raise ValueError(
+                "--feature-type vqvae takes --content-checkpoint (checkpoint or bundle), "
+                "no --kmeans, no --layer."
+            )
+        return VqvaeUnits(load_content_vqvae(args.content_checkpoint), device)
     if not args.kmeans:
         raise ValueError("--kmeans FILE is missing. Make it with `resynth kmeans`.")
     kmeans = load_kmeans(args.kmeans)
@@ -60,14 +71,3 @@ def _encoder(args: argparse.Namespace, device):
     return ContentEncoder(
         build_encoder(feature_type, args.content_checkpoint, layer, device), kmeans
     )
-
-
-def _vqvae(args: argparse.Namespace, device):
-    from fairseq_resynth.encoders.content import VqvaeUnits
-    from fairseq_resynth.inference.checkpoints import load_content_vqvae
-
-    if args.kmeans or args.layer is not None or not args.content_checkpoint:
-        raise ValueError(
-            "--feature-type vqvae takes --content-checkpoint (checkpoint or bundle), no --kmeans, no --layer."
-        )
-    return VqvaeUnits(load_content_vqvae(args.content_checkpoint), device)

@@ -55,6 +55,5 @@ def run(args: argparse.Namespace) -> int:
         means = update_speaker_means(args.data, description)
         lines.append(f"speaker_vectors.json: {len(means)} speakers, {args.encoder}")
         summary["speakers"] = sorted(means)
-    common.report(args, summary, lines)
     failed = any(done.failed for done in outcomes.values())
-    return 1 if failed and not args.accept_mean else 0
+    return common.report(args, summary, lines, failed and not args.accept_mean)

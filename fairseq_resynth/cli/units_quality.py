@@ -59,15 +59,12 @@ def run(args: argparse.Namespace) -> int:
         "num_clusters": made["num_clusters"],
         "splits": splits,
     }
-    return common.report(args, summary, _lines(summary))
-
-
-def _lines(found: dict) -> list[str]:
-    return [
+    lines = [
         f"PNMI            {found['pnmi']:.3f}   share of the phones' entropy that the units explain",
         f"phone purity    {found['phone_purity']:.3f}   frames with the most frequent phone of their unit",
         f"cluster purity  {found['cluster_purity']:.3f}   frames with the most frequent unit of their phone",
-        f"units used      {found['units_used']:.1%} of {found['num_clusters']}, entropy "
+        f"units used      {found['units_used']:.1%} of {made['num_clusters']}, entropy "
         f"{found['unit_entropy_bits']:.2f} bits",
-        f"over {found['frames']} frames of {found['phones']} phones ({', '.join(found['splits'])})",
+        f"over {found['frames']} frames of {len(labels)} phones ({', '.join(splits)})",
     ]
+    return common.report(args, summary, lines)
