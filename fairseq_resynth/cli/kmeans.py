@@ -35,9 +35,8 @@ def run(args: argparse.Namespace) -> int:
         kmeans = KMeans(read_centroids(args.centroids), encoder.description())
         kmeans.save(args.out)
         summary = {"out": args.out, "num_clusters": kmeans.num_units, "centroids": args.centroids}
-        return common.report(
-            args, summary, [f"{args.out}: {kmeans.num_units} centroids of {args.centroids}"]
-        )
+        line = f"{args.out}: {kmeans.num_units} centroids of {args.centroids}"
+        return common.report(args, summary, [line])
     if args.data is None:
         raise ValueError("DATA is missing: the folder of `resynth manifest`, or give --centroids")
     return _fit(args, encoder, common.batch_samples(args, device))
@@ -67,9 +66,5 @@ def _fit(args: argparse.Namespace, encoder, batch: int) -> int:
         f"{args.out}: {len(centroids)} clusters from {len(sample.frames)} of {sample.seen} frames "
         f"({sample.files} files), mean squared distance {distance:.4g}"
     ]
-    return common.report(
-        args,
-        summary,
-        lines + common.failure_lines(sample.failed, "failed and were left out"),
-        sample.failed,
-    )
+    lines += common.failure_lines(sample.failed, "failed and were left out")
+    return common.report(args, summary, lines, sample.failed)

@@ -68,6 +68,5 @@ def run(args: argparse.Namespace) -> int:
         f"{split}: {row['files']} files, {row['minutes']} min, {row['speakers']} speakers"
         for split, row in summary.items()
     ]
-    return common.report(
-        args, {"splits": summary, "notes": notes}, lines + [f"note: {note}" for note in notes]
-    )
+    lines += [f"note: {note}" for note in notes]
+    return common.report(args, {"splits": summary, "notes": notes}, lines)

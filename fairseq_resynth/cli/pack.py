@@ -36,11 +36,8 @@ def run(args: argparse.Namespace) -> int:
     splits = list(read_splits(args.data, args.split))
     if args.verify:
         files = {split: verify_pack(args.data, split) for split in splits}
-        return common.report(
-            args,
-            files,
-            [f"{split}.pack: {count} files are whole" for split, count in files.items()],
-        )
+        lines = [f"{split}.pack: {count} files are whole" for split, count in files.items()]
+        return common.report(args, files, lines)
     if not args.outdir or Path(args.outdir).resolve() == Path(args.data).resolve():
         raise ValueError(
             f"--outdir is {args.outdir}, expected a folder to write other than {args.data}."
@@ -68,9 +65,5 @@ def run(args: argparse.Namespace) -> int:
         done = f"{outcome.written} audio files written, {outcome.reused} reused"
         lines.append(f"{split}.pack: {done}; {state}")
         lines += common.failure_lines(outcome.failed, f"rows of {split} failed")
-    return common.report(
-        args,
-        {split: outcome.to_dict() for split, outcome in outcomes.items()},
-        lines,
-        any(outcome.failed for outcome in outcomes.values()),
-    )
+    summary = {split: outcome.to_dict() for split, outcome in outcomes.items()}
+    return common.report(args, summary, lines, any(done.failed for done in outcomes.values()))

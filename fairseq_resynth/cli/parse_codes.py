@@ -67,6 +67,5 @@ def run(args: argparse.Namespace) -> int:
         + f"; {codes.num_units} units of {codes.unit_hop} samples"
     ]
     summary = {"splits": counts, "unit_hop": codes.unit_hop, "num_units": codes.num_units}
-    return common.report(
-        args, {**summary, "notes": notes}, [*lines, *(f"note: {note}" for note in notes)]
-    )
+    lines += [f"note: {note}" for note in notes]
+    return common.report(args, {**summary, "notes": notes}, lines)
