@@ -166,13 +166,9 @@ def _waveform(wav: np.ndarray | Tensor, min_samples: int) -> Tensor:
 class ContentEncoder:
     """Speech to content units: frame features and the nearest centroid of each.
 
-    Attributes:
-        unit_hop: samples per unit.
-        min_samples: smallest number of samples that gives a unit.
-        num_units: number of centroids K.
-        description: the content of `units.json`: encoder, checkpoint, layer, k-means and their hashes.
-
-    Raises ValueError if the k-means was fitted to features of another encoder or layer.
+    A unit spans `unit_hop` samples, and speech needs `min_samples` to have one. `description` is the content
+    of `units.json`: encoder, checkpoint, layer, k-means and their hashes. Raises ValueError if the k-means was
+    fitted to features of another encoder or layer.
     """
 
     def __init__(self, encoder: FrameEncoder, kmeans: KMeans):

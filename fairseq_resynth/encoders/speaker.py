@@ -86,10 +86,8 @@ def filter_banks(wav: np.ndarray) -> np.ndarray:
 
 
 class ModelFile:
-    """An encoder in a file, for instance ECAPA-TDNN: TorchScript, or ONNX with one float32 input.
-
-    `prepare` maps (T,) samples to the input: (1, T), or `filter_banks`. The first output is (1, D).
-    """
+    """An encoder in a file, for instance ECAPA-TDNN: TorchScript, or ONNX with one float32 input. `prepare`
+    maps (T,) samples to the input, (1, T) or `filter_banks`; the first output is (1, D)."""
 
     def __init__(
         self, path: str, is_onnx: bool, prepare: Callable[[np.ndarray], np.ndarray]

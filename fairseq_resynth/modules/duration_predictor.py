@@ -63,20 +63,16 @@ class DurationPredictor(nn.Module):
 
 
 def expand_counts(log_counts: Tensor, rate: float = 1.0) -> Tensor:
-    """Converts log(count + 1) of any shape to whole numbers of frames, int64, at least 1.
-
-    A speaking rate of 2 halves every duration. Raises ValueError if it is not positive.
-    """
+    """Converts log(count + 1) of any shape to whole numbers of frames, int64, at least 1. A speaking rate of
+    2 halves every duration; ValueError if it is not positive."""
     if not 0 < rate < float("inf"):
         raise ValueError(f"the speaking rate is {rate}, expected a positive factor.")
     return torch.round((torch.exp(log_counts) - 1) / rate).long().clamp(min=1)
 
 
 def find_runs(units: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Collapses repeated units (B, U) int64, of which each row has `lengths` (B,) or all.
-
-    Returns (collapsed units (B, R), their counts (B, R), number of runs of each row (B,)), padded with 0.
-    """
+    """Collapses repeated units (B, U) int64, of which each row has `lengths` (B,) or all: (units (B, R),
+    their counts (B, R), number of runs of each row (B,)), padded with 0."""
     sizes = [units.size(1)] * len(units) if lengths is None else lengths.tolist()
     found = [
         torch.unique_consecutive(row[:size], return_counts=True)

@@ -40,10 +40,6 @@ class VectorQuantizer(nn.Module):
 
     A code that is used less than `threshold` times per step (running mean) restarts at a random vector of
     the batch (Jukebox, Dhariwal et al., 2020). Everything that a resumed training needs is a buffer.
-
-    Attributes:
-        counts_batches: whether the vectors of this process count in the codebook. False for the dummy batches
-            by which fairseq keeps a process without data in step with the others.
     """
 
     def __init__(self, num_codes: int, dim: int, decay: float = 0.99, threshold: float = 1.0):
@@ -51,6 +47,8 @@ class VectorQuantizer(nn.Module):
         if not 0 <= decay < 1:
             raise ValueError(f"--codebook-decay is {decay}, expected 0 <= decay < 1.")
         self.decay, self.threshold = decay, threshold
+        # Whether the vectors of this process count in the codebook. False for the dummy batches by which
+        # fairseq keeps a process without data in step with the others.
         self.counts_batches = True
         self.register_buffer("codebook", torch.zeros(num_codes, dim))
         self.register_buffer("running_sum", torch.zeros(num_codes, dim))
@@ -209,12 +207,8 @@ class F0Vqvae(nn.Module):
     """VQ-VAE on normalized F0; the default sizes are the paper's.
 
     Its input has one channel, the paper's z-score, or two, log-F0 and voicing, whose reconstruction is a
-    logit. Raises ValueError if a size is not positive, the input unknown or the decay outside [0, 1).
-
-    Attributes:
-        num_codes: number of codes in the codebook.
-        channels: channels of the input and of the reconstruction.
-        stride: F0 frames per code, 2**num_downsamples.
+    logit. A code spans `stride` F0 frames, 2**num_downsamples. Raises ValueError if a size is not positive,
+    the input unknown or the decay outside [0, 1).
     """
 
     def __init__(self, sizes: F0VqvaeSizes | None = None):
@@ -276,10 +270,8 @@ class ContentVqvaeSizes(UnitHifiganSizes):
 class ContentVqvae(nn.Module):
     """Encoder and codebook of content units; the decoder is a vocoder that is trained with them.
 
-    Attributes:
-        num_codes: number of codes in the codebook, which is the number of units.
-        stride: samples per unit; the default of 160 takes 16 kHz to 100 Hz.
-        arguments: what it was built with, for a bundle.
+    The codes are the units, of `stride` samples each; the default of 160 takes 16 kHz to 100 Hz. `arguments`
+    are those of the constructor, for a bundle.
     """
 
     def __init__(

@@ -50,10 +50,8 @@ class HifiganSizes:
 
 
 class ResBlock(nn.Module):
-    """HiFi-GAN's resblock "1": pairs of convolutions, of which the first has a dilation of `dilations`.
-
-    An output depends on `reach` positions on either side; all kernels have the same odd size.
-    """
+    """HiFi-GAN's resblock "1": pairs of convolutions of one odd kernel size, the first with a dilation of
+    `dilations`. An output depends on `reach` positions on either side."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int], activation: str):
         super().__init__()
@@ -94,11 +92,8 @@ class HifiganGenerator(nn.Module):
 
     Weights keep torch's default initialization, as in the published code, whose own initialization its weight
     norm overwrites at once. `default_hop`, the samples per frame, chooses the upsampling if `sizes` has none.
-    Raises ValueError if the sizes cannot be read or do not fit together.
-
-    Attributes:
-        hop: samples per frame, the product of the upsampling rates.
-        context_frames: upper bound of the frames on either side of a sample on which it depends.
+    A frame has `hop` samples, the product of the upsampling rates, and a sample depends on at most
+    `context_frames` frames on either side. Raises ValueError if the sizes cannot be read or do not fit.
     """
 
     def __init__(self, in_channels: int, sizes: HifiganSizes | None = None, default_hop: int = 320):

@@ -75,12 +75,8 @@ class InferenceGenerator(nn.Module):
 
     In `bfloat16` the weights take half the size, and the time on a processor with AMX. `channels_last` puts
     HiFi-GAN's channels next to each other in memory and computes its late stages span by span, which is
-    faster on a CPU.
-
-    Attributes:
-        hop: samples per frame.
-        context_frames: frames on either side of a sample on which it depends.
-        pitch_context_frames: context of the F0 predictor; None for generators without a pulse source.
+    faster on a CPU. `hop`, `context_frames` and `pitch_context_frames` are those of the generator; the last
+    is None for generators without a pulse source.
     """
 
     def __init__(

@@ -58,18 +58,12 @@ class SourceClock:
 
     The phase at a sample is the sum of F0 over all samples before it. A chunk does not have them, so it
     starts from the phase that the chunk before reached at a sample of both, the anchor.
-
-    Attributes:
-        start: samples of the utterance before the chunk.
-        anchor: sample of the utterance at which the phase is known.
-        phase: phase at the anchor, in cycles.
-        next_anchor: sample at which the next chunk needs the phase; the generator moves the anchor there.
     """
 
-    start: int = 0
-    anchor: int = 0
-    phase: float = 0.0
-    next_anchor: int = 0
+    start: int = 0  # samples of the utterance before the chunk
+    anchor: int = 0  # sample of the utterance at which the phase is known
+    phase: float = 0.0  # at the anchor, in cycles
+    next_anchor: int = 0  # where the next chunk needs it; the generator moves the anchor there
 
 
 def sample_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Tensor:
@@ -199,13 +193,9 @@ class SourceFilterGenerator(ConvNextBackbone):
     """Frames of units, pitch and speaker to samples, in place of `HifiganGenerator`.
 
     F0 is predicted from the `pitch_channels` (first, last + 1): pitch stream and speaker. A frame has
-    `default_hop` samples if `sizes` does not say how many. Raises ValueError if the hop is not a multiple of
-    80 samples, or the window does not fit it.
-
-    Attributes:
-        hop: samples per frame.
-        context_frames: frames on either side of a sample on which it depends.
-        pitch_context_frames: those on which its F0 depends.
+    `default_hop` samples if `sizes` does not say how many. A sample depends on `context_frames` frames on
+    either side, and its F0 on `pitch_context_frames`. Raises ValueError if the hop is not a multiple of 80
+    samples, or the window does not fit it.
     """
 
     takes_source_f0 = True
@@ -250,12 +240,9 @@ class SourceFilterGenerator(ConvNextBackbone):
     ) -> Tensor:
         """Maps (B, C, L) frames to (B, 1, L * hop) samples, in [-1, 1] in evaluation mode only.
 
-        Args:
-            x: frames.
-            lengths: (B,) frames of each row, as for `HifiganGenerator.forward`.
-            source_f0: (B, 2, N) F0 of the recording at 200 Hz for training: Hz without gaps, and voicing (0
-                or 1); None: the predicted F0.
-            clock: where in its utterance a single row begins; None: at the start.
+        `lengths` are those of `HifiganGenerator.forward`. `source_f0` (B, 2, N) is the F0 of the recording at
+        200 Hz, for training: Hz without gaps, and voicing (0 or 1); None: the predicted F0. `clock` says
+        where in its utterance a single row begins; None: at the start.
         """
         mask = frame_mask(x, lengths)
         x = masked(x, mask)

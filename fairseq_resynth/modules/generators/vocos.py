@@ -148,11 +148,8 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
 class VocosGenerator(ConvNextBackbone):
     """Frames of any conditioning to samples, in place of `HifiganGenerator`.
 
-    A frame has `default_hop` samples if `sizes` does not say how many.
-
-    Attributes:
-        hop: samples per frame.
-        context_frames: frames on either side of a sample on which it depends.
+    A frame has `hop` samples: `default_hop` if `sizes` does not say how many. A sample depends on
+    `context_frames` frames on either side.
     """
 
     def __init__(self, in_channels: int, sizes: VocosSizes | None = None, default_hop: int = 320):
