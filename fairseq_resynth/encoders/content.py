@@ -167,8 +167,8 @@ class ContentEncoder:
     """Speech to content units: frame features and the nearest centroid of each.
 
     A unit spans `unit_hop` samples, and speech needs `min_samples` to have one. `description` is the content
-    of `units.json`: encoder, checkpoint, layer, k-means and their hashes. Raises ValueError if the k-means was
-    fitted to features of another encoder or layer.
+    of `units.json`: encoder, checkpoint, layer, k-means and their hashes. Raises ValueError if the k-means
+    was fitted to features of another encoder or layer.
     """
 
     def __init__(self, encoder: FrameEncoder, kmeans: KMeans):
