@@ -9,6 +9,8 @@ from fairseq_resynth.tasks import (  # noqa: F401
     f0_quantization,
     optimizers,
     unit_resynthesis,
+    utterances,
 )
 
+utterances.report_briefly()
 compat.restore_numpy_names()

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from fairseq.dataclass import FairseqDataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 
 from fairseq_resynth.data.datasets.f0_dataset import F0Dataset
 from fairseq_resynth.data.manifest import require_data_directory
 from fairseq_resynth.modules.options import option
+from fairseq_resynth.tasks.utterances import UtteranceTask
 
 
 @dataclass
@@ -25,7 +26,7 @@ class F0QuantizationConfig(FairseqDataclass):
 
 
 @register_task("f0_quantization", dataclass=F0QuantizationConfig)
-class F0QuantizationTask(FairseqTask):
+class F0QuantizationTask(UtteranceTask):
     """Normalized F0 in, codes and F0 out."""
 
     target_dictionary = None  # fairseq's criterions ask for one, and there is no text

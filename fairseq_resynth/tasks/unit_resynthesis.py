@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 
 from fairseq_resynth.constants import SAMPLE_RATE
@@ -26,6 +26,7 @@ from fairseq_resynth.tasks.gan_step import (
     gan_step,
     uncompiled,
 )
+from fairseq_resynth.tasks.utterances import UtteranceTask
 from fairseq_resynth.tasks.validation import ValidationLog, check_best_metric, log_measures
 
 
@@ -144,7 +145,7 @@ COMPARED = "unit_hop num_units num_f0_codes f0_channels speakers speaker_dim sty
 
 
 @register_task("unit_resynthesis", dataclass=UnitResynthesisConfig)
-class UnitResynthesisTask(FairseqTask):
+class UnitResynthesisTask(UtteranceTask):
     """Units, pitch codes and speaker in, speech out."""
 
     source_dictionary = None  # fairseq-generate asks for both, and there is no text

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch.utils.data
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEECH = REPOSITORY / "examples" / "asterisk" / "speech"
@@ -48,9 +47,6 @@ def fairseq_train(*arguments, check: bool = True) -> subprocess.CompletedProcess
 
     import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 
-    # fairseq drops its data loader at the end of each epoch, and torch then waits this long, usually 5 s, for
-    # each of its workers before it ends it.
-    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
     words = list(map(str, arguments))
     log, root = io.StringIO(), logging.getLogger()
     handler, level = logging.StreamHandler(log), root.level

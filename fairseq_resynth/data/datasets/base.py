@@ -1,29 +1,48 @@
 """The base class of the datasets: sizes, order and batches for fairseq's iterators, and random crops."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from fairseq_resynth.compat import fairseq
+from fairseq_resynth.data.datasets.workers import LoadingWorkers
+from fairseq_resynth.data.manifest import Manifest
 
 
 class UtteranceDataset(fairseq.data.FairseqDataset):
     """Utterances, or a random crop of each.
 
     Args:
+        manifest: the recordings, which messages name.
         sizes: (rows,) frames of each item (units or F0 frames), which --max-tokens counts.
         crops: whether items are random crops, with other crops in each epoch.
         seed: seed of the crops and of the order, which also depend on the epoch that fairseq sets.
     """
 
-    def __init__(self, sizes: np.ndarray, crops: bool, seed: int):
+    def __init__(self, manifest: Manifest, sizes: np.ndarray, crops: bool, seed: int):
+        self.manifest = manifest
         self.sizes = sizes
         self.crops = crops
         self.seed = seed
         self.epoch = 1
+        self.dummy_batch: dict[str, Any] | None = None
+        self._workers: LoadingWorkers | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def describe(self, row: int) -> str:
+        """The name of an item for messages: its row, line in the manifest, and recording."""
+        manifest = self.manifest
+        return f"item {row} ({manifest.source}:{row + 2}, {manifest.path(row)})"
+
+    def workers(self, number: int) -> LoadingWorkers:
+        """The processes that load its batches, the same ones in every epoch; the first call starts them."""
+        if self._workers is None or not self._workers.fits(number):
+            self._workers = None
+            self._workers = LoadingWorkers(self, number)
+        return self._workers
 
     def num_tokens(self, index: int) -> int:
         """The frames of an item."""
@@ -66,7 +85,7 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """False: batches differ in each epoch, and workers see the epoch only when they start."""
+        """False: each epoch has other batches."""
         return False
 
 

@@ -53,7 +53,7 @@ class F0Dataset(UtteranceDataset):
         self.lengths = self.cache.lengths
         limit = self.segment_frames or self.lengths.max(initial=0)
         sizes = np.minimum(self.lengths, limit)
-        super().__init__(sizes, segment_size > 0, seed)
+        super().__init__(manifest, sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item {"id", "f0": (n, C) float32 normalized, C 1 or 2}."""

@@ -53,7 +53,7 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         self.lengths = self.units.lengths * streams.unit_hop
         limit = segment_size or self.lengths.max(initial=0)
         sizes = np.minimum(self.lengths, limit) // streams.unit_hop
-        UtteranceDataset.__init__(self, sizes, segment_size > 0, seed)
+        UtteranceDataset.__init__(self, self.manifest, sizes, segment_size > 0, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item as tensors, shaped as in `collater` without the batch."""

@@ -27,10 +27,10 @@ class WavDataset(UtteranceDataset):
             )
         self.split = split
         self.segment_size, self.stride, self.moving = segment_size, stride, moving
-        self.manifest = read_manifest(Path(data) / f"{split}.tsv")
-        self.audio = open_audio(data, split, self.manifest)
-        sizes = np.minimum(self.manifest.num_samples, segment_size) // stride
-        super().__init__(sizes, moving, seed)
+        manifest = read_manifest(Path(data) / f"{split}.tsv")
+        self.audio = open_audio(data, split, manifest)
+        sizes = np.minimum(manifest.num_samples, segment_size) // stride
+        super().__init__(manifest, sizes, moving, seed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An item {"id", "wav": (T,) float32}."""
