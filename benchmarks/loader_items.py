@@ -9,6 +9,7 @@ in processor seconds.
 """
 
 import argparse
+import itertools
 import json
 import os
 
@@ -31,8 +32,11 @@ SPEECH = Path(__file__).resolve().parents[1] / "examples" / "asterisk" / "speech
 ROUNDS = 4
 
 
-def write_data(folder: Path, kind: str) -> Path:
-    """Writes a data directory of the embedded speech, `wav` or `flac`, with random streams."""
+def write_data(folder: Path, kind: str, rows_wanted: int | None = None) -> Path:
+    """Writes a data directory of the embedded speech, `wav` or `flac`, with random streams.
+
+    With `rows_wanted`, as many rows as that, from the beginning again where the speech has fewer.
+    """
     rng = np.random.default_rng(0)
     (folder / "wav").mkdir(parents=True)
     rows: dict[str, list[str]] = {
@@ -41,7 +45,10 @@ def write_data(folder: Path, kind: str) -> Path:
         "f0": [],
         "speaker": [],
     }
-    for index, path in enumerate(sorted(SPEECH.rglob("*.flac"))):
+    paths = sorted(SPEECH.rglob("*.flac"))
+    for index, path in enumerate(
+        itertools.islice(itertools.cycle(paths), rows_wanted or len(paths))
+    ):
         wav, rate = soundfile.read(path, dtype="float32")
         soundfile.write(folder / "wav" / f"{index}.{kind}", wav, rate, subtype="PCM_16")
         rows["tsv"].append(f"{index}.{kind}\t{len(wav)}")

@@ -44,11 +44,12 @@ def report_briefly() -> None:
 
     def report(kind, error, trace) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            print("Interrupted: the same command resumes from the last checkpoint.", file=sys.stderr)
+            message = "Interrupted."
         elif issubclass(kind, LoadingError):
-            message = f"error: {error}\nThe same command then resumes from the last checkpoint."
-            print(message, file=sys.stderr)
+            message = f"error: {error}"
         else:
-            previous(kind, error, trace)
+            return previous(kind, error, trace)
+        resumes = "The same command resumes the training from its last checkpoint."
+        print(f"{message}\n{resumes}", file=sys.stderr)
 
     sys.excepthook = report

@@ -55,11 +55,11 @@ def test_crop_depends_on_seed_epoch_and_index_alone():
 
 
 def test_workers_draw_a_new_crop_each_epoch(counting):
-    """Workers that outlive an epoch would keep the first epoch's crops."""
-    from fairseq.tasks import FairseqTask
+    """Workers outlive an epoch, and must not keep the first one's crops."""
+    from fairseq_resynth.tasks.utterances import UtteranceTask
 
     dataset = UnitDataset(counting, "train", read_streams(counting), SEGMENT)
-    task = FairseqTask(None)
+    task = UtteranceTask(None)
     starts = []
     for epoch in range(1, 9):
         iterator = task.get_batch_iterator(dataset, max_sentences=1, epoch=epoch, num_workers=1)

@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-import soundfile
 import torch
 from fairseq.data.iterators import GroupedIterator
 from fairseq.tasks import FairseqTask
 from small_corpus import fairseq_train, train_arguments, write_data
 
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
-from fairseq_resynth.data.datasets.workers import LoadingError, LoadingWorkers
+from fairseq_resynth.data.datasets.workers import LoadingError
 from fairseq_resynth.data.streams import read_streams
 from fairseq_resynth.tasks.utterances import UtteranceTask
 
@@ -81,19 +80,207 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-@pytest.mark.parametrize("workers", [0, 1, 4])
-def test_batches_are_fairseqs(data, variant, workers):
-    """Order and crops of two epochs, and of a third after a resume, equal those of fairseq's own iterator."""
+@pytest.mark.parametrize("name,variant", VARIANTS.items())
+def test_batches_are_fairseqs(data, name, variant):
+    """Order and crops of three epochs, at once and resumed inside the second one, equal those of fairseq's
+    own iterator for any number of workers."""
     expected, _, _ = epochs(FairseqTask(None), data, 3, **variant)
-    ours, following, _ = epochs(UtteranceTask(None), data, 3, num_workers=workers, **variant)
-    assert following == 4
-    assert_equal(ours, expected)
-    halfway = len(expected) // 2  # inside the second epoch
-    settings = {"num_workers": workers, **variant}
-    first, state, _ = epochs(UtteranceTask(None), data, 3, stop_after=halfway, **settings)
+    halfway = len(expected) // 2
+    _, state, _ = epochs(FairseqTask(None), data, 3, stop_after=halfway, **variant)
     assert state["epoch"] == 2 and state["iterations_in_epoch"]
-    rest, _, _ = epochs(UtteranceTask(None), data, 3, state=state, **settings)
-    assert_equal(first + rest, expected)
-    _, theirs, _ = epochs(FairseqTask(None), data, 3, stop_after=halfway, **variant)
-    assert state == theirs
+    for workers in (0, 1, 4) if name == "plain" else (0, 2):
+        settings = {"num_workers": workers, **variant}
+        ours, following, _ = epochs(UtteranceTask(None), data, 3, **settings)
+        assert following == 4
+        assert_equal(ours, expected)
+        first, saved, _ = epochs(UtteranceTask(None), data, 3, stop_after=halfway, **settings)
+        assert saved == state
+        rest, _, _ = epochs(UtteranceTask(None), data, 3, state=saved, **settings)
+        assert_equal(first + rest, expected)
+
+
+class StampedDataset(UnitDataset):
+    """Batches that know who made them."""
+
+    def collater(self, items):
+        return {**super().collater(items), "process": {"id": os.getpid()}}
+
+
+def test_workers_outlive_the_epochs(data):
+    """The same processes for three epochs; the next epoch's first batches load during the last ones."""
+    dataset = StampedDataset(data, "train", read_streams(data), SEGMENT)
+    task, processes = UtteranceTask(None), []
+    for epoch in (1, 2, 3):
+        iterator = task.get_batch_iterator(
+            dataset=dataset, epoch=epoch, max_sentences=1, num_workers=3, data_buffer_size=2
+        )
+        processes.append({batch["process"]["id"] for batch in iterator.next_epoch_itr()})
+    workers = dataset.workers(3)
+    assert processes == [set(workers.pids)] * 3 and len(processes[0]) == 3
+    assert os.getpid() not in processes[0]
+    assert [loading.request[0] for loading in workers._loading] == [4] * 5
+    # An iterator that is dropped halfway leaves nothing behind.
+    next(iterator.next_epoch_itr())
+    iterator = task.get_batch_iterator(dataset=dataset, epoch=9, max_sentences=2, num_workers=3)
+    first = next(iterator.next_epoch_itr())
+    dataset.set_epoch(9)
+    assert_equal(first["target"], dataset.collater([dataset[i] for i in first["id"]])["target"])
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_workers_end_with_their_dataset_and_not_by_ctrl_c(data):
+    dataset = unit_dataset(data)
+    workers = dataset.workers(2)
+    pids = workers.pids
+    for pid in pids:
+        os.kill(pid, signal.SIGINT)
+    assert workers.batch([(1, [0, 1]), (1, [2])])["id"].tolist() == [0, 1]
+    assert all(map(alive, pids))
+    del workers, dataset
+    assert not any(map(alive, pids))
+
+
+def item_name(data, row):
+    return f"item {row} ({data}/train.tsv:{row + 2}, {data}/wav/train_{row}.wav)"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_file_is_named(tmp_path, workers):
+    data = write_data(tmp_path / "data", {"train": [16000] * 5})
+    dataset = unit_dataset(data)
+    (data / "wav" / "train_4.wav").write_bytes(b"RIFF, but nothing else")
+    settings = {"max_sentences": 1, "num_workers": workers, "data_buffer_size": 2}
+    iterator = UtteranceTask(None).get_batch_iterator(dataset=dataset, **settings)
+    with pytest.raises(LoadingError) as caught:
+        list(iterator.next_epoch_itr())
+    message = str(caught.value)
+    assert message.startswith(f"{item_name(data, 4)} cannot be loaded: ValueError: ")
+    assert "is not readable as audio" in message and "Traceback" not in message
+
+
+class FailingDataset(UnitDataset):
+    """Fails as `how` says when it makes row 3."""
+
+    def __getitem__(self, index):
+        if index == 3:
+            getattr(self, self.how)()
+        return super().__getitem__(index)
+
+    def kill(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def leave(self):
+        os._exit(7)
+
+    def blunder(self):
+        raise KeyError("a blunder")
+
+
+FAILURES = {
+    "kill": "was ended by SIGKILL, as the system does when memory runs out",
+    "leave": "ended with exit code 7, while it loaded",
+    "blunder": "cannot be loaded: KeyError: 'a blunder'\nTraceback",
+}
+
+
+@pytest.mark.parametrize("how,expected", FAILURES.items())
+def test_a_failing_worker_names_its_item(data, how, expected):
+    dataset = FailingDataset(data, "train", read_streams(data), SEGMENT)
+    dataset.how = how
+    workers, start = dataset.workers(2), time.monotonic()
+    pids = workers.pids
+    with pytest.raises(LoadingError) as caught:
+        workers.batch([(1, [1, 3]), (1, [2])])
+    assert item_name(data, 3) in str(caught.value) and expected in str(caught.value)
+    assert time.monotonic() - start < 5
+    assert not any(map(alive, pids))
+    assert dataset.workers(2).batch([(1, [1])])["id"].tolist() == [1]  # others are started
+
+
+def test_a_worker_that_dies_while_it_waits_is_noticed(data):
+    dataset = unit_dataset(data)
+    workers = dataset.workers(2)
+    workers.batch([(1, [0]), (1, [1])])
+    while not workers._arrived:
+        workers._receive(timeout=5)
+    os.kill(workers.pids[1], signal.SIGTERM)
+    workers._processes[1].join(5)
+    with pytest.raises(LoadingError, match="was ended by SIGTERM, while it had nothing to load"):
+        workers.batch([(1, [1])])
+
+
+def test_killed_training_resumes(data, tmp_path, monkeypatch):
+    """A training whose worker was killed at its fourth batch, and then resumed, equals one without that."""
+    make, main, made = UnitDataset.__getitem__, os.getpid(), []
+
+    def train(folder, check=True):
+        extra = [
+            *("--max-update", 4, "--num-workers", 1, "--data-buffer-size", 0),
+            *("--save-interval-updates", 1, "--disable-validation"),
+        ]
+        return fairseq_train(*train_arguments(data, tmp_path / folder, *extra), check=check)
+
+    def fail(dataset, index):
+        if os.getpid() != main:
+            made.append(index)
+            if len(made) == 7:
+                (tmp_path / "row").write_text(str(index))
+                os.kill(os.getpid(), signal.SIGKILL)
+        return make(dataset, index)
+
+    train("whole")
+    monkeypatch.setattr(UnitDataset, "__getitem__", fail)
+    failed = train("resumed", check=False)
+    row = int((tmp_path / "row").read_text())
+    assert failed.returncode and item_name(data, row) in failed.stderr
+    monkeypatch.setattr(UnitDataset, "__getitem__", make)
+    assert "No existing checkpoint" not in train("resumed").stdout
+    models = [
+        torch.load(tmp_path / folder / "checkpoint_last.pt", weights_only=True)["model"]
+        for folder in ("whole", "resumed")
+    ]
+    assert_equal(dict(models[0]), dict(models[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("end", ["interrupt", "epoch limit", "corrupt file"])
+def test_the_command_ends_without_a_traceback(tmp_path, workers, end):
+    """fairseq-train itself: at Ctrl-C to all its processes, at its end, and when a file is corrupt."""
+    data = write_data(tmp_path / "data", {"train": [16000] * 6, "valid": [16000] * 2})
+    if end == "corrupt file":
+        (data / "wav" / "train_5.wav").write_bytes(b"noise")
+    limit = 2 if end == "epoch limit" else 10_000
+    arguments = train_arguments(data, tmp_path / "out", "--num-workers", workers)
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("fairseq-train"), *arguments, "--max-epoch", str(limit)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    if end == "interrupt":
+        while not (tmp_path / "out" / "checkpoint2.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        start = time.monotonic()
+    output, _ = process.communicate(timeout=300)
+    assert "Traceback" not in output and "Exception" not in output
+    if end == "interrupt":
+        assert time.monotonic() - start < 10
+        assert process.returncode == -signal.SIGINT
+        assert "Interrupted.\nThe same command resumes" in output
+    elif end == "epoch limit":
+        assert process.returncode == 0 and "done training" in output
+    else:
+        assert process.returncode == 1 and f"error: {item_name(data, 5)} cannot" in output
+    with pytest.raises(ProcessLookupError):  # nothing is left of the process group
+        os.killpg(process.pid, 0)

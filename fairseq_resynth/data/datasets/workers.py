@@ -96,7 +96,8 @@ class LoadingWorkers:
         self._dataset = weakref.proxy(dataset)  # which may own this object
         self._connections: list[Connection] = []
         self._processes = []
-        self._loading: deque[_Loading] = deque()  # what was asked for and not yet returned, in order
+        # What was asked for and not yet returned, in order.
+        self._loading: deque[_Loading] = deque()
         self._arrived: dict[int, Batch | LoadingError] = {}
         self._next_number = 0
         with _blocked_interrupts():
