@@ -50,6 +50,6 @@ def report_briefly() -> None:
         else:
             return previous(kind, error, trace)
         resumes = "The same command resumes the training from its last checkpoint."
-        print(f"{message}\n{resumes}", file=sys.stderr)
+        sys.stderr.write(f"{message}\n{resumes}\n")
 
     sys.excepthook = report
