@@ -9,7 +9,6 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators.base import detach
@@ -110,6 +109,7 @@ class HifiganCriterion(FairseqCriterion):
         self.adversarial_losses = _choice(
             "adversarial-loss", cfg.adversarial_loss, losses.ADVERSARIAL_LOSSES
         )
+        self.feature_matching_loss = losses.feature_matching_loss
         self.discriminator_names = parse_names(cfg.discriminators)
         self.discriminators = build_discriminators(cfg.discriminators, cfg.discriminator_width)
 
@@ -146,6 +146,16 @@ class HifiganCriterion(FairseqCriterion):
     def set_extra_state(self, state: Dict[str, Any]) -> None:
         """Takes nothing, since `load_state_dict` has checked it."""
 
+    def compile_once(self) -> None:
+        """Compiles the discriminators and the losses for one shape of batches, unless they are already."""
+        if self.discriminators._compiled_call_impl is not None:
+            return
+        self.discriminators.compile(dynamic=False)
+        self.mel_distance.compile(dynamic=False)
+        compiled = [torch.compile(loss, dynamic=False) for loss in self.adversarial_losses]
+        self.adversarial_losses = tuple(compiled)
+        self.feature_matching_loss = torch.compile(self.feature_matching_loss, dynamic=False)
+
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The discriminators' loss on (B, 1, T) real and detached generated speech."""
         both = torch.cat([real, fake])
@@ -160,10 +170,9 @@ class HifiganCriterion(FairseqCriterion):
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
         """(weighted sum, {mel, adv_g, fm}) on (B, 1, T); the discriminators must be frozen."""
-        with parametrize.cached():  # the normalized weights are the same in both passes
-            with torch.no_grad():
-                _, real_maps = self.discriminators(real)
-            fake_scores, fake_maps = self.discriminators(fake)
+        with torch.no_grad():
+            _, real_maps = self.discriminators(real)
+        fake_scores, fake_maps = self.discriminators(fake)
         mel_loss, terms = self.mel_loss(real, fake)
         loss, adversarial_terms = self._adversarial_loss(real_maps, fake_scores, fake_maps)
         return mel_loss + loss, terms | adversarial_terms
@@ -174,9 +183,8 @@ class HifiganCriterion(FairseqCriterion):
         Returns (discriminators' loss, generator's weighted loss without the mel distance, {adv_g, fm}): only
         the gradient of the first for the discriminators' parameters is meant, and of the second for `fake`.
         """
-        with parametrize.cached():  # the normalized weights are the same in both passes
-            real_scores, real_maps = self.discriminators(real)
-            fake_scores, fake_maps = self.discriminators(fake)
+        real_scores, real_maps = self.discriminators(real)
+        fake_scores, fake_maps = self.discriminators(fake)
         loss_d = self.adversarial_losses[0](real_scores, fake_scores)
         return loss_d, *self._adversarial_loss(real_maps, fake_scores, fake_maps)
 
@@ -185,7 +193,7 @@ class HifiganCriterion(FairseqCriterion):
     ) -> Tuple[Tensor, Dict[str, Tensor]]:
         terms = {
             "adv_g": self.adversarial_losses[1](fake_scores),
-            "fm": losses.feature_matching_loss(detach(real_maps), fake_maps),
+            "fm": self.feature_matching_loss(detach(real_maps), fake_maps),
         }
         weighted_adversarial = self.cfg.adversarial_weight * terms["adv_g"]
         return weighted_adversarial + self.cfg.feature_matching_weight * terms["fm"], terms

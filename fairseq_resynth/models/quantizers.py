@@ -61,6 +61,9 @@ class ContentVqvaeModel(BaseFairseqModel):
         self.generator = generator
         self._commitment = None
 
+    # why a step cannot be recorded as a CUDA graph
+    unrecordable = "the codebook looks for unused codes on the processor in each step"
+
     @property
     def waveform_generator(self) -> nn.Module:
         """The network that --compile compiles: frames to samples."""

@@ -40,6 +40,13 @@ class UnitVocoder(BaseFairseqModel):
         return self.unit_generator.generator
 
     @property
+    def unrecordable(self) -> str:
+        """Why a step cannot be recorded as a CUDA graph; empty if it can be."""
+        if self.unit_generator.duration_predictor is None:
+            return ""
+        return "--duration-predictor counts the repeats of units on the processor in each step"
+
+    @property
     def takes_source_f0(self) -> bool:
         """Whether the generator predicts F0, for which training needs a separate F0 target."""
         return getattr(self.unit_generator.generator, "takes_source_f0", False)

@@ -19,6 +19,8 @@ def _reciprocals(sizes: tuple[int, ...], device: torch.device, repeat: bool = Fa
 
 def _mean_of(function: Callable[[Tensor], Tensor], scores: list[Tensor]) -> Tensor:
     """The mean of a function of each discriminator's scores, summed over them."""
+    if torch.compiler.is_compiling():  # the compiler joins the operations itself
+        return sum(function(score.float()).mean() for score in scores)
     # The scores of all discriminators are joined, so that the function is computed once and not for each.
     joined = torch.cat([score.flatten() for score in scores]).float()
     sizes = tuple(score.numel() for score in scores)

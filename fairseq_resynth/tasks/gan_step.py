@@ -1,4 +1,4 @@
-"""One update of a GAN inside fairseq's trainer, and checks for unsupported settings and machines.
+"""One update of a GAN inside fairseq's trainer.
 
 The generator is fairseq's model, the discriminators are parameters of its criterion, and one Adam holds
 both. It is stepped twice: a parameter whose gradient is None stays as it is, so each step moves one network.
@@ -6,104 +6,188 @@ both. It is stepped twice: a parameter whose gradient is None stays as it is, so
 
 import contextlib
 import logging
-import os
-import shutil
+import time
 from collections.abc import Iterable
-from typing import Any, Callable, Dict, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from fairseq_resynth.modules.discriminators.base import freeze
-from fairseq_resynth.modules.generators.inference import slow_bfloat16
+from fairseq_resynth.modules.weights import prepared_weights
+from fairseq_resynth.tasks import memory
+from fairseq_resynth.tasks.optimizers import clip_gradients
+from fairseq_resynth.tasks.step_graphs import RepeatedShape, StepGraphs
 
+logger = logging.getLogger(__name__)
 AUTOCAST_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
-ORDERS = ("alternate", "simultaneous")
-DDP_BACKENDS = ("legacy_ddp", "no_c10d", "pytorch_ddp", "c10d")
-UNCOMPILED = "Leave --compile out: the training is the same, only uncompiled."
 
 
-def gan_step(
-    sample: Dict[str, Any],
-    model,
-    criterion,
-    optimizer,
-    update_num: int,
-    precision: str,
-    ignore_grad: bool,
-    order: str = "alternate",
-) -> Tuple[Tensor, int, Dict[str, Any]]:
+@dataclass
+class Halfway:
+    """What the second half of a step takes from the first.
+
+    Attributes:
+        fake: generated speech (B, 1, T), with its autograd graph.
+        auxiliary: the model's auxiliary losses by name.
+        terms: losses of the first half that are logged.
+        shared: with the order `simultaneous`, the generator's adversarial loss, its gradient with respect to
+            `fake`, and its terms.
+    """
+
+    fake: Tensor
+    auxiliary: Dict[str, Tensor]
+    terms: Dict[str, Tensor] = field(default_factory=dict)
+    shared: Optional[Tuple[Tensor, Tensor, Dict[str, Tensor]]] = None
+
+
+class GanStep:
     """Steps the discriminators and leaves the generator's gradients for fairseq's trainer to step.
 
     Args:
-        sample: {"net_input", "target" (B, 1, T)}.
-        model: the generator, with or without its DistributedDataParallel wrapper.
-        criterion: `HifiganCriterion`, wrapped or not.
-        optimizer: fairseq's optimizer of the parameters of both.
-        update_num: number of updates so far.
         precision: `float32` or `bfloat16`, of the forward passes.
-        ignore_grad: whether this is a dummy batch, which only keeps the processes in step.
         order: `alternate`, as published, where the generator learns from discriminators that have just been
             stepped; or `simultaneous`, where one pass of the discriminators serves both steps.
-
-    Returns (loss of the generator, sample size 1, logged terms).
+        compiled: whether the networks are compiled, which then prepare their weights themselves.
+        graphs: records the halves of the step on a GPU and replays them; None: every step runs as written.
     """
-    real = sample["target"]
-    weight = 0.0 if ignore_grad else 1.0
-    # The only forward pass of the generator: both networks learn from the same generated speech.
-    with autocast(real.device, precision):
-        fake = model(**sample["net_input"])
-    objective = criterion.mel_loss
-    terms: Dict[str, Tensor] = {}
-    if update_num >= criterion.cfg.discriminator_start:
-        step = _simultaneous_step if order == "simultaneous" else _alternate_step
-        objective, terms = step(real, fake, criterion, optimizer, precision, weight)
-    # They stay frozen until the trainer has stepped (`optimizer_step` of the task): legacy_ddp would turn
-    # their missing gradients into zeros, and Adam's momentum would move them a second time.
-    freeze(criterion.discriminators, True)
-    with autocast(real.device, precision):
-        loss, generator_terms = objective(real, fake)
-        auxiliary = model.auxiliary_losses(sample["net_input"])
-        loss = loss + criterion.auxiliary_loss(auxiliary)
-    optimizer.backward(loss * weight)
-    terms |= {**generator_terms, **auxiliary, "loss": loss}
-    detached = {name: value.detach().float() for name, value in terms.items()}
-    return loss.detach(), 1, criterion.logged(sample, detached, 1)
 
+    def __init__(
+        self,
+        precision: str = "float32",
+        order: str = "alternate",
+        compiled: bool = False,
+        graphs: Optional[StepGraphs] = None,
+    ):
+        self.precision = precision
+        self.order = order
+        self.compiled = compiled
+        self.graphs = graphs
 
-def _alternate_step(
-    real: Tensor, fake: Tensor, criterion, optimizer, precision: str, weight: float
-) -> Tuple[Callable, Dict[str, Tensor]]:
-    """Steps the discriminators; returns the generator's objective, with a pass of its own, and the terms."""
-    freeze(criterion.discriminators, False)
-    with autocast(real.device, precision):
-        loss_d = criterion.discriminator_loss(real, fake.detach())
-    optimizer.backward(loss_d * weight)
-    norm = _step_discriminators(criterion, optimizer, weight)
-    return criterion.generator_loss, {"loss_d": loss_d, "gnorm_d": norm}
+    def __call__(
+        self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool
+    ) -> Tuple[Tensor, int, Dict[str, Any]]:
+        """Returns (loss of the generator, sample size 1, logged terms).
 
+        Args:
+            sample: {"net_input", "target" (B, 1, T)}.
+            model: the generator, with or without its DistributedDataParallel wrapper.
+            criterion: `HifiganCriterion`, wrapped or not.
+            optimizer: fairseq's optimizer of the parameters of both.
+            update_num: number of updates so far.
+            ignore_grad: whether this is a dummy batch, which only keeps the processes in step.
+        """
+        adversarial = update_num >= criterion.cfg.discriminator_start
+        weight = 0.0 if ignore_grad else 1.0
+        freeze(criterion.discriminators, not adversarial)
 
-def _simultaneous_step(
-    real: Tensor, fake: Tensor, criterion, optimizer, precision: str, weight: float
-) -> Tuple[Callable, Dict[str, Tensor]]:
-    """Steps the discriminators; returns an objective with the gradient of their same pass, and the terms."""
-    freeze(criterion.discriminators, False)
-    # The pass ends at a leaf, so that its gradient for the generator can be taken before the discriminators
-    # step: stepping changes their weights in place, after which the graph could not be run backward.
-    leaf = fake.detach().requires_grad_()
-    with autocast(real.device, precision):
-        loss_d, loss_g, adversarial_terms = criterion.shared_losses(real, leaf)
-    (gradient,) = torch.autograd.grad(loss_g, leaf, retain_graph=True)
-    torch.autograd.backward(loss_d * weight, inputs=list(criterion.discriminators.parameters()))
-    norm = _step_discriminators(criterion, optimizer, weight)
+        def first(inputs: Dict[str, Any]) -> Halfway:
+            return self.first_half(inputs, model, criterion, adversarial, weight)
 
-    def objective(real: Tensor, fake: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
-        mel_loss, terms = criterion.mel_loss(real, fake)
-        carrier = (fake * gradient).sum()  # its derivative is `gradient`; its value cancels below
-        return mel_loss + loss_g.detach() + (carrier - carrier.detach()), terms | adversarial_terms
+        def second(inputs: Dict[str, Any], halfway: Halfway) -> Dict[str, Tensor]:
+            return self.second_half(inputs, halfway, criterion, adversarial, weight)
 
-    return objective, {"loss_d": loss_d, "gnorm_d": norm}
+        inputs = {"net_input": sample["net_input"], "target": sample["target"]}
+        if self.graphs is not None and not ignore_grad:
+            networks = model, criterion
+            first, second = self.graphs.halves(inputs, networks, adversarial, first, second)
+        halfway = first(inputs)
+        terms = dict(halfway.terms)
+        if adversarial:
+            terms["gnorm_d"] = _step_discriminators(criterion, optimizer, weight)
+        # They stay frozen until the trainer has stepped (`optimizer_step` of the task): legacy_ddp would turn
+        # their missing gradients into zeros, and Adam's momentum would move them a second time.
+        freeze(criterion.discriminators, True)
+        terms |= second(inputs, halfway)
+        detached = {name: value.detach().float() for name, value in terms.items()}
+        return terms["loss"].detach(), 1, criterion.logged(sample, detached, 1)
+
+    def first_half(self, inputs, model, criterion, adversarial: bool, weight: float) -> Halfway:
+        """Generates, and computes the gradients of the discriminators if the step is adversarial."""
+        real, net_input = inputs["target"], inputs["net_input"]
+        # The only forward pass of the generator: both networks learn from the same generated speech.
+        with self._forward(real.device, model):
+            fake = model(**net_input)
+            halfway = Halfway(fake, model.auxiliary_losses(net_input))
+        if not adversarial:
+            return halfway
+        if self.order == "simultaneous":
+            self._shared_half(halfway, real, criterion, weight)
+            return halfway
+        with self._forward(real.device, criterion.discriminators):
+            loss = criterion.discriminator_loss(real, fake.detach())
+        (loss * weight).backward()
+        halfway.terms["loss_d"] = loss.detach()
+        return halfway
+
+    def _shared_half(self, halfway: Halfway, real: Tensor, criterion, weight: float) -> None:
+        # The pass ends at a leaf, so that its gradient for the generator can be taken before the
+        # discriminators step: stepping changes their weights in place, after which the graph could not be run
+        # backward.
+        leaf = halfway.fake.detach().requires_grad_()
+        with self._forward(real.device, criterion.discriminators):
+            loss_d, loss_g, terms = criterion.shared_losses(real, leaf)
+        (gradient,) = torch.autograd.grad(loss_g, leaf, retain_graph=True)
+        torch.autograd.backward(loss_d * weight, inputs=list(criterion.discriminators.parameters()))
+        halfway.terms["loss_d"] = loss_d.detach()
+        terms = {name: value.detach() for name, value in terms.items()}
+        halfway.shared = loss_g.detach(), gradient, terms
+
+    def second_half(
+        self, inputs, halfway: Halfway, criterion, adversarial: bool, weight: float
+    ) -> Dict[str, Tensor]:
+        """Computes the gradients of the generator; returns its losses. The discriminators are frozen."""
+        real, fake = inputs["target"], halfway.fake
+        scores_again = adversarial and halfway.shared is None
+        with self._forward(real.device, criterion.discriminators if scores_again else None):
+            if scores_again:
+                loss, terms = criterion.generator_loss(real, fake)
+            else:
+                loss, terms = criterion.mel_loss(real, fake)
+            if halfway.shared is not None:
+                loss_g, gradient, adversarial_terms = halfway.shared
+                carrier = (fake * gradient).sum()  # its derivative is `gradient`; its value cancels
+                loss = loss + loss_g + (carrier - carrier.detach())
+                terms = terms | adversarial_terms
+            loss = loss + criterion.auxiliary_loss(halfway.auxiliary)
+        (loss * weight).backward()
+        terms = terms | halfway.auxiliary | {"loss": loss}
+        return {name: value.detach() for name, value in terms.items()}
+
+    def out_of_memory(self, sample, model, criterion, update_num: int) -> str:
+        """The message of a step that ran out of a GPU's memory: what would fit, by trying smaller batches."""
+        adversarial = update_num >= criterion.cfg.discriminator_start
+        parameters = [p for network in (model, criterion) for p in network.parameters()]
+
+        def clear() -> None:
+            for parameter in parameters:
+                parameter.grad = None
+
+        def run(rows: int) -> None:
+            inputs = memory.first_rows(sample, rows)
+            try:
+                freeze(criterion.discriminators, not adversarial)
+                halfway = self.first_half(inputs, model, criterion, adversarial, 0.0)
+                freeze(criterion.discriminators, True)
+                self.second_half(inputs, halfway, criterion, adversarial, 0.0)
+            finally:
+                clear()
+
+        clear()
+        self.graphs = None
+        rows, _, segment = sample["target"].shape
+        return memory.explain(run, rows, segment, memory.CudaMemory())
+
+    @contextlib.contextmanager
+    def _forward(self, device: torch.device, network: Optional[nn.Module]):
+        """The context of a forward pass of a network; None: of losses only."""
+        dtype = AUTOCAST_DTYPES[self.precision]
+        plain = self.compiled or network is None
+        weights = contextlib.nullcontext() if plain else prepared_weights(network, dtype)
+        with autocast(device, self.precision), weights:
+            yield
 
 
 def _step_discriminators(criterion, optimizer, weight: float) -> Tensor:
@@ -112,7 +196,7 @@ def _step_discriminators(criterion, optimizer, weight: float) -> Tensor:
     # Calling a method of the criterion bypasses its DDP wrapper. Without this average the discriminators
     # of the processes would silently become different ones.
     average_gradients(parameters, weight)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, criterion.cfg.clip_norm_d or float("inf"))
+    norm = clip_gradients(parameters, criterion.cfg.clip_norm_d)
     optimizer.step()  # the generator has no gradients yet, so it does not move
     optimizer.zero_grad()
     return norm
@@ -135,8 +219,9 @@ def average_gradients(parameters: Iterable[nn.Parameter], weight: float = 1.0) -
     )
     dist.all_reduce(total)
     mean = total[1:] / total[0].clamp(min=1e-12)
-    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    parts = mean.split([gradient.numel() for gradient in gradients])
+    shaped = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+    torch._foreach_copy_(gradients, shaped)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -149,77 +234,41 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def compile_once(*networks: nn.Module) -> None:
-    """Compiles the call of each network in place, unless it is compiled already; a copy is not compiled."""
-    for network in networks:
-        if network._compiled_call_impl is None:
-            network.compile(dynamic=False)
+class CompiledStep:
+    """Compiles generator, discriminators and losses for the shape of a training's batches.
+
+    Steps on other shapes run as written. Logs how long compiling took: twice, if the discriminators begin
+    later.
+    """
+
+    def __init__(self):
+        self._fits = RepeatedShape()
+        self._seconds: Dict[bool, List[float]] = {True: [], False: []}
+
+    def __call__(
+        self, step: "GanStep", sample, model, criterion, optimizer, update_num, ignore_grad
+    ):
+        """A call of `GanStep`."""
+        arguments = (sample, model, criterion, optimizer, update_num, ignore_grad)
+        if not self._fits(sample):
+            with uncompiled():
+                return step(*arguments)
+        criterion.compile_once()
+        if model.waveform_generator._compiled_call_impl is None:
+            model.waveform_generator.compile(dynamic=False)
+        seconds = self._seconds[update_num >= criterion.cfg.discriminator_start]
+        if len(seconds) == 2:
+            return step(*arguments)
+        started = time.monotonic()
+        result = step(*arguments)
+        float(result[0])  # waits for a GPU
+        seconds.append(time.monotonic() - started)
+        if len(seconds) == 2:
+            message = "--compile: compiling took %.1f s; an update takes %.3f s now"
+            logger.info(message, seconds[0] - seconds[1], seconds[1])
+        return result
 
 
 def uncompiled() -> contextlib.AbstractContextManager:
     """A context in which compiled networks run as written: every length would need its own compilation."""
     return torch.compiler.set_stance("force_eager")
-
-
-def check_settings(cfg) -> None:
-    """Raises ValueError for settings with which fairseq's trainer would train a GAN wrongly without an error.
-
-    `cfg` is a `UnitResynthesisConfig`, or has its settings of the step, of DDP and of mixed precision.
-    """
-    if cfg.gan_update not in ORDERS:
-        raise ValueError(
-            f"--gan-update is {cfg.gan_update!r}, expected one of {', '.join(ORDERS)}."
-        )
-    if list(cfg.update_freq) != [1]:
-        raise ValueError(
-            f"--update-freq is {cfg.update_freq}: the discriminators step at every batch, so "
-            "gradients cannot be accumulated. Use --update-freq 1 and a larger --batch-size."
-        )
-    # --amp would also unscale the gradients twice.
-    for name in ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16"):
-        if getattr(cfg, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')} scales and casts for one optimizer step, and this task takes "
-                "two. Use --autocast bfloat16."
-            )
-    if cfg.ddp_backend not in DDP_BACKENDS or cfg.zero_sharding != "none":
-        raise ValueError(
-            f"--ddp-backend {cfg.ddp_backend} with --zero-sharding {cfg.zero_sharding} "
-            "shards one model, and this task has two. Use --ddp-backend legacy_ddp."
-        )
-
-
-def check_precision(device: torch.device, precision: str) -> None:
-    """Logs a warning if the device is slow at bfloat16; raises ValueError if it is a GPU without it."""
-    if precision != "bfloat16":
-        return
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ValueError(
-            f"--autocast bfloat16: {torch.cuda.get_device_name(device)} cannot compute it. "
-            "Use --autocast float32."
-        )
-    obstacle = slow_bfloat16(device)
-    if obstacle:
-        message = "--autocast bfloat16: %s. Use --autocast float32."
-        logging.getLogger(__name__).warning(message, obstacle)
-
-
-def check_compiler(device: torch.device) -> None:
-    """Compiles a few operations, since torch.compile finds out what it lacks only when it runs.
-
-    Raises ValueError, which says what is missing, if it fails.
-    """
-    compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        raise ValueError(
-            f"--compile: the C++ compiler {compiler!r} does not exist, and torch.compile writes C++ for the "
-            f"processor. Install g++, or name another in the environment variable CXX. {UNCOMPILED}"
-        )
-    try:
-        probe = torch.compile(lambda wave: torch.tanh(wave) * 0.5 + wave, dynamic=False)
-        probe(torch.zeros(64, device=device))
-    except Exception as error:  # torch's own classes for it are not public
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        raise ValueError(
-            f"--compile: torch.compile fails on {device}: {reason.rstrip('.')}. {UNCOMPILED}"
-        ) from error

@@ -1,9 +1,11 @@
 """Training a unit vocoder, and synthesis by fairseq-generate."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+import numpy as np
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
@@ -17,14 +19,15 @@ from fairseq_resynth.data.manifest import Manifest, require_data_directory
 from fairseq_resynth.data.streams import StreamSpec, read_streams
 from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.modules.options import option
-from fairseq_resynth.tasks.gan_step import (
-    autocast,
+from fairseq_resynth.tasks.gan_step import CompiledStep, GanStep, autocast, uncompiled
+from fairseq_resynth.tasks.step_graphs import StepGraphs
+from fairseq_resynth.tasks.training_checks import (
     check_compiler,
+    check_graphs,
     check_precision,
+    check_recordable,
     check_settings,
-    compile_once,
-    gan_step,
-    uncompiled,
+    check_shapes,
 )
 from fairseq_resynth.tasks.utterances import UtteranceTask
 from fairseq_resynth.tasks.validation import ValidationLog, check_best_metric, log_measures
@@ -112,8 +115,13 @@ class UnitResynthesisConfig(FairseqDataclass):
     )
     compile: bool = option(
         False,
-        "train the networks compiled by torch.compile (for one size of crop and batch): equal except for "
-        "rounding; the minutes of compiling pay in a long training",
+        "train networks and losses compiled by torch.compile (for one size of crop and batch): equal except "
+        "for rounding; the minutes of compiling, which are logged, pay in a long training",
+    )
+    cuda_graphs: bool = option(
+        False,
+        "record the forward and backward passes of a step as CUDA graphs (for one size of crop and batch) "
+        "and replay them: equal except for rounding, and faster where a GPU waits for its next kernel",
     )
     eval_audio: int = option(
         5,
@@ -136,7 +144,9 @@ class UnitResynthesisConfig(FairseqDataclass):
     memory_efficient_bf16: bool = II("common.memory_efficient_bf16")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
     maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
+    batch_size: Optional[int] = II("dataset.batch_size")
     ddp_backend: str = II("distributed_training.ddp_backend")
+    distributed_world_size: int = II("distributed_training.distributed_world_size")
     zero_sharding: str = II("distributed_training.zero_sharding")
 
 
@@ -156,6 +166,9 @@ class UnitResynthesisTask(UtteranceTask):
         self._streams: Optional[StreamSpec] = None
         self._criterion = None
         self._source_f0 = False
+        graphs = StepGraphs() if cfg.cuda_graphs else None
+        self._step = GanStep(cfg.autocast, cfg.gan_update, cfg.compile, graphs)
+        self._compiled = CompiledStep() if cfg.compile else None
         self._validation_log = ValidationLog(cfg.data, cfg.tensorboard_logdir, cfg.eval_audio)
 
     @classmethod
@@ -179,6 +192,8 @@ class UnitResynthesisTask(UtteranceTask):
             # where fairseq's trainer will put the networks
             device = torch.device("cuda" if torch.cuda.is_available() and not cfg.cpu else "cpu")
             check_precision(device, cfg.autocast)
+            if cfg.cuda_graphs:
+                check_graphs(cfg, device)
             if cfg.compile:
                 check_compiler(device)
         return cls(cfg)
@@ -219,8 +234,13 @@ class UnitResynthesisTask(UtteranceTask):
         self._streams = StreamSpec.from_dict(state["streams"])
 
     def build_model(self, cfg, from_checkpoint=False):
-        """Builds the model and asks whether it trains on the F0 of recordings."""
+        """Builds the model and asks whether it trains on the F0 of recordings.
+
+        Raises ValueError if its step cannot be recorded with --cuda-graphs.
+        """
         model = super().build_model(cfg, from_checkpoint)
+        if self.cfg.cuda_graphs and not from_checkpoint:
+            check_recordable(model)
         self._source_f0 = getattr(model, "takes_source_f0", False)
         return model
 
@@ -238,6 +258,14 @@ class UnitResynthesisTask(UtteranceTask):
             speaker_mean_rate=self.cfg.speaker_mean_rate,
             source_f0=training and self._source_f0,
         )
+        if training:
+            self._check_shapes(self.datasets[split].lengths)
+
+    def _check_shapes(self, lengths: np.ndarray) -> None:
+        for name in ("compile", "cuda_graphs"):
+            if getattr(self.cfg, name):
+                option = f"--{name.replace('_', '-')}"
+                check_shapes(lengths, self.cfg.segment_size, self.cfg.batch_size or 1, option)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Steps the discriminators; leaves the generator's gradients to the trainer."""
@@ -245,10 +273,15 @@ class UnitResynthesisTask(UtteranceTask):
         model.set_num_updates(update_num)
         self._validation_log.num_updates = update_num + 1
         self._criterion = criterion
-        if self.cfg.compile:
-            compile_once(model.waveform_generator, criterion.discriminators)
-        settings = (self.cfg.autocast, ignore_grad, self.cfg.gan_update)
-        return gan_step(sample, model, criterion, optimizer, update_num, *settings)
+        # Crops have one size, for which cuDNN chooses its kernels once; utterances of a validation do not.
+        torch.backends.cudnn.benchmark = True
+        step = self._step if self._compiled is None else partial(self._compiled, self._step)
+        arguments = (sample, model, criterion, optimizer, update_num, ignore_grad)
+        try:
+            return step(*arguments)
+        except torch.OutOfMemoryError:
+            pass  # what the step had allocated is free only after this block
+        raise ValueError(self._step.out_of_memory(*arguments[:3], update_num))
 
     def optimizer_step(self, optimizer, model, update_num) -> None:
         """Steps the generator, then unfreezes the discriminators, which `gan_step` froze.
@@ -261,6 +294,7 @@ class UnitResynthesisTask(UtteranceTask):
     def valid_step(self, sample, model, criterion):
         """Returns the mel L1 distance on whole utterances; measures and shows those of --eval-audio."""
         model.eval()
+        torch.backends.cudnn.benchmark = False
         device = sample["target"].device
         with torch.no_grad(), uncompiled(), autocast(device, self.cfg.autocast):
             result = criterion(model, sample)

@@ -5,7 +5,7 @@ import torch
 from test_gan_step import batches, build_trainer
 
 from fairseq_resynth.modules.generators.inference import slow_bfloat16
-from fairseq_resynth.tasks.gan_step import check_compiler, check_precision
+from fairseq_resynth.tasks.training_checks import check_compiler, check_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 import fairseq_resynth.tasks  # noqa: F401  registers the plugin
 from fairseq_resynth.modules import losses
 from fairseq_resynth.modules.discriminators.base import freeze
-from fairseq_resynth.tasks.gan_step import check_settings
+from fairseq_resynth.tasks.training_checks import check_settings
 
 
 def build_trainer(data, save_dir, *extra):
