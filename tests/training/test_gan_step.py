@@ -18,9 +18,11 @@ from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.tasks.training_checks import check_settings
 
 
-def build_trainer(data, save_dir, *extra):
+def build_trainer(data, save_dir, *extra, cpu=True):
     parser = options.get_training_parser()
     arguments = train_arguments(data, save_dir, *extra)
+    if not cpu:
+        arguments.remove("--cpu")
     cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, arguments))
     torch.manual_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
