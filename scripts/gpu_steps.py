@@ -1,4 +1,4 @@
-"""The steps of scripts/gpu.sh: runs each within its time limit, and writes OUT/NAME.log, .json and OUT/summary.md.
+"""The steps of scripts/gpu.sh: runs each within its time limit; writes OUT/NAME.log, .json and OUT/summary.md.
 
 Imports nothing but the standard library, so that it can say what a bare host lacks.
 """
@@ -47,17 +47,8 @@ NEEDED = {
     "PIL": "pillow",
     "pytest": "pytest, pluggy and iniconfig",
 }
-# Modules of the project that the steps use, imported to find what they need in turn.
-OWN = (
-    "fairseq_resynth.tasks",
-    "fairseq_resynth.cli.main",
-    "fairseq_resynth.resynthesizer",
-    "fairseq_resynth.codec.speech_codec",
-    "fairseq_resynth.preparation.kmeans",
-    "fairseq_resynth.preparation.quantize",
-    "fairseq_resynth.data.pitch.extraction",
-    "fairseq_cli.hydra_train",
-)
+# Rooms of the project whose modules the steps use; all are imported, to find what they need in turn.
+ROOMS = ("data", "modules", "preparation", "tasks", "models", "criterions", "inference", "codec")
 
 
 @dataclass
@@ -272,14 +263,18 @@ def check_imports() -> int:
             importlib.import_module(name)
         except Exception as error:  # a broken binary raises whatever it likes
             missing.append(f"{name}: {type(error).__name__}: {error}; wheel: {wheel}")
-    for name in OWN:
+    own = ["fairseq_resynth.resynthesizer", "fairseq_resynth.cli.main", "fairseq_cli.hydra_train"]
+    for room in ROOMS:
+        for path in sorted((ROOT / "fairseq_resynth" / room).rglob("*.py")):
+            own.append(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for name in own:
         try:
-            importlib.import_module(name)
+            importlib.import_module(name.removesuffix(".__init__"))
         except Exception as error:
             missing.append(f"{name}: {type(error).__name__}: {error}")
     for line in missing:
         print(line)
-    print(json.dumps({"imported": len(NEEDED) + len(OWN) - len(missing), "missing": len(missing)}))
+    print(json.dumps({"imported": len(NEEDED) + len(own) - len(missing), "missing": len(missing)}))
     return int(bool(missing))
 
 
