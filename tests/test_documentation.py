@@ -37,6 +37,8 @@ NOT_RUN = {
     ".venv/bin/": "tests and checks of this repository",
     "bash scripts/demo.sh": "minutes; test_demo",
     "pip install 'fairseq_resynth[eval]'": "installs",
+    "bash scripts/gpu.sh": "a GPU; tests/gpu runs it with tiny sizes",
+    "STEPS=": "a GPU; tests/gpu",
     "resynth play": "serves until it is stopped; tests/play",
     "curl ": "needs the address of a running page; tests/play",
     "ffmpeg ": "another program; tests/codec runs both halves of the pipe",
