@@ -57,7 +57,7 @@ NOT_RUN = {
     "resynth import": "published checkpoints; tests/interop makes some of their layouts",
     "resynth listening-test --outdir TEST --collect": "answers of listeners; tests/evaluation",
 }
-SLOW = {"evaluation.md", "voices.md", "codec.md"}  # pages that take over ten seconds
+SLOW = {"evaluation.md", "voices.md", "codec.md", "live.md"}  # pages that take over ten seconds
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -241,7 +241,15 @@ def test_commands(page, place, trained):
     CHECK.get(page.stem, lambda place: None)(place)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/speaking.md", "docs/codec.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/speaking.md",
+        "docs/codec.md",
+        pytest.param("docs/live.md", marks=pytest.mark.slow),
+    ],
+)
 def test_python(page, place):
     """The pages' programs, one after another."""
     prelude = {

@@ -229,6 +229,28 @@ def rows_lines(outcomes: Mapping[str, "RowsOutcome"], file: str, remedy: str) ->
     return lines
 
 
+def add_live_options(add: Options) -> None:
+    """Adds the options of live conversion."""
+    add = add.group("live")
+    add("--step S", "seconds of audio that are converted at a time", 0.16)
+    add("--look-ahead S", "seconds heard after a step; with the step they are the delay", 0.24)
+    add("--look-back S", "seconds heard before a step, for the content encoder", 2.0)
+    add("--f0-method", "pitch tracker", "swift", choices=("swift", "dio", "harvest", "yaapt"))
+
+
+def live_converter(args: argparse.Namespace, target: Any, output_rate: int):
+    """The `LiveConverter` that the options describe; its result is at `output_rate`, in Hz."""
+    from fairseq_resynth.conversion.convert import Controls
+    from fairseq_resynth.conversion.live import LiveConverter, LiveWindow
+
+    window = LiveWindow(args.step, args.look_ahead, args.look_back)
+    controls = Controls(args.pitch, style=args.style)
+    system = load_resynthesizer(args)
+    return LiveConverter(
+        system, target, args.speaker, controls, window, args.f0_method, output_rate
+    )
+
+
 def add_report_options(add: Options) -> None:
     """Adds the options of the page that `resynth evaluate` and `resynth report` write."""
     add = add.group("report")

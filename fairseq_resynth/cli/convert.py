@@ -3,26 +3,28 @@
     resynth convert IN.wav --bundle BUNDLE --target russian --outdir OUT
     resynth convert IN_DIR --bundle BUNDLE --target REFERENCE.wav,MORE.wav --outdir OUT
     resynth convert IN.wav --bundle BUNDLE --speaker english --pitch shift=+3st --rate 0.8 --outdir OUT
+    cat IN.wav | resynth convert --stream --bundle BUNDLE --target russian > OUT.wav
 
 A reference is a few seconds of a person who need not have been in the training data; it needs a model that
 was trained with --speaker-input vector.
 """
 
 import argparse
+import sys
 
 from fairseq_resynth.cli import common
 
 
 def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add("input IN.wav|IN_DIR", "what to convert, in any audio format")
+    add("input IN.wav|IN_DIR", "what to convert, in any audio format", nargs="?")
     add.bundle()
     add(
         "--target NAME|REF.wav[,MORE.wav]",
         "output voice: a speaker of the model, or recordings of anybody; default: the speaker's",
     )
     add.shared("--speaker")
-    add("--outdir OUT", "folder of the wavs", required=True)
+    add("--outdir OUT", "folder of the wavs; required without --stream")
     add("--pitch P", "shift=+3st, scale=1.2, flatten or from=OTHER.wav")
     add.shared("--rate")
     add(
@@ -36,10 +38,21 @@ def add_arguments(add: common.Options) -> None:
     )
     add("--overwrite", "replace files in OUT that something else made", False)
     add.shared("--style", "--content-checkpoint", "--device", "--json")
+    add(
+        "--stream",
+        "convert standard input while it arrives, to standard output: a WAV, or raw 16-bit mono samples",
+        False,
+    )
+    add("--raw-rate HZ", "sample rate of raw samples, with --stream", 16000)
+    common.add_live_options(add)
 
 
 def run(args: argparse.Namespace) -> int:
     """Converts and prints what was done; 1 if a file failed."""
+    if args.stream:
+        return _stream(args)
+    if args.input is None or args.outdir is None:
+        raise ValueError("give an input and --outdir, or --stream to read from standard input")
     from tqdm import tqdm
 
     from fairseq_resynth.conversion.convert import Controls
@@ -61,3 +74,31 @@ def run(args: argparse.Namespace) -> int:
     lines += [f"{path}: {note}" for path, notes in outcome.notes.items() for note in notes]
     lines += common.failure_lines(outcome.failed, "could not be converted")
     return common.report(args, {"outdir": args.outdir, **outcome.to_dict()}, lines, outcome.failed)
+
+
+def _stream(args: argparse.Namespace) -> int:
+    from fairseq_resynth.conversion.folders import parse_target
+    from fairseq_resynth.data.audio.pcm import PcmReader, to_pcm, wav_header
+
+    refused = {
+        "an input": args.input,
+        "--outdir": args.outdir,
+        "--rate": args.rate != 1,
+        "--durations": args.durations,
+        "--duration-speaker": args.duration_speaker,
+    }
+    for name, given in refused.items():
+        if given:
+            raise ValueError(f"--stream converts standard input as it arrives: leave {name} out")
+    source, out = PcmReader(sys.stdin.buffer, args.raw_rate), sys.stdout.buffer
+    target = parse_target(args.target) if args.target else None
+    converter = common.live_converter(args, target, source.rate)
+    out.write(wav_header(source.rate) if source.is_wav else b"")
+    try:
+        for samples, rate in source:
+            out.write(to_pcm(converter.push(samples, rate)))
+            out.flush()
+    finally:  # what came before an error of the input is not lost
+        out.write(to_pcm(converter.flush()))
+        out.flush()
+    return 0

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace, codec) -> int:
-    from fairseq_resynth.codec.speech_codec import to_pcm
+    from fairseq_resynth.data.audio.pcm import to_pcm
 
     read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
     out = sys.stdout.buffer if args.out == "-" else Path(args.out).open("wb")

@@ -30,7 +30,11 @@ def add_arguments(add: common.Options) -> None:
     speaker = add.one_of()
     speaker.shared("--speaker")
     speaker("--speaker-from-folder", "the name of a file's folder is the speaker", False)
-    add("--stream", "read 16-bit mono samples at 16 kHz, or such a WAV, from standard input", False)
+    add(
+        "--stream",
+        "read 16-bit mono samples at 16 kHz, or a WAV of any rate, from standard input",
+        False,
+    )
     add(
         "--block SECONDS",
         "encode in blocks of this length, as --stream does (with --stream: 1.0)",
@@ -52,10 +56,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace, codec) -> int:
-    from fairseq_resynth.codec.speech_codec import read_pcm
+    from fairseq_resynth.data.audio.pcm import PcmReader
     from fairseq_resynth.data.storage.files import atomic_path
 
-    pieces = codec.encode_stream(read_pcm(sys.stdin.buffer), args.speaker, args.block or 1.0)
+    audio = PcmReader(sys.stdin.buffer).resampled()
+    pieces = codec.encode_stream(audio, args.speaker, args.block or 1.0)
     if args.out == "-":
         for piece in pieces:
             sys.stdout.buffer.write(piece)

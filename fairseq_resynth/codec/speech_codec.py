@@ -2,10 +2,8 @@
 
 import hashlib
 import itertools
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -25,7 +23,6 @@ from fairseq_resynth.inference.voices import Speaker, speaker_names
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 CONTEXT_SECONDS = 1.0  # audio on either side of a block, on which its units and pitch depend too
-PIECE_BYTES = 3200  # a tenth of a second
 
 
 class SpeechCodec:
@@ -248,56 +245,6 @@ class BlockEncoder:
         if len(piece) >= SHORTEST:
             f0 = pitch.extract(piece)
         return pitch.representation.encode(f0, self._entry)
-
-
-def read_pcm(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Yields (n,) float32 pieces of 16-bit little-endian mono audio at 16 kHz as it arrives. The stream is
-    raw, or a WAV file; raises ValueError if its header tells another format, or the input ends within a
-    sample."""
-    held = stream.read(4)
-    if held == b"RIFF":
-        _skip_wav_header(stream)
-        held = b""
-    # What has arrived, instead of waiting for all of it.
-    read = getattr(stream, "read1", stream.read)
-    while True:
-        data = read(PIECE_BYTES)
-        held += data
-        whole = len(held) // 2 * 2
-        yield np.frombuffer(held[:whole], dtype="<i2").astype(np.float32) / 32768
-        held = held[whole:]
-        if not data:
-            break
-    if held:
-        raise ValueError("the input ends within a sample: expected 16-bit mono audio at 16 kHz")
-
-
-def _skip_wav_header(stream: BinaryIO) -> None:
-    stream.read(8)
-    found = False
-    while len(chunk := stream.read(8)) == 8:
-        name, size = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            if not found:
-                break
-            return
-        if size > 1 << 20:
-            break
-        body = stream.read(size + size % 2)
-        if name == b"fmt " and len(body) >= 16:
-            kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
-            found = True
-            if (channels, rate, bits) != (1, SAMPLE_RATE, 16) or kind not in (1, 0xFFFE):
-                raise ValueError(
-                    f"the input is a WAV of {channels} channel(s), {rate} Hz, {bits} bits; a stream must be "
-                    f"1 channel, {SAMPLE_RATE} Hz, 16 bits: `ffmpeg -i IN -f s16le -ar 16000 -ac 1 -`"
-                )
-    raise ValueError("the input is a damaged WAV: no samples follow its header")
-
-
-def to_pcm(wav: np.ndarray) -> bytes:
-    """The 16-bit little-endian samples of (n,) float, clipped to [-1, 1)."""
-    return np.clip(np.round(wav * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
 def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:

@@ -228,6 +228,23 @@ class ChunkDecoder:
             pieces.append(self._decode(self._done + self._chunk))
         return np.concatenate(pieces)
 
+    def push_settled(
+        self,
+        settled: int,
+        units: Sequence[int],
+        f0_codes: Sequence[int] = (),
+        f0: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns the samples of the first `settled` units, whole spans of units and pitch, without waiting
+        for the generator's whole context. What follows them, one unit or more, is context of these samples
+        alone: the next call gives it again, as it is known by then. A pulse source continues in phase."""
+        stop = self._dropped + len(self._units) + settled
+        self._append(units, f0_codes, f0)
+        samples = self._decode(stop, anchor=stop)
+        held = stop - self._dropped
+        self._units, self._pitch = self._units[:held], self._pitch[..., : self._in_pitch(held)]
+        return samples
+
     def finish(self) -> np.ndarray:
         """The remaining (n,) samples. Raises ValueError if a stream of the model is missing or too short."""
         return np.concatenate([np.zeros(0, np.float32), *self.pieces(())])
@@ -248,8 +265,9 @@ class ChunkDecoder:
         elif self._streams.num_f0_codes:
             self._pitch = np.append(self._pitch, np.asarray(f0_codes, np.int64))
 
-    def _decode(self, stop: int) -> np.ndarray:
-        """Decodes the units up to `stop` with their context, then drops what no later chunk needs."""
+    def _decode(self, stop: int, anchor: int | None = None) -> np.ndarray:
+        """Decodes the units up to `stop` with their context, then drops what no later chunk needs. The phase
+        is handed over at unit `anchor`, None for where this chunk and the next compute the same F0."""
         first = max(self._done - self.context, 0)
         start, end = first - self._dropped, stop + self.context - self._dropped
         pitch = self._pitch[..., self._in_pitch(start) : self._in_pitch(end)][None]
@@ -259,7 +277,7 @@ class ChunkDecoder:
             self._speaker,
             f0=pitch if self._streams.f0_channels else None,
             style=self._style,
-            clock=self._window_clock(first, stop),
+            clock=self._window_clock(first, stop, anchor),
         )
         hop = self._streams.unit_hop
         samples = wav[0, 0, (self._done - first) * hop : (stop - first) * hop]
@@ -271,7 +289,7 @@ class ChunkDecoder:
         self._dropped += keep
         return samples
 
-    def _window_clock(self, first: int, stop: int) -> SourceClock | None:
+    def _window_clock(self, first: int, stop: int, anchor: int | None) -> SourceClock | None:
         """The clock for a window from unit `first`; the next window begins a context before `stop`."""
         if self._pitch_context is None:
             return None
@@ -280,6 +298,8 @@ class ChunkDecoder:
         # F0 at the edge of a window lacks its own context: the phase is handed over behind that edge, where
         # this window and the next compute the same F0.
         self._clock.next_anchor = following + self._pitch_context if following else 0
+        if anchor is not None:
+            self._clock.next_anchor = anchor * self._streams.unit_hop
         return self._clock
 
     def _in_pitch(self, units: int) -> int:

@@ -18,6 +18,7 @@ from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.folders import Archive, write_archive
 from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
+from fairseq_resynth.data.audio.files import resample
 from fairseq_resynth.encoders.content import KMeans, load_kmeans
 
 
@@ -214,20 +215,17 @@ def test_broken_pipe_is_one_line(capsys, bundle_folder, codec, recordings, monke
     assert status == 2 and "error: the file is" in err and err.strip().count("\n") == 0
 
 
-def test_wav_headers_on_pipes(tmp_path):
-    from fairseq_resynth.codec.speech_codec import read_pcm
-
-    samples = np.arange(-4000, 4000, dtype=np.int16)
-    soundfile.write(tmp_path / "a.wav", samples, 16000)
-    with (tmp_path / "a.wav").open("rb") as stream:
-        found = np.concatenate(list(read_pcm(stream)))
-    np.testing.assert_array_equal(found * 32768, samples)
-    soundfile.write(tmp_path / "b.wav", samples, 8000)
-    with (
-        (tmp_path / "b.wav").open("rb") as stream,
-        pytest.raises(ValueError, match="8000 Hz.*ffmpeg"),
-    ):
-        list(read_pcm(stream))
+def test_a_wav_of_another_rate_is_resampled_on_the_pipe(
+    capsys, bundle_folder, codec, recordings, monkeypatch, tmp_path
+):
+    wav, _ = soundfile.read(recordings / "boris" / "1.flac", dtype="float32")
+    wav = resample(wav, 16000, 48000)
+    soundfile.write(tmp_path / "a.wav", wav, 48000, "FLOAT")
+    data = (tmp_path / "a.wav").read_bytes()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    command = ["encode", "--stream", "--bundle", bundle_folder, "-o", tmp_path / "a.rsyn"]
+    assert run(capsys, *command)[0] == 0
+    assert (tmp_path / "a.rsyn").read_bytes() == codec.encode_blocks(resample(wav, 48000))
 
 
 def test_inspect_counts_every_bit(capsys, bundle_folder, codec, recordings, tmp_path):

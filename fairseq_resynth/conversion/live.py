@@ -1,0 +1,216 @@
+"""Conversion of speech while it is spoken: step by step, with a bounded delay and bounded memory.
+
+Each step encodes a window of audio: the step itself, the look-back before it and the look-ahead after it. The
+units and the pitch of the step are settled by that. Those of the look-ahead are provisional: they serve the
+decoder as the context after the step, and the next window encodes them again. So encoder, pitch tracker and
+decoder share one look-ahead, and the delay is one step plus that. The decoder continues its own context and
+the phase of its pulses from step to step; nothing is cross-faded.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
+from fairseq_resynth.conversion import prosody
+from fairseq_resynth.conversion.convert import Controls, Target, check_controls, choose_voice
+from fairseq_resynth.data.audio.pcm import StreamResampler
+from fairseq_resynth.data.pitch.extraction import SHORTEST, extract_f0, num_frames, require_method
+from fairseq_resynth.data.pitch.statistics import F0Entry
+from fairseq_resynth.inference.decoder import ChunkDecoder
+from fairseq_resynth.inference.system import SpeechSystem
+
+F0_METHOD = "swift"
+F0_LOOK_BACK = 0.48  # seconds before a step of which the pitch tracker hears as well
+# Voiced frames, 3 s, that the deviation of the target's F0 counts for in that of an unknown speaker.
+PRIOR_FRAMES = 600
+
+
+@dataclass(frozen=True)
+class LiveWindow:
+    """The audio of a step in seconds: the step itself, and what is heard after and before it. The converter
+    rounds each up to what the model's streams divide."""
+
+    step: float = 0.16
+    look_ahead: float = 0.24
+    look_back: float = 2.0
+
+    def __post_init__(self) -> None:
+        limits = {"step": (0.01, 2.0), "look_ahead": (0.02, 4.0), "look_back": (0.0, 20.0)}
+        for name, (least, most) in limits.items():
+            if not least <= (value := getattr(self, name)) <= most:
+                raise ValueError(
+                    f"{name.replace('_', '-')} is {value:g} s, expected {least:g} to {most:g} s"
+                )
+
+
+class LiveConverter:
+    """Converts one stream of speech to another voice; how the stream is cut into pieces changes no sample.
+
+    Args:
+        system: the model with its content encoder.
+        target: the voice, as for `conversion.convert.convert`.
+        source: who speaks, if the model knows the voice. The F0 of anybody else is measured from the start of
+            the stream, so that the pitch is settled after the first seconds of speech.
+        controls: pitch (shift, scale or flatten) and style; what changes the rhythm needs whole utterances.
+        window: of each step.
+        f0_method: of `extract_f0`.
+        output_rate: in Hz, of the result.
+
+    Attributes:
+        step: samples at 16 kHz that each step converts.
+        delay: seconds from a sample to its result, without the time to compute; resampling adds 20 ms or less
+            between 44.1 kHz and 16 kHz.
+
+    Raises ValueError for a system without a content encoder, a control that needs the whole utterance, or a
+    look-ahead that is too short for the content encoder; and what `convert` raises for a voice or control.
+    """
+
+    def __init__(
+        self,
+        system: SpeechSystem,
+        target: Target | None = None,
+        source: str | None = None,
+        controls: Controls | None = None,
+        window: LiveWindow | None = None,
+        f0_method: str = F0_METHOD,
+        output_rate: int = SAMPLE_RATE,
+    ):
+        controls, window = controls or Controls(), window or LiveWindow()
+        check_controls(system, controls)
+        for option, given in {
+            "--rate": controls.rate != 1,
+            "--durations": controls.durations or controls.duration_speaker,
+            f"--pitch {controls.pitch}": (controls.pitch or "").startswith("from="),
+        }.items():
+            if given:
+                raise ValueError(f"{option} needs the whole utterance, a live stream has none")
+        if system.encoder is None:
+            raise ValueError(
+                "the bundle has no content encoder: export it with --kmeans FILE for live conversion."
+            )
+        self._system, self._controls, self._f0_method = system, controls, f0_method
+        if system.pitch.exists:
+            require_method(f0_method)
+        streams = system.streams
+        self.voice = choose_voice(system, target, source)
+        statistics = system.statistics
+        self._entry = self.voice.entry or (statistics and statistics.overall)
+        self._source = statistics.entry(source) if statistics and source else None
+
+        pitch_hop = streams.f0_code_hop if streams.num_f0_codes else F0_HOP
+        unit_grid = math.lcm(streams.unit_hop, F0_HOP)
+        grid = math.lcm(unit_grid, pitch_hop)
+        self.step, self._back = (
+            math.ceil(round(seconds * SAMPLE_RATE / grid, 6)) * grid
+            for seconds in (window.step, window.look_back)
+        )
+        self._ahead = math.ceil(round(window.look_ahead * SAMPLE_RATE / unit_grid, 6)) * unit_grid
+        self.delay = (self.step + self._ahead) / SAMPLE_RATE
+        # One unit after the step is the least that the decoder needs.
+        least = max(system.encoder.min_samples, streams.unit_hop)
+        if self._ahead < least:
+            raise ValueError(
+                f"look-ahead is {self._ahead / SAMPLE_RATE:g} s, and the content encoder needs "
+                f"{least / SAMPLE_RATE:g} s or more"
+            )
+        self._output_rate = output_rate
+        self._restart()
+
+    def _restart(self) -> None:
+        streams = self._system.streams
+        speaker = self.voice.speaker if streams.has_speaker else None
+        self._chunks = ChunkDecoder(self._system.decoder, speaker, style=self._controls.style)
+        self._input, self._output = StreamResampler(), StreamResampler(self._output_rate)
+        self._held = np.zeros(0, np.float32)  # the look-back, then what is not converted yet
+        self._before = 0  # samples of the look-back that are held
+        self._f0 = np.zeros(0, np.float32)  # Hz, the look-back's
+        self._moments = np.zeros(3)  # of the source's voiced frames: number, sum and sum of squares
+
+    def push(self, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+        """Takes (n,) samples in [-1, 1] and returns the (m,) float32 samples that are finished.
+
+        Another `sample_rate` than before is resampled from there on. Raises ValueError, with nothing taken,
+        if the samples are not of one dimension or not finite, or the rate cannot be resampled.
+        """
+        samples = np.asarray(samples, np.float32)
+        if samples.ndim != 1 or not np.isfinite(samples).all():
+            raise ValueError(
+                f"the samples have shape {samples.shape}, expected (n,) finite numbers"
+            )
+        self._held = np.append(self._held, self._input.push(samples, sample_rate))
+        return self._output.push(self._convert_held())
+
+    def flush(self) -> np.ndarray:
+        """Ends the stream: returns the (m,) samples that remain, so that the result is as long as the input.
+        The next `push` begins another stream."""
+        self._held = np.append(self._held, self._input.flush())
+        left = len(self._held) - self._before
+        self._held = np.pad(self._held, (0, -left % self.step + self._ahead))
+        samples = self._output.push(self._convert_held()[:left])
+        samples = np.append(samples, self._output.flush())
+        self._restart()
+        return samples
+
+    def _convert_held(self) -> np.ndarray:
+        pieces = [np.zeros(0, np.float32)]
+        while len(self._held) >= self._before + self.step + self._ahead:
+            pieces.append(self._convert_step(self._held[: self._before + self.step + self._ahead]))
+            self._f0 = self._f0[-(self._back // F0_HOP) or len(self._f0) :]
+            drop = max(self._before + self.step - self._back, 0)
+            self._before += self.step - drop
+            self._held = self._held[drop:]
+        return np.concatenate(pieces)
+
+    def _convert_step(self, wav: np.ndarray) -> np.ndarray:
+        """The samples of the step in a window (look-back, step, look-ahead)."""
+        streams = self._system.streams
+        units, pitch = self._system.units(wav), {}
+        if self._system.pitch.exists:
+            hertz = self._target_f0(wav)
+            pitch = self._system.pitch.encode(hertz, self._entry, len(units))
+        if "f0_codes" in pitch:
+            pitch["f0_codes"] = pitch["f0_codes"][self._before // streams.f0_code_hop :]
+        if "f0" in pitch:
+            pitch["f0"] = pitch["f0"][:, self._before // F0_HOP :]
+        settled = self.step // streams.unit_hop
+        return self._chunks.push_settled(
+            settled, units[self._before // streams.unit_hop :], **pitch
+        )
+
+    def _target_f0(self, wav: np.ndarray) -> np.ndarray:
+        """The (N,) F0 in Hz of a window in the target voice."""
+        first = max(self._before - round(F0_LOOK_BACK * SAMPLE_RATE), 0) // F0_HOP * F0_HOP
+        heard = wav[first:]
+        f0 = np.zeros(num_frames(len(heard)), np.float32)
+        if len(heard) >= SHORTEST:
+            f0 = extract_f0(heard, self._f0_method)
+        f0 = f0[(self._before - first) // F0_HOP :]
+        settled = f0[: self.step // F0_HOP]
+        voiced = settled[settled > 0].astype(np.float64)
+        self._moments += len(voiced), voiced.sum(), np.square(voiced).sum()
+        window = np.append(self._f0, f0)
+        self._f0 = np.append(self._f0, settled)
+        pitch = self._controls.pitch
+        if self._entry is None:
+            self._entry = {"f0_mean": 1.0, "f0_std": 1.0}
+        if pitch == "flatten":
+            return np.where(window > 0, np.float32(self._entry["f0_mean"]), np.float32(0))
+        return prosody.apply_pitch(
+            prosody.convert_f0(window, self._source_entry(), self._entry), pitch
+        )
+
+    def _source_entry(self) -> F0Entry:
+        """The F0 statistics of who speaks: known, or measured on what was said so far."""
+        count, total, squares = self._moments
+        if self._source is not None or not count:
+            return self._source or self._entry
+        mean = total / count
+        # The deviation of a few frames says little: at first it is in proportion to the target's.
+        prior = mean * self._entry["f0_std"] / self._entry["f0_mean"]
+        variance = squares / count - mean**2
+        std = math.sqrt((count * variance + PRIOR_FRAMES * prior**2) / (count + PRIOR_FRAMES))
+        return {"f0_mean": mean, "f0_std": std}
