@@ -119,6 +119,15 @@ def test_workers_outlive_the_epochs(data):
     assert processes == [set(workers.pids)] * 3 and len(processes[0]) == 3
     assert os.getpid() not in processes[0]
     assert [loading.request[0] for loading in workers._loading] == [4] * 5
+    valid = StampedDataset(data, "valid", read_streams(data))
+    validations = [
+        {batch["process"]["id"] for batch in iterator.next_epoch_itr(shuffle=False)}
+        for iterator in (
+            task.get_batch_iterator(dataset=valid, max_sentences=1, num_workers=3) for _ in range(2)
+        )
+    ]
+    assert validations == [set(valid.workers(3).pids)] * 2
+    assert not valid.workers(3)._loading
     # An iterator that is dropped halfway leaves nothing behind.
     next(iterator.next_epoch_itr())
     iterator = task.get_batch_iterator(dataset=dataset, epoch=9, max_sentences=2, num_workers=3)
@@ -251,9 +260,9 @@ def test_killed_training_resumes(data, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 3])
-@pytest.mark.parametrize("end", ["interrupt", "epoch limit", "corrupt file"])
+@pytest.mark.parametrize("end", ["interrupt", "kill", "epoch limit", "corrupt file"])
 def test_the_command_ends_without_a_traceback(tmp_path, workers, end):
-    """fairseq-train itself: at Ctrl-C to all its processes, at its end, and when a file is corrupt."""
+    """fairseq-train itself: at Ctrl-C, killed, at its end, and when a file is corrupt."""
     data = write_data(tmp_path / "data", {"train": [16000] * 6, "valid": [16000] * 2})
     if end == "corrupt file":
         (data / "wav" / "train_5.wav").write_bytes(b"noise")
@@ -266,15 +275,20 @@ def test_the_command_ends_without_a_traceback(tmp_path, workers, end):
         text=True,
         start_new_session=True,
     )
-    if end == "interrupt":
+    if end in ("interrupt", "kill"):
         while not (tmp_path / "out" / "checkpoint2.pt").exists():
             assert process.poll() is None
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)
+        if end == "interrupt":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.kill()
         start = time.monotonic()
     output, _ = process.communicate(timeout=300)
     assert "Traceback" not in output and "Exception" not in output
-    if end == "interrupt":
+    if end == "kill":
+        assert process.returncode == -signal.SIGKILL
+    elif end == "interrupt":
         assert time.monotonic() - start < 10
         assert process.returncode == -signal.SIGINT
         assert "Interrupted.\nThe same command resumes" in output

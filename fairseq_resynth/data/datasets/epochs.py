@@ -44,8 +44,8 @@ class EpochBatches:
         return self
 
     def take(self, number: int) -> "EpochBatches":
-        """Ends after `number` batches."""
-        self._rows = self._rows[:number]
+        """Ends after `number` more batches."""
+        self._rows = self._rows[: self._position + number]
         return self
 
     def __next__(self) -> Batch:
