@@ -136,6 +136,31 @@ def test_workers_outlive_the_epochs(data):
     assert_equal(first["target"], dataset.collater([dataset[i] for i in first["id"]])["target"])
 
 
+def kinds_of_tensors():
+    counts = torch.arange(24)
+    return {
+        "name": "any",
+        "transposed": counts.reshape(2, 3, 4).float().transpose(1, 2),
+        "nested": {"bits": counts > 7, "single": torch.tensor(3), "nothing": torch.zeros(0, 5)},
+        "target": None,
+        "half": counts.half()[5:9],
+    }
+
+
+class OddBatches(UnitDataset):
+    """Batches with every kind of value, and with a tensor that has gaps."""
+
+    def collater(self, items):
+        return {**kinds_of_tensors(), "gaps": torch.arange(24).reshape(4, 6)[:, ::2]}
+
+
+def test_batches_pass_unchanged(data):
+    """Values, types and memory formats; the gaps between values do not pass."""
+    batch = OddBatches(data, "train", read_streams(data), SEGMENT).workers(1).batch([(1, [0])])
+    assert torch.equal(batch.pop("gaps"), torch.arange(24).reshape(4, 6)[:, ::2])
+    assert_equal(batch, kinds_of_tensors())
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
