@@ -47,6 +47,9 @@ EXTRAS = {
         "setuptools<81",  # pkg_resources, which resemblyzer's webrtcvad and pyworld import
         "pocketsphinx>=5.0.3,<6",
         "faster-whisper>=1.0,<2",
+        "whisper-normalizer>=0.1.12,<0.2",
+        "visqol-python[lattice]>=3.8,<4",
+        "torchmetrics>=1.6,<2",  # NISQA
     ],
     "onnx": ["onnx>=1.16,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.17,<2"],
     "hylee": ["datasets>=2.19,<6"],
@@ -73,6 +76,9 @@ EXTRAS = {
         "resemblyzer>=0.1.4,<0.2",
         "setuptools<81",
         "pocketsphinx>=5.0.3,<6",
+        "whisper-normalizer>=0.1.12,<0.2",
+        "visqol-python[lattice]>=3.8,<4",
+        "torchmetrics>=1.6,<2",
         "selenium>=4.20,<5",
         "submitit>=1.5,<2",
         "mkdocs-material>=9.5,<10",

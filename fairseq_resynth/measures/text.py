@@ -1,7 +1,7 @@
 """Text normalization and edit distances."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -38,11 +38,13 @@ def edit_distance(reference: Sequence, hypothesis: Sequence) -> int:
     return int(row[-1])
 
 
-def error_rates(reference: str, hypothesis: str) -> dict[str, float]:
+def error_rates(
+    reference: str, hypothesis: str, normalizer: Callable[[str], str] = normalize
+) -> dict[str, float]:
     """Word and character error rates of normalized text. `wer` = word edits / `words`, `cer` = character
     edits / `characters` (one space between words counts as a character). Both can exceed 1, and are NaN if
     the reference has no words."""
-    said, heard = normalize(reference), normalize(hypothesis)
+    said, heard = (" ".join(normalizer(text).split()) for text in (reference, hypothesis))
     words, characters = len(said.split()), len(said)
     if not words:
         return {"wer": float("nan"), "cer": float("nan"), "words": 0, "characters": 0}

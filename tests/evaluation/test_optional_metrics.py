@@ -65,6 +65,78 @@ def test_stoi(wav, noisy):
     assert math.isnan(silent["stoi"]) and silent["notes"] == ["STOI: too little speech"]
 
 
+def test_visqol(wav, noisy, tmp_path):
+    pytest.importorskip("visqol")
+    pytest.importorskip("ai_edge_litert")
+    same, good, bad = (
+        measure("visqol", path)["visqol"] for path in (CALL, noisy / "20.wav", noisy / "0.wav")
+    )
+    assert same == pytest.approx(4.5, abs=0.1)  # what the lattice gives for identical speech
+    assert same > good + 1 and good > bad >= 1
+    soundfile.write(tmp_path / "short.wav", wav[8000:12000], 16000)
+    for path in (noisy / "silence.wav", tmp_path / "short.wav"):
+        values = measure("visqol", path, path)
+        assert math.isnan(values["visqol"]) and values["notes"] == ["ViSQOL: too little speech"]
+
+
+@pytest.fixture
+def nisqa_weights(tmp_path):
+    """A tiny NISQA with random weights, saved as the released one is."""
+    torch = pytest.importorskip("torch")
+    nisqa = pytest.importorskip("torchmetrics.functional.audio.nisqa")
+    sizes = {"ms_seg_length": 15, "ms_n_mels": 48, "cnn_c_out_1": 2, "cnn_c_out_2": 2}
+    sizes |= {"cnn_c_out_3": 4, "cnn_kernel_size": (3, 3), "cnn_dropout": 0.2, "cnn_fc_out_h": None}
+    sizes |= {"cnn_pool_1": [24, 7], "cnn_pool_2": [12, 5], "cnn_pool_3": [6, 3]}
+    sizes |= {"td_sa_d_model": 8, "td_sa_nhead": 1, "td_sa_num_layers": 1, "td_sa_h": 8}
+    sizes |= {"td_sa_dropout": 0.1, "td_sa_pos_enc": None, "pool_att_h": 8, "pool_att_dropout": 0.1}
+    spectrogram = {"ms_n_fft": 4096, "ms_hop_length": 0.01, "ms_win_length": 0.02, "ms_fmax": 20000}
+    spectrogram |= {"ms_seg_hop_length": 4, "ms_max_segments": 1300, "ms_sr": None}
+    torch.manual_seed(0)
+    model = nisqa._NISQADIM(sizes | spectrogram)
+    checkpoint = {"args": sizes | spectrogram, "model_state_dict": model.state_dict()}
+    torch.save(checkpoint, tmp_path / "nisqa.tar")
+    return tmp_path / "nisqa.tar"
+
+
+def test_nisqa(nisqa_weights, tmp_path, wav):
+    clean = measure("nisqa", CALL, None, nisqa=str(nisqa_weights))
+    assert list(clean) == [
+        f"nisqa_{kind}" for kind in ("mos", "noisiness", "discontinuity", "coloration", "loudness")
+    ]
+    assert all(map(math.isfinite, clean.values()))
+    soundfile.write(tmp_path / "short.wav", wav[:800], 16000)
+    short = measure("nisqa", tmp_path / "short.wav", None, nisqa=str(nisqa_weights))
+    assert math.isnan(short["nisqa_mos"]) and short["notes"][0].startswith("NISQA: ")
+
+
+def test_utmosv2(tmp_path, monkeypatch, wav):
+    import sys
+    from types import ModuleType, SimpleNamespace
+
+    (tmp_path / "fold0.pth").write_bytes(b"weights")
+    package = ModuleType("utmosv2")  # an empty spec is enough for it to count as installed
+    package.__spec__ = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "utmosv2", package)
+    predictor = SimpleNamespace(predict=lambda data, **options: np.abs(data).max(keepdims=True))
+    predictor.eval = lambda: predictor
+    package.create_model = lambda checkpoint_path: predictor
+    score = measure("utmosv2", CALL, None, utmosv2=str(tmp_path / "fold0.pth"))
+    assert score == {"utmosv2": pytest.approx(float(np.abs(wav).max()))}
+
+
+@pytest.mark.parametrize("name", ["utmosv2", "nisqa"])
+def test_predictors_without_their_weights(name, tmp_path, monkeypatch):
+    (metric,) = make_metrics(name, {})
+    assert f"give --{name} FILE" in metric.missing() and "\n" not in metric.missing()
+    (metric,) = make_metrics(name, {name: str(tmp_path / "absent")})
+    with pytest.raises(FileNotFoundError, match=f"--{name} .*absent does not exist"):
+        metric.prepare()
+    (tmp_path / "nisqa.tar").write_bytes(b"not what it says")
+    (metric,) = make_metrics(name, {name: str(tmp_path / "nisqa.tar")})
+    with pytest.raises(ValueError, match=f"--{name} .*nisqa.tar cannot be loaded: "):
+        metric.prepare()
+
+
 def test_dnsmos(wav, noisy):
     pytest.importorskip("onnxruntime")
     dnsmos = pytest.importorskip("speechmos.dnsmos")
@@ -93,6 +165,30 @@ def test_pocketsphinx_hears_words(noisy):
     undefined = measure("wer", CALL, None, transcript="")
     assert math.isnan(undefined["wer"]) and "dwer" not in undefined
     assert undefined["notes"] == ["empty transcript"]
+
+
+def test_whisper_normalizers(monkeypatch):
+    pytest.importorskip("whisper_normalizer")
+    from fairseq_resynth.evaluation.metrics import intelligibility
+
+    heard = "Mister colors won't call twenty one, (um) friends"
+    monkeypatch.setattr(intelligibility, "load_recognizer", lambda *names: lambda wav: heard)
+    said = "Mr. Colours will not call 21 friends."
+
+    def rates(**settings):
+        return measure("wer", CALL, transcript=said, **settings)
+
+    assert (rates()["wer"], rates()["words"]) == (1, 7)
+    english = rates(normalizer="whisper-english")
+    assert (english["wer"], english["words"], english["dwer"]) == (0, 7, 0)
+    assert rates(normalizer="whisper-basic")["wer"] == pytest.approx(6 / 7)  # no (um)
+    (metric,) = make_metrics("wer", {"normalizer": "whisper-english", "language": "fr"})
+    assert "normalizer whisper-english (whisper-normalizer 0." in metric.version()
+    with pytest.raises(ValueError, match="--language is fr: use whisper-basic"):
+        metric.prepare()
+    (metric,) = make_metrics("wer", {"normalizer": "whisper"})
+    with pytest.raises(ValueError, match="expected one of basic, whisper-english"):
+        metric.prepare()
 
 
 def test_transcripts_in_the_whole_run(tmp_path, capsys):

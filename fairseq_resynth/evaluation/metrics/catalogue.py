@@ -19,12 +19,16 @@ BUILT_IN = {
     "dnsmos": "quality:Dnsmos",
     "distillmos": "quality:DistillMos",
     "utmos": "quality:Utmos",
+    "utmosv2": "quality:UtmosV2",
+    "nisqa": "quality:Nisqa",
     "pesq": "quality:Pesq",
+    "visqol": "quality:Visqol",
     "stoi": "quality:Stoi",
     "units": "units:Units",
     "rate": "units:Rate",
     "speed": "units:Speed",
     "level": "signal:Level",
+    "versa": "versa:Versa",
 }
 # How the report shows what `pooled` of the metrics returns.
 POOLED = (
@@ -34,10 +38,16 @@ POOLED = (
 )
 # Options of `resynth evaluate` that metrics read by these names from their settings -> what argparse takes;
 # the default is that of the metric.
-OPTIONS: dict[str, dict[str, str]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "recognizer": {
         "help": "speech recognizer: pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER",
         "default": "pocketsphinx",
+    },
+    "normalizer": {
+        "help": "how text is normalized before words are compared: basic, or as Whisper's error rates are "
+        "published, whisper-english or, for other languages, whisper-basic",
+        "choices": ("basic", "whisper-english", "whisper-basic"),
+        "default": "basic",
     },
     "language": {"help": "language for whisper, such as en; default: detected"},
     "speaker_encoder": {
@@ -52,6 +62,16 @@ OPTIONS: dict[str, dict[str, str]] = {
     "trials": {
         "metavar": "FILE",
         "help": "lines of utterance<TAB>speaker for the EER; default: every utterance against every speaker",
+    },
+    "utmosv2": {
+        "metavar": "FILE",
+        "help": "weights of UTMOSv2, such as fold0_s42_best_model.pth",
+    },
+    "nisqa": {"metavar": "FILE", "help": "weights of NISQA, nisqa.tar"},
+    "versa": {
+        "metavar": "DIR",
+        "help": "folder for VERSA: gets DIR/SYSTEM/wav.scp, reference.scp and text to run it on; its "
+        "results, DIR/SYSTEM/*.jsonl, become part of the report",
     },
     "f0_method": {"help": "F0 extraction method: yaapt, swift, dio or harvest", "default": "yaapt"},
 }

@@ -1,6 +1,7 @@
 """Word and character error rates of what a speech recognizer hears."""
 
 import functools
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording
 from fairseq_resynth.evaluation.metrics.packages import missing_packages, package_version
-from fairseq_resynth.measures.text import NORMALIZER, error_rates
+from fairseq_resynth.measures.text import NORMALIZER, error_rates, normalize
 
 # maps (T,) samples at 16 kHz to their words, an empty string for none
 Recognizer = Callable[[np.ndarray], str]
@@ -19,6 +20,12 @@ PACKAGES = {
     "pocketsphinx": ("pocketsphinx", "pocketsphinx"),
     "whisper": ("faster_whisper", "faster-whisper"),
     "ctc": ("transformers", "transformers"),
+}
+# name of a normalizer -> module of the package whisper-normalizer, and class; "" for that of this package
+NORMALIZERS = {
+    "basic": "",
+    "whisper-english": "english:EnglishTextNormalizer",
+    "whisper-basic": "basic:BasicTextNormalizer",
 }
 
 
@@ -38,34 +45,49 @@ class Intelligibility(Metric):
         "words lost, as a speech recognizer hears them; against transcripts (WER, CER) and against the same "
         "recognizer on the reference (dWER, dCER)"
     )
-    settings = {"recognizer": "pocketsphinx", "language": None}
+    settings = {"recognizer": "pocketsphinx", "language": None, "normalizer": "basic"}
     measures_reference = True
 
     def missing(self) -> str:
-        module, package = PACKAGES[parse_recognizer(self.settings["recognizer"])[0]]
-        return missing_packages([module], package)
+        needed = dict([PACKAGES[parse_recognizer(self.settings["recognizer"])[0]]])
+        if NORMALIZERS.get(self.settings["normalizer"]):
+            needed["whisper_normalizer"] = "whisper-normalizer"
+        return missing_packages(list(needed), " ".join(needed.values()))
 
     def version(self) -> str:
-        recognizer = self.settings["recognizer"]
+        recognizer, normalizer = self.settings["recognizer"], self.settings["normalizer"]
         module = PACKAGES[parse_recognizer(recognizer)[0]][0]
-        return f"{recognizer} ({module} {package_version(module)}), normalizer {NORMALIZER}"
+        package = f"{normalizer} (whisper-normalizer {package_version('whisper_normalizer')})"
+        named = package if NORMALIZERS.get(normalizer) else NORMALIZER
+        return f"{recognizer} ({module} {package_version(module)}), normalizer {named}"
 
     def prepare(self) -> None:
-        load_recognizer(**self.settings)
+        normalizer, language = self.settings["normalizer"], self.settings["language"]
+        if normalizer == "whisper-english" and language not in (None, "en"):
+            raise ValueError(
+                f"--normalizer whisper-english spells English, and --language is {language}: "
+                "use whisper-basic"
+            )
+        load_normalizer(normalizer)
+        self._recognizer()
+
+    def _recognizer(self) -> Recognizer:
+        return load_recognizer(self.settings["recognizer"], self.settings["language"])
 
     def _hear(self, recording: Recording) -> str:
-        return recording.derive("heard", load_recognizer(**self.settings))
+        return recording.derive("heard", self._recognizer())
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """The error rates, their counts, and the recognized words."""
+        normalizer = load_normalizer(self.settings["normalizer"])
         heard = self._hear(comparison.generated)
         result: dict[str, Any] = {"heard": heard}
         if comparison.transcript is not None:
             result |= {"transcript": comparison.transcript}
-            result |= error_rates(comparison.transcript, heard)
+            result |= error_rates(comparison.transcript, heard, normalizer)
             result["notes"] = [] if result["words"] else ["empty transcript"]
         if comparison.reference is not None:
-            rates = error_rates(self._hear(comparison.reference), heard)
+            rates = error_rates(self._hear(comparison.reference), heard, normalizer)
             result |= {"dwer": rates["wer"], "dcer": rates["cer"]}
             result |= {"reference_" + key: rates[key] for key in ("words", "characters")}
         return result
@@ -132,6 +154,19 @@ def parse_recognizer(text: str) -> tuple[str, str]:
         expected = "pocketsphinx, whisper:NAME_OR_FOLDER or ctc:NAME_OR_FOLDER"
         raise ValueError(f"--recognizer {text!r}: expected {expected}")
     return kind, model
+
+
+@functools.cache
+def load_normalizer(name: str) -> Callable[[str], str]:
+    """One of `NORMALIZERS`: `basic`, or those by which Whisper's word error rates are published (Radford et
+    al., 2022), whose English one also spells numerals, contractions and American spelling alike. Raises
+    ValueError for another name."""
+    if name not in NORMALIZERS:
+        raise ValueError(f"--normalizer {name!r}: expected one of {', '.join(NORMALIZERS)}")
+    if not NORMALIZERS[name]:
+        return normalize
+    module, _, class_name = NORMALIZERS[name].partition(":")
+    return getattr(importlib.import_module(f"whisper_normalizer.{module}"), class_name)()
 
 
 @functools.cache

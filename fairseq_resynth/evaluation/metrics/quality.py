@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import logging
 import math
 import warnings
 from pathlib import Path
@@ -109,6 +110,109 @@ class Utmos(Metric):
         return {"utmos": _score(_utmos(), comparison, SAMPLE_RATE)}
 
 
+class _GivenWeights(Metric):
+    """A predictor whose weights are the file that its setting, called as the metric, names."""
+
+    measures_reference = True
+    weights = ""  # what the file is called, and where it is published
+
+    def missing(self) -> str:
+        if not self.settings[self.name]:
+            return f"needs its weights: give --{self.name} FILE, {self.weights}"
+        return super().missing()
+
+    def load(self, weights: str) -> Any:
+        """Loads the predictor."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        weights = self.settings[self.name]
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"--{self.name} {weights} does not exist; give {self.weights}")
+        try:
+            self.load(weights)
+        # torch and the packages have their own errors for a file that is something else
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(f"--{self.name} {weights} cannot be loaded: {reason}") from error
+
+
+@functools.cache
+def _utmosv2(weights: str) -> Any:
+    import utmosv2
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it announces its weights on stdout
+        return utmosv2.create_model(checkpoint_path=weights).eval()
+
+
+class UtmosV2(_GivenWeights):
+    """UTMOSv2 (Baba et al., 2024) from the package utmosv2."""
+
+    name = "utmosv2"
+    columns = (Column("utmosv2", "UTMOSv2", "higher", digits=2),)
+    predicts = (
+        "listeners' ratings from 1 to 5 of the naturalness of synthetic speech (VoiceMOS 2024), from random "
+        "excerpts, so that values vary a little; without a reference"
+    )
+    packages = ("utmosv2",)
+    install = "git+https://github.com/sarulab-speech/UTMOSv2"
+    settings = {"utmosv2": None}
+    weights = "such as fold0_s42_best_model.pth of huggingface.co/sarulab-speech/UTMOSv2"
+
+    def load(self, weights: str) -> Any:
+        return _utmosv2(weights)
+
+    def measure(self, comparison: Comparison) -> dict[str, Any]:
+        options = {"device": "cpu", "num_workers": 0, "verbose": False}
+        model = _utmosv2(self.settings["utmosv2"])
+        score = model.predict(data=np.array(comparison.generated.wav), **options)
+        return {"utmosv2": float(np.ravel(score)[0])}
+
+
+@functools.cache
+def _nisqa(weights: str) -> Any:
+    from torchmetrics.functional.audio import nisqa
+
+    if Path(weights).name != "nisqa.tar":
+        raise ValueError("expected the name nisqa.tar")
+    nisqa.NISQA_DIR = str(Path(weights).resolve().parent)
+    nisqa._load_nisqa_model.cache_clear()
+    nisqa._load_nisqa_model()
+    return nisqa.non_intrusive_speech_quality_assessment
+
+
+class Nisqa(_GivenWeights):
+    """NISQA v2.0 (Mittag et al., 2021) from the package torchmetrics."""
+
+    name = "nisqa"
+    columns = tuple(
+        Column(f"nisqa_{kind}", f"NISQA {kind}", "higher", digits=2)
+        for kind in ("mos", "noisiness", "discontinuity", "coloration", "loudness")
+    )
+    predicts = (
+        "listeners' ratings from 1 to 5 of speech over networks, and of four properties of it (5 is free of "
+        "the defect); without a reference"
+    )
+    packages = ("torchmetrics", "requests")
+    settings = {"nisqa": None}
+    weights = "nisqa.tar of github.com/gabrielmittag/NISQA (CC BY-NC-SA 4.0)"
+
+    def load(self, weights: str) -> Any:
+        return _nisqa(weights)
+
+    def measure(self, comparison: Comparison) -> dict[str, Any]:
+        """The five scores; undefined where a clip is too short or too long for the network."""
+        import torch
+
+        names = [column.name for column in self.columns]
+        wav = torch.from_numpy(np.array(comparison.generated.wav))
+        try:
+            scores = _nisqa(self.settings["nisqa"])(wav, SAMPLE_RATE)
+        except RuntimeError as error:
+            return {**dict.fromkeys(names, math.nan), "notes": [f"NISQA: {error}"]}
+        return dict(zip(names, scores.tolist(), strict=True))
+
+
 class Pesq(Metric):
     """PESQ, wide band (ITU-T P.862.2), from the package pesq."""
 
@@ -132,6 +236,40 @@ class Pesq(Metric):
             reason = error.args[0] if error.args else type(error).__name__
             reason = reason.decode() if isinstance(reason, bytes) else reason
             return {"pesq_wb": float("nan"), "notes": [f"PESQ: {reason}"]}
+
+
+@functools.cache
+def _visqol() -> Any:
+    from visqol import VisqolApi
+
+    logging.getLogger("visqol").setLevel(logging.ERROR)  # it warns of every difference in length
+    api = VisqolApi()
+    api.create(mode="speech", use_lattice_model=True)
+    return api
+
+
+class Visqol(Metric):
+    """ViSQOL v3 (Chinen et al., 2020), speech mode with the lattice, from the package visqol-python."""
+
+    name = "visqol"
+    columns = (Column("visqol", "ViSQOL", "higher", digits=2),)
+    predicts = (
+        "MOS-LQO, 1 to about 4.5 for identical speech, of coded speech against the reference, from the "
+        "similarity of gammatone spectrograms"
+    )
+    needs = ("reference",)
+    packages = ("visqol", "ai_edge_litert")
+    install = "'visqol-python[lattice]'"
+
+    def measure(self, comparison: Comparison) -> dict[str, Any]:
+        """The score; undefined where it finds no patch of speech (silence, less than about 0.8 s)."""
+        pair = [wav.astype(np.float64) for wav in comparison.wavs]
+        score = math.nan
+        # where no patch is left it fails to index the empty list; it divides by the level of silence
+        with contextlib.suppress(IndexError, ValueError), np.errstate(all="ignore"):
+            score = float(_visqol().measure_from_arrays(*pair, SAMPLE_RATE).moslqo)
+        notes = ["ViSQOL: too little speech"] if math.isnan(score) else []
+        return {"visqol": score, "notes": notes}
 
 
 class Stoi(Metric):

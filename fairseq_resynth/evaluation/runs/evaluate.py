@@ -9,6 +9,7 @@ from typing import Any
 from fairseq_resynth.evaluation.codecs.baselines import parse_baselines
 from fairseq_resynth.evaluation.metrics.catalogue import make_metrics
 from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Metric
+from fairseq_resynth.evaluation.metrics.versa import write_lists
 from fairseq_resynth.evaluation.runs.generation import make_baseline
 from fairseq_resynth.evaluation.runs.measure import measure
 from fairseq_resynth.evaluation.runs.pairing import (
@@ -72,6 +73,8 @@ def evaluate(request: Request) -> Result:
             if made.files:
                 own, left = pair(made, system=label)
                 pairs, unpaired[label] = pairs + own, {**left, "only_reference": []}
+    if folder := request.settings.get("versa"):
+        write_lists(Path(folder), spoken + pairs)
     if any(metric.measures_reference for metric in metrics):
         pairs = spoken + pairs
     rows, reused = measure(pairs, metrics, request.outdir, request.workers)
