@@ -29,7 +29,7 @@ class Resynthesizer(SpeechSystem):
                 anybody, of one second or more.
             source: who speaks in `wav`, if the model knows the voice.
             sample_rate: of `wav` in Hz.
-            controls: changes of pitch, rate, durations and style.
+            controls: changes of pitch, rate, durations and named tokens (style, language).
             speaker: a speaker of the model, instead of `target`.
 
         Returns (T',) float32 at 16 kHz; `conversion.convert.convert` returns the streams and notes as well.

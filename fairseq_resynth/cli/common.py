@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairseq_resynth.constants import FEATURE_TYPES, SAMPLE_RATE
+from fairseq_resynth.constants import FEATURE_TYPES, SAMPLE_RATE, TOKENS
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` must not wait for it
     import torch
@@ -46,10 +46,6 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "who speaks in the recording, if the model knows the voice",
     },
     "--split": {"nargs": "+", "metavar": "SPLIT", "help": "default: all that exist"},
-    "--style": {
-        "metavar": "NAME",
-        "help": "speaking style, for a model that was trained with styles",
-    },
     "--subtype": {
         "choices": ("PCM_16", "FLOAT"),
         "default": "PCM_16",
@@ -97,6 +93,11 @@ class Options:
         """Adds options of `SHARED`."""
         for name in names:
             self.parser.add_argument(name, **SHARED[name])
+
+    def tokens(self) -> None:
+        """Adds an option for each named token: `--style` and so on."""
+        for token, what in TOKENS.items():
+            self(f"--{token} NAME", f"{what}, for a model that was trained with {token}s")
 
     def group(self, title: str) -> "Options":
         """A group of options, which the help shows under its title."""
@@ -178,10 +179,9 @@ def batch_samples(args: argparse.Namespace, device: "torch.device") -> int:
     return int(args.batch_seconds * SAMPLE_RATE)
 
 
-def check_style(style: str | None, streams: Any) -> None:
-    """Raises ValueError if a style was given and the model has none."""
-    if style and not streams.styles:
-        raise ValueError("--style needs a model with styles, and this one has none.")
+def given_tokens(args: argparse.Namespace) -> dict[str, str]:
+    """The named tokens that were given, such as {"style": "sad"}; `StreamSpec.check_tokens` checks them."""
+    return {token: name for token in TOKENS if (name := getattr(args, token))}
 
 
 def make_outdir(outdir: str | Path) -> Path:
@@ -244,7 +244,7 @@ def live_converter(args: argparse.Namespace, target: Any, output_rate: int):
     from fairseq_resynth.conversion.live import LiveConverter, LiveWindow
 
     window = LiveWindow(args.step, args.look_ahead, args.look_back)
-    controls = Controls(args.pitch, style=args.style)
+    controls = Controls(args.pitch, tokens=given_tokens(args))
     system = load_resynthesizer(args)
     return LiveConverter(
         system, target, args.speaker, controls, window, args.f0_method, output_rate

@@ -37,7 +37,8 @@ def add_arguments(add: common.Options) -> None:
         "predict the durations for this speaker of the model instead of the target",
     )
     add("--overwrite", "replace files in OUT that something else made", False)
-    add.shared("--style", "--content-checkpoint", "--device", "--json")
+    add.tokens()
+    add.shared("--content-checkpoint", "--device", "--json")
     add(
         "--stream",
         "convert standard input while it arrives, to standard output: a WAV, or raw 16-bit mono samples",
@@ -58,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.conversion.convert import Controls
     from fairseq_resynth.conversion.folders import convert_files, find_inputs, parse_target
 
-    controls = Controls(args.pitch, args.rate, args.durations, args.style, args.duration_speaker)
+    tokens = common.given_tokens(args)
+    controls = Controls(args.pitch, args.rate, args.durations, tokens, args.duration_speaker)
     inputs = find_inputs(args.input, args.outdir)
     system = common.load_resynthesizer(args)
     target = parse_target(args.target) if args.target else None

@@ -23,7 +23,8 @@ def add_arguments(add: common.Options) -> None:
     add("--name NAME", "only this member of an archive")
     add("--target NAME", "output voice, a name or an index; default: the speaker's")
     add("--pitch P", "shift=+3st, scale=1.2 or flatten")
-    add.shared("--rate", "--style")
+    add.shared("--rate")
+    add.tokens()
     add(
         "--stream",
         "read from standard input as it arrives, and write 16-bit samples at 16 kHz",
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     codec = SpeechCodec.from_pretrained(
         common.require_bundle(args), device=args.device, decode_only=True
     )
-    common.check_style(args.style, codec.resynthesizer.streams)
+    codec.resynthesizer.streams.check_tokens(common.given_tokens(args))
     return _stream(args, codec) if args.stream else _files(args, codec)
 
 
@@ -53,7 +54,8 @@ def _stream(args: argparse.Namespace, codec) -> int:
     read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
     out = sys.stdout.buffer if args.out == "-" else Path(args.out).open("wb")
     try:
-        for wav in codec.decode_stream(iter(lambda: read(64), b""), args.target, style=args.style):
+        pieces, tokens = iter(lambda: read(64), b""), common.given_tokens(args)
+        for wav in codec.decode_stream(pieces, args.target, **tokens):
             out.write(to_pcm(wav))
             out.flush()
     finally:
@@ -69,10 +71,11 @@ def _files(args: argparse.Namespace, codec) -> int:
 
     source, out = Path(args.input), Path(args.out)
     members = list(folders.coded_members(codec, source, args.name))
-    how = {"target": args.target, "pitch": args.pitch, "rate": args.rate, "style": args.style}
+    tokens = common.given_tokens(args)
+    how = {"target": args.target, "pitch": args.pitch, "rate": args.rate, **tokens}
 
     def decode(data: bytes, checksum: bool):
-        return codec.decode(data, args.target, args.pitch, args.rate, checksum, args.style)
+        return codec.decode(data, args.target, args.pitch, args.rate, checksum, **tokens)
 
     if len(members) == 1 and out.suffix.lower() in (".wav", ".flac"):
         [(_, data, checksum)] = members

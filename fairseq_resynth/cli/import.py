@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.constants import TOKENS
 
 
 def add_arguments(add: common.Options) -> None:
@@ -38,7 +39,9 @@ def add_arguments(add: common.Options) -> None:
         "instead of --speakers: the training list, whose paths name the speakers",
         type=Path,
     )
-    add("--styles FILE", "names of the styles, one per line; default: styles.txt", type=Path)
+    for token in TOKENS:
+        text = f"names of the {token}s, one per line; default: {token}s.txt in the same folder"
+        add(f"--{token}s FILE", text, type=Path)
     add("--f0-stats FILE", "F0 statistics (f0_stats.pth)", type=Path)
     add(
         "--f0-stats-speakers FILE",
@@ -61,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.interop.published_checkpoints import ImportOptions
     from fairseq_resynth.interop.speech_resynthesis import import_speech_resynthesis
 
+    args.tokens = {token: getattr(args, f"{token}s") for token in TOKENS}
     options = ImportOptions(
         **{field.name: getattr(args, field.name) for field in fields(ImportOptions)}
     )

@@ -19,7 +19,8 @@ def add_arguments(add: common.Options) -> None:
     add("--outdir OUT", "the folder for several: NAME.wav each")
     add.shared("--speaker")
     add("--target NAME", "output voice; default: the speaker's")
-    add.shared("--style", "--content-checkpoint", "--subtype", "--device", "--json")
+    add.tokens()
+    add.shared("--content-checkpoint", "--subtype", "--device", "--json")
 
 
 def _outputs(args: argparse.Namespace) -> list[Path]:
@@ -47,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
 
     outputs = _outputs(args)
     system = common.load_resynthesizer(args)
-    common.check_style(args.style, system.streams)
+    tokens = common.given_tokens(args)
+    system.streams.check_tokens(tokens)
     for name in filter(None, (args.speaker, args.target)):
         system.streams.speaker_index(name)
     lines, files = [], []
     for audio, output in zip(args.audio, outputs, strict=True):
         speech = system.encode(audio, args.speaker)
-        speech = replace(speech, speaker=args.target or args.speaker, style=args.style)
+        speech = replace(speech, speaker=args.target or args.speaker, tokens=tokens)
         wav = system.decode_all([speech])[0]
         write_audio(output, wav, subtype=args.subtype)
         seconds = len(wav) / SAMPLE_RATE

@@ -25,7 +25,7 @@ def add_arguments(add: common.Options) -> None:
     add("--outdir OUT", "folder of the wavs", required=True)
     add("-n N", "only the first N; 0: all", 0)
     add("--target NAME", "output voice of every utterance; default: its own speaker's")
-    add.shared("--style")
+    add.tokens()
     add(
         "--dur-prediction",
         "treat repeats of a unit as one; the duration predictor says how long each lasts",
@@ -92,14 +92,18 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
     )
 
     streams, notes = decoder.streams, []
-    common.check_style(args.style, streams)
+    tokens = common.given_tokens(args)
+    streams.check_tokens(tokens)
     if args.dur_prediction:
         jobs, notes = read_samples(args.input, streams)
     else:
         jobs = read_jobs(args.input, streams, args.split)
     jobs = jobs[: args.n or None]
-    if args.style:
-        jobs = [replace(job, speech=replace(job.speech, style=args.style)) for job in jobs]
+    if tokens:
+        jobs = [
+            replace(job, speech=replace(job.speech, tokens={**job.speech.tokens, **tokens}))
+            for job in jobs
+        ]
     if args.target:
         streams.speaker_index(args.target)
         jobs = [replace(job, speech=replace(job.speech, speaker=args.target)) for job in jobs]

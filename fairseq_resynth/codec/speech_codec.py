@@ -87,7 +87,7 @@ class SpeechCodec:
         pitch: str | None = None,
         rate: float = 1.0,
         checksum: bool = True,
-        style: str | None = None,
+        **tokens: str,
     ) -> np.ndarray:
         """Decompresses speech into (T,) float32 at 16 kHz, as long as the original divided by `rate`.
 
@@ -97,7 +97,7 @@ class SpeechCodec:
             pitch: `shift=+3st`, `scale=1.2` or `flatten`; None leaves it as it is.
             rate: of speaking, 0.25 to 4.
             checksum: False for a member of an archive.
-            style: name of the speaking style, for a model with several.
+            tokens: named tokens (`style`, `language`), for a model with several names of one.
 
         Raises CodecError if the bytes are damaged or another bundle's, and ValueError if this bundle has no
         such voice or cannot change what is asked for.
@@ -106,7 +106,7 @@ class SpeechCodec:
         voice = self._voice(code.speaker, speaker)
         units, f0_codes = self._controlled(code, voice, pitch, rate)
         # In pieces of half a minute, so that memory does not grow with the length of the speech.
-        chunks = ChunkDecoder(self.resynthesizer.decoder, voice, OFFLINE_UNITS, style)
+        chunks = ChunkDecoder(self.resynthesizer.decoder, voice, OFFLINE_UNITS, tokens)
         pieces = chunks.pieces(units, () if f0_codes is None else f0_codes)
         wav = np.concatenate([np.zeros(0, np.float32), *pieces])
         return fit_length(wav, code.num_samples, rate)
@@ -136,7 +136,7 @@ class SpeechCodec:
         pieces: Iterable[bytes],
         speaker: Speaker | None = None,
         chunk_units: int = 50,
-        style: str | None = None,
+        **tokens: str,
     ) -> Iterator[np.ndarray]:
         """Decompresses speech while its bytes arrive; yields (n,) float32 pieces of what `decode` gives.
         `chunk_units` are decoded at once; the delay is a chunk, the generator's context and 12 bytes. The
@@ -148,7 +148,7 @@ class SpeechCodec:
                 continue
             if chunks is None:
                 voice = self._voice(reader.speaker, speaker)
-                chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, style)
+                chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, tokens)
             wav = chunks.push(*reader.take())
             count += len(wav)
             yield wav

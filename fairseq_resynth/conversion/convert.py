@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ class Controls:
     rate: float = 1.0  # of speaking, 0.25 to 4
     # predicted by the model for the target, or from=OTHER.wav, a recording of the same words
     durations: str | None = None
-    style: str | None = None  # name of a speaking style; None for a model without styles
+    tokens: Mapping[str, str] = field(default_factory=dict)  # named tokens: {"style": "sad"}
     duration_speaker: str | None = None  # whose durations are predicted instead of the target's
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ def convert(
             f"from {voice.entry['num_voiced']} voiced frames"
         )
     speech = Utterance(
-        units, speaker=voice.speaker, num_samples=len(units) * hop, style=controls.style, **pitch
+        units, speaker=voice.speaker, num_samples=len(units) * hop, tokens=controls.tokens, **pitch
     )
     return Converted(system.decode_all([speech])[0], speech, f0, voice, tuple(notes))
 
@@ -109,8 +109,7 @@ def check_controls(system: SpeechSystem, controls: Controls) -> None:
     """Raises ValueError if a control needs a stream or a predictor that the model does not have."""
     if controls.pitch is not None and not system.pitch.exists:
         raise ValueError("--pitch needs a model with a pitch stream, and this bundle has none.")
-    if controls.style is not None and not system.streams.styles:
-        raise ValueError("--style needs a model with styles, and this bundle has none.")
+    system.streams.check_tokens(controls.tokens)
     if not controls.predicts:
         return
     generator = system.bundle.generator

@@ -55,7 +55,7 @@ class LiveConverter:
         target: the voice, as for `conversion.convert.convert`.
         source: who speaks, if the model knows the voice. The F0 of anybody else is measured from the start of
             the stream, so that the pitch is settled after the first seconds of speech.
-        controls: pitch (shift, scale or flatten) and style; what changes the rhythm needs whole utterances.
+        controls: pitch (shift, scale or flatten) and named tokens; what changes the rhythm needs whole utterances.
         window: of each step.
         f0_method: of `extract_f0`.
         output_rate: in Hz, of the result.
@@ -123,7 +123,7 @@ class LiveConverter:
     def _restart(self) -> None:
         streams = self._system.streams
         speaker = self.voice.speaker if streams.has_speaker else None
-        self._chunks = ChunkDecoder(self._system.decoder, speaker, style=self._controls.style)
+        self._chunks = ChunkDecoder(self._system.decoder, speaker, tokens=self._controls.tokens)
         self._input, self._output = StreamResampler(), StreamResampler(self._output_rate)
         self._held = np.zeros(0, np.float32)  # the look-back, then what is not converted yet
         self._before = 0  # samples of the look-back that are held

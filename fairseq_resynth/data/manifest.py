@@ -127,5 +127,5 @@ def read_lines(path: str | Path, rows: int, made_by: str) -> list[str]:
 
 
 def read_names(path: str | Path, rows: int) -> Names:
-    """Reads `{split}.speaker` or `{split}.style`, one name per row; raises as `read_lines` does."""
+    """Reads `{split}.speaker` or a named token, one name per row; raises as `read_lines` does."""
     return Names(line.strip() for line in read_lines(path, rows, "resynth manifest"))

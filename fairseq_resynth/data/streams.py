@@ -1,20 +1,20 @@
 """Utterances as streams of integers, and `StreamSpec`: the description of the streams of a model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.constants import F0_CODE_HOP, SAMPLE_RATE
+from fairseq_resynth.constants import F0_CODE_HOP, SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.manifest import read_manifest, read_names, require_data_directory
 from fairseq_resynth.data.packed import has_stream
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.data.units import read_integer_rows, read_unit_file
 
-STREAM_NAMES = ("units", "f0", "speaker", "style")
+STREAM_NAMES = ("units", "f0", "speaker", *TOKENS)
 UNIT_KEYS = ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop")
 F0_KEYS = ("vqvae_hash", "quantizer_hash", "num_codes")
 
@@ -36,19 +36,23 @@ class StreamSpec:
     sample_rate: int = SAMPLE_RATE  # Hz
     f0_channels: int = 0  # channels of continuous F0 at 200 Hz, instead of pitch codes; 0: none
     speaker_dim: int = 0  # dimensions of speaker vectors; 0: a table of speakers instead
-    styles: tuple[str, ...] = ()  # speaking styles, the rows of their table; empty: none
+    # Names of each named token that the model has, the rows of its table: {"style": ("calm", "sad")}.
+    tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # Content of `speaker_vectors.json`: the encoder, and the mean vector of each speaker.
     speaker_vectors: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The description in JSON types."""
-        return {**asdict(self), "speakers": list(self.speakers), "styles": list(self.styles)}
+        """The description in JSON types, where a named token is `styles`, `languages` and so on."""
+        values = {**asdict(self), "speakers": list(self.speakers)}
+        names = values.pop("tokens")
+        return {**values, **{f"{token}s": list(rows) for token, rows in names.items()}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "StreamSpec":
         """The description from the result of `to_dict`."""
-        names = {key: tuple(values.get(key, ())) for key in ("speakers", "styles")}
-        return cls(**{**values, **names})
+        values = {**values, "speakers": tuple(values.get("speakers", ()))}
+        names = {token: tuple(values.pop(f"{token}s", ())) for token in TOKENS}
+        return cls(**values, tokens={token: rows for token, rows in names.items() if rows})
 
     @property
     def has_pitch(self) -> bool:
@@ -66,6 +70,25 @@ class StreamSpec:
             known = first_names(self.speakers) or "no speaker stream"
             raise ValueError(f"unknown speaker {name!r}; the model has {known}.")
         return self.speakers.index(name)
+
+    def token_index(self, token: str, name: str | None) -> int:
+        """The row of a name in the table of a named token; None is allowed if the table has one row. Raises
+        ValueError, with the known names, for any other, or if the model has no such token."""
+        known = self.tokens.get(token, ())
+        if not known:
+            raise ValueError(
+                f"--{token} {name}: needs a model with {token}s, and this one has none."
+            )
+        if name is None and len(known) > 1:
+            raise ValueError(f"give a {token}: the model has {first_names(known)}: --{token} NAME.")
+        if name is not None and name not in known:
+            raise ValueError(f"{token} {name!r}: the model has {first_names(known)}.")
+        return 0 if name is None else known.index(name)
+
+    def check_tokens(self, names: Mapping[str, str]) -> None:
+        """Raises ValueError if the model lacks one of some named tokens, such as {"style": "sad"}."""
+        for token, name in names.items():
+            self.token_index(token, name)
 
     def check_same_encoders(self, data: Path) -> None:
         """Raises ValueError if other encoders made the streams of a data directory."""
@@ -93,7 +116,7 @@ class Utterance:
     speaker: str | np.ndarray | None = None  # name or (D,) vector; None if it is unknown
     num_samples: int = 0  # length of the recording in samples; 0 if there is none
     f0: np.ndarray | None = None  # (C, N) float normalized continuous F0 at 200 Hz
-    style: str | None = None  # name of the speaking style
+    tokens: Mapping[str, str] = field(default_factory=dict)  # named tokens: {"style": "sad"}
     name: str = ""  # used in reports and messages
 
 
@@ -130,7 +153,7 @@ def read_streams(
     """Reads the description of the streams of a data directory, from the files of one split.
 
     Args:
-        names: `auto` (every stream that has a file) or some of `units,f0,speaker,style`.
+        names: `auto` (every stream that has a file) or some of `STREAM_NAMES`, separated by commas.
         unit_hop, num_units: samples per unit and size of the table, for units without `units.json`.
         speaker_input: `table`, or `vector` for the vectors of `resynth speakers`.
 
@@ -152,7 +175,7 @@ def read_streams(
         f0_codes=codes,
         speaker_statistics=_optional_json(data / "speakers.json"),
         f0_channels=codes.get("f0_channels", 0),
-        styles=_names(data, split, "style") if wanted["style"] else (),
+        tokens={name: _names(data, split, name) for name in TOKENS if wanted[name]},
         **_vector_fields(data, speakers, speaker_input),
     )
 

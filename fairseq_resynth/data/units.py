@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.packed import FlatRows, packed_integers
 from fairseq_resynth.data.storage.text_columns import (
     DIGITS,
@@ -45,7 +46,7 @@ class UnitRow:
     audio: str | None = None  # path of the recording
     speaker: str | None = None  # name of the speaker
     f0: np.ndarray | None = None  # (U,) pitch: integers are codes, other numbers normalized F0
-    style: str | None = None  # name of the speaking style
+    tokens: dict[str, str] = field(default_factory=dict)  # named tokens: {"style": "sad"}
 
     @property
     def label(self) -> str:
@@ -174,7 +175,8 @@ def _parse_dict_row(line: str, where: str, number: int) -> UnitRow:
     audio, speaker = values.get("audio"), values.get("spk", values.get("speaker"))
     name = str(Path(audio).with_suffix("")) if audio else None
     speaker = None if speaker is None else str(speaker)
-    return UnitRow(units, number, name, audio, speaker, f0, values.get("style"))
+    tokens = {token: str(values[token]) for token in TOKENS if values.get(token) is not None}
+    return UnitRow(units, number, name, audio, speaker, f0, tokens)
 
 
 def _parse_list(values: Any, where: str) -> np.ndarray:

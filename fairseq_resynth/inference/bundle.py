@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fairseq_resynth.constants import WITHOUT_WEIGHTS
+from fairseq_resynth.constants import TOKENS, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage import files
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.hub import ENTROPY_FILE, WEIGHTS, find_bundle
@@ -225,7 +225,7 @@ def model_card(bundle: Bundle, license_name: str = "") -> str:
     arguments = ", f0=speech.f0[None]" if streams.f0_channels else arguments
     arguments += ', speaker="NAME"' if streams.speakers and not streams.speaker_dim else ""
     arguments += ", speaker=vector" if streams.speaker_dim else ""
-    arguments += ', style="NAME"' if streams.styles else ""
+    arguments += "".join(f', {token}="NAME"' for token in streams.tokens)
     return head + _facts(bundle) + _USE.format(target=target, encoder=encoder, arguments=arguments)
 
 
@@ -243,6 +243,10 @@ def _facts(bundle: Bundle) -> str:
     durations = "predicted" if bundle.model.duration_predictor else "as in the units"
     if bundle.generator.durations_need_speaker:
         durations = "predicted, depending on the speaker"
+    tokens = "\n".join(
+        f"- {token.capitalize()}s: {', '.join(streams.tokens.get(token, ())) or 'none'}"
+        for token in TOKENS
+    )
     return f"""# Unit vocoder
 
 Speech at {streams.sample_rate} Hz from discrete units; {parameters:.1f} M parameters.
@@ -251,6 +255,6 @@ Speech at {streams.sample_rate} Hz from discrete units; {parameters:.1f} M param
 - Pitch: {pitch}
 - Durations: {durations}
 - Speakers: {speakers}
-- Styles: {", ".join(streams.styles) or "none"}
+{tokens}
 - Identity: `{bundle.identity}`
 """

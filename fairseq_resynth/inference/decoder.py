@@ -7,7 +7,7 @@ samples stay the same, and the memory depends on the length of a chunk alone.
 import copy
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,12 +15,7 @@ import torch
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.units import collapse_runs
-from fairseq_resynth.inference.voices import (
-    Speaker,
-    speaker_indices,
-    speaker_vectors,
-    style_indices,
-)
+from fairseq_resynth.inference.voices import Speaker, speaker_indices, speaker_vectors
 from fairseq_resynth.modules.duration_predictor import expand_counts
 from fairseq_resynth.modules.generators.inference import (
     InferenceGenerator,
@@ -66,8 +61,8 @@ class UnitDecoder:
         speaker: Speaker | None = None,
         unit_lengths: Sequence[int] | None = None,
         f0: np.ndarray | None = None,
-        style: str | Sequence[str] | None = None,
         clock: SourceClock | None = None,
+        **tokens: str | Sequence[str | None] | None,
     ) -> np.ndarray:
         """Turns streams into speech, (B, 1, U * unit_hop) float32, 0 after the end of a row.
 
@@ -78,8 +73,9 @@ class UnitDecoder:
                 speaker vectors also (D,) or (B, D) float of norm 1; a name then is that speaker's mean.
             unit_lengths: number of units of each row of a padded batch; None: no padding.
             f0: (B, C, N) float, normalized, N >= U * unit_hop / 80, for a model on continuous F0.
-            style: a name, or one per row; required if the model has several.
             clock: place of the window in a longer utterance, for a generator with a pulse source.
+            tokens: named tokens (`style`, `language`): a name, or one per row; required where the model
+                has several names.
 
         Raises ValueError for values outside the tables, a missing or short stream, or an unknown speaker.
         """
@@ -95,9 +91,13 @@ class UnitDecoder:
             inputs["f0"] = torch.from_numpy(f0).to(self.device)
         if self.streams.has_speaker or speaker is not None:
             inputs["speaker"] = self._voices(speaker, rows)
-        if self.streams.styles or style is not None:
-            indices = style_indices(style, self.streams, rows)
-            inputs["style"] = torch.from_numpy(indices).to(self.device)
+        for token in {**self.streams.tokens, **tokens}:
+            names = tokens.get(token)
+            if names is None and token not in self.streams.tokens:
+                continue
+            names = [names] * rows if names is None or isinstance(names, str) else names
+            indices = [self.streams.token_index(token, name) for name in names]
+            inputs[token] = torch.tensor(indices, device=self.device)
         if unit_lengths is not None:
             inputs["unit_lengths"] = torch.as_tensor(list(unit_lengths), device=self.device)
         return self.generator(**inputs, clock=clock).float().cpu().numpy()
@@ -183,11 +183,11 @@ class ChunkDecoder:
         decoder: UnitDecoder,
         speaker: Speaker | None = None,
         chunk_units: int = 50,
-        style: str | None = None,
+        tokens: Mapping[str, str] | None = None,
     ):
         if chunk_units < 1:
             raise ValueError(f"chunk_units is {chunk_units}, expected 1 unit or more.")
-        self._decoder, self._speaker, self._style = decoder, speaker, style
+        self._decoder, self._speaker, self._tokens = decoder, speaker, tokens or {}
         streams = self._streams = decoder.streams
         pitch_hop = streams.f0_code_hop if streams.num_f0_codes else streams.unit_hop
         pitch_hop = F0_HOP if streams.f0_channels else pitch_hop
@@ -276,8 +276,8 @@ class ChunkDecoder:
             pitch if self._streams.num_f0_codes else None,
             self._speaker,
             f0=pitch if self._streams.f0_channels else None,
-            style=self._style,
             clock=self._window_clock(first, stop, anchor),
+            **self._tokens,
         )
         hop = self._streams.unit_hop
         samples = wav[0, 0, (self._done - first) * hop : (stop - first) * hop]
@@ -313,7 +313,8 @@ def decode_in_chunks(
     piece. The samples do not depend on how many these are. Raises ValueError as `UnitDecoder.decode`."""
     streams = decoder.streams
     speaker = speech.speaker if streams.has_speaker else None
-    chunks = ChunkDecoder(decoder, speaker, chunk_units, speech.style if streams.styles else None)
+    tokens = {name: speech.tokens[name] for name in streams.tokens if name in speech.tokens}
+    chunks = ChunkDecoder(decoder, speaker, chunk_units, tokens)
     codes = () if speech.f0_codes is None else speech.f0_codes
     return chunks.pieces(speech.units, codes, speech.f0)
 
@@ -338,7 +339,7 @@ def decode_all(
             [speech.speaker for speech in batch] if streams.has_speaker else None,
             lengths if min(lengths) != max(lengths) else None,
             pad_rows([speech.f0 for speech in batch]) if streams.f0_channels else None,
-            [speech.style for speech in batch] if streams.styles else None,
+            **{name: [speech.tokens.get(name) for speech in batch] for name in streams.tokens},
         )
         for row, wav, length in zip(rows, decoded, lengths, strict=True):
             wavs[row] = wav[0, : length * streams.unit_hop]

@@ -61,7 +61,7 @@ def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> l
         reference = Path(row.audio) if row.audio and Path(row.audio).is_file() else None
         pitch = {"f0_codes": codes} | _pitch(row, streams, source)
         length = len(row.units) * streams.unit_hop
-        speech = Utterance(row.units, None, speaker, length, style=row.style)
+        speech = Utterance(row.units, None, speaker, length, tokens=row.tokens)
         jobs.append(Job(row.label, replace(speech, **pitch), reference))
     return _within_folder(jobs, source)
 
@@ -92,7 +92,7 @@ def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], li
         raise ValueError("the model needs pitch, and units without repeats come without it.")
     found = read_generated_units(source)
     jobs = [
-        Job(row.label, Utterance(row.units, None, row.speaker, style=row.style))
+        Job(row.label, Utterance(row.units, None, row.speaker, tokens=row.tokens))
         for row in found.rows
     ]
     notes = [f"{count} times {symbol} left out" for symbol, count in sorted(found.dropped.items())]

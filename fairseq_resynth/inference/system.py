@@ -183,10 +183,10 @@ class SpeechSystem:
         speaker: Speaker | None = None,
         unit_lengths: Sequence[int] | None = None,
         f0: np.ndarray | None = None,
-        style: str | Sequence[str] | None = None,
+        **tokens: str | Sequence[str | None] | None,
     ) -> np.ndarray:
         """Turns (B, U) units and their pitch into (B, 1, T) speech; arguments as `UnitDecoder.decode`."""
-        return self.decoder.decode(units, f0_codes, speaker, unit_lengths, f0, style)
+        return self.decoder.decode(units, f0_codes, speaker, unit_lengths, f0, **tokens)
 
     def decode_all(
         self, utterances: Sequence[Utterance], batch_seconds: float = 60.0
@@ -199,19 +199,19 @@ class SpeechSystem:
         units: Sequence[np.ndarray],
         speaker: str | None = None,
         rate: float = 1.0,
-        style: str | None = None,
+        **tokens: str,
     ) -> list[np.ndarray]:
         """Turns units without repeats, as from a language model, into speech with predicted durations.
 
         `units` are (U,) integers of each utterance, where runs of a unit count as one; a `rate` of 2 halves
-        every duration; a speaker and a style are required if the model has several. Returns (T,) float32 at
-        16 kHz for each utterance. Raises ValueError if the model has no duration predictor or needs pitch, or
-        units are outside the table.
+        every duration; a speaker and named tokens are required if the model has several. Returns (T,) float32
+        at 16 kHz for each utterance. Raises ValueError if the model has no duration predictor or needs pitch,
+        or units are outside the table.
         """
         if self.pitch.exists:
             raise ValueError("the model needs pitch, and units without repeats come without it.")
         expanded = self.decoder.expand(units, rate, speaker=speaker)
-        return self.decode_all([Utterance(row, speaker=speaker, style=style) for row in expanded])
+        return self.decode_all([Utterance(row, speaker=speaker, tokens=tokens) for row in expanded])
 
     @classmethod
     def _load(

@@ -1,4 +1,4 @@
-"""Speakers and styles by name, index or vector, as the rows and vectors that a generator takes."""
+"""Speakers by name, index or vector, as the rows and vectors that a generator takes."""
 
 from collections.abc import Sequence
 
@@ -80,16 +80,3 @@ def _known_vector(name: str | int | None, streams: StreamSpec) -> np.ndarray:
     if known not in means:
         raise ValueError(f"the model has no vector of {known!r}: give one.")
     return parse_vectors({known: means[known]}, streams.speaker_dim)[known]
-
-
-def style_indices(style: str | Sequence[str] | None, streams: StreamSpec, rows: int) -> np.ndarray:
-    """The (rows,) int64 indices into the table of styles; None is allowed for a model with one style. Raises
-    ValueError for no style, or an unknown one."""
-    known = list(streams.styles)
-    names = [style] * rows if style is None or isinstance(style, str) else list(style)
-    if len(known) == 1:
-        names = [name or known[0] for name in names]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"style {name!r}: the model has {', '.join(known) or 'none'}.")
-    return np.array([known.index(name) for name in names], dtype=np.int64)

@@ -31,7 +31,7 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
     bins, has_f0 = config.get("f0_quant_num_bin") or 0, bool(config.get("f0"))
     hop, num_units = unit_hop(published, has_f0), config["num_embeddings"]
     embedder = bool(config.get("multispkr") and config.get("embedder_params"))
-    speakers, styles = table_names(published, options, embedder)
+    speakers, tokens = table_names(published, options, embedder)
     streams = StreamSpec(
         unit_hop=hop,
         num_units=num_units,
@@ -42,7 +42,7 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
         f0_codes={"num_codes": bins} if has_f0 and bins else {},
         f0_channels=int(has_f0 and not bins),
         speaker_dim=config.get("embedder_dim", 256) if embedder else 0,
-        styles=styles,
+        tokens=tokens,
     )
     generator, _ = build(published, model, streams)
     return Bundle(generator, model, streams)
@@ -75,8 +75,8 @@ def _config(bundle: Bundle) -> dict[str, Any]:
         config |= {"embedder_params": True, "embedder_dim": streams.speaker_dim}
     elif streams.speakers:
         config["num_speakers"] = len(streams.speakers)
-    if streams.styles:
-        config |= {"multistyle": "from_input_file", "num_styles": len(streams.styles)}
+    if styles := streams.tokens.get("style"):
+        config |= {"multistyle": "from_input_file", "num_styles": len(styles)}
     if streams.has_pitch:
         config |= {"f0": True, "f0_quant_num_bin": streams.num_f0_codes}
     if streams.num_f0_codes:
@@ -132,9 +132,9 @@ def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
     weights = _weights(bundle.generator, len(config["resblock_kernel_sizes"]))
     with atomic_path(outdir / "model.pt") as temporary:
         torch.save({"generator": weights}, temporary)
-    for table in ("speakers", "styles"):
-        if names := getattr(bundle.streams, table):
-            write_text(outdir / f"{table}.txt", "\n".join(names) + "\n")
+    for table, names in {"speaker": bundle.streams.speakers, **bundle.streams.tokens}.items():
+        if names:
+            write_text(outdir / f"{table}s.txt", "\n".join(names) + "\n")
     if bundle.f0_vqvae is not None:  # fairseq's caller has to make the codes with it
         quantizer = Bundle(None, None, None, bundle.f0_vqvae, bundle.f0_model)
         save_bundle(outdir / "f0_quantizer", quantizer)
@@ -152,6 +152,8 @@ def _check(bundle: Bundle) -> None:
         raise ValueError(
             f"the generator's activation is {model.activation}; fairseq's is leaky-relu."
         )
+    if others := [f"{token}s" for token in streams.tokens if token != "style"]:
+        raise ValueError(f"the model has {', '.join(others)}; fairseq's code HiFi-GAN has none.")
     if any(row.count(",") != 2 for row in model.resblock_dilation_sizes.split(";")):
         raise ValueError(
             f"the residual blocks have dilations {model.resblock_dilation_sizes}; fairseq's have three "

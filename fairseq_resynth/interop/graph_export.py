@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairseq_resynth.constants import F0_HOP
+from fairseq_resynth.constants import F0_HOP, TOKENS
 from fairseq_resynth.data.storage.files import atomic_path, write_json
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
@@ -45,7 +45,7 @@ class FlatGenerator(nn.Module):
             frames.append(pitch.index_select(2, frame // model.f0_repeats))
         if "f0" in given:
             frames.append(given["f0"].index_select(2, frame // model.f0_repeats))
-        for name in ("speaker", "style"):
+        for name in ("speaker", *TOKENS):
             if name in given:
                 held = getattr(model, f"{name}_embedding")(given[name])[:, :, None]
                 frames.append(held.expand(-1, -1, embedded.size(2) * model.unit_repeats))
@@ -77,12 +77,10 @@ def _examples(streams: StreamSpec) -> dict[str, Tensor]:
         found["speaker"] = torch.zeros(2, streams.speaker_dim)
     elif streams.speakers:
         found["speaker"] = torch.zeros(2, dtype=torch.int64)
-    if streams.styles:
-        found["style"] = torch.zeros(2, dtype=torch.int64)
-    return found
+    return {**found, **{token: torch.zeros(2, dtype=torch.int64) for token in streams.tokens}}
 
 
-_DYNAMIC_AXES = {"units": (0, 1), "f0_codes": (0, 1), "f0": (0, 2), "speaker": (0,), "style": (0,)}
+_DYNAMIC_AXES = {"units": (0, 1), "f0_codes": (0, 1), "f0": (0, 2)}  # of others: 0, the rows
 
 
 def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
@@ -116,7 +114,7 @@ def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
         "f0_code_hop": streams.f0_code_hop if streams.num_f0_codes else None,
         "num_units": streams.num_units,
         "speakers": list(streams.speakers),
-        "styles": list(streams.styles),
+        **{f"{token}s": list(streams.tokens.get(token, ())) for token in TOKENS},
         "identity": bundle.identity,
     }
     write_json(outdir / "graph.json", description)
@@ -129,7 +127,8 @@ def _write(
     """Writes a graph whose inputs are named and shaped as in `example`, with any number and length."""
     tensors = tuple(example.values())
     shapes: tuple[Any, ...] = tuple(
-        {axis: torch.export.Dim.DYNAMIC for axis in _DYNAMIC_AXES[name]} for name in example
+        {axis: torch.export.Dim.DYNAMIC for axis in _DYNAMIC_AXES.get(name, (0,))}
+        for name in example
     )
     if isinstance(module, FlatGenerator):
         shapes = (shapes,)  # its inputs are one *inputs

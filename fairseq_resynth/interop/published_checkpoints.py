@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import StreamSpec
@@ -20,7 +20,7 @@ from fairseq_resynth.preparation.manifest import read_reference, speakers_of
 
 PATTERNS = ("g_[0-9]*", "model.pt", "*.pt")  # names of weights, in the order of the search
 DEFAULT_SPEAKERS = 200  # rows of the table of speakers, if the configuration does not say
-DEFAULT_STYLES = 100
+DEFAULT_NAMES = 100  # and of those of named tokens
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ImportOptions:
 
     Attributes:
         config: The configuration; None: `config.json` in the folder of the weights.
-        speakers, styles: Files of names in the order of their tables, one per line; None: `speakers.txt` and
-            `styles.txt` in that folder, else the names are 0, 1, 2, …
+        speakers, tokens: Files of names in the order of their tables, one per line, of named tokens by token;
+            without one `speakers.txt`, `styles.txt` and so on in that folder, else the names are 0, 1, 2, …
         training_list: Instead of `speakers`: lines of `{'audio': …}`, whose paths name the speakers.
         f0_stats: The F0 statistics; None: the file that the configuration names, if it exists.
         f0_stats_speakers: Like `speakers`, for statistics whose indices are those of another list.
@@ -41,7 +41,7 @@ class ImportOptions:
     config: Path | None = None
     speakers: Path | None = None
     training_list: Path | None = None
-    styles: Path | None = None
+    tokens: Mapping[str, Path | None] = field(default_factory=dict)
     f0_stats: Path | None = None
     f0_stats_speakers: Path | None = None
     f0_quantizer: Path | None = None
@@ -116,8 +116,8 @@ def _names_of_list(path: Path, multispkr: str) -> tuple[str, ...]:
 
 def table_names(
     published: Published, options: ImportOptions, has_vectors: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the rows of the tables of speakers (none, if it takes vectors) and styles.
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """The names of the rows of the table of speakers (none, if it takes vectors), and of named tokens.
 
     Raises ValueError if there are more names than rows.
     """
@@ -126,11 +126,10 @@ def table_names(
         raise ValueError("--speakers and --training-list both name the speakers: give one.")
 
     speakers = read_row_names(options.speakers) if options.speakers else None
-    styles = read_row_names(options.styles) if options.styles else None
     if options.training_list:
         speakers = _names_of_list(options.training_list, str(config.get("multispkr")))
 
-    def names(given: Sequence[str] | None, what: str, default_rows: int) -> tuple[str, ...]:
+    def names(what: str, default_rows: int, given: Sequence[str] | None = None) -> tuple[str, ...]:
         rows, file = config.get(f"num_{what}", default_rows), source.parent / f"{what}.txt"
         if given is None:
             given = read_row_names(file) if file.is_file() else list(map(str, range(rows)))
@@ -139,10 +138,12 @@ def table_names(
         return tuple(given)
 
     has_speakers = config.get("multispkr") and not has_vectors
-    return (
-        names(speakers, "speakers", DEFAULT_SPEAKERS) if has_speakers else (),
-        names(styles, "styles", DEFAULT_STYLES) if config.get("multistyle") else (),
-    )
+    tokens = {}
+    for token in TOKENS:
+        if config.get(f"multi{token}"):
+            file = options.tokens.get(token)
+            tokens[token] = names(f"{token}s", DEFAULT_NAMES, file and read_row_names(file))
+    return names("speakers", DEFAULT_SPEAKERS, speakers) if has_speakers else (), tokens
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], complaint: str) -> None:
@@ -174,7 +175,7 @@ def build(
     blocks = len(model.resblock_kernel_sizes.split(","))
     names = {generator_name(name, blocks): name for name in weights}
     converted = {ours: weights[name] for ours, name in names.items()}
-    for table, row_names in (("speaker", streams.speakers), ("style", streams.styles)):
+    for table, row_names in {"speaker": streams.speakers, **streams.tokens}.items():
         key = f"{table}_embedding.weight"
         if key in converted and row_names:
             converted[key] = converted[key][: len(row_names)]
@@ -271,7 +272,10 @@ _REQUIRED = {
 }
 _KINDS = {
     **_REQUIRED,
-    **dict.fromkeys(("code_hop_size", "num_speakers", "num_styles", "embedder_dim"), _is_size),
+    **dict.fromkeys(
+        ("code_hop_size", "num_speakers", "embedder_dim", *(f"num_{token}s" for token in TOKENS)),
+        _is_size,
+    ),
     **dict.fromkeys(("var_pred_hidden_dim", "var_pred_kernel_size"), _is_size),
     "f0_quant_num_bin": lambda value: value is None or value == 0 or _is_size(value),
     "f0_quantizer": lambda value: not value or isinstance(value, dict),

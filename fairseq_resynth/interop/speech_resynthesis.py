@@ -99,7 +99,7 @@ def _streams(
             "normalize": "speaker_zscore",
         }
     speaker_dim = weights["spkr.weight"].size(1) if "spkr.bias" in weights else 0
-    speakers, styles = table_names(published, options, bool(speaker_dim))
+    speakers, tokens = table_names(published, options, bool(speaker_dim))
     hop = unit_hop(published, has_f0 and not quantized)
     files = str(config.get("input_training_file", "")).lower()
     kinds = ["unknown", *(name for name in ENCODERS if name in files)]
@@ -117,7 +117,7 @@ def _streams(
         speaker_statistics=_statistics(published, options, speakers),
         f0_channels=int(has_f0 and not quantized),
         speaker_dim=speaker_dim,
-        styles=styles,
+        tokens=tokens,
     )
 
 

@@ -30,7 +30,7 @@ class UnitVocoderSizes:
     `build_generator`, which takes the streams and the channels of a frame."""
 
     embedding_dim: int = option(
-        128, "channels of each embedded stream (units, pitch, speaker, style)"
+        128, "channels of each embedded stream (units, pitch, speaker, style, language)"
     )
     duration_predictor: bool = option(
         False, "also learn how long each unit lasts, to speak units without repeats"

@@ -1,12 +1,12 @@
 """Embeds the conditioning streams, aligns them with frames and passes them to a waveform generator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fairseq_resynth.constants import F0_HOP
+from fairseq_resynth.constants import F0_HOP, TOKENS
 from fairseq_resynth.modules.generators.source_filter import SourceClock
 
 
@@ -25,20 +25,20 @@ class Streams(Protocol):
     speakers: Sequence[str]
     speaker_dim: int
     has_speaker: bool
-    styles: Sequence[str]
+    tokens: Mapping[str, Sequence[str]]  # names of each named token (`constants.TOKENS`)
 
 
 def frame_channels(streams: Streams, embedding_dim: int) -> int:
-    """The channels of a frame, [units | pitch | speaker | style]."""
-    embedded = 1 + bool(streams.num_f0_codes) + streams.has_speaker + bool(streams.styles)
+    """The channels of a frame, [units | pitch | speaker | named tokens]."""
+    embedded = 1 + bool(streams.num_f0_codes) + streams.has_speaker + len(streams.tokens)
     return embedded * embedding_dim + streams.f0_channels
 
 
 class UnitGenerator(nn.Module):
     """Content units, pitch and speaker to a waveform (Polyak et al., 2021, section 2.2).
 
-    Each value of a stream is repeated for as many frames as its hop spans. The styles are those of Expresso
-    (Nguyen et al., 2023).
+    Each value of a stream is repeated for as many frames as its hop spans. Speaking styles are
+    those of Expresso (Nguyen et al., 2023), languages as in Seamless (Barrault et al., 2023).
 
     Args:
         generator: maps (B, `frame_channels`, L) frames to (B, 1, L * generator.hop) samples.
@@ -76,7 +76,8 @@ class UnitGenerator(nn.Module):
             if streams.speaker_dim
             else table(len(streams.speakers))
         )
-        self.style_embedding = table(len(streams.styles))
+        for name in TOKENS:  # style_embedding and so on
+            setattr(self, f"{name}_embedding", table(len(streams.tokens.get(name, ()))))
         self.duration_predictor = duration_predictor
 
     def forward(
@@ -105,7 +106,7 @@ class UnitGenerator(nn.Module):
         speaker: Tensor | None = None,
         f0: Tensor | None = None,
         unit_lengths: Tensor | None = None,
-        style: Tensor | None = None,
+        **tokens: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Embeds and aligns the streams: ((B, C, L) frames, (B,) frames of each row or None).
 
@@ -115,7 +116,7 @@ class UnitGenerator(nn.Module):
             speaker: (B,) int64, or (B, D) float for a model on speaker vectors.
             f0: (B, C, N) float, normalized, for a model on continuous F0.
             unit_lengths: (B,) units of each row in a padded batch; None: no padding.
-            style: (B,) int64, for a model with styles.
+            tokens: (B,) int64 of each named token that the model has.
 
         Raises ValueError if a stream of the model is missing or too short, or the model does not have it.
         """
@@ -123,8 +124,9 @@ class UnitGenerator(nn.Module):
         streams = [units_embedded.repeat_interleave(self.unit_repeats, dim=2)]
         frames = streams[0].size(2)
         streams += self._pitch(f0_codes, f0, frames)
-        for name, value in (("speaker", speaker), ("style", style)):
-            embedding = getattr(self, f"{name}_embedding")
+        for name in ("speaker", *dict.fromkeys((*TOKENS, *tokens))):
+            value = speaker if name == "speaker" else tokens.get(name)
+            embedding = getattr(self, f"{name}_embedding", None)
             _check_given(name, value, embedding is not None)
             if embedding is not None:
                 streams.append(embedding(value)[:, :, None].expand(-1, -1, frames))

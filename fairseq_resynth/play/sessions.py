@@ -15,7 +15,7 @@ import numpy as np
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.inspection import inspect
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.conversion import prosody
 from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.conversion.references import Voice, measure_voice
@@ -29,7 +29,7 @@ from fairseq_resynth.resynthesizer import Resynthesizer
 SHORTEST_SECONDS = 0.25  # 15 pitch periods at 60 Hz, and a dozen units
 MAX_RECORDINGS = 32  # kept in memory; the oldest is dropped first
 PCM_BITS = 16 * SAMPLE_RATE  # bit/s of the waveform with 16 bits per sample
-_TEXTS = ("source", "voice", "reference", "speaker", "pitch", "durations", "style")
+_TEXTS = ("source", "voice", "reference", "speaker", "pitch", "durations", *TOKENS)
 
 
 class RecordingExpired(ValueError):
@@ -79,7 +79,7 @@ class PlaySession:
         return {
             "identity": self.system.bundle.identity,
             "speakers": list(streams.speakers),
-            "styles": list(streams.styles),
+            **{f"{token}s": list(streams.tokens.get(token, ())) for token in TOKENS},
             "has_pitch": self.system.pitch.exists,
             "takes_reference": bool(streams.speaker_dim),
             "predicts_durations": self.system.bundle.generator.duration_predictor is not None,
@@ -219,15 +219,15 @@ class ConversionRequest:
         controls = self.controls
         rate = f"rate {controls.rate:g}" if controls.rate != 1 else None
         durations = f"durations {controls.durations}" if controls.durations else None
-        parts = (voice, controls.pitch, rate, durations, controls.style)
+        parts = (voice, controls.pitch, rate, durations, *controls.tokens.values())
         return ", ".join(part for part in parts if part) or "resynthesized"
 
 
 def parse_request(body: bytes, streams: StreamSpec) -> ConversionRequest:
     """Reads `{"source": key, "voice": name | "reference": key, "pitch": "shift=+3st", "rate": 0.8, …}`.
 
-    `speaker`, `durations` (`predicted`) and `style` are optional; null is the same as absent. Raises
-    ValueError for other JSON, an unknown voice, or a control that is impossible or names a file.
+    `speaker`, `durations` (`predicted`), `style` and `language` are optional; null is the same as absent.
+    Raises ValueError for other JSON, an unknown voice, or a control that is impossible or names a file.
     """
     try:
         values = json.loads(body)
@@ -273,4 +273,5 @@ def _controls(texts: dict[str, str | None], rate: Any) -> Controls:
         )
     if durations not in (None, "predicted"):
         raise ValueError(f"durations {durations!r}: expected predicted")
-    return Controls(pitch, float(rate), durations, texts["style"])
+    tokens = {token: name for token in TOKENS if (name := texts[token])}
+    return Controls(pitch, float(rate), durations, tokens)

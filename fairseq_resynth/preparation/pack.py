@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest, read_manifest
 from fairseq_resynth.data.packed import pack_folder
@@ -19,7 +20,7 @@ from fairseq_resynth.data.storage.workers import parallel_map, progress
 from fairseq_resynth.data.units import read_integer_rows
 
 # Small files, which are copied as they are.
-_COPIED = ("speaker", "style", "speaker_vectors.npy", "speaker_vectors.json")
+_COPIED = ("speaker", *TOKENS, "speaker_vectors.npy", "speaker_vectors.json")
 _DESCRIPTIONS = ("units.json", "f0_codes.json", "speakers.json", "speaker_vectors.json")
 _STREAMS = {"units": "resynth quantize", "f0": "resynth quantize-f0"}  # and what makes each
 

@@ -16,7 +16,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.manifest import Manifest, require_data_directory
-from fairseq_resynth.data.streams import StreamSpec, read_streams
+from fairseq_resynth.data.streams import STREAM_NAMES, StreamSpec, read_streams
 from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.modules.options import option
 from fairseq_resynth.tasks.gan_step import CompiledStep, GanStep, autocast, uncompiled
@@ -79,11 +79,12 @@ class UnitResynthesisConfig(FairseqDataclass):
     """Data and training step; the defaults are the paper's."""
 
     data: str = option(
-        "", "directory with {train,valid,test}.tsv, .units and optionally .f0, .speaker, .style"
+        "",
+        "directory with {train,valid,test}.tsv, .units and optionally .f0, .speaker and named tokens",
     )
     streams: str = option(
         "auto",
-        "streams to train on, some of units,f0,speaker,style; auto: every stream that DATA has",
+        f"streams to train on, some of {','.join(STREAM_NAMES)}; auto: every stream that DATA has",
     )
     segment_size: int = option(
         8960, "samples of a random crop, a multiple of the streams' hops (1280)"
@@ -151,7 +152,7 @@ class UnitResynthesisConfig(FairseqDataclass):
 
 
 # what the sizes of the tables depend on
-COMPARED = "unit_hop num_units num_f0_codes f0_channels speakers speaker_dim styles".split()
+COMPARED = "unit_hop num_units num_f0_codes f0_channels speakers speaker_dim tokens".split()
 
 
 @register_task("unit_resynthesis", dataclass=UnitResynthesisConfig)

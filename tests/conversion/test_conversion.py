@@ -156,7 +156,7 @@ def test_one_command_converts_a_folder_and_continues(folder, tmp_path, capsys):
         (["--target", "clara"], r"neither a speaker of the model \(anna, boris\) nor an audio file"),
         (["--target", "anna", "--rate", "5"], "expected 0.25 to 4"),
         (["--target", "anna", "--pitch", "high"], "expected shift="),
-        (["--target", "anna", "--style", "sad"], "needs a model with styles, and this bundle has none"),
+        (["--target", "anna", "--style", "sad"], "needs a model with styles, and this one has none"),
         (["--target", "anna", "--durations", "long"], "expected predicted or from="),
         (["--target", "anna", "--durations", "from=x.wav", "--rate", "2"], "give one of them"),
         (["--target", "anna", "--speaker", "clara"], "unknown speaker 'clara'"),

@@ -171,10 +171,10 @@ def test_styles_are_a_table_beside_the_speakers(data):
     (data / "train.style").write_text("\n".join(["whisper", "laughing"] * 3) + "\n")
     (data / "valid.style").write_text("laughing\nshouting\n")
     streams = read_streams(data)
-    assert streams.styles == ("laughing", "whisper")
+    assert streams.tokens == {"style": ("laughing", "whisper")}
     dataset = UnitDataset(data, "train", streams, 2560)
     batch = dataset.collater([dataset[0], dataset[1]])
     assert batch["net_input"]["style"].tolist() == [1, 0]
     with pytest.raises(ValueError, match="valid.style:2: style 'shouting' was not trained on"):
         UnitDataset(data, "valid", streams)
-    assert read_streams(data, "units,speaker").styles == ()
+    assert read_streams(data, "units,speaker").tokens == {}

@@ -106,7 +106,9 @@ def test_what_was_exported_comes_back(kind, tmp_path):
 
 
 def test_textlesslibs_speaker_and_style(tmp_path):
-    streams = StreamSpec(320, 10, speakers=("ex01", "ex02"), styles=("happy", "whisper", "sad"))
+    streams = StreamSpec(
+        320, 10, speakers=("ex01", "ex02"), tokens={"style": ("happy", "whisper", "sad")}
+    )
     config = {"multispkr": "from_input_file", "num_speakers": 2, "model_in_dim": 24}
     config |= {"multistyle": "from_input_file", "num_styles": 3}
     folder, generator = make(tmp_path / "in", streams, config, file="model.pt")

@@ -94,6 +94,8 @@ def _embed(path):
 
 
 def test_training_on_vectors_styles_and_continuous_f0(data, tmp_path):
+    for split in ("train", "valid"):
+        (data / f"{split}.language").write_text("en\nde\n" * (2 if split == "train" else 1))
     (data / "train.style").write_text("calm\nloud\ncalm\nloud\n")
     (data / "valid.style").write_text("calm\nloud\n")
     for split in LENGTHS:
@@ -107,16 +109,17 @@ def test_training_on_vectors_styles_and_continuous_f0(data, tmp_path):
     system = Resynthesizer.from_pretrained(tmp_path / "bundle")
     streams = system.streams
     assert (streams.speaker_dim, streams.f0_channels) == (4, 2)
-    assert streams.styles == ("calm", "loud")
+    assert streams.tokens == {"style": ("calm", "loud"), "language": ("de", "en")}
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "a vector of 4 dimensions" in card and "calm, loud" in card
     units, f0 = np.ones((1, 9), np.int64), np.zeros((1, 2, 36), np.float32)
     vector = np.array([0.6, 0, 0.8, 0], np.float32)
     calm, loud = (
-        system.decode(units, None, vector, f0=f0, style=style) for style in streams.styles
+        system.decode(units, None, vector, f0=f0, style=style, language="de")
+        for style in streams.tokens["style"]
     )
     assert calm.shape == (1, 1, 2880) and np.abs(calm - loud).max() > 0
-    named = system.decode(units, None, "anna", f0=f0, style="calm")
+    named = system.decode(units, None, "anna", f0=f0, style="calm", language="de")
     assert np.abs(named - calm).max() > 0
     assert main(
         ["synthesize", "--bundle", str(tmp_path / "bundle"), "--input", str(data), "--split", "valid",

@@ -15,8 +15,8 @@ from fairseq_resynth.data.streams import StreamSpec
 
 
 def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.ndarray:
-    """Reads `{split}.speaker` or `{split}.style` as (rows,) int32 indices into the names known to the
-    model; `what` is `speaker` or `style`. Raises ValueError if a name was not trained on."""
+    """Reads `{split}.speaker` or a named token as (rows,) int32 indices into the names known to the model;
+    `what` is the stream's name. Raises ValueError if a name was not trained on."""
     names, place = read_names(path, rows), {name: row for row, name in enumerate(known)}
     for name in set(names.table) - set(known):
         raise ValueError(

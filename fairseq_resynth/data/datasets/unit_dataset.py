@@ -71,8 +71,8 @@ class UnitDataset(UnitSplit, UtteranceDataset):
                 item[name] = tracks.crop(index, start, length)
         if self.speakers is not None:
             item["speaker"] = self.speakers.tensor(index, self.epoch)
-        if self.styles is not None:
-            item["style"] = torch.tensor(int(self.styles[index]))
+        for name, rows in self.tokens.items():
+            item[name] = torch.tensor(int(rows[index]))
         if self.load_wav:
             samples = min(length, int(self.manifest.num_samples[index]) - start)
             wav = torch.from_numpy(self.audio.read(index, start, samples))
@@ -87,8 +87,8 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         """Batches items, padded with zeros; empty for no items.
 
         {"id": (B,), "split": its name, "net_input": {"units": (B, U), "f0_codes": (B, F) or "f0": (B, C,
-        N), "source_f0": (B, 2, N), "speaker": (B,) or (B, D), "style": (B,), "unit_lengths": (B,) when
-        lengths differ}, "target": (B, 1, T) or None}
+        N), "source_f0": (B, 2, N), "speaker": (B,) or (B, D), named tokens as "style": (B,), "unit_lengths":
+        (B,) when lengths differ}, "target": (B, 1, T) or None}
         """
         if not items:
             return {}
@@ -98,7 +98,7 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         for name in ("f0", "source_f0"):
             if name in items[0]:
                 net_input[name] = _pad([item[name].T for item in items]).transpose(1, 2)
-        for name in ("speaker", "style"):
+        for name in ("speaker", *self.tokens):
             if name in items[0]:
                 net_input[name] = torch.stack([item[name] for item in items])
         lengths = [len(item["units"]) for item in items]

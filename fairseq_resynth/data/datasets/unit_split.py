@@ -48,13 +48,14 @@ class UnitSplit:
         if streams.f0_channels:
             self.f0 = F0Tracks(data, split, streams, self.manifest)
         self.speakers: SpeakerTable | SpeakerVectors | None = None
-        self.styles: np.ndarray | None = None
         if streams.speaker_dim:
             self.speakers = SpeakerVectors(data, split, streams, rows, mean_rate, seed)
         elif streams.speakers:
             self.speakers = SpeakerTable(data, split, streams, rows)
-        if streams.styles:
-            self.styles = known_rows(data / f"{split}.style", rows, streams.styles, "style")
+        self.tokens = {
+            name: known_rows(data / f"{split}.{name}", rows, known, name)
+            for name, known in streams.tokens.items()
+        }
 
     def utterance(self, row: int) -> Utterance:
         """The streams of one row, as long as its units, with the name and the length of its recording."""
@@ -64,7 +65,9 @@ class UnitSplit:
             speaker=None if self.speakers is None else self.speakers.voice(row),
             num_samples=int(self.manifest.num_samples[row]),
             f0=None if self.f0 is None else self.f0[row],
-            style=None if self.styles is None else self.streams.styles[self.styles[row]],
+            tokens={
+                name: self.streams.tokens[name][rows[row]] for name, rows in self.tokens.items()
+            },
             name=self.manifest.name(row),
         )
 
