@@ -55,7 +55,7 @@ class LiveConverter:
         target: the voice, as for `conversion.convert.convert`.
         source: who speaks, if the model knows the voice. The F0 of anybody else is measured from the start of
             the stream, so that the pitch is settled after the first seconds of speech.
-        controls: pitch (shift, scale or flatten) and named tokens; what changes the rhythm needs whole utterances.
+        controls: pitch (shift, scale or flatten) and named tokens; a change of rhythm needs whole utterances.
         window: of each step.
         f0_method: of `extract_f0`.
         output_rate: in Hz, of the result.
