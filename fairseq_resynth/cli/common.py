@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `--help` must not wait f
     import torch
 
     from fairseq_resynth.data.storage.shards import RowsOutcome
+    from fairseq_resynth.preparation.units import Reading
     from fairseq_resynth.resynthesizer import Resynthesizer
 
 REPAIR_ROWS = "repair these files, or drop their rows from the manifest, and run again"
@@ -131,6 +132,11 @@ class Options:
             "seconds of speech per batch (default: 100 on a GPU; 0, one file at a time, on a CPU)",
             type=float,
         )
+        self(
+            "--workers N",
+            "threads that read recordings ahead of the encoder; 0: each when it is needed",
+            SHARED["--workers"]["default"],
+        )
         self.shared("--device", "--threads")
 
 
@@ -170,13 +176,17 @@ def prepare_device(args: argparse.Namespace) -> "torch.device":
     return device
 
 
-def batch_samples(args: argparse.Namespace, device: "torch.device") -> int:
-    """The padded size of a batch in samples; 0 stands for one file at a time."""
-    if args.batch_seconds is None:
-        return 0 if device.type == "cpu" else 100 * SAMPLE_RATE
-    if args.batch_seconds < 0:
-        raise ValueError(f"--batch-seconds is {args.batch_seconds}, expected 0 or more")
-    return int(args.batch_seconds * SAMPLE_RATE)
+def reading(args: argparse.Namespace, device: "torch.device") -> "Reading":
+    """How the options of a content encoder say that recordings are read for it."""
+    from fairseq_resynth.preparation.units import Reading
+
+    for option, value in (("batch-seconds", args.batch_seconds), ("workers", args.workers)):
+        if value is not None and value < 0:
+            raise ValueError(f"--{option} is {value}, expected 0 or more")
+    seconds = args.batch_seconds
+    if seconds is None:
+        seconds = 0 if device.type == "cpu" else 100
+    return Reading(int(seconds * SAMPLE_RATE), args.workers)
 
 
 def given_tokens(args: argparse.Namespace) -> dict[str, str]:

@@ -39,19 +39,19 @@ def run(args: argparse.Namespace) -> int:
         return common.report(args, summary, [line])
     if args.data is None:
         raise ValueError("DATA is missing: the folder of `resynth manifest`, or give --centroids")
-    return _fit(args, encoder, common.batch_samples(args, device))
+    return _fit(args, encoder, common.reading(args, device))
 
 
-def _fit(args: argparse.Namespace, encoder, batch: int) -> int:
+def _fit(args: argparse.Namespace, encoder, reading) -> int:
     from fairseq_resynth.data.manifest import read_splits
     from fairseq_resynth.encoders.content import KMeans
-    from fairseq_resynth.preparation.units import fit_centroids, sample_frames
+    from fairseq_resynth.preparation.kmeans import fit_centroids, sample_frames
 
     manifest = read_splits(args.data, [args.split])[args.split]
     sample = sample_frames(
-        manifest, encoder, args.max_frames, args.sample_percent, args.seed, batch
+        manifest, encoder, args.max_frames, args.sample_percent, args.seed, reading
     )
-    centroids, distance = fit_centroids(sample.frames, args.num_clusters, args.seed)
+    centroids, distance = fit_centroids(sample.frames, args.num_clusters, args.seed, encoder.device)
     KMeans(centroids, encoder.description()).save(args.out)
     summary = {
         "out": args.out,

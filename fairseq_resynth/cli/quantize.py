@@ -27,12 +27,11 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.preparation.units import foreign_units, quantize_split
 
     device, shard = common.prepare_device(args), parse_shard(args.shard)
-    encoder = _encoder(args, device)
+    encoder, reading = _encoder(args, device), common.reading(args, device)
     outcomes = {}
     for split, manifest in read_splits(args.data, args.split).items():
         target = Path(args.data) / f"{split}.units"
-        batch = common.batch_samples(args, device)
-        outcomes[split] = quantize_split(manifest, target, encoder, shard, batch)
+        outcomes[split] = quantize_split(manifest, target, encoder, shard, reading)
     summary = {split: outcome.to_dict() for split, outcome in outcomes.items()}
     lines = common.rows_lines(outcomes, "{split}.units", common.REPAIR_ROWS)
     lines += [

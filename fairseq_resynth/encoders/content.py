@@ -15,7 +15,7 @@ from torch import Tensor
 from fairseq_resynth.constants import FEATURE_TYPES, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage.checkpoints import weights_hash
 from fairseq_resynth.data.storage.files import atomic_path, file_hash
-from fairseq_resynth.encoders.frames import Device, FrameEncoder, plan_chunks
+from fairseq_resynth.encoders.frames import Device, FrameEncoder, plan_chunks, without_tf32
 from fairseq_resynth.modules.quantizers import ContentVqvae
 
 CHUNK = 6000  # units that a VQ-VAE encodes together, a minute at 100 Hz
@@ -211,7 +211,11 @@ class ContentEncoder:
 
     def encode_batch(self, wavs: Sequence[Tensor]) -> list[np.ndarray]:
         """Maps waveforms (T,) to units (U,) int64; the units of each do not depend on the others."""
-        return [self.kmeans.assign(frames).cpu().numpy() for frames in self.encoder.features(wavs)]
+        features = self.encoder.features(wavs)
+        if not features:
+            return []
+        units = self.kmeans.assign(torch.cat(features)).cpu().numpy()
+        return np.split(units, np.cumsum([len(each) for each in features])[:-1])
 
 
 class VqvaeUnits:
@@ -229,6 +233,7 @@ class VqvaeUnits:
             "unit_hop": vqvae.stride,
         }
 
+    @without_tf32
     @torch.inference_mode()
     def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
         """Maps (T,) samples at 16 kHz to (T // unit_hop,) int64 units; samples left over get no unit.

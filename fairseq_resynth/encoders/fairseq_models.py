@@ -19,7 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.compat import fairseq
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, quiet, refusals
-from fairseq_resynth.encoders.frames import ConvolutionTransformer, Device, FrameEncoder
+from fairseq_resynth.encoders.frames import (
+    ConvolutionTransformer,
+    Device,
+    FrameEncoder,
+    by_length,
+    without_tf32,
+)
 
 _CONVOLUTIONS = re.compile(r"[\s\d()\[\],+*]+")
 
@@ -171,6 +177,7 @@ class CpcEncoder(FrameEncoder):
             samples = max(0, (samples + 2 * padding - kernel) // stride + 1)
         return samples
 
+    @without_tf32
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, (T,) to (U, D) each; the convolutions run in chunks."""
@@ -179,5 +186,8 @@ class CpcEncoder(FrameEncoder):
         x = self.model.gAR(pad_sequence(frames, batch_first=True))
         return [row[: len(one)] for row, one in zip(x, frames, strict=True)]
 
-    def _encode(self, wav: Tensor) -> Tensor:
-        return self.model.gEncoder(wav[None, None])[0].T
+    def _encode(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        return by_length(self._convolve, wavs)  # each layer pads its input
+
+    def _convolve(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        return list(self.model.gEncoder(torch.stack([*wavs])[:, None].to(self.device)).mT)

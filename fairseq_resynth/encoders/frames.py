@@ -1,7 +1,8 @@
 """The base classes of content encoders, chunks and batches of files, and log-mel features."""
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.storage.files import file_hash
 
 Device = str | torch.device
+# On a GPU, convolutions and LSTMs in TF32 would give other units than the CPU.
+without_tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 class FrameEncoder(ABC):
@@ -34,22 +37,30 @@ class FrameEncoder(ABC):
         """The number of frames: of windows of `min_samples` every `unit_hop` inside the waveform."""
         return max(0, (samples - self.min_samples) // self.unit_hop + 1)
 
+    @without_tf32
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, each (T,) float32 in [-1, 1] at 16 kHz of `min_samples` or more, to (U, D)
-        float32 each on the encoder's device; the features of each do not depend on the others."""
-        return [self._in_chunks(wav.to(self.device)) for wav in wavs]
+        float32 each on the encoder's device; those that fit into a chunk in one batch. The features of each
+        do not depend on the others."""
+        frames = [self.num_frames(len(wav)) for wav in wavs]
+        short = [index for index, number in enumerate(frames) if number <= self.chunk_frames]
+        found = dict(zip(short, self._encode([wavs[index] for index in short]), strict=True))
+        return [
+            found[index] if index in found else self._in_chunks(wav)
+            for index, wav in enumerate(wavs)
+        ]
 
     @abstractmethod
-    def _encode(self, wav: Tensor) -> Tensor:
-        """Maps one chunk of a waveform (T,) to (U, D)."""
+    def _encode(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """Maps chunks of waveforms, (T,) to (U, D) each; each as if it were alone."""
 
     def _in_chunks(self, wav: Tensor) -> Tensor:
         total, pieces = self.num_frames(len(wav)), []
         for chunk in plan_chunks(total, self.chunk_frames, self.context):
             stop = (chunk.stop - 1) * self.unit_hop + max(self.unit_hop, self.min_samples)
             stop = len(wav) if chunk.stop == total else stop
-            pieces.append(self._encode(wav[chunk.start * self.unit_hop : stop])[chunk.kept])
+            pieces.append(self._encode([wav[chunk.start * self.unit_hop : stop]])[0][chunk.kept])
         return torch.cat(pieces)
 
     def description(self) -> dict[str, Any]:
@@ -105,10 +116,21 @@ class LogMelEncoder(FrameEncoder):
     def __init__(self, device: Device = "cpu", chunk_frames: int = 10_000):
         self.device, self.chunk_frames = torch.device(device), chunk_frames
 
-    def _encode(self, wav: Tensor) -> Tensor:
+    def _encode(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         from torchaudio.compliance.kaldi import fbank
 
-        return fbank(wav[None], num_mel_bins=80, frame_length=25.0, sample_frequency=SAMPLE_RATE)
+        if not wavs:
+            return []
+        # Frames are computed independently. So waveforms are joined, each from a multiple of the hop on, and
+        # the frames over the seams are not kept.
+        wholes = [F.pad(wav, (0, -len(wav) % self.unit_hop)) for wav in wavs[:-1]]
+        joined = torch.cat([*wholes, wavs[-1]]).to(self.device)
+        frames = fbank(
+            joined[None], num_mel_bins=80, frame_length=25.0, sample_frequency=SAMPLE_RATE
+        )
+        starts = itertools.accumulate((len(whole) // self.unit_hop for whole in wholes), initial=0)
+        counts = [self.num_frames(len(wav)) for wav in wavs]
+        return [frames[start : start + count] for start, count in zip(starts, counts, strict=True)]
 
 
 MAX_CHUNK = 1_600_000  # samples encoded together: the 100 s of GSLM's readers
@@ -118,16 +140,16 @@ CONTEXT = 32_000  # samples on either side of a seam that are encoded but not ke
 class ConvolutionTransformer(FrameEncoder):
     """HuBERT and similar encoders: convolutions from samples to frames, then a transformer.
 
-    Encodes batches so that each file has the features it would have alone, and long files in chunks of
-    `max_chunk` samples, of which `context` on either side of a seam are not kept. The convolutions run on
-    each waveform alone: HuBERT-base normalizes over time there, so padding would change every frame. The
-    transformer runs on the padded batch with a mask. `normalize` says whether the network needs waveforms of
-    mean 0 and variance 1. Raises ValueError if the network has no such layer.
+    Encodes padded batches so that each file has the features it would have alone: the normalization over time
+    of HuBERT-base's convolutions is over each file's own frames, and the transformer gets a mask. Long files
+    are encoded in chunks of `max_chunk` samples, of which `context` on either side of a seam are not kept.
+    `normalize` says whether the network needs waveforms of mean 0 and variance 1. Raises ValueError if the
+    network has no such layer.
     """
 
     first_layer = 1  # as `--layer` counts them
     # False for networks with convolutions between the transformer's blocks, which would mix padding into the
-    # frames next to it. They encode one file at a time.
+    # frames next to it. They encode only files of equal length together.
     masks_padding: bool = True
 
     def __init__(
@@ -147,11 +169,15 @@ class ConvolutionTransformer(FrameEncoder):
         self.device = torch.device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.unit_hop, self.min_samples = 1, 1
-        modules = model.feature_extractor.conv_layers.modules()
-        for convolution in reversed([each for each in modules if isinstance(each, nn.Conv1d)]):
-            stride = convolution.stride[0]
-            self.min_samples = (self.min_samples - 1) * stride + convolution.kernel_size[0]
-            self.unit_hop *= stride
+        self._lengths: list[int] = []  # of the waveforms in a batch, then of their frames
+        for module in reversed(list(model.feature_extractor.conv_layers.modules())):
+            if isinstance(module, nn.Conv1d):
+                stride = module.stride[0]
+                self.min_samples = (self.min_samples - 1) * stride + module.kernel_size[0]
+                self.unit_hop *= stride
+                module.register_forward_hook(self._count_frames)
+            elif isinstance(module, nn.GroupNorm):
+                module.register_forward_hook(self._normalize_each)
         self.chunk_frames, self.context = self.num_frames(max_chunk), context // self.unit_hop
 
     @abstractmethod
@@ -159,48 +185,68 @@ class ConvolutionTransformer(FrameEncoder):
         """Maps (B, U, C) frames, zeros where padded, to (B, U, D); `padding` is (B, U) bool, None for
         none."""
 
-    @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, (T,) to (U, D) each; those that fit into a chunk in one batch."""
         wavs = [wav.to(self.device) for wav in wavs]
-        if self.normalize:
-            wavs = [F.layer_norm(wav, wav.shape) for wav in wavs]
-        short = [index for index, wav in enumerate(wavs) if len(wav) <= self.max_chunk]
-        found = dict(zip(short, self._together([wavs[index] for index in short]), strict=True))
-        return [
-            found[index] if index in found else self._in_chunks(wav)
-            for index, wav in enumerate(wavs)
-        ]
+        return super().features(
+            [F.layer_norm(wav, wav.shape) for wav in wavs] if self.normalize else wavs
+        )
 
-    def _encode(self, wav: Tensor) -> Tensor:
-        return self._together([wav])[0]
+    def _encode(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        return self._together(wavs) if self.masks_padding else by_length(self._together, wavs)
 
     def _together(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        if len(wavs) > 1 and not self.masks_padding:
-            return [self._encode(wav) for wav in wavs]
         if not wavs:
             return []
-        frames = [self.model.feature_extractor(wav[None])[0].T for wav in wavs]
-        lengths = [len(one) for one in frames]
+        self._lengths = [len(wav) for wav in wavs]
+        frames = self.model.feature_extractor(pad_sequence(wavs, batch_first=True)).transpose(1, 2)
+        lengths = self._lengths
         steps = torch.arange(max(lengths), device=self.device)
         padding = steps >= torch.tensor(lengths, device=self.device)[:, None]
-        x = self._transform(
-            pad_sequence(frames, batch_first=True), padding if padding.any() else None
-        )
+        padded = min(lengths) < max(lengths)
+        frames = frames.masked_fill(padding[..., None], 0.0) if padded else frames
+        x = self._transform(frames, padding if padded else None)
         return [row[:length] for row, length in zip(x, lengths, strict=True)]
+
+    def _count_frames(self, convolution: Any, inputs: Any, output: Tensor) -> None:
+        width, stride = convolution.kernel_size[0], convolution.stride[0]
+        self._lengths = [(length - width) // stride + 1 for length in self._lengths]
+
+    def _normalize_each(self, norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        """Normalizes each waveform over its own frames; the output of `norm` is over the padding too."""
+        if min(self._lengths) == max(self._lengths):
+            return None
+        for row, x, length in zip(output, inputs[0], self._lengths, strict=True):
+            own = x[None, :, :length]
+            row[:, :length] = F.group_norm(own, norm.num_groups, norm.weight, norm.bias, norm.eps)[
+                0
+            ]
+        return output
+
+
+def by_length(
+    encode: Callable[[Sequence[Tensor]], list[Tensor]], wavs: Sequence[Tensor]
+) -> list[Tensor]:
+    """Encodes waveforms in batches of equal length, for networks that padding would change."""
+    found: dict[int, Tensor] = {}
+    order = sorted(range(len(wavs)), key=lambda index: len(wavs[index]))
+    for _, indices in itertools.groupby(order, key=lambda index: len(wavs[index])):
+        same = list(indices)
+        found |= zip(same, encode([wavs[index] for index in same]), strict=True)
+    return [found[index] for index in range(len(wavs))]
 
 
 def read_speech(path: str | Path, min_samples: int) -> Tensor:
     """Reads a prepared file, (T,) float32. Raises as `read_audio`, and ValueError if it can have no units:
     too short for a frame, or digital silence."""
-    wav = torch.from_numpy(read_audio(path))
+    wav = read_audio(path)
     if len(wav) < min_samples:
         raise ValueError(
             f"{path}: {len(wav)} samples are too short for a frame, expected {min_samples} or more"
         )
     if wav.min() == wav.max():
-        raise ValueError(f"{path} is silent: every sample is {wav[0].item():g}")
-    return wav
+        raise ValueError(f"{path} is silent: every sample is {wav[0]:g}")
+    return torch.from_numpy(wav)
 
 
 def plan_batches(

@@ -1,14 +1,15 @@
 """Content encoders of Hugging Face: HuBERT, wav2vec 2.0, WavLM, data2vec and Whisper's encoder."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.checkpoints import quiet
 from fairseq_resynth.encoders.frames import ConvolutionTransformer, Device, FrameEncoder
 
@@ -131,7 +132,8 @@ class WhisperEncoder(_TransformersModel):
         del model.layers[layer:]
         self.device = torch.device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
-        self._mel = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+        mel = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins).mel_filters
+        self._filters = torch.from_numpy(mel).to(self.device, torch.float32).T.contiguous()
         self.chunk_frames = model.config.max_source_positions
         self.context = min(context, self.chunk_frames // 4)
 
@@ -139,15 +141,38 @@ class WhisperEncoder(_TransformersModel):
         """The number of pairs of mel frames, which are 160 samples apart; an incomplete pair counts."""
         return (samples // 160 + 1) // 2
 
-    def _encode(self, wav: Tensor) -> Tensor:
-        model, settings = self.model, {"padding": "do_not_pad", "truncation": False}
-        mel = self._mel(
-            wav.cpu().numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt", **settings
-        )
-        x = F.gelu(model.conv1(mel.input_features.to(self.device)))
-        x = F.gelu(model.conv2(x)).transpose(1, 2)
+    def _encode(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        if not wavs:
+            return []
+        model, lengths = self.model, [len(wav) // 160 for wav in wavs]
+        own = self._own_frames(lengths)
+        # As in a file alone: the convolutions see zeros after its end, and its frames attend to each other.
+        x = F.gelu(model.conv1(self._log_mel(wavs, own[:, None])))
+        x = F.gelu(model.conv2(x * own[:, None])).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]
+        frames, mask = [(length + 1) // 2 for length in lengths], None
+        if min(frames) < max(frames):
+            mask = torch.zeros(len(x), 1, 1, x.shape[1], device=self.device)
+            mask.masked_fill_(~self._own_frames(frames)[:, None, None], torch.finfo(x.dtype).min)
         for block in model.layers:
-            x = block(x, attention_mask=None)
+            x = block(x, attention_mask=mask)
             x = x[0] if isinstance(x, tuple) else x
-        return x[0]
+        return [row[:length] for row, length in zip(x, frames, strict=True)]
+
+    def _own_frames(self, lengths: Sequence[int]) -> Tensor:
+        """(B, longest) bool: True for a file's own frames, False for padding."""
+        steps = torch.arange(max(lengths), device=self.device)
+        return steps < torch.tensor(lengths, device=self.device)[:, None]
+
+    def _log_mel(self, wavs: Sequence[Tensor], own: Tensor) -> Tensor:
+        """Whisper's input (B, bins, frames): log10 of the mel spectrogram, at most 8 below a file's maximum,
+        scaled; 0 where it is not a file's `own` (B, 1, frames)."""
+        # Each waveform is mirrored at both ends as if it were alone.
+        mirrored = [F.pad(wav[None], (200, 200), "reflect")[0] for wav in wavs]
+        padded = pad_sequence(mirrored, batch_first=True).to(self.device)
+        window = torch.hann_window(400, device=self.device)
+        bins = torch.stft(padded, 400, 160, window=window, center=False, return_complex=True)
+        power = bins[..., : own.shape[-1]].abs().square().contiguous()
+        mel = (self._filters @ power).clamp(min=1e-10).log10()
+        largest = mel.masked_fill(~own, -torch.inf).amax((1, 2), keepdim=True)
+        return (torch.maximum(mel, largest - 8.0) + 4.0) / 4.0 * own

@@ -14,7 +14,7 @@ from fairseq_resynth.encoders.content import (
     read_centroids,
     require_same_features,
 )
-from fairseq_resynth.preparation.units import FrameReservoir, fit_centroids, sampled_rows
+from fairseq_resynth.preparation.kmeans import FrameReservoir, fit_centroids, sampled_rows
 
 DESCRIPTION = {
     "feature_type": "hubert",

@@ -7,9 +7,10 @@ import soundfile
 from fairseq_resynth.data.manifest import read_manifest, write_manifest
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import Shard
-from fairseq_resynth.preparation.units import quantize_split
+from fairseq_resynth.preparation.units import Reading, quantize_split
 
 WHOLE = Shard()
+READING = Reading(batch_samples=2000, workers=2)
 LENGTHS = (900, 300, 500, 700, 400, 600, 800)
 
 
@@ -38,11 +39,9 @@ def manifest(tmp_path, monkeypatch):
     return read_manifest(tmp_path / "train.tsv")
 
 
-def _run(manifest, encoder=None, shard=WHOLE, batch_samples=2000):
+def _run(manifest, encoder=None, shard=WHOLE, reading=READING):
     target = manifest.source.with_suffix(".units")
-    return quantize_split(
-        manifest, target, encoder or LengthEncoder(), shard, batch_samples
-    ), target
+    return quantize_split(manifest, target, encoder or LengthEncoder(), shard, reading), target
 
 
 EXPECTED = "".join(f"{n}\n" for n in LENGTHS)

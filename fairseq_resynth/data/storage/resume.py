@@ -248,8 +248,8 @@ class Record:
 
     def flush(self) -> None:
         """Appends the lines that are still in memory."""
-        if self._waiting:
+        waiting, self._waiting = self._waiting, []  # threads may add to the new list meanwhile
+        if waiting:
             self._own.parent.mkdir(parents=True, exist_ok=True)
             with self._own.open("a", encoding="utf-8") as stream:
-                stream.write("\n".join(self._waiting) + "\n")
-            self._waiting.clear()
+                stream.write("\n".join(waiting) + "\n")

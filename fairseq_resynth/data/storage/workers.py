@@ -1,5 +1,6 @@
-"""The same function over many files, in several processes, with a progress bar."""
+"""The same function over many files, in several processes or threads, with a progress bar."""
 
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -102,6 +103,38 @@ def _bounded(pool, function, items: Iterator[Item], limit: int) -> Iterator[tupl
         finished, _ = concurrent.futures.wait(pending, return_when="FIRST_COMPLETED")
         for future in finished:
             yield pending.pop(future), future.result()
+
+
+def read_ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    size: Callable[[Item], int],
+    limit: int,
+) -> Iterator[tuple[Item, Result]]:
+    """Yields (item, function(item)) in the order of the items, computed ahead by this many threads: as many
+    items as have sizes of at most `limit` together, or one. With 0 workers, each is computed when it is
+    needed."""
+    if workers < 1:
+        for item in items:
+            yield item, function(item)
+        return
+    waiting: collections.deque = collections.deque()
+    held = 0
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            while waiting and held + size(item) > limit:
+                held -= size(waiting[0][0])
+                first, future = waiting.popleft()
+                yield first, future.result()
+            waiting.append((item, pool.submit(function, item)))
+            held += size(item)
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:  # an interruption waits only for what the threads have begun
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def progress(iterable: Iterable[Item] | None, total: int, what: str, done: int = 0) -> tqdm:
