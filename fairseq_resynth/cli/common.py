@@ -157,16 +157,16 @@ def load_resynthesizer(args: argparse.Namespace) -> "Resynthesizer":
 
 
 def prepare_device(args: argparse.Namespace) -> "torch.device":
-    """The device that the options name, with their number of threads set for torch.
+    """The device that the options name, with their number of threads set for torch, if they have one.
 
     Raises ValueError if this machine has no such device, or the number of threads is not positive.
     """
     import torch
 
-    if args.threads is not None:
-        if args.threads < 1:
-            raise ValueError(f"--threads is {args.threads}, expected 1 or more")
-        torch.set_num_threads(args.threads)
+    if (threads := getattr(args, "threads", None)) is not None:
+        if threads < 1:
+            raise ValueError(f"--threads is {threads}, expected 1 or more")
+        torch.set_num_threads(threads)
     try:
         device = torch.device(args.device)
         torch.zeros(1, device=device)

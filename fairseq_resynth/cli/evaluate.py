@@ -57,7 +57,7 @@ def add_arguments(add: common.Options) -> None:
         metrics.parser.add_argument(f"--{name.replace('_', '-')}", **described)
     add("--outdir REPORT", "folder to write", required=True)
     common.add_report_options(add)
-    add.shared("--workers", "--json")
+    add.shared("--workers", "--device", "--json")
 
 
 class _ListMetrics(argparse.Action):
@@ -84,13 +84,15 @@ def _systems(args: argparse.Namespace, reference) -> tuple[dict, list[str]]:
             raise ValueError(f"two systems are called {label!r}; name them with NAME=DIR")
         if generation.has_coded_files(folder):
             out = Path(args.outdir) / "decoded" / label
-            systems[label], failed = generation.decode_folder(args.bundle, folder, out)
+            systems[label], failed = generation.decode_folder(args.bundle, folder, out, args.device)
             failures += failed
         else:
             systems[label] = read_folder(folder, without=Path(args.outdir))
     if not args.generated:
         out = Path(args.outdir) / "resynthesis"
-        made = generation.resynthesize(args.bundle, args.content_checkpoint, reference, out)
+        made = generation.resynthesize(
+            args.bundle, args.content_checkpoint, reference, out, args.device
+        )
         systems[Path(args.bundle).resolve().name] = made[0]
         failures += made[1]
     return systems, failures
@@ -126,10 +128,13 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.evaluation.runs.evaluate import Request, evaluate
     from fairseq_resynth.evaluation.runs.pairing import read_collection, read_transcripts
 
+    common.prepare_device(args)
     _check_outdir(args)
     reference = read_collection(args.reference, args.split, without=Path(args.outdir))
     transcripts = read_transcripts(args.transcripts) if args.transcripts else {}
-    settings = {name: getattr(args, name) for name in (*OPTIONS, "bundle", "content_checkpoint")}
+    settings = {
+        name: getattr(args, name) for name in (*OPTIONS, "bundle", "content_checkpoint", "device")
+    }
     options, outdir = common.page_options(args), Path(args.outdir)
     _check_rank(args, settings)
     systems, failures = _systems(args, reference)

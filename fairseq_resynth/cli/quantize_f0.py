@@ -65,7 +65,7 @@ def _representation(args: argparse.Namespace, model: str | None) -> tuple:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantizes every split and prints the summary."""
+    """Quantizes every split and prints the summary; 1 if a row failed."""
     from fairseq_resynth.preparation.f0_codes import write_continuous, write_f0_codes
 
     if args.checkpoint and args.bundle:
@@ -84,4 +84,5 @@ def run(args: argparse.Namespace) -> int:
     }
     lines = common.rows_lines(outcomes, "{split}.f0", common.REPAIR_ROWS)
     summary = {split: done.to_dict() for split, done in outcomes.items()}
-    return common.report(args, {"splits": summary, **description}, lines)
+    failed = any(done.failed for done in outcomes.values())
+    return common.report(args, {"splits": summary, **description}, lines, failed)

@@ -31,7 +31,7 @@ def add_arguments(add: common.Options) -> None:
         "give utterances with too little speech the mean of their speaker, and exit with 0",
         False,
     )
-    add.shared("--workers", "--shard", "--json")
+    add.shared("--workers", "--device", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.preparation.speakers import build_speaker_vectors, update_speaker_means
 
     shard, splits = parse_shard(args.shard), list(read_splits(args.data, args.split))
-    description = describe_encoder(args.encoder)
-    embed = functools.partial(embed_file, encoder=args.encoder)
+    common.prepare_device(args)
+    description = describe_encoder(args.encoder, args.device)
+    embed = functools.partial(embed_file, encoder=args.encoder, device=args.device)
     outcomes = {
         split: build_speaker_vectors(
             args.data, split, description, embed, shard, args.workers, args.accept_mean

@@ -36,12 +36,12 @@ class SpeakerEncoder(Protocol):
 class Resemblyzer:
     """Resemblyzer's d-vectors of 256 numbers, trained with GE2E (Wan et al., 2018) as the paper's encoder."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its webrtcvad imports the deprecated pkg_resources
             from resemblyzer import VoiceEncoder, preprocess_wav
 
-        self._encoder, self._trim = VoiceEncoder("cpu", verbose=False), preprocess_wav
+        self._encoder, self._trim = VoiceEncoder(device, verbose=False), preprocess_wav
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """Maps (T,) samples to (256,); long pauses are removed as in the package's own examples."""
@@ -56,19 +56,20 @@ class Resemblyzer:
 class HuggingFaceXVector:
     """Any x-vector model of transformers, for instance microsoft/wavlm-base-plus-sv."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, device: str) -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
         self._extractor = AutoFeatureExtractor.from_pretrained(model)
-        self._model = AutoModelForAudioXVector.from_pretrained(model).eval()
+        self._model = AutoModelForAudioXVector.from_pretrained(model).eval().to(device)
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
         import torch
 
         inputs = self._extractor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        inputs = inputs.to(self._model.device)
         with torch.inference_mode():
-            vector = self._model(**inputs).embeddings[0].numpy()
+            vector = self._model(**inputs).embeddings[0].cpu().numpy()
         return vector / np.linalg.norm(vector)
 
 
@@ -90,20 +91,21 @@ class ModelFile:
     maps (T,) samples to the input, (1, T) or `filter_banks`; the first output is (1, D)."""
 
     def __init__(
-        self, path: str, is_onnx: bool, prepare: Callable[[np.ndarray], np.ndarray]
+        self, path: str, is_onnx: bool, prepare: Callable[[np.ndarray], np.ndarray], device: str
     ) -> None:
         self._prepare = prepare
         if is_onnx:
             import onnxruntime
 
-            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(path, providers=_onnx_providers(device))
             name = session.get_inputs()[0].name
             self._run = lambda inputs: session.run(None, {name: inputs})[0]
         else:
             import torch
 
-            model = torch.jit.load(path, map_location="cpu").eval()
-            self._run = torch.inference_mode()(lambda x: model(torch.from_numpy(x)).numpy())
+            model = torch.jit.load(path, map_location=device).eval()
+            run = lambda x: model(torch.from_numpy(x).to(device)).cpu().numpy()  # noqa: E731
+            self._run = torch.inference_mode()(run)
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
@@ -117,6 +119,20 @@ class ModelFile:
                 f"the speaker encoder gave {found}, expected (1, D) finite numbers that are not all 0"
             )
         return vector[0] / np.linalg.norm(vector[0])
+
+
+def _onnx_providers(device: str) -> list[Any]:
+    """What onnxruntime runs a model on; raises ValueError if it was built without that."""
+    import onnxruntime
+
+    kind, _, index = device.partition(":")
+    if kind == "cpu":
+        return ["CPUExecutionProvider"]
+    if kind != "cuda" or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise ValueError(
+            f"this onnxruntime cannot use {device}: pip install onnxruntime-gpu, or use --device cpu"
+        )
+    return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
 
 
 def _require_sound(wav: np.ndarray) -> np.ndarray:
@@ -139,19 +155,19 @@ def parse_encoder(text: str) -> tuple[str, str]:
 
 
 @functools.cache
-def load_encoder(text: str) -> SpeakerEncoder:
-    """Loads the speaker encoder of a text for `parse_encoder`, once per process. Raises FileNotFoundError
-    if the model file does not exist, and ValueError if the model cannot be loaded."""
+def load_encoder(text: str, device: str = "cpu") -> SpeakerEncoder:
+    """Loads the speaker encoder of a text for `parse_encoder`, once per process and device. Raises
+    FileNotFoundError if the model file does not exist, and ValueError if the model cannot be loaded."""
     kind, model = parse_encoder(text)
     if kind.startswith(("torchscript", "onnx")) and not Path(model).is_file():
         raise FileNotFoundError(f"speaker encoder {text}: {model} does not exist")
     try:
         if kind == "resemblyzer":
-            return Resemblyzer()
+            return Resemblyzer(device)
         if kind == "xvector":
-            return HuggingFaceXVector(model)
+            return HuggingFaceXVector(model, device)
         prepare = filter_banks if kind.endswith("-fbank") else lambda wav: wav[None]
-        return ModelFile(model, kind.startswith("onnx"), prepare)
+        return ModelFile(model, kind.startswith("onnx"), prepare, device)
     except ImportError as error:
         package = "resemblyzer 'setuptools<81'" if kind == "resemblyzer" else MODULES[kind]
         raise ValueError(
@@ -161,12 +177,12 @@ def load_encoder(text: str) -> SpeakerEncoder:
         raise ValueError(f"speaker encoder {text}: cannot be loaded: {error}") from error
 
 
-def describe_encoder(text: str) -> dict[str, Any]:
+def describe_encoder(text: str, device: str = "cpu") -> dict[str, Any]:
     """The description of an encoder in `speaker_vectors.json`: `encoder`, `speaker_dim` and `encoder_hash`,
     which must be the same for vectors to be comparable. Raises as `load_encoder`, and ValueError if the model
     does not accept its input."""
     kind, model = parse_encoder(text)
-    encoder = load_encoder(text)
+    encoder = load_encoder(text, device)
     if kind == "resemblyzer":
         return {"encoder": text, "encoder_hash": version("resemblyzer"), "speaker_dim": 256}
     probe = 0.1 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32)
@@ -182,9 +198,9 @@ def describe_encoder(text: str) -> dict[str, Any]:
         ) from error
 
 
-def embed_file(path: Path, encoder: str) -> np.ndarray | str:
+def embed_file(path: Path, encoder: str, device: str = "cpu") -> np.ndarray | str:
     """The vector (D,) of an audio file, or the reason why it has none as text."""
     try:
-        return load_encoder(encoder).embed(resample(*load_any_audio(path)))
+        return load_encoder(encoder, device).embed(resample(*load_any_audio(path)))
     except (ValueError, OSError, RuntimeError) as error:
         return str(error)

@@ -220,7 +220,7 @@ def test_utmos_by_torch_hub(tmp_path, monkeypatch, wav):
     assert metric.missing() == ""
     predictor = torch.nn.Module()
     predictor.forward = lambda wavs, rate: wavs.abs().amax(1) * rate  # (B,), as the real one
-    monkeypatch.setattr(quality, "_utmos", lambda: predictor)
+    monkeypatch.setattr(quality, "_utmos", lambda device: predictor)
     score = metric.measure(Comparison("call", Recording(CALL)))["utmos"]
     assert score == pytest.approx(float(np.abs(wav).max()) * 16000)
 

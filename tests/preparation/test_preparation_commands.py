@@ -17,7 +17,9 @@ import torch
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.audio.files import resample
+from fairseq_resynth.data.storage.shards import RowsOutcome
 from fairseq_resynth.modules.quantizers import F0Vqvae, F0VqvaeSizes
+from fairseq_resynth.preparation import f0_codes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPEECH = REPOSITORY / "examples/asterisk/speech"
@@ -484,6 +486,13 @@ def test_quantize_f0_in_shards_again_and_after_an_interruption(data, resynth, f0
     assert "train.f0: 7 rows, 6 of them reused; waits for the other shards" in out
     assert resynth("quantize-f0", data, "--checkpoint", "f0.pt", "--shard", "2/2")[0] == 0
     assert (data / "train.f0").read_bytes() == whole["train.f0"]
+
+
+def test_quantize_f0_exits_with_1_if_rows_failed(data, resynth, f0_vqvae, monkeypatch):
+    failed = RowsOutcome(failed={"a.wav": "no F0"}, rows=1)
+    monkeypatch.setattr(f0_codes, "write_f0_codes", lambda *arguments: failed)
+    status, out, _ = resynth("quantize-f0", data, "--checkpoint", "f0.pt")
+    assert status == 1 and "a.wav: no F0" in out
 
 
 def test_quantize_f0_wants_what_f0_wrote(data, resynth, f0_vqvae):

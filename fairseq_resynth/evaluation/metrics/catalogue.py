@@ -98,8 +98,8 @@ def _make(point: EntryPoint) -> Metric:
 
 def make_metrics(names: str, settings: Mapping[str, Any]) -> list[Metric]:
     """The metrics of a list of names, separated by commas, or of `all`. `settings` are options for all
-    metrics together; each takes those that its `settings` names. Raises ValueError for an unknown name; the
-    message lists the known ones."""
+    metrics together; each takes `device` and those that its `settings` names. Raises ValueError for an
+    unknown name; the message lists the known ones."""
     known = {
         name: EntryPoint(name, f"{__package__}.{place}", ENTRY_POINTS)
         for name, place in BUILT_IN.items()
@@ -114,6 +114,7 @@ def make_metrics(names: str, settings: Mapping[str, Any]) -> list[Metric]:
         raise ValueError(f"--metrics: {found}; expected names from {', '.join(known)}")
     made = [_make(known[name]) for name in dict.fromkeys(wanted)]
     for metric in made:
+        metric.device = settings.get("device", metric.device)
         metric.settings = {
             key: settings.get(key, default) for key, default in metric.settings.items()
         }

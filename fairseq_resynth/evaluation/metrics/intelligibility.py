@@ -72,7 +72,7 @@ class Intelligibility(Metric):
         self._recognizer()
 
     def _recognizer(self) -> Recognizer:
-        return load_recognizer(self.settings["recognizer"], self.settings["language"])
+        return load_recognizer(self.settings["recognizer"], self.settings["language"], self.device)
 
     def _hear(self, recording: Recording) -> str:
         return recording.derive("heard", self._recognizer())
@@ -110,13 +110,14 @@ def _pocketsphinx() -> Recognizer:
     return transcribe
 
 
-def _whisper(name: str, language: str | None) -> Recognizer:
+def _whisper(name: str, language: str | None, device: str) -> Recognizer:
     """OpenAI Whisper through CTranslate2, greedy and without the previous text as a prompt. `name` is a
     folder with `model.bin`, or a name such as base.en that faster-whisper downloads; `language` is an ISO
     code, detected for each utterance if it is None."""
     from faster_whisper import WhisperModel
 
-    model = WhisperModel(name, device="auto", compute_type="int8", cpu_threads=1)
+    kind, _, index = device.partition(":")
+    model = WhisperModel(name, kind, int(index or 0), compute_type="int8", cpu_threads=1)
     known = model.supported_languages
     if language and language not in known:
         raise ValueError(f"no language {language!r}, expected one of {', '.join(known)}")
@@ -130,16 +131,16 @@ def _whisper(name: str, language: str | None) -> Recognizer:
     return transcribe
 
 
-def _ctc(name: str) -> Recognizer:
+def _ctc(name: str, device: str) -> Recognizer:
     """A CTC model of `transformers` (wav2vec 2.0 and similar), decoded greedily; a folder or a hub name."""
     import torch
     from transformers import AutoModelForCTC, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(name)
-    model = AutoModelForCTC.from_pretrained(name).eval()
+    model = AutoModelForCTC.from_pretrained(name).eval().to(device)
 
     def transcribe(wav: np.ndarray) -> str:
-        inputs = processor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        inputs = processor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt").to(device)
         with torch.inference_mode():
             return processor.batch_decode(model(**inputs).logits.argmax(-1))[0]
 
@@ -170,8 +171,11 @@ def load_normalizer(name: str) -> Callable[[str], str]:
 
 
 @functools.cache
-def load_recognizer(recognizer: str, language: str | None = None) -> Recognizer:
-    """Loads a recognizer once per process. Raises ValueError if it is unknown or cannot be loaded."""
+def load_recognizer(
+    recognizer: str, language: str | None = None, device: str = "cpu"
+) -> Recognizer:
+    """Loads a recognizer once per process and device. Raises ValueError if it is unknown or cannot
+    be loaded."""
     kind, model = parse_recognizer(recognizer)
     if kind == "pocketsphinx" and language not in (None, "en"):
         raise ValueError(
@@ -181,8 +185,8 @@ def load_recognizer(recognizer: str, language: str | None = None) -> Recognizer:
         raise ValueError(f"--recognizer {recognizer}: the folder {model} does not exist")
     try:
         if kind == "whisper":
-            return _whisper(model, language)
-        return _ctc(model) if kind == "ctc" else _pocketsphinx()
+            return _whisper(model, language, device)
+        return _ctc(model, device) if kind == "ctc" else _pocketsphinx()
     # each package has its own errors for a model that is missing, and some fill a screen
     except Exception as error:
         reason = str(error).strip().split("\n")[0]

@@ -44,25 +44,25 @@ class Dnsmos(Metric):
 
 
 @functools.cache
-def _distillmos() -> Any:
+def _distillmos(device: str) -> Any:
     from distillmos import ConvTransformerSQAModel
 
     with contextlib.redirect_stdout(io.StringIO()):  # it announces its weights on stdout
-        return ConvTransformerSQAModel().eval()
+        return ConvTransformerSQAModel().eval().to(device)
 
 
 @functools.cache
-def _utmos() -> Any:
+def _utmos(device: str) -> Any:
     import torch
 
-    return torch.hub.load(UTMOS_HUB, "utmos22_strong", trust_repo=True).eval()
+    return torch.hub.load(UTMOS_HUB, "utmos22_strong", trust_repo=True).eval().to(device)
 
 
-def _score(model: Any, comparison: Comparison, *more: int) -> float:
+def _score(model: Any, device: str, comparison: Comparison, *more: int) -> float:
     import torch
 
     with torch.inference_mode():
-        return float(model(torch.from_numpy(np.array(comparison.generated.wav[None])), *more))
+        return float(model(torch.tensor(comparison.generated.wav[None], device=device), *more))
 
 
 class DistillMos(Metric):
@@ -79,7 +79,7 @@ class DistillMos(Metric):
     measures_reference = True
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
-        return {"distillmos": _score(_distillmos(), comparison)}
+        return {"distillmos": _score(_distillmos(self.device), self.device, comparison)}
 
 
 class Utmos(Metric):
@@ -107,7 +107,8 @@ class Utmos(Metric):
         return f"utmos22_strong of {UTMOS_HUB}"
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
-        return {"utmos": _score(_utmos(), comparison, SAMPLE_RATE)}
+        model = _utmos(self.device)
+        return {"utmos": _score(model, self.device, comparison, SAMPLE_RATE)}
 
 
 class _GivenWeights(Metric):

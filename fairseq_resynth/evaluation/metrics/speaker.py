@@ -65,16 +65,19 @@ class Speaker(Metric):
         module = MODULES[parse_encoder(encoder)[0]]
         return f"{encoder} ({module} {package_version(module)})"
 
+    def _encoder(self) -> SpeakerEncoder:
+        return load_encoder(self.settings["speaker_encoder"], self.device)
+
     def prepare(self) -> None:
         """Loads the encoder, enrolls the speakers of `enroll` and reads `trials`."""
-        encoder, folder = load_encoder(self.settings["speaker_encoder"]), self.settings["enroll"]
+        encoder, folder = self._encoder(), self.settings["enroll"]
         self._enrolled = enroll_folder(Path(folder), encoder) if folder else None
         self._trials = read_trials(self.settings["trials"]) if self.settings["trials"] else None
         self._prepared = True
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
         """The similarity, and both embeddings, which `finish` needs; undefined without enough speech."""
-        encoder = load_encoder(self.settings["speaker_encoder"])
+        encoder = self._encoder()
         try:
             reference = comparison.reference.derive("embedding", encoder.embed)
             generated = comparison.generated.derive("embedding", encoder.embed)

@@ -49,7 +49,7 @@ class Units(Metric):
         return f"1, units by the bundle's encoder {' '.join(hashes)}".strip()
 
     def _bundle(self) -> Resynthesizer:
-        return _load(self.settings["bundle"], self.settings["content_checkpoint"])
+        return _load(self.settings["bundle"], self.settings["content_checkpoint"], self.device)
 
     def _units(self, recording: Recording) -> np.ndarray:
         return recording.derive("units", self._bundle().encoder.encode)

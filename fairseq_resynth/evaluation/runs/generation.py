@@ -45,13 +45,15 @@ def has_coded_files(folder: Path) -> bool:
     return CODES in suffixes and not suffixes & AUDIO_SUFFIXES
 
 
-def decode_folder(bundle: str | None, folder: Path, outdir: Path) -> tuple[Collection, list[str]]:
+def decode_folder(
+    bundle: str | None, folder: Path, outdir: Path, device: str = "cpu"
+) -> tuple[Collection, list[str]]:
     """Decodes every `.rsyn` file of a folder with the bundle that made it. Returns the audio with its bits
     and times, and the reasons of the files that failed. Raises ValueError without a bundle or a file that
     can be decoded, FileNotFoundError without a context model."""
     if not bundle:
         raise ValueError(f"{folder} has {CODES} files: give the --bundle that made them")
-    codec = SpeechCodec.from_pretrained(bundle, decode_only=True)
+    codec = SpeechCodec.from_pretrained(bundle, device=device, decode_only=True)
 
     def decode(name: str, path: Path) -> tuple[np.ndarray, Figures]:
         data = path.read_bytes()
@@ -78,7 +80,11 @@ class _Stopwatch:
 
 
 def resynthesize(
-    bundle: str, content_checkpoint: str | None, reference: Collection, outdir: Path
+    bundle: str,
+    content_checkpoint: str | None,
+    reference: Collection,
+    outdir: Path,
+    device: str = "cpu",
 ) -> tuple[Collection, list[str]]:
     """Encodes and decodes every reference, through real `.rsyn` files if the bundle has a codec.
 
@@ -88,10 +94,10 @@ def resynthesize(
     """
     codec = None
     if (find_bundle(bundle) / ENTROPY_FILE).is_file():
-        codec = SpeechCodec.from_pretrained(bundle, content_checkpoint)
+        codec = SpeechCodec.from_pretrained(bundle, content_checkpoint, device)
         model, identity = codec.resynthesizer, codec.identity.hex()
     else:
-        model = Resynthesizer.from_pretrained(bundle, content_checkpoint)
+        model = Resynthesizer.from_pretrained(bundle, content_checkpoint, device)
         identity = model.bundle.identity
     model.encoder = _Stopwatch(model.encoder)
 
