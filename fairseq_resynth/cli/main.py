@@ -78,10 +78,7 @@ def _model_option(value: str) -> str:
 
 # Spellings of version 0.1, which work until version 0.3 with a warning: the new name, or a function of the
 # value that chooses it.
-_ENCODER: dict[str, str | Callable[[str], str]] = {
-    "--checkpoint-path": "--content-checkpoint",
-    "--workers": "--threads",
-}
+_ENCODER: dict[str, str | Callable[[str], str]] = {"--checkpoint-path": "--content-checkpoint"}
 OLD_SPELLINGS: dict[str, dict[str, str | Callable[[str], str]]] = {
     "kmeans": _ENCODER,
     "quantize": _ENCODER,

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def read_batches(
     min_samples: int,
     reading: Reading,
     stamp: Callable[[int], bytes] = lambda row: b"",
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The batches of `plan_batches` of each block of rows, read ahead by threads: most of the reading is
     done by libraries that let other threads run. `stamp` is called for each row before it is read."""
 

@@ -66,12 +66,10 @@ def test_an_option_means_the_same_in_every_verb():
                 found.setdefault(option, set()).add(action.dest)
         known = {option for action in parser._actions for option in action.option_strings}
         renamed = OLD_SPELLINGS.get(verb, {})
-        assert not {old for old in renamed if old in known} - {"--workers", "--speaker"}, verb
+        assert not {old for old in renamed if old in known} - {"--speaker"}, verb
         for new in renamed.values():
             assert new("nowhere") in known if callable(new) else new in known, (verb, new)
     assert {option: names for option, names in found.items() if len(names) > 1} == {}
-    for verb in ("kmeans", "quantize"):
-        assert not {"--workers"} & set(PARSERS[verb]._option_string_actions), verb
 
 
 def test_old_spellings_work_with_a_warning(tmp_path, capsys):
@@ -87,7 +85,7 @@ def test_old_spellings_work_with_a_warning(tmp_path, capsys):
     assert modernize("encode", ["--speaker", "anna"]) == ["--speaker", "anna"]
     assert modernize("convert", ["--source", "anna"]) == ["--speaker", "anna"]
     assert modernize("evaluate", ["--enrol=DIR"]) == ["--enroll=DIR"]
-    assert modernize("kmeans", ["--workers", "2"]) == ["--threads", "2"]
+    assert modernize("kmeans", ["--checkpoint-path=P"]) == ["--content-checkpoint=P"]
 
 
 @pytest.mark.parametrize("arguments", [["sing"], ["--print-completion", "fish"], []])
