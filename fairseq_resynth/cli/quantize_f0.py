@@ -10,9 +10,11 @@ voicing at 200 Hz. Each is normalized by the speaker's statistics of speakers.js
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.shards import parse_shard
@@ -32,7 +34,8 @@ def add_arguments(add: common.Options) -> None:
     add("--f0-bins N", "quantile: number of bins", 32)
     add(
         "--f0-code-hop SAMPLES",
-        "quantile: samples per code, a multiple of the units' hop; default: the units' hop",
+        "quantile: samples per code, a multiple of 80, at any ratio to the units' hop; default: the units' "
+        "hop, or the least multiple of it that is one of 80",
         0,
     )
     add.shared("--split", "--shard", "--json")
@@ -51,11 +54,9 @@ def _representation(args: argparse.Namespace, model: str | None) -> tuple:
             raise ValueError(f"--f0-bins {args.f0_bins}: expected 2 or more.")
         hint = "The bins have the rate of the units: run `resynth quantize` first."
         unit_hop = read_json(Path(args.data) / "units.json", hint)["unit_hop"]
-        hop = args.f0_code_hop or unit_hop
-        if hop < unit_hop or hop % unit_hop:
-            raise ValueError(
-                f"--f0-code-hop {hop}: expected a multiple of {unit_hop}, the units' hop."
-            )
+        hop = args.f0_code_hop or math.lcm(unit_hop, F0_HOP)
+        if hop < F0_HOP or hop % F0_HOP:
+            raise ValueError(f"--f0-code-hop {hop}: expected a multiple of {F0_HOP} samples.")
         return fit_quantiles(args.data, args.f0_bins, hop)
     from fairseq_resynth.inference.checkpoints import load_f0_quantizer
 

@@ -17,7 +17,7 @@ from fairseq_resynth.conversion.prosody import change_pitch, change_rate
 from fairseq_resynth.data.pitch.extraction import SHORTEST, num_frames
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.inference.bundle import ENTROPY_FILE
-from fairseq_resynth.inference.decoder import OFFLINE_UNITS, ChunkDecoder
+from fairseq_resynth.inference.decoder import OFFLINE_SECONDS, ChunkDecoder, units_in
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.inference.voices import Speaker, speaker_names
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -106,7 +106,8 @@ class SpeechCodec:
         voice = self._voice(code.speaker, speaker)
         units, f0_codes = self._controlled(code, voice, pitch, rate)
         # In pieces of half a minute, so that memory does not grow with the length of the speech.
-        chunks = ChunkDecoder(self.resynthesizer.decoder, voice, OFFLINE_UNITS, tokens)
+        chunk_units = units_in(self.resynthesizer.streams, OFFLINE_SECONDS)
+        chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, tokens)
         pieces = chunks.pieces(units, () if f0_codes is None else f0_codes)
         wav = np.concatenate([np.zeros(0, np.float32), *pieces])
         return fit_length(wav, code.num_samples, rate)
@@ -135,11 +136,11 @@ class SpeechCodec:
         self,
         pieces: Iterable[bytes],
         speaker: Speaker | None = None,
-        chunk_units: int = 50,
+        chunk_units: int | None = None,
         **tokens: str,
     ) -> Iterator[np.ndarray]:
         """Decompresses speech while its bytes arrive; yields (n,) float32 pieces of what `decode` gives.
-        `chunk_units` are decoded at once; the delay is a chunk, the generator's context and 12 bytes. The
+        `chunk_units` (None: a second) are decoded at once; the delay is a chunk, the generator's context and 12 bytes. The
         rest is as for `decode`, but that a checksum that does not fit is known only at the end."""
         reader, chunks, count = bitstream.FileReader(self.model, self.identity), None, 0
         for data in itertools.chain(pieces, [None]):
@@ -202,7 +203,7 @@ class BlockEncoder:
             raise ValueError(f"found a block of {seconds} s, expected 0.1 s or more")
         grid = np.lcm(streams.f0_code_hop, streams.unit_hop)
         self._block = max(1, round(seconds * streams.sample_rate / grid)) * grid
-        self._context = round(CONTEXT_SECONDS * streams.sample_rate / grid) * grid
+        self._context = max(1, round(CONTEXT_SECONDS * streams.sample_rate / grid)) * grid
         if streams.num_f0_codes:
             self._entry = resynthesizer.pitch.voice_entry(speaker)
         self._held = np.zeros(0, np.float32)

@@ -25,7 +25,7 @@ from fairseq_resynth.modules.generators.inference import (
 from fairseq_resynth.modules.generators.source_filter import SourceClock
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
-OFFLINE_UNITS = 1500  # units of a chunk when the whole utterance is known: 30 s at 50 Hz
+OFFLINE_SECONDS = 30  # of a chunk when the whole utterance is known
 
 
 class UnitDecoder:
@@ -170,10 +170,15 @@ def pad_rows(rows: list[np.ndarray | None]) -> np.ndarray:
     )
 
 
+def units_in(streams: StreamSpec, seconds: float) -> int:
+    """The number of units in so many seconds, at least 1."""
+    return max(1, round(seconds * streams.sample_rate / streams.unit_hop))
+
+
 class ChunkDecoder:
     """Decodes streams chunk by chunk to the samples that decoding them at once gives.
 
-    `chunk_units`, 1 or more, are decoded at once, rounded up to whole F0 codes. `context` is the number of
+    `chunk_units`, 1 or more, are decoded at once, rounded up to whole F0 codes; None: a second. `context` is the number of
     units on either side that are decoded with them and whose samples are discarded; it follows from the
     generator, because less would change the samples.
     """
@@ -182,9 +187,11 @@ class ChunkDecoder:
         self,
         decoder: UnitDecoder,
         speaker: Speaker | None = None,
-        chunk_units: int = 50,
+        chunk_units: int | None = None,
         tokens: Mapping[str, str] | None = None,
     ):
+        if chunk_units is None:
+            chunk_units = units_in(decoder.streams, 1)
         if chunk_units < 1:
             raise ValueError(f"chunk_units is {chunk_units}, expected 1 unit or more.")
         self._decoder, self._speaker, self._tokens = decoder, speaker, tokens or {}
@@ -307,13 +314,15 @@ class ChunkDecoder:
 
 
 def decode_in_chunks(
-    decoder: UnitDecoder, speech: Utterance, chunk_units: int = OFFLINE_UNITS
+    decoder: UnitDecoder, speech: Utterance, chunk_units: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Decodes an utterance of any length to (n,) float32 pieces of `chunk_units`, in the memory of one
-    piece. The samples do not depend on how many these are. Raises ValueError as `UnitDecoder.decode`."""
+    """Decodes an utterance of any length to (n,) float32 pieces of `chunk_units`, 30 s if None, in the memory
+    of one piece. The samples do not depend on how many these are. Raises ValueError as `UnitDecoder.decode`."""
     streams = decoder.streams
     speaker = speech.speaker if streams.has_speaker else None
     tokens = {name: speech.tokens[name] for name in streams.tokens if name in speech.tokens}
+    if chunk_units is None:
+        chunk_units = units_in(streams, OFFLINE_SECONDS)
     chunks = ChunkDecoder(decoder, speaker, chunk_units, tokens)
     codes = () if speech.f0_codes is None else speech.f0_codes
     return chunks.pieces(speech.units, codes, speech.f0)

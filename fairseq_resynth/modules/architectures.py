@@ -53,7 +53,7 @@ class UnitHifiganSizes(UnitVocoderSizes, HifiganSizes):
 
     def build_generator(self, streams: Streams, channels: int) -> nn.Module:
         """The generator on frames of so many channels."""
-        return HifiganGenerator(channels, self, _frame_hop(streams))
+        return HifiganGenerator(channels, self, _common_hop(streams))
 
 
 @dataclass
@@ -62,7 +62,7 @@ class UnitVocosSizes(UnitVocoderSizes, VocosSizes):
 
     def build_generator(self, streams: Streams, channels: int) -> nn.Module:
         """The generator on frames of so many channels."""
-        return VocosGenerator(channels, self, _frame_hop(streams))
+        return VocosGenerator(channels, self, _common_hop(streams))
 
 
 @dataclass
@@ -76,12 +76,13 @@ class UnitSourceFilterSizes(UnitVocoderSizes, SourceFilterSizes):
         # A model without a pitch stream predicts its F0 from the units, the first channels of a frame.
         first = self.embedding_dim if pitch else 0
         pitch_channels = (first, self.embedding_dim + pitch + voice)
-        hop = gcd(_frame_hop(streams), 2 * F0_HOP)
-        return SourceFilterGenerator(channels, pitch_channels, self, hop)
+        return SourceFilterGenerator(channels, pitch_channels, self, _common_hop(streams))
 
 
-def _frame_hop(streams: Streams) -> int:
-    return F0_HOP if streams.f0_channels else streams.unit_hop
+def _common_hop(streams: Streams) -> int:
+    """The longest frame, in samples, of which every stream's hop is a multiple."""
+    codes_hop = streams.f0_code_hop if streams.num_f0_codes else 0
+    return gcd(streams.unit_hop, F0_HOP if streams.f0_channels else codes_hop)
 
 
 class Architecture(NamedTuple):

@@ -13,7 +13,7 @@ from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
 from fairseq_resynth.data.units import UnitRow, format_integers, read_unit_file
 from fairseq_resynth.preparation.manifest import FileFinder, listed, write_splits
 
-HOPS = (160, 320, 640)
+HOPS = (160, 320, 640, 1280)
 DICT_NAMES = {"train": "train", "valid": "val", "test": "test"}  # the original's file names
 
 
@@ -31,7 +31,7 @@ def match_codes(
     path: str | Path, manifest: Manifest, unit_hop: int = 0, num_units: int = 0, min_dur: float = 0
 ) -> Codes:
     """Gives each row of at least `min_dur` seconds its line of units, by name or by order. If 0, `unit_hop`
-    is the one of 160, 320 and 640 samples that fits the lengths, and `num_units` the largest unit + 1. Raises
+    is the one of 160, 320, 640 and 1280 samples that fits the lengths, and `num_units` the largest unit + 1. Raises
     ValueError if lines do not match rows, or lengths disagree by more than a frame."""
     path = Path(path)
     units = _by_row(path, read_unit_file(path), manifest)

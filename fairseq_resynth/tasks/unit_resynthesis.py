@@ -14,6 +14,7 @@ from omegaconf import II
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import write_audio
+from fairseq_resynth.data.datasets.base import whole_units
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.manifest import Manifest, require_data_directory
 from fairseq_resynth.data.streams import STREAM_NAMES, StreamSpec, read_streams
@@ -74,6 +75,9 @@ class WavWriter:
         return hypotheses
 
 
+SEGMENT_SIZE = 8960  # samples, the paper's crop
+
+
 @dataclass
 class UnitResynthesisConfig(FairseqDataclass):
     """Data and training step; the defaults are the paper's."""
@@ -87,7 +91,8 @@ class UnitResynthesisConfig(FairseqDataclass):
         f"streams to train on, some of {','.join(STREAM_NAMES)}; auto: every stream that DATA has",
     )
     segment_size: int = option(
-        8960, "samples of a random crop, a multiple of the streams' hops (1280)"
+        SEGMENT_SIZE,
+        "samples of a random crop, a multiple of the units' hop; the default is rounded to one",
     )
     unit_hop: int = option(
         0, "samples per unit, for units made elsewhere; 0: the value in units.json"
@@ -249,11 +254,14 @@ class UnitResynthesisTask(UtteranceTask):
         """Loads a split: crops for training, whole utterances otherwise."""
         generating = "task_cfg" in kwargs  # only fairseq-generate gives it
         training = split.startswith("train") and not generating
+        segment_size = self.cfg.segment_size if training else 0
+        if segment_size == SEGMENT_SIZE:
+            segment_size = whole_units(segment_size, self.streams.unit_hop)
         self.datasets[split] = UnitDataset(
             self.cfg.data,
             split,
             self.streams,
-            self.cfg.segment_size if training else 0,
+            segment_size,
             self.cfg.seed,
             load_wav=not generating,
             speaker_mean_rate=self.cfg.speaker_mean_rate,

@@ -179,7 +179,7 @@ def test_segment_sizes():
     assert check_segment_size(8960, 320, 1280) == 1280
     assert check_segment_size(960, 320, 0) == 320
     with pytest.raises(
-        ValueError, match="9000 samples, expected a multiple of 1280 .* 8960 for instance"
+        ValueError, match="9000 samples, expected a multiple of 320 .* 8960 for instance"
     ):
         check_segment_size(9000, 320, 1280)
 

@@ -82,7 +82,7 @@ def test_mistakes_of_the_flag(data, capsys):
     assert quantize(data, "quantile", "--checkpoint", "x.pt") == 2
     assert "vqvae needs --checkpoint" in capsys.readouterr().err
     assert quantize(data, "quantile", "--f0-code-hop", "500") == 2
-    assert "expected a multiple of 320" in capsys.readouterr().err
+    assert "expected a multiple of 80" in capsys.readouterr().err
     (data / "f0" / "train.npy").unlink()
     assert quantize(data, "continuous") == 2
     assert "resynth f0" in capsys.readouterr().err

@@ -101,13 +101,18 @@ def crop_start(length: int, segment_size: int, step: int, seed: int, epoch: int,
 
 
 def check_segment_size(segment_size: int, unit_hop: int, f0_code_hop: int) -> int:
-    """The step between starts of crops in samples: the least common multiple of the hops. Raises ValueError
-    if the crop is not a whole number of steps; an `f0_code_hop` of 0 stands for no pitch codes."""
+    """The step between starts of crops in samples: the least common multiple of the hops, where both streams
+    can be cut. Raises ValueError if the crop is not a whole number of units; an `f0_code_hop` of 0 stands for
+    no pitch codes."""
     step = math.lcm(unit_hop, f0_code_hop or unit_hop)
-    if segment_size < step or segment_size % step:
-        nearest = max(step, round(segment_size / step) * step)
+    if segment_size < unit_hop or segment_size % unit_hop:
         raise ValueError(
-            f"--segment-size is {segment_size} samples, expected a multiple of {step} (units of "
-            f"{unit_hop} and pitch codes of {f0_code_hop} samples), {nearest} for instance."
+            f"--segment-size is {segment_size} samples, expected a multiple of {unit_hop} (the units' hop), "
+            f"{whole_units(segment_size, unit_hop)} for instance."
         )
     return step
+
+
+def whole_units(segment_size: int, unit_hop: int) -> int:
+    """The whole number of units, at least one, that is nearest to a crop; both in samples."""
+    return max(1, round(segment_size / unit_hop)) * unit_hop

@@ -1,11 +1,13 @@
 """The dataset of unit vocoders: aligned units, pitch, speaker and waveform, for fairseq."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.datasets.base import UtteranceDataset, check_segment_size, crop_start
 from fairseq_resynth.data.datasets.conditioning import SourceF0
 from fairseq_resynth.data.datasets.unit_split import UnitSplit
@@ -17,11 +19,12 @@ from fairseq_resynth.data.units import IntegerRows
 class UnitDataset(UnitSplit, UtteranceDataset):
     """One split of a data directory, as `UnitSplit`.
 
-    An utterance is as long as its units; samples after the last unit (less than 50 ms) are not used.
+    An utterance is as long as its units; samples after the last unit (less than a unit and 50 ms) are
+    not used.
 
     Args:
         data, split, streams: as for `UnitSplit`.
-        segment_size: samples of a random crop; 0: whole utterances, in order of length.
+        segment_size: samples of a random crop, in whole units; 0: whole utterances, in order of length.
         seed: seed of the crops and of the order.
         load_wav: whether items have the waveform.
         speaker_mean_rate: probability that a crop has its speaker's mean vector instead of its own, 0 to 1.
@@ -48,6 +51,8 @@ class UnitDataset(UnitSplit, UtteranceDataset):
         if segment_size:
             f0_code_hop = streams.f0_code_hop if streams.num_f0_codes else 0
             self.step = check_segment_size(segment_size, streams.unit_hop, f0_code_hop)
+            if source_f0 or streams.f0_channels:
+                self.step = math.lcm(self.step, F0_HOP)
         self.audio = open_audio(data, split, self.manifest)
         self.source_f0 = SourceF0(data, split, self.manifest) if source_f0 else None
         self.lengths = self.units.lengths * streams.unit_hop

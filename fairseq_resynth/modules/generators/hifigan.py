@@ -1,5 +1,6 @@
 """The generator of HiFi-GAN (Kong et al., 2020, arXiv 2010.05646) on frames of any conditioning."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,7 @@ from fairseq_resynth.modules.masks import frame_mask, masked
 from fairseq_resynth.modules.options import option, parse_integers
 
 LEAKY_RELU_SLOPE = 0.1
-# The paper's upsampling (rates, kernels) by the samples per frame; 80 is ours, for continuous F0.
-UPSAMPLINGS = {
-    320: ("5,4,4,2,2", "11,8,8,4,4"),
-    160: ("5,4,2,2,2", "11,8,4,4,4"),
-    80: ("5,4,2,2", "11,8,4,4"),
-}
+LARGEST_RATE = 8  # of an upsampling stage
 
 
 @dataclass
@@ -28,7 +24,7 @@ class HifiganSizes:
     upsample_rates: str = option(
         "",
         "factor of each upsampling stage, as 5,4,4,2,2; the product is the samples per frame and divides "
-        "the hop of every stream; empty: chosen by the units' hop (320 or 160 samples)",
+        "the hop of every stream; empty: chosen by the greatest common divisor of the hops",
     )
     upsample_kernel_sizes: str = option(
         "", "kernel size of each upsampling stage in samples of its output, as 11,8,8,4,4"
@@ -162,16 +158,49 @@ def _reach(layer: nn.Conv1d) -> int:
     return layer.dilation[0] * (layer.kernel_size[0] // 2)
 
 
+def default_upsampling(hop: int) -> tuple[list[int], list[int]]:
+    """The rates and the kernel sizes of the upsampling stages for frames of `hop` samples.
+
+    Of all stacks of five stages (four up to 80 samples) with rates of 2 to 8, the one with the smallest sum
+    of rates, the largest first; of fewer stages if the hop has too few factors. A kernel spans two strides,
+    and one sample more if the rate is odd. For 320 and 160 samples, this is the paper's upsampling. Raises
+    ValueError if no such stack has that product.
+    """
+    if stacks := _possible_stacks(hop):
+        rates = min(stacks, key=lambda stack: (sum(stack), stack))
+        return rates, [2 * rate + rate % 2 for rate in rates]
+    others = sorted(range(hop // 2, 2 * hop), key=lambda other: abs(other - hop))
+    possible = sorted(itertools.islice(filter(_possible_stacks, others), 2))
+    raise ValueError(
+        f"no stack of up to five strides of 2 to {LARGEST_RATE} makes frames of {hop} samples: expected "
+        f"another hop, {' or '.join(map(str, possible))} for instance, or give --upsample-rates and "
+        "--upsample-kernel-sizes; the product of the rates must divide the hop of every stream."
+    )
+
+
+def _possible_stacks(hop: int) -> list[list[int]]:
+    """Every stack for `hop` of five stages (four up to 80 samples), or else of fewer."""
+    every = (_stacks(hop, stages, LARGEST_RATE) for stages in range(5 if hop > 80 else 4, 0, -1))
+    return next(filter(None, every), [])
+
+
+def _stacks(hop: int, stages: int, largest: int) -> list[list[int]]:
+    """Every stack of so many rates from `largest` down to 2, the largest first, with the product `hop`."""
+    if not stages:
+        return [[]] if hop == 1 else []
+    return [
+        [rate, *rest]
+        for rate in range(2, largest + 1)
+        if hop % rate == 0
+        for rest in _stacks(hop // rate, stages - 1, rate)
+    ]
+
+
 def _upsampling(sizes: HifiganSizes, default_hop: int) -> tuple[list[int], list[int]]:
     """The rate and the kernel of each upsampling stage."""
     texts = sizes.upsample_rates, sizes.upsample_kernel_sizes
     if not any(texts):
-        if default_hop not in UPSAMPLINGS:
-            raise ValueError(
-                f"units of {default_hop} samples have no default upsampling: give --upsample-rates and "
-                "--upsample-kernel-sizes; the product of the rates must divide it."
-            )
-        texts = UPSAMPLINGS[default_hop]
+        return default_upsampling(default_hop)
     if not all(texts):
         raise ValueError("give --upsample-rates and --upsample-kernel-sizes together.")
     rates, kernels = map(parse_integers, texts, ("upsample-rates", "upsample-kernel-sizes"))

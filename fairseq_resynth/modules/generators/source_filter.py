@@ -21,6 +21,7 @@ from fairseq_resynth.modules.generators.vocos import (
     MAX_MAGNITUDE,
     BackboneSizes,
     ConvNextBackbone,
+    frame_size,
     initialize,
     inverse_stft,
     polar,
@@ -31,6 +32,7 @@ from fairseq_resynth.modules.options import option
 NOISE_PERIOD = 2**16  # samples until the noise repeats
 FIRST_GAIN = -3.0  # log-magnitude of the filters before training, near that of speech
 MIN_ENVELOPE = 1e-4
+LONGEST_FRAME = 160  # samples
 PITCH_WIDTH, PITCH_KERNEL_SIZE, PITCH_LAYERS = 128, 9, 4
 MIDDLE_F0 = 150.0  # Hz, where log-F0 is 0
 STEPS = 240  # of log-F0 per octave: 5 cents
@@ -44,8 +46,8 @@ class SourceFilterSizes(BackboneSizes):
 
     frame_hop: int = option(
         0,
-        "samples per frame, a multiple of 80 that divides the hop of every stream; 0: 160, or 80 for "
-        "continuous F0",
+        "samples per frame, a multiple of 80 that divides the hop of every stream; 0: 160 or 80 if one "
+        "does, otherwise the largest even number up to 160 that does",
     )
     n_fft: int = option(
         0, "samples of a window, a multiple of those of a frame; 0: 640, which are 40 ms"
@@ -165,9 +167,13 @@ class PitchHead(nn.Module):
     def measured(source_f0: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """The (log-F0, voicing) (B, frames) of recordings, as `predict` returns them.
 
-        `source_f0` (B, 2, N) is F0 at 200 Hz in Hz without gaps, and voicing; N is a multiple of `frames`.
+        `source_f0` (B, 2, N) is F0 at 200 Hz in Hz without gaps, and voicing. If N is not a multiple of
+        `frames`, each frame has the F0 at its middle.
         """
-        per_frame = source_f0.size(2) // frames
+        per_frame, rest = divmod(source_f0.size(2), frames)
+        if rest:
+            middles = (2 * torch.arange(frames, device=source_f0.device) + 1) * source_f0.size(2)
+            source_f0, per_frame = source_f0[:, :, middles // (2 * frames)], 1
         log_f0 = torch.log2(source_f0[:, 0].clamp(*F0_RANGE) / MIDDLE_F0)
         log_f0 = log_f0.unflatten(1, (frames, per_frame)).mean(2)
         voicing = source_f0[:, 1].unflatten(1, (frames, per_frame)).mean(2)
@@ -193,9 +199,9 @@ class SourceFilterGenerator(ConvNextBackbone):
     """Frames of units, pitch and speaker to samples, in place of `HifiganGenerator`.
 
     F0 is predicted from the `pitch_channels` (first, last + 1): pitch stream and speaker. A frame has
-    `default_hop` samples if `sizes` does not say how many. A sample depends on `context_frames` frames on
-    either side, and its F0 on `pitch_context_frames`. Raises ValueError if the hop is not a multiple of 80
-    samples, or the window does not fit it.
+    as many samples as `sizes` says, or up to 160 that divide `default_hop`. A sample depends on
+    `context_frames` frames on either side, and its F0 on `pitch_context_frames`. Raises ValueError if the
+    sizes ask for a frame that is not a multiple of 80 samples, or the window does not fit it.
     """
 
     takes_source_f0 = True
@@ -208,9 +214,13 @@ class SourceFilterGenerator(ConvNextBackbone):
         default_hop: int = 160,
     ):
         sizes = sizes or SourceFilterSizes()
-        hop = sizes.frame_hop or default_hop
+        # F0 comes every 80 samples: frames of whole F0 frames are preferred.
+        whole = math.gcd(default_hop, LONGEST_FRAME)
+        hop = sizes.frame_hop or (
+            whole if whole % F0_HOP == 0 else frame_size(default_hop, LONGEST_FRAME)
+        )
         n_fft = sizes.n_fft or hop * max(2, round(640 / hop))
-        if hop % F0_HOP:
+        if sizes.frame_hop % F0_HOP:
             raise ValueError(
                 f"the frame is {hop} samples: expected a multiple of {F0_HOP}, 160 for instance."
             )

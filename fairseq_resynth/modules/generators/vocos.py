@@ -16,6 +16,7 @@ from fairseq_resynth.modules.options import option
 KERNEL_SIZE = 7
 MAX_MAGNITUDE = 100.0  # of a spectral bin: keeps exp from overflowing early in training
 MIN_ENVELOPE = 1e-6
+FRAME_SIZES = (16, 320)  # samples: the shortest and the longest frame that is chosen by default
 
 
 @dataclass
@@ -32,7 +33,9 @@ class VocosSizes(BackboneSizes):
     """Sizes of `VocosGenerator`; the defaults are Vocos's."""
 
     frame_hop: int = option(
-        0, "samples per frame, which divide the hop of every stream; 0: the units' hop"
+        0,
+        "samples per frame, which divide the hop of every stream; 0: the largest even number up to 320 "
+        "that does",
     )
     n_fft: int = option(0, "samples of a spectrum's window; 0: four times those of a frame")
 
@@ -148,13 +151,13 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
 class VocosGenerator(ConvNextBackbone):
     """Frames of any conditioning to samples, in place of `HifiganGenerator`.
 
-    A frame has `hop` samples: `default_hop` if `sizes` does not say how many. A sample depends on
-    `context_frames` frames on either side.
+    A frame has `hop` samples: `frame_size(default_hop)` if `sizes` does not say how many. A sample depends
+    on `context_frames` frames on either side.
     """
 
     def __init__(self, in_channels: int, sizes: VocosSizes | None = None, default_hop: int = 320):
         sizes = sizes or VocosSizes()
-        hop = sizes.frame_hop or default_hop
+        hop = sizes.frame_hop or frame_size(default_hop, FRAME_SIZES[1])
         n_fft = sizes.n_fft or 4 * hop
         super().__init__(in_channels, sizes, hop, n_fft)
         self.context_frames = self.backbone_context + -(-(n_fft - hop) // (2 * hop))
@@ -169,6 +172,18 @@ class VocosGenerator(ConvNextBackbone):
         mask = frame_mask(x, lengths)
         wav = self.head(self.backbone(x, mask), mask)
         return wav if self.training else wav.clamp(-1, 1)
+
+
+def frame_size(hop: int, longest: int) -> int:
+    """The largest even divisor, up to `longest`, of a hop that is common to the streams. Raises ValueError if
+    it has fewer than 16 samples; an odd hop has none and is returned, for the backbone to refuse."""
+    found = max((size for size in range(2, longest + 1, 2) if hop % size == 0), default=hop)
+    if found < FRAME_SIZES[0]:
+        raise ValueError(
+            f"no frame of {FRAME_SIZES[0]} to {longest} samples divides the streams' common hop of {hop} "
+            "samples: expected another hop, or --frame-hop."
+        )
+    return found
 
 
 def initialize(module: nn.Module) -> None:
