@@ -140,8 +140,8 @@ class SpeechCodec:
         **tokens: str,
     ) -> Iterator[np.ndarray]:
         """Decompresses speech while its bytes arrive; yields (n,) float32 pieces of what `decode` gives.
-        `chunk_units` (None: a second) are decoded at once; the delay is a chunk, the generator's context and 12 bytes. The
-        rest is as for `decode`, but that a checksum that does not fit is known only at the end."""
+        `chunk_units` (None: a second) are decoded at once; the delay is a chunk, the generator's context and
+        12 bytes. The rest is as for `decode`, but a checksum that does not fit is known only at the end."""
         reader, chunks, count = bitstream.FileReader(self.model, self.identity), None, 0
         for data in itertools.chain(pieces, [None]):
             reader.feed(data or b"", complete=data is None)

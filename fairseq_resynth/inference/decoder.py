@@ -178,9 +178,9 @@ def units_in(streams: StreamSpec, seconds: float) -> int:
 class ChunkDecoder:
     """Decodes streams chunk by chunk to the samples that decoding them at once gives.
 
-    `chunk_units`, 1 or more, are decoded at once, rounded up to whole F0 codes; None: a second. `context` is the number of
-    units on either side that are decoded with them and whose samples are discarded; it follows from the
-    generator, because less would change the samples.
+    `chunk_units`, 1 or more, are decoded at once, rounded up to whole F0 codes; None: a second. `context` is
+    the number of units on either side that are decoded with them and whose samples are discarded; it follows
+    from the generator, because less would change the samples.
     """
 
     def __init__(
@@ -317,7 +317,7 @@ def decode_in_chunks(
     decoder: UnitDecoder, speech: Utterance, chunk_units: int | None = None
 ) -> Iterator[np.ndarray]:
     """Decodes an utterance of any length to (n,) float32 pieces of `chunk_units`, 30 s if None, in the memory
-    of one piece. The samples do not depend on how many these are. Raises ValueError as `UnitDecoder.decode`."""
+    of one piece. The samples do not depend on their number. Raises ValueError as `UnitDecoder.decode`."""
     streams = decoder.streams
     speaker = speech.speaker if streams.has_speaker else None
     tokens = {name: speech.tokens[name] for name in streams.tokens if name in speech.tokens}

@@ -31,8 +31,8 @@ def match_codes(
     path: str | Path, manifest: Manifest, unit_hop: int = 0, num_units: int = 0, min_dur: float = 0
 ) -> Codes:
     """Gives each row of at least `min_dur` seconds its line of units, by name or by order. If 0, `unit_hop`
-    is the one of 160, 320, 640 and 1280 samples that fits the lengths, and `num_units` the largest unit + 1. Raises
-    ValueError if lines do not match rows, or lengths disagree by more than a frame."""
+    is the one of 160, 320, 640 and 1280 samples that fits the lengths, and `num_units` the largest unit + 1.
+    Raises ValueError if lines do not match rows, or lengths disagree by more than a frame."""
     path = Path(path)
     units = _by_row(path, read_unit_file(path), manifest)
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
