@@ -43,9 +43,6 @@ def run(args: argparse.Namespace) -> int:
     for name in ("num_units", "unit_hop", "num_f0_codes", "f0_code_hop"):
         if getattr(args, name) is not None:
             sizes[name] = getattr(args, name)
-    unit_hop = sizes.get("unit_hop", Settings.unit_hop)
-    if not sizes["num_f0_codes"] and Settings.f0_code_hop % unit_hop:
-        sizes["f0_code_hop"] = unit_hop  # there is no F0 stream to keep in step with
     settings = Settings(**sizes)
     if args.threads:
         torch.set_num_threads(args.threads)

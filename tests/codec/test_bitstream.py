@@ -2,13 +2,16 @@
 
 import resource
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from codec_models import network_model, released, tables_model, with_f0
+from codec_models import NO_NETWORK, network_model, released, tables_model, with_f0
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from fairseq_resynth.codec.entropy.entropy_model import Settings
+from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
 from fairseq_resynth.codec.format.bitstream import (
     FileReader,
     FileWriter,
@@ -73,6 +76,38 @@ def test_any_streams_come_back_with_a_network_and_without_f0_in_the_model(units,
     code = SpeechCode(np.array(units, np.int64), codes, 1, None)
     assert_same(round_trip(network_model(), code), code)
     assert_same(round_trip(tables_model(0), code), code)
+
+
+def at_other_hops(unit_hop, f0_code_hop):
+    """A model of other hops, and utterances with as many random F0 codes as start within their units."""
+    rows = []
+    for seed, row in enumerate(released("vctk")[:12]):
+        count = -(-len(row.units) * unit_hop // f0_code_hop)
+        codes = np.random.default_rng(seed).integers(20, size=count).cumsum() // 9 % 20
+        rows.append(replace(row, f0_codes=codes))
+    settings = Settings(100, unit_hop, 20, f0_code_hop)
+    return fit_entropy_model(rows, settings, NO_NETWORK), rows
+
+
+@pytest.mark.parametrize(
+    "hops", [(640, 320), (1280, 1280), (480, 320), (320, 480), (1280, 80), (200, 1280)]
+)
+def test_f0_codes_of_any_ratio_come_back_and_stay_with_their_units(hops):
+    model, rows = at_other_hops(*hops)
+    for row in rows[:3]:
+        for length in range(len(row.units) - 9, len(row.units) + 1):
+            codes = row.f0_codes[: -(-length * hops[0] // hops[1])]
+            code = SpeechCode(row.units[:length], codes)
+            data = write_bytes(model, IDENTITY, code)
+            assert_same(read_bytes(model, IDENTITY, data), code, hops[0])
+        reader, units, f0_codes = FileReader(model, IDENTITY), 0, 0
+        for byte in data:
+            reader.feed(bytes([byte]))
+            if reader.coder is not None:
+                new = reader.take()
+                units, f0_codes = units + len(new[0]), f0_codes + len(new[1])
+                covered = units * hops[0] // hops[1]
+                assert covered - hops[0] // hops[1] - 1 <= f0_codes <= covered + 1
 
 
 @pytest.mark.parametrize("seconds", [600, pytest.param(3600, marks=pytest.mark.slow)])

@@ -236,6 +236,6 @@ class F0Model:
 
     def end_probability(self, units_left: int, extra: int) -> int:
         """The probability, Q24, that the codes end here, `extra` codes after the units. `units_left` is the
-        number of units in the last, unfinished span."""
+        number of units in the last, unfinished period of both hops."""
         on, stop = self._end_counts[units_left, min(extra, 2)].tolist()
         return (stop * PROBABILITY_ONE) // (on + stop)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from fairseq_resynth.data.storage.files import atomic_path
 
 FORMAT = "resynth-entropy-1"
 ORDERS = {"unit": 5, "run": 3, "rate": 2, "f0": 4, "f0_by_unit": 3}  # by table, order 0 included
+LONGEST_PERIOD = 4096  # units
 MADE_BY = "Fit one with `resynth fit-codec DATA --out entropy.safetensors`."
 
 
@@ -26,7 +28,7 @@ class Settings:
     num_units: int  # A
     unit_hop: int = 320  # samples
     num_f0_codes: int = 0  # C; 0: no F0 stream
-    f0_code_hop: int = 1280  # samples, a multiple of unit_hop
+    f0_code_hop: int = 1280  # samples
     sample_rate: int = 16000
     longest_run: int = 24  # longer runs share a context
 
@@ -34,21 +36,30 @@ class Settings:
         sound = (
             1 <= self.num_units <= 1 << 12
             and 0 <= self.num_f0_codes <= 1 << 12
-            and 1 <= self.unit_hop <= self.f0_code_hop <= 1 << 16
-            and self.f0_code_hop % self.unit_hop == 0
+            and 1 <= self.unit_hop <= 1 << 16
+            and 1 <= self.f0_code_hop <= 1 << 16
+            and self.units_per_period <= LONGEST_PERIOD
             and 2 <= self.longest_run <= 255
             and 1 <= self.sample_rate <= 1 << 20
         )
         if not sound:
             raise ValueError(
-                "expected 1 to 4096 units, up to 4096 F0 codes and an F0 hop that is a multiple of the "
-                f"unit hop; found {asdict(self)}"
+                "expected 1 to 4096 units, up to 4096 F0 codes and hops with a common multiple of up to "
+                f"{LONGEST_PERIOD} units; found {asdict(self)}"
             )
 
     @property
-    def units_per_f0_code(self) -> int:
-        """Unit frames that one F0 code spans."""
-        return self.f0_code_hop // self.unit_hop
+    def units_per_period(self) -> int:
+        """The least number of units, above 0, after which an F0 code ends as well."""
+        return math.lcm(self.unit_hop, self.f0_code_hop) // self.unit_hop
+
+    def whole_f0_codes(self, units: int) -> int:
+        """The number of F0 codes that end within so many units."""
+        return units * self.unit_hop // self.f0_code_hop
+
+    def middle_units(self, f0_codes: np.ndarray | int) -> np.ndarray | int:
+        """The unit in the middle of each F0 code, by their numbers."""
+        return (f0_codes * self.f0_code_hop + self.f0_code_hop // 2) // self.unit_hop
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,8 @@ class EntropyModel:
         str, np.ndarray
     ]  # of `unit`, `run`, `f0`, (experts,) int64 Q16: where the mixers begin
     rates: dict[str, np.ndarray]  # of the same, (2,) int64 Q16: step sizes of weights and bias
-    # (units_per_f0_code, 3, 2) int64, by the units in the last span and the codes after the last unit: how
-    # often the F0 codes went on, and how often they ended.
+    # (units_per_period, 3, 2) int64, by the units in the last period and the codes that end after the last
+    # unit: how often the F0 codes went on, and how often they ended.
     f0_end: np.ndarray
     network: IntegerNetwork | None = None  # None if the tables are used alone
 
@@ -107,7 +118,7 @@ class EntropyModel:
             sound = weights.shape == (size,) and rates.shape == (2,)
             if not sound or max(abs(weights).max(), abs(rates).max()) > 1 << 18:
                 raise ValueError(f"the weights {name!r} of the context model are damaged")
-        sound = self.f0_end.shape == (settings.units_per_f0_code, 3, 2)
+        sound = self.f0_end.shape == (settings.units_per_period, 3, 2)
         if not sound or self.f0_end.min() < 1 or self.f0_end.max() > 1 << 30:
             raise ValueError("the array 'f0_end' of the context model is damaged")
 

@@ -218,14 +218,15 @@ def _run_tables(runs: Sequence[Run], end: int, longest: int) -> dict[str, NgramT
 
 
 def _f0_tables(utterances: Sequence[Utterance], settings: Settings) -> dict[str, NgramTables]:
-    span, end, no_unit = settings.units_per_f0_code, settings.num_f0_codes, settings.num_units
+    end, no_unit = settings.num_f0_codes, settings.num_units
     codes, units = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for utterance in utterances:
         if utterance.f0_codes is not None:
-            size = len(utterance.f0_codes)
-            middle = utterance.units[span // 2 :: span][:size]
+            middle = settings.middle_units(np.arange(len(utterance.f0_codes)))
             codes.append(utterance.f0_codes)
-            units.append(np.concatenate([middle, np.full(size - len(middle), no_unit)]))
+            units.append(
+                np.append(utterance.units, no_unit)[np.minimum(middle, len(utterance.units))]
+            )
     past = [_past(codes, by, end) for by in range(1, ORDERS["f0"])]
     here, before = (_past(units, by, no_unit) for by in range(2))
     flat = np.concatenate(codes)
@@ -236,13 +237,12 @@ def _f0_tables(utterances: Sequence[Utterance], settings: Settings) -> dict[str,
 
 
 def _f0_end(utterances: Sequence[Utterance], settings: Settings) -> np.ndarray:
-    span = settings.units_per_f0_code
-    counts = np.ones((span, 3, 2), dtype=np.int64)
+    counts = np.ones((settings.units_per_period, 3, 2), dtype=np.int64)
     for utterance in utterances:
         if utterance.f0_codes is None:
             continue
-        whole, left = divmod(len(utterance.units), span)
-        extra = len(utterance.f0_codes) - whole
+        left = len(utterance.units) % settings.units_per_period
+        extra = len(utterance.f0_codes) - settings.whole_f0_codes(len(utterance.units))
         for place in range(max(extra, -1) + 1):
             counts[left, min(place, 2), int(place == extra)] += 4
     return np.minimum(counts, 1 << 20)

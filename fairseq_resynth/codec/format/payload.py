@@ -1,9 +1,9 @@
 """The coded streams of one file: the order of the symbols, the same for the encoder and the decoder.
 
-Frame by frame: a change bit (not for the first frame), after a change the unit; after the last unit of each
-span, its F0 code; then the end of the units, the remaining F0 codes, and the number of samples. The streams
-are interleaved in the order of time, so that a file can be played while it arrives, and an F0 code comes
-after the units of its span, because they predict it. `docs/codec_format.md` specifies the format.
+Frame by frame: a change bit (not for the first frame), after a change the unit; after the last unit of the
+span of an F0 code, that code; then the end of the units, the remaining F0 codes, and the number of samples.
+The streams are interleaved in the order of time, so that a file can be played while it arrives, and an F0
+code comes after the units of its span, because they predict it. `docs/codec_format.md` specifies the format.
 """
 
 import hashlib
@@ -67,27 +67,32 @@ class PayloadCoder:
         self._unit_model = UnitModel(model)
         self._f0_model = F0Model(model) if has_f0 else None
         self._unit = END
-        self._span: list[int] = []  # units of the current F0 code's span, A for unknown ones
+        # The last units, A for unknown ones: as many as the F0 codes to come may have in their middle.
+        hops = model.settings.f0_code_hop, model.settings.unit_hop
+        self._recent: deque[int] = deque(maxlen=hops[0] // hops[1] + 2)
 
     def steps(self) -> Steps:
         """Yields what it needs: send a value to encode it, or None to decode it or when bytes have come."""
-        span, count, unit_before = self._settings.units_per_f0_code, 0, self._unit_model.end
-        f0_open = self._f0_model is not None
+        count = codes = 0
+        unit_before, f0_open = self._unit_model.end, self._f0_model is not None
         while (yield from self._code_unit((yield Need.UNIT))) != END:
             count += 1
             if count > LIMIT:
                 raise CodecError(f"the file claims more than {LIMIT} units")
-            self._span.append(self._unit_model.unit)
-            if len(self._span) == span:
-                if f0_open:
-                    unit = self._span[span // 2]
-                    f0_open = (yield from self._code_f0((yield Need.F0), unit, unit_before)) != END
-                    unit_before = unit
-                self._span.clear()
+            self._recent.append(self._unit_model.unit)
+            while f0_open and codes < self._settings.whole_f0_codes(count):
+                unit = self._middle_unit(codes, count)
+                f0_open = (yield from self._code_f0((yield Need.F0), unit, unit_before)) != END
+                unit_before, codes = unit, codes + 1
         if f0_open:
-            yield from self._code_tail(unit_before)
+            yield from self._code_tail(codes, count, unit_before)
         yield from self._code_samples((yield Need.SAMPLES), count)
         return count
+
+    def _middle_unit(self, code: int, count: int) -> int:
+        """The unit in the middle of an F0 code after `count` units; A if it comes after them."""
+        later = self._settings.middle_units(code) - count  # from -1, the last unit, downwards
+        return self._recent[later] if later < 0 else self._unit_model.end
 
     def _symbol(self, part: str, frequencies: np.ndarray, symbol: int | None) -> Steps:
         while not self._coder.ready():
@@ -122,15 +127,15 @@ class PayloadCoder:
             model.saw(min(value, model.end))
         return self._seen(self.f0_codes, value)
 
-    def _code_tail(self, unit_before: int) -> Steps:
+    def _code_tail(self, codes: int, count: int, unit_before: int) -> Steps:
         """Codes the F0 codes that remain after the units, each after a bit whether they end here. An
         utterance has as many codes as start within its units, so that this bit costs almost nothing; with
         the end as a symbol of every code, each code of the file would pay for it."""
-        end, middle = self._unit_model.end, self._settings.units_per_f0_code // 2
-        unit = self._span[middle] if len(self._span) > middle else end
+        end, left = self._unit_model.end, count % self._settings.units_per_period
+        unit = self._middle_unit(codes, count)
         for extra in range(LIMIT):
             value = yield Need.F0
-            probability = self._f0_model.end_probability(len(self._span), extra)
+            probability = self._f0_model.end_probability(left, extra)
             ends = None if value is None else int(value == END)
             ends = yield from self._symbol("end", binary_frequencies(probability), ends)
             if ends:
