@@ -148,25 +148,47 @@ pitch() {
 # vocoder DATA OUT [OVERRIDE …]: the unit vocoder.
 vocoder() { train "$VOCODER_CONFIG" "$1" "$2/checkpoints" VOCODER_OVERRIDES "${@:3}"; }
 
-# timed_vocoder DATA OUT MINUTES [OVERRIDE …]: the unit vocoder in so many minutes, by configs/$TIMED_CONFIG.yaml. A
-# short training measures the updates per second; from these follows how many fit, so that the learning rate reaches 0
-# when the minutes are over.
-timed_vocoder() {
-  local data=$1 out=$2 minutes=$3 updates=160 started=$SECONDS plan
+# full_crops DATA SAMPLES: takes recordings shorter than a crop out of the training split, so that all batches have one
+# shape, as --cuda-graphs and --compile need it.
+full_crops() {
+  python - "$1/train" "$2" << 'PYTHON'
+import pathlib, sys
+manifest, speakers = (pathlib.Path(sys.argv[1] + suffix) for suffix in (".tsv", ".speaker"))
+root, *rows = manifest.read_text().splitlines()
+pairs = list(zip(rows, speakers.read_text().splitlines(), strict=True))
+kept = [pair for pair in pairs if int(pair[0].split("\t")[1]) >= int(sys.argv[2])]
+if not kept:
+    sys.exit(f"{manifest}: no recording has {sys.argv[2]} samples")
+manifest.write_text("\n".join([root, *(row for row, _ in kept)]) + "\n")
+speakers.write_text("".join(f"{name}\n" for _, name in kept))
+print(f"{manifest}: {len(kept)} of {len(pairs)} recordings are as long as a crop; the others are left out")
+PYTHON
+}
+
+# plan_vocoder DATA OUT MINUTES [OVERRIDE …]: how many updates by configs/$TIMED_CONFIG.yaml fit into so many minutes,
+# measured by a short training; writes OUT/plan.txt, unless it exists.
+plan_vocoder() {
+  local data=$1 out=$2 minutes=$3 updates=160 started=$SECONDS
   shift 3
   [ "$DEVICE" != cpu ] || updates=24
-  if [ ! -f "$out/plan.txt" ]; then
-    local PROBE_OVERRIDES="${VOCODER_OVERRIDES:-} optimization.max_update=$updates \
-      criterion.discriminator_start=$((updates / 2)) common.log_format=json common.log_interval=$((updates / 8)) \
-      dataset.disable_validation=true checkpoint.no_save=true"
-    rm -rf "$out/probe"
-    train "$TIMED_CONFIG" "$data" "$out/probe" PROBE_OVERRIDES "$@"
-    python "$repository/examples/training_plan.py" "$out/probe/train.log" --minutes "$minutes" \
-      --elapsed $((SECONDS - started)) > "$out/plan.tmp" || fail "no plan for the training, see $out/probe/train.log"
-    mv "$out/plan.tmp" "$out/plan.txt"
-  fi
-  read -r -d '' -a plan < "$out/plan.txt" || true
-  train "$TIMED_CONFIG" "$data" "$out/checkpoints" VOCODER_OVERRIDES "${plan[@]}" "$@"
+  [ ! -f "$out/plan.txt" ] || return 0
+  local PROBE_OVERRIDES="${VOCODER_OVERRIDES:-} optimization.max_update=$updates \
+    criterion.discriminator_start=$((updates / 2)) common.log_format=json common.log_interval=$((updates / 8)) \
+    dataset.disable_validation=true checkpoint.no_save=true"
+  rm -rf "$out/probe"
+  train "$TIMED_CONFIG" "$data" "$out/probe" PROBE_OVERRIDES "$@"
+  python "$repository/examples/training_plan.py" "$out/probe/train.log" --minutes "$minutes" \
+    --elapsed $((SECONDS - started)) > "$out/plan.tmp" || fail "no plan for the training, see $out/probe/train.log"
+  mv "$out/plan.tmp" "$out/plan.txt"
+}
+
+# timed_vocoder DATA OUT MINUTES [OVERRIDE …]: the unit vocoder in so many minutes, with a learning rate that reaches 0
+# when they are over.
+timed_vocoder() {
+  local plan
+  plan_vocoder "$@"
+  read -r -d '' -a plan < "$2/plan.txt" || true
+  train "$TIMED_CONFIG" "$1" "$2/checkpoints" VOCODER_OVERRIDES "${plan[@]}" "${@:4}"
 }
 
 # bundle OUT [OPTION …]: the trained models as one folder, OUT/bundle; options of resynth export.

@@ -43,10 +43,20 @@ else
   pitch "$data" "$out"
 fi
 step "Vocoder"
-# 45 s to export and to synthesize; a short run at least, so that its mistakes show even where no time is left
-minutes=$(python -c "print(max(${STEP_SECONDS:-600} - 45 - $((SECONDS - started)), 60) / 60)")
-[ -z "${TINY:-}" ] || minutes=60
-timed_vocoder "$data" "$out" "$minutes"
+# The minutes that are left, less 45 s to export and to synthesize; one at least, so that mistakes show even then.
+minutes_left() {
+  if [ -n "${TINY:-}" ]; then echo 60; return; fi
+  python -c "print(max(${STEP_SECONDS:-600} - 45 - $((SECONDS - started)), 60) / 60)"
+}
+graphs=()
+if [ "$DEVICE" != cpu ]; then
+  if (plan_vocoder "$data" "$out" "$(minutes_left)" ++task.cuda_graphs=true); then
+    graphs=(++task.cuda_graphs=true)
+  else
+    echo "the short training with CUDA graphs failed: training without them"
+  fi
+fi
+timed_vocoder "$data" "$out" "$(minutes_left)" "${graphs[@]}"
 step "Bundles, and the test set"
 bundle "$out" --half
 averaged "$out" --half

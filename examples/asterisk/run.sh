@@ -26,7 +26,10 @@ if [ -n "${TUXPAINT:-}" ]; then
   resynth preprocess --srcdir "$out/tuxpaint" --outdir "$out/audio" --pad --trim
 fi
 step "2 Splits"
-[ -f "$data/test.tsv" ] || resynth manifest "$out/audio" --outdir "$data" --speaker-from '^([^/]+)/'
+if [ ! -f "$data/test.tsv" ]; then
+  resynth manifest "$out/audio" --outdir "$data" --speaker-from '^([^/]+)/'
+  [ -z "${MINUTES:-}" ] || full_crops "$data" 8960
+fi
 step "3 Content units"
 units "$data" "$out"
 step "4 Pitch codes"

@@ -34,8 +34,11 @@ resynth preprocess --srcdir "$unheard" --outdir "$out/unheard" --pad --trim
 for split in train valid test; do
   { sed 's/$/.flac/' "$speech/$split.txt"; sed '1d; s/\t.*//; s|^|asterisk/|' "$asterisk/data/$split.tsv"; } > "$out/$split.txt"
 done
-[ -f "$data/test.tsv" ] || resynth manifest "$out/audio" --outdir "$data" --ref-train "$out/train.txt" \
-  --ref-valid "$out/valid.txt" --ref-test "$out/test.txt" --speaker-from '^(?:asterisk|train|valid|test)/([^/]+)/'
+if [ ! -f "$data/test.tsv" ]; then
+  resynth manifest "$out/audio" --outdir "$data" --ref-train "$out/train.txt" --ref-valid "$out/valid.txt" \
+    --ref-test "$out/test.txt" --speaker-from '^(?:asterisk|train|valid|test)/([^/]+)/'
+  full_crops "$data" 8960
+fi
 step "4 Content units, pitch codes and speaker vectors"
 units "$data" "$out"
 pitch "$data" "$out"

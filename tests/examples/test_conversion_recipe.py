@@ -1,6 +1,7 @@
 """The conversion recipe with a stand-in for the synthesizer: its plan, resuming, and run.sh itself."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from small_corpus import REPOSITORY
-from test_recipes import clips, run_recipe, wavs
+from test_recipes import clips, run_bash, run_recipe, wavs
 
 FOLDER = REPOSITORY / "examples" / "conversion"
 VOICES = ["af_anna", "am_adam", "bf_beth"]
@@ -133,3 +134,50 @@ def test_run(kokoro, tmp_path):
     ]
     table = (out / "report" / "summary.csv").read_text()
     assert "conversion" in table and "resynthesis" in table and "bits_per_second" in table
+
+
+@pytest.mark.slow
+def test_any_to_any(kokoro, tmp_path):
+    """From existing speech to the report on voices that the training has not heard."""
+    speech, recordings = tmp_path / "speech", iter(clips(20))
+    sentences = kokoro.read_sentences(FOLDER / "sentences.txt")
+    planned = kokoro.plan(sentences, VOICES[:2], counts(4, 1, 1))
+    kokoro.write_lists(planned, speech)
+    kokoro.say_all(planned, speech, lambda text, voice: soundfile.read(next(recordings))[0])
+    asterisk = tmp_path / "asterisk"
+    lists = {"train": [], "valid": [], "test": []}
+    for split, clip in zip(["train"] * 4 + ["valid", "test"], clips(6, "italian"), strict=True):
+        copied = asterisk / "g722" / "italian" / clip.name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, copied)
+        lists[split].append(f"italian/{clip.name}\t16000\n")
+    (asterisk / "data").mkdir()
+    for split, rows in lists.items():
+        (asterisk / "data" / f"{split}.tsv").write_text("/nowhere\n" + "".join(rows))
+    for clip in clips(12, "russian"):
+        target = tmp_path / "unheard" / "tuxpaint_ru" / clip.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, target)
+    out = tmp_path / "out"
+    settings = {
+        "SPEECH": str(speech),
+        "UNHEARD": str(tmp_path / "unheard"),
+        "MINUTES": "100",
+        "RECOGNIZER": "pocketsphinx",
+        "VOCODER_OVERRIDES": "++model.dim=16 ++model.intermediate_dim=16 ++model.num_layers=1 "
+        "++task.segment_size=2560 criterion.discriminator_width=0.0625",
+    }
+    done = run_bash(FOLDER / "any_to_any.sh", out, asterisk, **settings)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-4000:]
+    assert wavs(out / "converted") == [
+        "tuxpaint_ru/test/af_anna/test_001.wav",
+        "tuxpaint_ru/test/am_adam/test_001.wav",
+    ]
+    assert set((out / "data" / "train.speaker").read_text().split()) == {
+        "af_anna",
+        "am_adam",
+        "italian",
+    }
+    assert "eer" in (out / "report_unheard" / "summary.csv").read_text()
+    assert (out / "report_heard" / "index.html").is_file()
+    assert "figures are missing" not in done.stdout
