@@ -54,13 +54,18 @@ def mel_l1_distance(
 
 
 def mel_cepstral_distortion(
-    reference: np.ndarray, generated: np.ndarray, sample_rate: int = SAMPLE_RATE, dtw: bool = False
+    reference: np.ndarray,
+    generated: np.ndarray,
+    sample_rate: int = SAMPLE_RATE,
+    dtw: bool = False,
+    loudness: bool = False,
 ) -> float:
     """MCD in dB: 10 / ln 10 * mean over frames of sqrt(2 * sum over d >= 1 of (c_d - c'_d)^2).
 
     Kubichek (1993), over the frames of SPTK's mel-cepstrum of order 23 and alpha 0.42 at 16 kHz, with
-    windows of 1024 samples every 256. The loudness c_0 is left out; silent frames are included. `dtw` pairs
-    frames along the cheapest monotonic path instead of by time, so that timing does not count. Raises
+    windows of 1024 samples every 256. The loudness c_0 is left out unless `loudness` is set, which with
+    `dtw` is the MCD of ESPnet's evaluate_mcd.py; silent frames are included. `dtw` pairs frames along the
+    cheapest monotonic path instead of by time, so that timing does not count. Raises
     ValueError for rates that are not in `WARPING`, fewer than 1024 samples, or lengths too far apart.
     """
     if sample_rate not in WARPING:
@@ -68,7 +73,8 @@ def mel_cepstral_distortion(
     if not dtw:
         reference, generated = align_waveforms(reference, generated, sample_rate)
     order, alpha = WARPING[sample_rate]
-    first, second = (mel_cepstrum(wav, order, alpha)[:, 1:] for wav in (reference, generated))
+    wavs, start = (reference, generated), 0 if loudness else 1
+    first, second = (mel_cepstrum(wav, order, alpha)[:, start:] for wav in wavs)
     if dtw:
         _, path = librosa.sequence.dtw(first.T, second.T, metric="euclidean")
         first, second = first[path[:, 0]], second[path[:, 1]]

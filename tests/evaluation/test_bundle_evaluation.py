@@ -77,6 +77,7 @@ def test_bundle_and_its_files(recordings, bundle, tmp_path, capsys):
         source, code = recordings / f"{name}.flac", tmp_path / f"a/resynthesis/{name}.rsyn"
         seconds = soundfile.info(source).duration
         assert row["bits_per_second"] == pytest.approx(8 * code.stat().st_size / seconds)
+        assert row["code_bits_per_second"] == pytest.approx(100 * np.log2(20))  # no pitch codes
         assert row["rtf_encode"] >= row["rtf_units"] > 0 and row["rtf_decode"] > 0
         assert "rtf_f0" not in row or row["rtf_f0"] is None
         assert row["unit_error_rate"] > 0

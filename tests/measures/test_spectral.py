@@ -63,6 +63,9 @@ def test_mcd_by_its_formula(wav, other):
 def test_mcd_ignores_loudness(wav):
     loud = wav[1000:7000]
     assert spectral.mel_cepstral_distortion(loud, 0.5 * loud) < 0.05
+    louder = 10 / math.log(10) * math.sqrt(2) * math.log(2)  # c0 is half a natural log of the power
+    distance = spectral.mel_cepstral_distortion(loud, 0.5 * loud, dtw=True, loudness=True)
+    assert distance == pytest.approx(louder, rel=0.05)
 
 
 def test_dtw_frees_the_timing(wav):

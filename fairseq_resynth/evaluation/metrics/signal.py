@@ -103,19 +103,30 @@ class MelCepstralDistortion(Metric):
     """Mel-cepstral distortion with and without dynamic time warping (DTW)."""
 
     name = "mcd"
-    columns = (Column("mcd", "MCD dB", digits=2), Column("mcd_dtw", "MCD-DTW dB", digits=2))
+    columns = (
+        Column("mcd", "MCD dB", digits=2),
+        Column("mcd_dtw", "MCD-DTW dB", digits=2),
+        Column("mcd_dtw_c0", "MCD-DTW dB with c0", digits=2),
+    )
     predicts = (
         "distance of spectral envelopes (Kubichek, 1993) over SPTK mel-cepstra, order 23, alpha "
-        "0.42, without c0; the second with dynamic time warping"
+        "0.42, without c0; the second with dynamic time warping, the third also with c0, as ESPnet"
     )
     needs = ("reference",)
 
+    def version(self) -> str:
+        return "2"  # with c0 as well
+
     def measure(self, comparison: Comparison) -> dict[str, Any]:
-        """Both distances; the one without DTW is undefined where lengths differ by more than 0.2 s."""
+        """The distances; the one without DTW is undefined where lengths differ by more than 0.2 s."""
         pair = comparison.wavs
-        result: dict[str, Any] = {"mcd_dtw": spectral.mel_cepstral_distortion(*pair, dtw=True)}
+        distance = spectral.mel_cepstral_distortion
+        result: dict[str, Any] = {
+            "mcd_dtw": distance(*pair, dtw=True),
+            "mcd_dtw_c0": distance(*pair, dtw=True, loudness=True),
+        }
         try:
-            result["mcd"] = spectral.mel_cepstral_distortion(*pair)
+            result["mcd"] = distance(*pair)
         except ValueError as error:
             result |= {"mcd": float("nan"), "notes": [str(error)]}
         return result

@@ -84,14 +84,18 @@ class _Given(Metric):
 
 
 class Rate(_Given):
-    """Bit/s of the actual file with its header, and of a codec's packets alone."""
+    """Bit/s of the actual file with its header, of a codec's packets alone, and of codes of fixed length."""
 
     name = "rate"
     columns = (
         Column("bits_per_second", "bit/s", weight="given_seconds", digits=0),
         Column("payload_bits_per_second", "bit/s, no header", "lower", "given_seconds", 0),
+        Column("code_bits_per_second", "bit/s, fixed codes", "lower", "given_seconds", 0),
     )
-    predicts = "nothing: bytes of the file * 8 / seconds of the recording"
+    predicts = (
+        "nothing: bytes of the file * 8 / seconds of the recording; codes of fixed length take "
+        "log2(symbols) bits each"
+    )
 
 
 class Speed(_Given):

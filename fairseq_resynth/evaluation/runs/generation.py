@@ -3,6 +3,7 @@
 What is known from making a file (its bits, seconds of work) is kept with it as figures, by column.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,6 +19,7 @@ from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, write_audio
 from fairseq_resynth.data.storage.files import atomic_path, write_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.workers import parallel_map
+from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.evaluation.codecs.baselines import Baseline
 from fairseq_resynth.evaluation.metrics.metric import Recording
 from fairseq_resynth.evaluation.runs.pairing import Collection, read_folder
@@ -58,8 +60,9 @@ def decode_folder(
     def decode(name: str, path: Path) -> tuple[np.ndarray, Figures]:
         data = path.read_bytes()
         wav, elapsed = _timed(codec.decode, data)
-        return wav, _figures(len(wav) / SAMPLE_RATE, len(data), decode=elapsed)
+        return wav, rate | _figures(len(wav) / SAMPLE_RATE, len(data), decode=elapsed)
 
+    rate = _code_rate(codec.resynthesizer.streams)
     files = read_folder(folder, frozenset({CODES})).files
     return _make_all(outdir, files, codec.identity.hex(), decode, "decode")
 
@@ -99,7 +102,7 @@ def resynthesize(
     else:
         model = Resynthesizer.from_pretrained(bundle, content_checkpoint, device)
         identity = model.bundle.identity
-    model.encoder = _Stopwatch(model.encoder)
+    model.encoder, rate = _Stopwatch(model.encoder), _code_rate(model.streams)
 
     def make(name: str, path: Path) -> tuple[np.ndarray, Figures]:
         wav = Recording(path).wav
@@ -118,7 +121,7 @@ def resynthesize(
         if model.streams.num_f0_codes:
             stages["f0"] = encoding - units
         num_bytes = len(encoded) if codec else 0
-        return again, _figures(len(wav) / SAMPLE_RATE, num_bytes, **stages)
+        return again, rate | _figures(len(wav) / SAMPLE_RATE, num_bytes, **stages)
 
     return _make_all(outdir, reference.files, identity, make, "resynthesize")
 
@@ -140,6 +143,14 @@ def make_baseline(
     audio with its bits and times, and the reasons of the files that failed."""
     label, make = baseline.label, partial(_code, baseline=baseline)
     return _make_all(folder, references, label, make, label, True, workers)
+
+
+def _code_rate(streams: StreamSpec) -> Figures:
+    """The rate of codes of fixed length, log2(symbols) bits each, as the Interspeech 2024 challenge on
+    discrete units counts it (Chang et al., 2024)."""
+    coded = [(streams.unit_hop, streams.num_units), (streams.f0_code_hop, streams.num_f0_codes)]
+    bits = (streams.sample_rate / hop * math.log2(number) for hop, number in coded if number)
+    return {"code_bits_per_second": sum(bits)}
 
 
 def _figures(seconds: float, num_bytes: int = 0, **stages: float) -> Figures:
