@@ -51,6 +51,7 @@ EXTRAS = {
         "visqol-python[lattice]>=3.8,<4",
         "torchmetrics>=1.6,<2",  # NISQA
     ],
+    "live": ["sounddevice>=0.4.6,<0.6"],  # `resynth live`; on Linux it needs libportaudio2
     "onnx": ["onnx>=1.16,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.17,<2"],
     "hylee": ["datasets>=2.19,<6"],
     "kokoro": ["kokoro-onnx>=0.6,<0.7"],  # the speech of examples/conversion

@@ -43,6 +43,7 @@ NOT_RUN = {
     "curl ": "needs the address of a running page; tests/play",
     "ffmpeg ": "another program; tests/codec runs both halves of the pipe",
     "cat speech.rsyn |": "needs a sound card; tests/codec runs it without",
+    "resynth live": "needs a sound card; tests/cli has one that exists only there",
     "resynth convert IN.wav --bundle VECTOR_BUNDLE": "a model on vectors; tests/conversion",
     "fairseq-hydra-train --config-dir configs --config-name paper_unit_hifigan task.data=$PWD/DATA "
     "++task.speaker_input": "a second training; tests/training",

@@ -44,6 +44,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "synthesize": "speak a test set or a file of units, in its own or other voices",
             "resynthesize": "resynthesize recordings in one command",
             "convert": "change the voice, pitch or rhythm of recordings",
+            "live": "convert the microphone to the loudspeaker while somebody speaks",
             "play": "serve a local web page: record, change voice, pitch and rhythm, listen",
         },
     ),

@@ -10,6 +10,10 @@ the phase of its pulses from step to step; nothing is cross-faded.
 from __future__ import annotations
 
 import math
+import queue
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +22,13 @@ from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.conversion import prosody
 from fairseq_resynth.conversion.convert import Controls, Target, check_controls, choose_voice
 from fairseq_resynth.data.audio.pcm import StreamResampler
-from fairseq_resynth.data.pitch.extraction import SHORTEST, extract_f0, num_frames, require_method
+from fairseq_resynth.data.pitch.extraction import (
+    SHORTEST,
+    SILENCE_PEAK,
+    extract_f0,
+    num_frames,
+    require_method,
+)
 from fairseq_resynth.data.pitch.statistics import F0Entry
 from fairseq_resynth.inference.decoder import ChunkDecoder
 from fairseq_resynth.inference.system import SpeechSystem
@@ -27,6 +37,8 @@ F0_METHOD = "swift"
 F0_LOOK_BACK = 0.48  # seconds before a step of which the pitch tracker hears as well
 # Voiced frames, 3 s, that the deviation of the target's F0 counts for in that of an unknown speaker.
 PRIOR_FRAMES = 600
+SILENT_SECONDS = 3.0  # of silence until a `LiveQueue` asks whether the microphone is on
+REPEAT_SECONDS = 1.0  # between two warnings of falling behind
 
 
 @dataclass(frozen=True)
@@ -111,11 +123,13 @@ class LiveConverter:
         self._ahead = math.ceil(round(window.look_ahead * SAMPLE_RATE / unit_grid, 6)) * unit_grid
         self.delay = (self.step + self._ahead) / SAMPLE_RATE
         # One unit after the step is the least that the decoder needs.
-        least = max(system.encoder.min_samples, streams.unit_hop)
-        if self._ahead < least:
+        frames = getattr(system.encoder, "encoder", None)
+        heard = self.step + self._ahead
+        found = frames.num_frames(heard) if frames else heard // streams.unit_hop
+        if found <= self.step // streams.unit_hop:
             raise ValueError(
-                f"look-ahead is {self._ahead / SAMPLE_RATE:g} s, and the content encoder needs "
-                f"{least / SAMPLE_RATE:g} s or more"
+                f"look-ahead is {self._ahead / SAMPLE_RATE:g} s, in which the content encoder has no unit "
+                f"yet: give {system.encoder.min_samples / SAMPLE_RATE:g} s or more"
             )
         self._output_rate = output_rate
         self._restart()
@@ -214,3 +228,75 @@ class LiveConverter:
         variance = squares / count - mean**2
         std = math.sqrt((count * variance + PRIOR_FRAMES * prior**2) / (count + PRIOR_FRAMES))
         return {"f0_mean": mean, "f0_std": std}
+
+
+class LiveQueue:
+    """Runs a converter in its own thread, between callbacks that give and take audio at one sample rate.
+
+    No sample is dropped. If the computer is too slow, the audio waits and the delay grows, and `warn` gets a
+    sentence, at most one per second. `warn` is called from the thread.
+    """
+
+    def __init__(self, converter: LiveConverter, sample_rate: int, warn: Callable[[str], None]):
+        self._converter, self._rate, self._warn = converter, sample_rate, warn
+        self._given: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        self._ready, self._lock = np.zeros(0, np.float32), threading.Lock()
+        self._put = self._done = self._quiet = 0  # samples that came, were converted, are silent
+        self._warned, self._closing = -math.inf, False
+        self.error: Exception | None = None  # that ended the conversion
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> float:
+        """Seconds of audio that wait to be converted."""
+        return (self._put - self._done) / self._rate
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio that were converted."""
+        return self._done / self._rate
+
+    def put(self, samples: np.ndarray) -> None:
+        """Takes (n,) float32, without waiting."""
+        self._put += len(samples)
+        self._given.put(samples)
+
+    def take(self, count: int) -> np.ndarray:
+        """(count,) float32 of the result, with zeros for what is not ready yet."""
+        with self._lock:
+            found, self._ready = self._ready[:count], self._ready[count:]
+        return np.pad(found, (0, count - len(found)))
+
+    def close(self) -> None:
+        """Ends the thread after the piece that it is converting. Raises the error that ended the conversion
+        before, if one did."""
+        self._closing = True
+        self._given.put(np.zeros(0, np.float32))
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                samples = self._given.get()
+                result = self._converter.push(samples, self._rate)
+                with self._lock:
+                    self._ready = np.append(self._ready, result)
+                self._done += len(samples)
+                self._report(samples)
+        except Exception as error:  # `close` raises it in the thread of the caller
+            self.error = error
+
+    def _report(self, samples: np.ndarray) -> None:
+        loud = bool(len(samples)) and np.abs(samples).max() >= SILENCE_PEAK
+        quiet_before = self._quiet / self._rate
+        self._quiet = 0 if loud else self._quiet + len(samples)
+        if quiet_before < SILENT_SECONDS <= self._quiet / self._rate:
+            self._warn(f"the input is silent for {SILENT_SECONDS:g} s: is the microphone on?")
+        late, now = self.waiting, time.monotonic()
+        step = self._converter.step / SAMPLE_RATE
+        if late > 2 * step and now - self._warned >= REPEAT_SECONDS:
+            self._warned = now
+            self._warn(f"the conversion falls behind: {late:.1f} s of audio wait")

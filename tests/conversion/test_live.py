@@ -1,6 +1,7 @@
 """Live conversion: the result of whole utterances, in bounded memory, with nothing lost."""
 
 import io
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from tiny_voices import ENGLISH, RUSSIAN, STATISTICS, save_kmeans, save_tiny_bun
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.conversion.convert import Controls, convert
-from fairseq_resynth.conversion.live import LiveConverter, LiveWindow
+from fairseq_resynth.conversion.live import LiveConverter, LiveQueue, LiveWindow
 from fairseq_resynth.data.audio.files import load_any_audio, resample
 from fairseq_resynth.data.audio.pcm import to_pcm
 from fairseq_resynth.data.streams import StreamSpec
@@ -223,3 +224,43 @@ def test_mistakes_on_pipes_are_one_sentence_and_lose_nothing(monkeypatch, capfdb
     assert status == 2 and "leave --rate out" in err and not data
     assert main(["convert", "--bundle", str(folder)]) == 2
     assert "--stream" in capfdbinary.readouterr().err.decode()
+
+
+class Slow:
+    """A converter that takes its time, and returns what it gets."""
+
+    step = 1600
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def push(self, samples, rate):
+        time.sleep(self.seconds)
+        return samples
+
+
+def test_a_queue_that_falls_behind_says_so_and_drops_nothing():
+    said, numbers = [], np.arange(1, 16001, dtype=np.float32)
+    queue = LiveQueue(Slow(0.02), 16000, said.append)
+    for piece in np.split(numbers, 20):
+        queue.put(piece)
+    taken = []
+    while sum(map(len, taken)) < len(numbers):
+        taken.append(queue.take(1600))
+        taken[-1] = taken[-1][taken[-1] > 0]
+        time.sleep(0.01)
+    np.testing.assert_array_equal(np.concatenate(taken), numbers)
+    assert queue.waiting == 0 and queue.seconds == 1
+    queue.close()
+    assert len(said) == 1 and "falls behind: 0." in said[0]
+
+
+def test_a_queue_asks_once_about_silence():
+    said = []
+    queue = LiveQueue(Slow(0), 16000, said.append)
+    for _ in range(70):
+        queue.put(np.zeros(1600, np.float32))
+        while queue.waiting:
+            time.sleep(0.001)
+    queue.close()
+    assert said == ["the input is silent for 3 s: is the microphone on?"]
