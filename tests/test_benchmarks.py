@@ -89,3 +89,22 @@ def test_start_up_compares_two_checkouts():
     assert set(rows) == {"import torch", "resynth --help", "resynth synthesize"}
     assert rows["resynth --help"]["seconds"] < rows["import torch"]["seconds"] / 2
     assert all(0.2 < row["ratio"] < 5 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_training_steps_dispatch_a_third_of_the_operators(tmp_path):
+    """Of those that each step launched before foreach calls; arms that need a GPU say so."""
+    arms = ["--arms", "published,eager,graphs", "--precision", "float32,bfloat16"]
+    run("training_step.py", "--tiny", *arms, "--seconds", "0", "--json", str(tmp_path / "rows"))
+    rows = json.loads((tmp_path / "rows").read_text())
+    eager = [row for row in rows if row["arm"] == "eager"]
+    assert [row["net"] for row in eager[::2]] == ["paper", "mel", "source_filter"]
+    for row in eager:
+        assert row["operators"] < row["before"][0]
+        assert row["launching_operators"] < row["before"][1] / 3
+        assert row["updates_per_second"] > 0
+    published = [row for row in rows if row["arm"] == "published"]
+    assert len(published) == 2
+    assert eager[0]["loss_difference"] < 1e-4
+    for row in rows:
+        assert "error" not in row or row["arm"] == "graphs" and "CUDA" in row["error"]
