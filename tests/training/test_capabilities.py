@@ -64,8 +64,9 @@ def test_a_torch_that_cannot_compile_is_said_before_training(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["alternate", "simultaneous"])
-def test_compiled_training_stays_near(order, tiny_data, tmp_path):
+def test_compiled_training_stays_near(order, tiny_data, tmp_path, caplog):
     """Four updates: losses within 1e-4, the same names in a checkpoint, validation as written."""
+    caplog.set_level("INFO", logger="fairseq_resynth")
     logs, names = [], []
     for extra in ([], ["--compile"]):
         trainer = build_trainer(tiny_data, tmp_path, "--gan-update", order, *extra)
@@ -81,3 +82,4 @@ def test_compiled_training_stays_near(order, tiny_data, tmp_path):
         for name in ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d"):
             assert (name in plain) == (name in compiled)
             assert plain.get(name, 0) == pytest.approx(compiled.get(name, 0), rel=1e-4)
+    assert "--compile: compiling took" in caplog.text
