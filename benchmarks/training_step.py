@@ -2,7 +2,7 @@
 
     python benchmarks/training_step.py [--tiny] [--arms published,eager,graphs,compiled,simultaneous]
         [--nets paper,mel,source_filter] [--batch 16] [--segment 8960] [--precision float32,bfloat16]
-        [--seconds 10] [--json FILE] [--overrides KEY=VALUE …]
+        [--seconds 5] [--json FILE] [--overrides KEY=VALUE …]
 
 `published` is a loop in the published order of steps (HiFi-GAN's and unit-hifigan's) with two fused AdamW of
 torch, where nothing is frozen and every graph is kept; `published_compiled` is the same compiled. The others
@@ -11,7 +11,7 @@ with --cuda-graphs, `compiled` with --compile, `simultaneous` with --gan-update 
 The nets are the paper's, and unit_source_filter with the multi-scale mel distance alone (`mel`) or also
 against mpd and mbstft (`source_filter`); `published` exists for the paper's only.
 
-All arms of a net have the same initial weights and random batches, and take turns. A row of the output has
+All arms of a net have the same initial weights and random batches. A row of the output has
 
 - operators: calls that PyTorch dispatches below autograd in one step, and launching_operators, those that do
   more than describe or reserve memory; `before` holds both as they were at commit 4d926da. A foreach call
@@ -273,48 +273,74 @@ def start_arm(
     return step, found, cells
 
 
-def measure(net: str, precision: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row for each arm, the times taken in turns; an arm that cannot run has its error instead."""
+def measure(
+    net: str, precision: str, args: argparse.Namespace, report: Callable[[list], None]
+) -> list[dict[str, Any]]:
+    """One row for each arm; an arm that cannot run has its error instead. `report` gets all rows so far.
+
+    On a GPU an arm is measured at once and its memory freed, so that nothing is lost when time is up; on a
+    processor all arms take turns, since other work disturbs some of the rounds.
+    """
     overrides = [f"++dataset.batch_size={args.batch}", f"++task.segment_size={args.segment}"]
     if args.tiny:
         narrow = ["++model.embedding_dim=8", "++criterion.discriminator_width=0.0625"]
         overrides += [*narrow, *NARROW[net]]
     overrides += args.overrides
     samples = [batch(net, args.batch, args.segment, seed) for seed in range(WARM_UPS)]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    gpu = torch.cuda.is_available()
     common = {"net": net, "precision": precision, "batch": args.batch, "segment": args.segment}
-    common |= {"device": device, "torch": torch.__version__}
-    steps, rows, found = {}, {}, {}
+    common |= {"device": torch.cuda.get_device_name() if gpu else "cpu"}
+    common |= {"torch": torch.__version__}
+    rows: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
+    steps: dict[str, Step] = {}
+    # compiling takes longest, and perhaps longer than there is time
+    arms = sorted(args.arms, key=lambda arm: arm.endswith("compiled"))
     with tempfile.TemporaryDirectory() as folder:
         write_description(Path(folder), args.segment)
-        for arm in args.arms:
+        for arm in arms:
             if arm.startswith("published") and net != "paper":
                 continue
             rows[arm] = {**common, "arm": arm}
+            if arm == "eager" and (net, precision) in BEFORE:
+                rows[arm]["before"] = BEFORE[net, precision]
             try:
                 steps[arm], found[arm], cells = start_arm(
                     arm, Path(folder), net, precision, samples, overrides
                 )
                 rows[arm] |= cells
+                if gpu:
+                    times |= take_turns({arm: steps[arm]}, samples[0], args.seconds)
+                    rows[arm] |= speeds(arm, times, found, args.batch)
             except Exception as error:  # the other arms are measured all the same
                 rows[arm]["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-            if arm == "eager" and (net, precision) in BEFORE:
-                rows[arm]["before"] = BEFORE[net, precision]
-        times = take_turns(steps, samples[0], args.seconds)
-    first = next(iter(steps), None)
+            if gpu:
+                steps.clear()
+                gc.collect()
+                torch.cuda.empty_cache()
+            report(list(rows.values()))
+        times |= take_turns(steps, samples[0], args.seconds)
     for arm in steps:
-        seconds = statistics.median(times[arm])
-        pairs = zip(times[first], times[arm], strict=True)
-        ratios = sorted(one / other for one, other in pairs)
-        rows[arm] |= {
-            "updates_per_second": 1 / seconds,
-            "crops_per_second": args.batch / seconds,
-            "ratio": [statistics.median(ratios), ratios[0], ratios[-1]],
-            "loss_difference": max(
-                abs(one / other - 1) for one, other in zip(found[first], found[arm], strict=True)
-            ),
-        }
+        rows[arm] |= speeds(arm, times, found, args.batch)
+    report(list(rows.values()))
     return list(rows.values())
+
+
+def speeds(
+    arm: str, times: dict[str, list[float]], found: dict[str, list[float]], size: int
+) -> dict[str, Any]:
+    """The cells of an arm's times and losses, beside those of the first arm."""
+    first = next(iter(times))
+    seconds = statistics.median(times[arm])
+    ratios = sorted(one / other for one, other in zip(times[first], times[arm], strict=False))
+    pairs = zip(found[first], found[arm], strict=True)
+    return {
+        "updates_per_second": 1 / seconds,
+        "crops_per_second": size / seconds,
+        "ratio": [statistics.median(ratios), ratios[0], ratios[-1]],
+        "loss_difference": max(abs(one / other - 1) for one, other in pairs),
+    }
 
 
 def take_turns(steps: dict[str, Step], sample: Any, seconds: float) -> dict[str, list[float]]:
@@ -355,7 +381,7 @@ def main() -> None:
     parser.add_argument("--precision", type=names(["float32", "bfloat16"]))
     parser.add_argument("--batch", type=int, help="crops per batch; default: 16, with --tiny 2")
     parser.add_argument("--segment", type=int, help="samples; default: 8960, with --tiny 2560")
-    parser.add_argument("--seconds", type=float, help="per arm; default: 10, with --tiny 0.5")
+    parser.add_argument("--seconds", type=float, help="per arm; default: 5, with --tiny 0.5")
     parser.add_argument("--tiny", action="store_true", default=os.environ.get("TINY") == "1")
     parser.add_argument("--json", type=Path, help="file to write all rows to")
     parser.add_argument("--overrides", nargs="+", default=[], help="for the training, as in Hydra")
@@ -364,26 +390,27 @@ def main() -> None:
     args.precision = args.precision or ["bfloat16" if gpu else "float32"]
     args.batch = args.batch or (2 if args.tiny else 16)
     args.segment = args.segment or (2560 if args.tiny else 8960)
-    args.seconds = (0.5 if args.tiny else 10.0) if args.seconds is None else args.seconds
+    args.seconds = (0.5 if args.tiny else 5.0) if args.seconds is None else args.seconds
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for net in args.nets:
         for precision in args.precision:
-            for row in measure(net, precision, args):
+
+            def report(new: list[dict[str, Any]], earlier: tuple = tuple(rows)) -> None:
+                if args.json:
+                    args.json.write_text(json.dumps([*earlier, *new], indent=1) + "\n")
+
+            for row in measure(net, precision, args, report):
                 rows.append(row)
                 cells = (
                     f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                     for key, value in row.items()
                 )
                 print(", ".join(cells), flush=True)
-            if args.json:
-                args.json.write_text(json.dumps(rows, indent=1) + "\n")
             gc.collect()
-            if gpu:
-                torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
