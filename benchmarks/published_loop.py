@@ -157,9 +157,9 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
-    for batch in args.batch:
-        for precision in args.precision:
-            for arm in args.arms:
+    for arm in args.arms:
+        for batch in args.batch:
+            for precision in args.precision:
                 rows.append(measure(arm, batch, precision, args.seconds, args.tiny))
                 print(json.dumps(rows[-1]), flush=True)
                 if args.json:

@@ -3,10 +3,12 @@
 # loader, preparation, and a voice trained in the minutes that are left.
 #   usage: bash scripts/gpu.sh [OUT]          (gpu_output)
 #   WHEELS=FOLDER  wheels of what this host lacks; installed into OUT/site without a network (docs/gpu.md)
-#   STEPS="…"      only these steps, of: imports tests step16 step64 published epochs preparation voice
+#   STEPS="…"      only these steps, of: imports tests step16 step64 published epochs preparation
+#                  compiled voice
 #   MINUTES=9      for all steps together; each also has a limit of its own, and one that fails does not stop the next
 #   VOICE=FOLDER   OUT of examples/asterisk/run.sh or examples/conversion/any_to_any.sh, prepared elsewhere up to the
 #                  vocoder; without it the voice learns from the embedded speech
+#   WHISPER=FOLDER a Whisper model of transformers for the step `preparation`
 #   VOICE_OVERRIDES  Hydra overrides for the voice, for instance ++task.speaker_input=vector
 #   TINY=1         tiny sizes, on the CPU where there is no GPU: finds mistakes before a GPU's minutes are spent on them
 #   PYTHON         the interpreter, with torch  (.venv/bin/python or python3)
@@ -16,6 +18,7 @@ out=${1:-gpu_output}
 mkdir -p "$out/bin"
 out=$(cd "$out" && pwd)
 [ -z "${WHEELS:-}" ] || WHEELS=$(cd "$WHEELS" && pwd)
+[ -z "${WHISPER:-}" ] || { WHISPER=$(cd "$WHISPER" && pwd) && export WHISPER; }
 [ -z "${VOICE:-}" ] || { VOICE=$(cd "$VOICE" && pwd) && export VOICE; }
 cd "$(dirname "$0")/.."
 if [ -z "${PYTHON:-}" ]; then

@@ -78,34 +78,33 @@ def python(script: str, *arguments: Any) -> list[str]:
 def plan(out: Path, cuda: bool) -> list[Step]:
     """The steps in order, those of $STEPS or all."""
     tiny = ["--tiny"] if TINY else []
-    arms = "eager,graphs,compiled,simultaneous" if cuda else "eager,simultaneous"
 
-    def training_step(batch: int, seconds: float) -> Step:
-        rows = out / f"step{batch}.rows.json"
-        size = 2 if TINY else batch
-        words = [*tiny, "--arms", arms, "--batch", size, "--json", rows]
-        command = python("benchmarks/training_step.py", *words)
-        return Step(f"step{batch}", seconds, command, rows, needs="--tiny")
+    def benchmark(name: str, script: str, seconds: float, *arguments: Any) -> Step:
+        rows = out / f"{name}.rows.json"
+        command = python(f"benchmarks/{script}.py", *tiny, "--json", rows, *arguments)
+        return Step(name, seconds, command, rows, needs="--tiny")
 
-    loop = out / "published.rows.json"
-    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=5"]
-    published = [*tiny, "--arms", "eager", *(["compiled"] if cuda else []), "--json", loop]
-    published += ["--batch", 2, "--seconds", 0.2] if TINY else ["--batch", 16, 64, "--seconds", 5]
+    def training_step(name: str, seconds: float, arms: str, batch: int) -> Step:
+        arms = arms if cuda else "published,eager,simultaneous"
+        size = ["--batch", 2, "--seconds", 0.2] if TINY else ["--batch", batch, "--seconds", 4]
+        return benchmark(name, "training_step", seconds, "--arms", arms, *size)
+
+    published = ["--batch", 2, "--seconds", 0.2] if TINY else ["--batch", 16, 64, "--seconds", 5]
+    published += ["--arms", "eager", "compiled"] if cuda else []
     epochs = ["--epochs", 2, "--updates", 3, "--workers", 2] if TINY else ["--workers", 8]
-    epochs += ["--json"]
+    whisper = os.environ.get("WHISPER")
+    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=5"]
+    tests.append(str(ROOT / "tests" / "gpu" / "test_devices.py"))
+    device = {"RESYNTH_TEST_DEVICE": "cuda" if cuda else "cpu"}
     steps = [
         Step("imports", 60, python("scripts/gpu_steps.py", "--imports")),
-        Step(
-            "tests",
-            150,
-            [*tests, str(ROOT / "tests" / "gpu")],
-            environment={"RESYNTH_TEST_DEVICE": "cuda" if cuda else "cpu"},
-        ),
-        training_step(16, 60),
-        training_step(64, 60),
-        Step("published", 60, python("benchmarks/published_loop.py", *published), loop),
-        Step("epochs", 40, python("benchmarks/epoch_boundary.py", *epochs), needs="--epochs"),
-        Step("preparation", 40, python("benchmarks/preparation_speed.py", *tiny), needs="--tiny"),
+        Step("tests", 150, tests, environment=device),
+        training_step("step16", 60, "published,eager,graphs,simultaneous,simultaneous_graphs", 16),
+        training_step("step64", 60, "published,eager,graphs", 64),
+        benchmark("published", "published_loop", 90, *published),
+        Step("epochs", 40, python("benchmarks/epoch_boundary.py", *epochs, "--json")),
+        benchmark("preparation", "preparation_speed", 60, *(["--hf", whisper] if whisper else [])),
+        training_step("compiled", 100, "compiled", 16),
         Step("voice", 480, ["bash", str(ROOT / "scripts" / "gpu_voice.sh"), str(out / "voice")]),
     ]
     wanted = os.environ.get("STEPS", "").split()
