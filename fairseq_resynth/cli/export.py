@@ -61,9 +61,8 @@ def _write(args: argparse.Namespace, bundle) -> list[str]:
         config, notes = export_code_hifigan(bundle, args.outdir), []
         if config.get("f0_quant_num_bin"):
             repeats = bundle.streams.f0_code_hop // bundle.generator.generator.hop
-            notes += [
-                f"fairseq expects the pitch codes at the rate of the frames: repeat each {repeats} times"
-            ]
+            text = "fairseq expects the pitch codes at the rate of the frames: repeat each {} times"
+            notes += [text.format(repeats)] if repeats > 1 else []
         if bundle.generator.durations_need_speaker:
             notes += [
                 "the duration predictor is left out: it depends on the speaker, and fairseq's cannot; "

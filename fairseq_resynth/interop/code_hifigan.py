@@ -159,6 +159,11 @@ def _check(bundle: Bundle) -> None:
             f"the residual blocks have dilations {model.resblock_dilation_sizes}; fairseq's have three "
             "in each. Train with --resblock-dilation-sizes '1,3,5;1,3,5;1,3,5' for such an export."
         )
+    predicts = model.duration_predictor and not bundle.generator.durations_need_speaker
+    if predicts and model.duration_kernel_size != 3:
+        raise ValueError(
+            f"the duration predictor's kernel is {model.duration_kernel_size}; fairseq's pads for 3 alone."
+        )
     frame = math.prod(bundle.generator.generator.upsample_rates)
     if not streams.has_pitch and streams.unit_hop != frame:
         raise ValueError(

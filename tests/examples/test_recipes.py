@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from small_corpus import REPOSITORY, SPEECH
+from small_corpus import MHUBERT, REPOSITORY, SPEECH
+
+from fairseq_resynth.data.storage.files import read_json
 
 EXAMPLES = REPOSITORY / "examples"
 TINY_GENERATOR = (
@@ -157,6 +159,27 @@ def test_gslm(tmp_path):
     assert len(wavs(out / "samples")) == 1
     assert soundfile.info(out / "resynthesized.wav").duration > 0.5
     assert "times shorter than the units" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pitch", ["no", "yes"])
+def test_lowrate(pitch, tmp_path):
+    """From a tiny folder of transformers with the strides of mHuBERT-25 to a vocoder for other loaders."""
+    transformers = pytest.importorskip("transformers")
+    model = transformers.HubertModel(transformers.HubertConfig(**MHUBERT))
+    model.save_pretrained(tmp_path / "mhubert")
+    for clip in clips(16):
+        convert(clip, tmp_path / "mine" / "english" / clip.name)
+    out, content = tmp_path / "out", f"--content-checkpoint {tmp_path / 'mhubert'} --layer 2"
+    settings = {"CONTENT": f"--feature-type hf {content}", "PITCH": pitch}
+    tiny = SETTINGS["VOCODER_OVERRIDES"].replace("'1,3'", "'1,3,5'")
+    run_recipe("lowrate", tmp_path / "mine", out, VOCODER_OVERRIDES=tiny, **settings)
+    assert read_json(out / "data" / "units.json")["unit_hop"] == 640
+    assert len(wavs(out / "resynthesized")) == 1
+    config = read_json(out / "code_hifigan" / "config.json")
+    assert config["upsample_rates"] == [5, 4, 4, 4, 2]
+    assert ("dur_predictor_params" in config) == (pitch == "no")
+    assert config.get("f0_code_hop", 1280) == 1280
 
 
 def test_missing_corpus_says_what_to_put_where(tmp_path):

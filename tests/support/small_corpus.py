@@ -25,6 +25,21 @@ TINY_MODEL = (
 TINY_CRITERION = ["--criterion", "hifigan", "--discriminator-width", "0.0625"]
 ADAM = "--optimizer adam --adam-betas (0.8,0.99) --weight-decay 0.01 --lr 2e-4 --lr-scheduler fixed".split()
 
+# HuBERT as small as possible with the convolutions of mHuBERT-25: HuBERT's seven and one more of stride 2,
+# which together stride by 640.
+MHUBERT = {
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2, 2],
+    "conv_dim": [8] * 8,
+    "num_feat_extract_layers": 8,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+
 
 def run(program: str, *arguments, check: bool = True, **kwargs) -> subprocess.CompletedProcess:
     """Runs an installed command; a failure shows its output."""
