@@ -8,6 +8,7 @@ Needs submitit: pip install 'fairseq_resynth[slurm]'. The same command continues
 """
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -15,29 +16,45 @@ import submitit
 from jobs import add_job_options, make_executor, report  # examples/slurm/jobs.py
 
 
-def rank_overrides(rank: int, world_size: int, port: int, on_slurm: bool) -> list[str]:
+def place_overrides(rank: int, local_rank: int, size: int, address: str) -> list[str]:
     """Hydra overrides that tell a process of the training its place.
 
-    Under Slurm fairseq itself reads the rank, the GPU and the first node from SLURM_* and
-    `scontrol`; only the number of processes and the port are missing.
+    Args:
+        rank: number of the process, from 0.
+        local_rank: number of the process on its node, which is the number of its GPU.
+        size: number of processes.
+        address: host:port of rank 0.
     """
-    values = {"distributed_world_size": world_size}
-    if on_slurm:
-        values |= {"distributed_port": port}
-    else:
-        values |= {
-            "distributed_rank": rank,
-            "distributed_no_spawn": "true",
-            "distributed_init_method": f"tcp://127.0.0.1:{port}",
-        }
+    values = {
+        "distributed_world_size": size,
+        "distributed_rank": rank,
+        "device_id": local_rank,
+        "distributed_no_spawn": "true",
+        "distributed_init_method": f"tcp://{address}",
+    }
     return [f"distributed_training.{name}={value}" for name, value in values.items()]
 
 
-def run_rank(command: list[str], port: int, on_slurm: bool) -> None:
-    """Trains in one task; its output is the log of the task."""
-    task = submitit.JobEnvironment()
-    place = rank_overrides(task.global_rank, task.num_tasks, port, on_slurm)
-    subprocess.run([*command, *place], check=True)
+class Rank:
+    """One process of the training, as a task of submitit; its output is the log of the task.
+
+    submitit calls `checkpoint` before the time limit and when the job is preempted. The training has got the
+    same signal and saves; the job is queued again, and the same command continues.
+    """
+
+    def __init__(self, command: list[str], port: int):
+        self.command, self.port = command, port
+
+    def __call__(self) -> None:
+        task = submitit.JobEnvironment()
+        # Two trainings on one node need two ports.
+        port = self.port or 20000 + int("".join(filter(str.isdigit, task.job_id))) % 20000
+        host = task.hostnames[0] if os.environ.get("SLURM_JOB_ID") else "127.0.0.1"
+        place = place_overrides(task.global_rank, task.local_rank, task.num_tasks, f"{host}:{port}")
+        subprocess.run([*self.command, *place], check=True)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        return submitit.helpers.DelayedSubmission(self)
 
 
 def main() -> int:
@@ -48,7 +65,9 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=1, help="(%(default)s)")
     parser.add_argument("--gpus", type=int, default=8, help="GPUs per node (%(default)s)")
     parser.add_argument("--cpus", type=int, default=8, help="cores per process (%(default)s)")
-    parser.add_argument("--port", type=int, default=29500, help="port of rank 0 (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port of rank 0; 0: by the job's number"
+    )
     parser.add_argument("--cpu", action="store_true", help="train without GPUs, over gloo")
     add_job_options(parser)
     args = parser.parse_args()
@@ -69,8 +88,7 @@ def main() -> int:
         cpus_per_task=args.cpus,
         gpus_per_node=0 if args.cpu else args.gpus,
     )
-    job = executor.submit(run_rank, command, args.port, not args.local)
-    return report([job])
+    return report([executor.submit(Rank(command, args.port))])
 
 
 if __name__ == "__main__":

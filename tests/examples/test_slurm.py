@@ -1,4 +1,4 @@
-"""Array jobs and training through submitit's local executor; fairseq's reading of SLURM_*."""
+"""Array jobs and training through submitit's local executor, and the places of processes."""
 
 import importlib.util
 import os
@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq.dataclass.configs import CommonConfig, DistributedTrainingConfig
-from fairseq.distributed.utils import infer_init_method
-from omegaconf import OmegaConf
 from small_corpus import REPOSITORY, write_data
 from training_configs import CONFIGS, composed
 
@@ -84,31 +81,36 @@ def test_processes_learn_their_place_from_overrides(monkeypatch):
     spec = importlib.util.spec_from_file_location("slurm_train", FOLDER / "train.py")
     train = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(train)
-    here = composed("paper_unit_hifigan", *train.rank_overrides(1, 2, 1234, on_slurm=False))
-    place = here.distributed_training
-    assert (place.distributed_world_size, place.distributed_rank) == (2, 1)
-    assert (place.distributed_init_method, place.distributed_no_spawn) == (
-        "tcp://127.0.0.1:1234",
-        True,
-    )
-    slurm = composed("paper_unit_hifigan", *train.rank_overrides(1, 16, 1234, on_slurm=True))
-    place = slurm.distributed_training
-    assert (place.distributed_world_size, place.distributed_port) == (16, 1234)
-    assert (place.distributed_rank, place.distributed_init_method) == (0, None)  # read by fairseq
+    assert_place(composed("paper_unit_hifigan", *train.place_overrides(11, 3, 16, "node07:1234")))
 
 
-def test_the_batch_script_gives_every_process_the_sizes(tmp_path):
-    (tmp_path / "srun").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
-    (tmp_path / "srun").chmod(0o755)
-    command = ["bash", FOLDER / "train.sbatch", "fairseq-hydra-train", "task.data=PACK"]
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "SLURM_NTASKS": "32"}
-    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    program, *overrides = started.stdout.splitlines()
-    assert program == "fairseq-hydra-train"
-    cfg = composed("paper_unit_hifigan", *overrides)
+def assert_place(cfg) -> None:
     place = cfg.distributed_training
-    assert (place.distributed_world_size, place.distributed_port) == (32, 29500)
+    assert (place.distributed_world_size, place.distributed_rank, place.device_id) == (16, 11, 3)
+    assert place.distributed_init_method == "tcp://node07:1234"
+    assert place.distributed_no_spawn
+
+
+def test_the_batch_script_gives_every_process_its_place(tmp_path):
+    """With stand-ins for scontrol and for srun, which starts the twelfth of sixteen processes."""
+    stand_ins = {
+        "scontrol": '[ "$3" = "node[07-08]" ] && printf "node07\\nnode08\\n"',
+        "srun": '[ "$1" = --kill-on-bad-exit=1 ] && shift; SLURM_PROCID=11 SLURM_LOCALID=3 exec "$@"',
+    }
+    for name, line in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    command = ["bash", FOLDER / "train.sbatch", "printf", "%s\n", "task.data=PACK"]
+    slurm = {"SLURM_NTASKS": "16", "SLURM_JOB_NODELIST": "node[07-08]", "SLURM_JOB_ID": "7"}
+    environment = {
+        **os.environ,
+        **slurm,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PORT": "1234",
+    }
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    cfg = composed("paper_unit_hifigan", *started.stdout.splitlines())
+    assert_place(cfg)
     assert cfg.task.data == "PACK"
 
 
@@ -116,26 +118,3 @@ def test_the_old_launcher_is_refused(tmp_path):
     done = run("train.py", tmp_path, "--", "fairseq-train", "PACK", check=False)
     assert done.returncode == 2
     assert "the command is fairseq-train, expected fairseq-hydra-train --config-dir" in done.stderr
-
-
-@pytest.mark.parametrize(("node", "local"), [(0, 0), (1, 1)])
-def test_fairseq_finds_its_rank_in_slurms_environment(tmp_path, monkeypatch, node, local):
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text('#!/bin/sh\n[ "$3" = "node[07-08]" ] && printf "node07\\nnode08\\n"\n')
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    slurm = {"STEP_NODELIST": "node[07-08]", "NNODES": 2, "NTASKS": 4, "NTASKS_PER_NODE": 2}
-    place = {"PROCID": 2 * node + local, "LOCALID": local, "NODEID": node}
-    for name, value in {**slurm, **place}.items():
-        monkeypatch.setenv(f"SLURM_{name}", str(value))
-    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    whole = {"common": CommonConfig, "distributed_training": DistributedTrainingConfig}
-    whole = {name: OmegaConf.structured(part) for name, part in whole.items()}
-    cfg = OmegaConf.create(whole).distributed_training
-    cfg.distributed_world_size, cfg.distributed_port = 4, 29500
-    infer_init_method(cfg)
-    assert cfg.distributed_init_method == "tcp://node07:29500"
-    assert (cfg.distributed_rank, cfg.device_id) == (2 * node + local, local)
-    assert cfg.distributed_no_spawn
