@@ -55,10 +55,10 @@ class ContentQuantizationTask(UnitResynthesisTask):
             split.startswith("train"),
         )
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+    def update(self, sample, model, criterion, optimizer, update_num, ignore_grad):
         """Trains on a batch; a dummy batch (`ignore_grad`) does not move the codebook either."""
         model.content_vqvae.quantizer.counts_batches = not ignore_grad
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        return super().update(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def build_generator(self, models, args, **kwargs):
         """Raises ValueError: fairseq-generate cannot synthesize with a content VQ-VAE."""

@@ -50,7 +50,7 @@ class F0QuantizationTask(UtteranceTask):
             log_voicing=self.cfg.f0_input == "log_voicing",
         )
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+    def update(self, sample, model, criterion, optimizer, update_num, ignore_grad):
         """Trains on a batch; a dummy batch (`ignore_grad`) does not move the codebook either."""
         model.f0_vqvae.quantizer.counts_batches = not ignore_grad
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        return super().update(sample, model, criterion, optimizer, update_num, ignore_grad)

@@ -276,7 +276,7 @@ class UnitResynthesisTask(UtteranceTask):
                 option = f"--{name.replace('_', '-')}"
                 check_shapes(lengths, self.cfg.segment_size, self.cfg.batch_size or 1, option)
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+    def update(self, sample, model, criterion, optimizer, update_num, ignore_grad):
         """Steps the discriminators; leaves the generator's gradients to the trainer."""
         model.train()
         model.set_num_updates(update_num)

@@ -1,7 +1,11 @@
 """What the tasks have in common: loading that outlives the epochs, and how a training ends early."""
 
+import atexit
+import logging
+import os
+import signal
 import sys
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from fairseq.tasks import FairseqTask
 
@@ -9,11 +13,20 @@ from fairseq_resynth.data.datasets.base import UtteranceDataset
 from fairseq_resynth.data.datasets.epochs import EpochIterator
 from fairseq_resynth.data.datasets.workers import LoadingError
 
+logger = logging.getLogger(__name__)
+# What a cluster sends before it kills a job: Slurm's SIGTERM, and SIGUSR2, which submitit asks it for.
+PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
 
 class UtteranceTask(FairseqTask):
-    """A task whose datasets are `UtteranceDataset`."""
+    """A task whose datasets are `UtteranceDataset`.
+
+    A training that gets one of `PREEMPTION_SIGNALS` finishes its update, saves a checkpoint and ends by that
+    signal; all ranks stop at the same update, whichever gets it. A second signal ends the process at once.
+    """
 
     _prepared: Optional[EpochIterator] = None  # over the next epoch of training
+    _preempted_by = 0  # the signal
 
     def get_batch_iterator(self, dataset: UtteranceDataset, **settings) -> EpochIterator:
         """Returns fairseq's iterator with the workers of `EpochIterator`; settings as fairseq's."""
@@ -36,6 +49,51 @@ class UtteranceTask(FairseqTask):
 
         iterator = super().get_batch_iterator(dataset, **settings)
         return EpochIterator(iterator, settings, following if dataset.crops else None)
+
+    def begin_epoch(self, epoch, model) -> None:
+        """Handles signals from the first epoch on."""
+        for number in PREEMPTION_SIGNALS:
+            signal.signal(number, self._note_preemption)
+
+    def _note_preemption(self, number: int, frame: Any) -> None:
+        self._preempted_by = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """Makes an update; the logging output, which fairseq sums over the ranks, also says whether a signal
+        has come."""
+        loss, sample_size, logged = self.update(
+            sample, model, criterion, optimizer, update_num, ignore_grad
+        )
+        return loss, sample_size, {**logged, "preempted": float(bool(self._preempted_by))}
+
+    def update(self, sample, model, criterion, optimizer, update_num, ignore_grad):
+        """Forward and backward pass of a batch, as fairseq's `train_step`; for tasks to override."""
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion) -> None:
+        """Logs the criterion's terms, and stops the training if a rank has got a signal."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if sum(float(log.get("preempted", 0)) for log in logging_outputs):
+            self._stop()
+
+    def _stop(self) -> None:
+        """Makes fairseq save after this update and stop.
+
+        Its limit of hours is the only way to a checkpoint inside an epoch. There is no validation, since what
+        sent the signal soon kills the process.
+        """
+        training = self.cfg._get_parent()
+        training.optimization.stop_time_hours = 1e-9
+        training.dataset.disable_validation = True
+        logger.warning("preempted: saving a checkpoint; the same command continues from it")
+        atexit.register(_end_by_signal, self._preempted_by or signal.SIGTERM)
+
+
+def _end_by_signal(number: int) -> None:
+    """Ends as the signal would have done, so that callers do not take the training for finished."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def report_briefly() -> None:

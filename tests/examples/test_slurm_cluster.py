@@ -1,4 +1,4 @@
-"""The scripts of examples/slurm on a real Slurm: slurmctld and slurmd of this machine, started for the tests."""
+"""The scripts of examples/slurm on a real Slurm: slurmctld and slurmd on this machine, for the tests."""
 
 import importlib.util
 import os

@@ -16,7 +16,8 @@ from small_corpus import fairseq_train, train_arguments, write_data
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.datasets.workers import LoadingError
 from fairseq_resynth.data.streams import read_streams
-from fairseq_resynth.tasks.utterances import UtteranceTask
+from fairseq_resynth.tasks.unit_resynthesis import UnitResynthesisTask
+from fairseq_resynth.tasks.utterances import PREEMPTION_SIGNALS, UtteranceTask
 
 SEGMENT = 2560
 ITEMS = 11
@@ -117,10 +118,10 @@ def test_workers_outlive_the_epochs(data):
             dataset=dataset, epoch=epoch, max_sentences=1, num_workers=3, data_buffer_size=2
         )
         processes.append({batch["process"]["id"] for batch in iterator.next_epoch_itr()})
-    workers = dataset.workers(3)
+    workers = dataset.workers(3, iterator.ahead)
     assert processes == [set(workers.pids)] * 3 and len(processes[0]) == 3
     assert os.getpid() not in processes[0]
-    assert [loading.request[0] for loading in workers._loading] == [4] * 5
+    assert [epoch for epoch, _ in (*workers._plan.loading, *workers._plan.coming)] == [4] * 5
     valid = StampedDataset(data, "valid", read_streams(data))
     validations = [
         {batch["process"]["id"] for batch in iterator.next_epoch_itr(shuffle=False)}
@@ -128,8 +129,9 @@ def test_workers_outlive_the_epochs(data):
             task.get_batch_iterator(dataset=valid, max_sentences=1, num_workers=3) for _ in range(2)
         )
     ]
-    assert validations == [set(valid.workers(3).pids)] * 2
-    assert not valid.workers(3)._loading
+    workers = valid.workers(3, iterator.ahead)
+    assert validations == [set(workers.pids)] * 2
+    assert not workers._plan.loading and not workers._plan.coming
     # An iterator that is dropped halfway leaves nothing behind.
     next(iterator.next_epoch_itr())
     iterator = task.get_batch_iterator(dataset=dataset, epoch=9, max_sentences=2, num_workers=3)
@@ -158,7 +160,8 @@ class OddBatches(UnitDataset):
 
 def test_batches_pass_unchanged(data):
     """Values, types and memory formats; the gaps between values do not pass."""
-    batch = OddBatches(data, "train", read_streams(data), SEGMENT).workers(1).batch([(1, [0])])
+    dataset = OddBatches(data, "train", read_streams(data), SEGMENT)
+    batch = dataset.workers(1, 1).batch([(1, [0])])
     assert torch.equal(batch.pop("gaps"), torch.arange(24).reshape(4, 6)[:, ::2])
     assert_equal(batch, kinds_of_tensors())
 
@@ -173,12 +176,18 @@ def alive(pid: int) -> bool:
 
 def test_workers_end_with_their_dataset_and_not_by_ctrl_c(data):
     dataset = unit_dataset(data)
-    workers = dataset.workers(2)
+    workers = dataset.workers(2, 4)
+    assert workers.batch([(1, [3]), (1, [4])])["id"].tolist() == [3]
     pids = workers.pids
-    for pid in pids:
-        os.kill(pid, signal.SIGINT)
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGUSR2,
+    ):  # as a cluster sends to all processes
+        for pid in pids:
+            os.kill(pid, number)
     assert workers.batch([(1, [0, 1]), (1, [2])])["id"].tolist() == [0, 1]
-    assert all(map(alive, pids))
+    assert workers.pids == pids and all(map(alive, pids))
     del workers, dataset
     assert not any(map(alive, pids))
 
@@ -220,8 +229,8 @@ class FailingDataset(UnitDataset):
 
 
 FAILURES = {
-    "kill": "was ended by SIGKILL, as the system does when memory runs out",
-    "leave": "ended with exit code 7, while it loaded",
+    "kill": "exited unexpectedly, while loading",
+    "leave": "exited unexpectedly, while loading",
     "blunder": "cannot be loaded: KeyError: 'a blunder'\nTraceback",
 }
 
@@ -230,26 +239,24 @@ FAILURES = {
 def test_a_failing_worker_names_its_item(data, how, expected):
     dataset = FailingDataset(data, "train", read_streams(data), SEGMENT)
     dataset.how = how
-    workers, start = dataset.workers(2), time.monotonic()
-    pids = workers.pids
+    workers, start = dataset.workers(2, 4), time.monotonic()
     with pytest.raises(LoadingError) as caught:
         workers.batch([(1, [1, 3]), (1, [2])])
     assert item_name(data, 3) in str(caught.value) and expected in str(caught.value)
-    assert time.monotonic() - start < 5
-    assert not any(map(alive, pids))
-    assert dataset.workers(2).batch([(1, [1])])["id"].tolist() == [1]  # others are started
+    assert time.monotonic() - start < 15
+    assert not any(map(alive, workers.pids))
+    assert dataset.workers(2, 4).batch([(1, [1])])["id"].tolist() == [1]  # others are started
 
 
 def test_a_worker_that_dies_while_it_waits_is_noticed(data):
     dataset = unit_dataset(data)
-    workers = dataset.workers(2)
+    workers = dataset.workers(2, 2)
     workers.batch([(1, [0]), (1, [1])])
-    while not workers._arrived:
-        workers._receive(timeout=5)
-    os.kill(workers.pids[1], signal.SIGTERM)
-    workers._processes[1].join(5)
-    with pytest.raises(LoadingError, match="was ended by SIGTERM, while it had nothing to load"):
-        workers.batch([(1, [1])])
+    os.kill(workers.pids[0], signal.SIGKILL)  # the third batch is its turn
+    workers.batch([(1, [1]), (1, [2])])
+    message = "exited unexpectedly, while loading item 2 .* fewer --num-workers need less"
+    with pytest.raises(LoadingError, match=message):
+        workers.batch([(1, [2])])
 
 
 def test_killed_training_resumes(data, tmp_path, monkeypatch):
@@ -282,9 +289,42 @@ def test_killed_training_resumes(data, tmp_path, monkeypatch):
     assert state["optimizer_history"][-1]["num_updates"] == 4
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_preempted_training_saves_and_resumes(data, tmp_path, monkeypatch, number):
+    """A signal in the fourth update: it ends, a checkpoint is saved, and the process would end by the signal;
+    the same command ends with the weights of a training without that."""
+    update, at_exit = UnitResynthesisTask.update, []
+
+    def train(folder):
+        extra = ["--max-update", 6, "--save-interval", 1000]
+        fairseq_train(*train_arguments(data, tmp_path / folder, *extra))
+        return torch.load(tmp_path / folder / "checkpoint_last.pt", weights_only=True)
+
+    def preempted(task, sample, model, criterion, optimizer, update_num, ignore_grad):
+        if update_num == 3:
+            os.kill(os.getpid(), number)
+        return update(task, sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    before = [(each, signal.getsignal(each)) for each in PREEMPTION_SIGNALS]
+    monkeypatch.setattr("atexit.register", lambda *call: at_exit.append(call))
+    try:
+        whole = train("whole")
+        monkeypatch.setattr(UnitResynthesisTask, "update", preempted)
+        stopped = train("resumed")
+        monkeypatch.setattr(UnitResynthesisTask, "update", update)
+        resumed = train("resumed")
+    finally:
+        for each in before:
+            signal.signal(*each)
+    assert stopped["optimizer_history"][-1]["num_updates"] == 4
+    assert at_exit[-1][1:] == (number,)
+    assert resumed["optimizer_history"][-1]["num_updates"] == 6
+    assert_equal(dict(resumed["model"]), dict(whole["model"]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 3])
-@pytest.mark.parametrize("end", ["interrupt", "kill", "epoch limit", "corrupt file"])
+@pytest.mark.parametrize("end", ["interrupt", "preemption", "kill", "epoch limit", "corrupt file"])
 def test_the_command_ends_without_a_traceback(tmp_path, workers, end):
     """fairseq-train itself: at Ctrl-C, killed, at its end, and when a file is corrupt."""
     data = write_data(tmp_path / "data", {"train": [16000] * 6, "valid": [16000] * 2})
@@ -299,14 +339,15 @@ def test_the_command_ends_without_a_traceback(tmp_path, workers, end):
         text=True,
         start_new_session=True,
     )
-    if end in ("interrupt", "kill"):
+    signals = {"interrupt": signal.SIGINT, "preemption": signal.SIGTERM, "kill": signal.SIGKILL}
+    if end in signals:
         while not (tmp_path / "out" / "checkpoint2.pt").exists():
             assert process.poll() is None
             time.sleep(0.1)
-        if end == "interrupt":
-            os.killpg(process.pid, signal.SIGINT)
-        else:
+        if end == "kill":
             process.kill()
+        else:
+            os.killpg(process.pid, signals[end])
         start = time.monotonic()
     output, _ = process.communicate(timeout=300)
     assert "Traceback" not in output and "Exception" not in output
@@ -316,6 +357,8 @@ def test_the_command_ends_without_a_traceback(tmp_path, workers, end):
         assert time.monotonic() - start < 10
         assert process.returncode == -signal.SIGINT
         assert "Interrupted.\nThe same command resumes" in output
+    elif end == "preemption":
+        assert process.returncode == -signal.SIGTERM and "done training" in output
     elif end == "epoch limit":
         assert process.returncode == 0 and "done training" in output
     else:

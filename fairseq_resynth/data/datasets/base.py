@@ -37,12 +37,13 @@ class UtteranceDataset(fairseq.data.FairseqDataset):
         manifest = self.manifest
         return f"item {row} ({manifest.source}:{row + 2}, {manifest.path(row)})"
 
-    def workers(self, number: int) -> LoadingWorkers:
-        """The processes that load its batches, the same ones in every epoch; the first call starts them."""
-        if self._workers is None or not self._workers.fits(number):
-            self._workers = None
-            self._workers = LoadingWorkers(self, number)
-        return self._workers
+    def workers(self, number: int, ahead: int) -> LoadingWorkers:
+        """The processes that load its batches, the same ones in every epoch; the first call makes them."""
+        workers = self._workers
+        if workers is None or not workers.close.alive or workers.size != (number, ahead):
+            self._workers = workers = None  # ends the old ones first
+            self._workers = workers = LoadingWorkers(self, number, ahead)
+        return workers
 
     def num_tokens(self, index: int) -> int:
         """The frames of an item."""

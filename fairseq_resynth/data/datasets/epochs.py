@@ -55,7 +55,7 @@ class EpochBatches:
         if self._epoch is None:
             self._epoch = self.dataset.epoch
         if self.num_workers:
-            batch = self.dataset.workers(self.num_workers).batch(self._requests())
+            batch = self.dataset.workers(self.num_workers, self.ahead).batch(self._requests())
         else:
             batch = load_batch(self.dataset, self._rows[self._position])
         self._position += 1

@@ -1,26 +1,22 @@
-"""Processes that load the batches of a dataset for as long as a training lasts."""
+"""Processes of a PyTorch DataLoader that load the batches of a dataset for as long as a training lasts."""
 
+import contextlib
+import multiprocessing
 import os
 import signal
-import socket
-import tempfile
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
-import torch.multiprocessing
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 Batch = dict[str, Any]  # nested, of tensors and plain values
 Request = tuple[int, Sequence[int]]  # the epoch, and the rows of a batch
 
 _NO_ROW = -1
-_PARENT_CHECK = 5  # seconds between two looks of an idle worker whether the training still exists
-_ALIGNMENT = 64  # bytes
 # Errors whose message says all that a user needs.
 _EXPLAINED = (ValueError, OSError)
 
@@ -73,58 +69,89 @@ def _describe_rows(dataset: BatchSource, rows: Sequence[int], shown: int = 3) ->
     return names + (f" and {len(rows) - shown} more" if len(rows) > shown else "")
 
 
-class _Loading(NamedTuple):
-    """A request that was sent to a worker."""
+class _Batches(torch.utils.data.Dataset):
+    """A dataset whose items are batches, by request; it notes the process and the row of each worker."""
 
-    number: int
-    request: Request
-    worker: int
+    def __init__(self, dataset: BatchSource, num_workers: int):
+        self._dataset = weakref.ref(dataset)  # which owns this object
+        # What is left of a worker that was killed: its process id, and the row that it was loading.
+        self.notes = torch.full((num_workers, 2), _NO_ROW, dtype=torch.int64).share_memory_()
+
+    def __getstate__(self) -> tuple[BatchSource, torch.Tensor]:
+        return self._dataset(), self.notes
+
+    def __setstate__(self, state: tuple[BatchSource, torch.Tensor]) -> None:
+        dataset, self.notes = state
+        self._dataset = lambda: dataset
+
+    def __getitem__(self, request: Request) -> Batch | LoadingError:
+        epoch, rows = request
+        note, dataset = self.notes[get_worker_info().id], self._dataset()
+        dataset.set_epoch(epoch)
+        try:
+            return load_batch(dataset, rows, lambda row: note[1].fill_(row))
+        except LoadingError as error:  # as a value: PyTorch would put a traceback into its message
+            return LoadingError(str(error))
+
+    def start(self, worker: int) -> None:
+        """Begins a worker, which the main process ends, and not a signal to the group of processes."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        self.notes[worker, 0] = os.getpid()
+
+
+class _Plan(Sampler):
+    """The requests to come. Unlike other samplers it goes on when more are added after its end."""
+
+    def __init__(self) -> None:
+        self.coming: deque[Request] = deque()
+        self.loading: deque[Request] = deque()  # what the workers have got and is not yet returned
+
+    def __iter__(self) -> "_Plan":
+        return self
+
+    def __next__(self) -> Request:
+        if not self.coming:
+            raise StopIteration
+        self.loading.append(self.coming.popleft())
+        return self.loading[-1]
 
 
 class LoadingWorkers:
     """Worker processes that load batches ahead; they end with `close`, with this object or with the program.
 
-    A worker is told the epoch with each batch, so it serves every epoch. The main process reads the
-    results itself, without a thread: a process that is forked while another thread holds a lock may wait
-    for it forever.
+    A worker is told the epoch with each batch, so it serves every epoch. Workers must be started from the
+    main thread: one that is forked while another thread holds a lock may wait for it forever.
+
+    Args:
+        dataset: what to load.
+        num_workers: number of processes, at least 1.
+        ahead: number of batches that are loading or ready, rounded up to a multiple of `num_workers`.
     """
 
-    def __init__(self, dataset: BatchSource, num_workers: int):
-        context = torch.multiprocessing.get_context()
-        # The row that each worker is loading, which is all that is left of a worker that was killed.
-        self._rows = context.RawArray("q", [_NO_ROW] * num_workers)
+    def __init__(self, dataset: BatchSource, num_workers: int, ahead: int):
         self._dataset = weakref.proxy(dataset)  # which may own this object
-        self._connections: list[Connection] = []
-        self._processes = []
-        # What was asked for and not yet returned, in order.
-        self._loading: deque[_Loading] = deque()
-        self._arrived: dict[int, Batch | LoadingError] = {}
-        self._next_number = 0
-        with _blocked_interrupts():
-            for worker in range(num_workers):
-                here, there = context.Pipe()
-                process = context.Process(
-                    target=_work,
-                    args=(dataset, there, self._rows, worker, os.getpid()),
-                    daemon=True,
-                    name=f"loading_{worker}",
-                )
-                process.start()
-                there.close()
-                self._connections.append(here)
-                self._processes.append(process)
-        self.close = weakref.finalize(
-            self, _end, os.getpid(), list(self._processes), list(self._connections)
+        self.size = (num_workers, ahead)
+        batches = _Batches(dataset, num_workers)
+        self._notes, self._plan = batches.notes, _Plan()
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=self._plan,
+            num_workers=num_workers,
+            prefetch_factor=-(-ahead // num_workers),
+            collate_fn=_unchanged,
+            worker_init_fn=batches.start,
+            persistent_workers=True,
+            pin_memory=torch.cuda.is_available() and torch.cuda.is_initialized(),
         )
+        self._owned: dict[str, Any] = {"loader": loader}
+        self.close = weakref.finalize(self, _end, os.getpid(), self._owned, self._notes)
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers."""
-        return [process.pid for process in self._processes]
-
-    def fits(self, number: int) -> bool:
-        """Whether there are `number` workers, and they were not closed."""
-        return self.close.alive and number == len(self._processes)
+        """The process ids of the workers; -1 for those that have not started."""
+        return self._notes[:, 0].tolist()
 
     def batch(self, requests: Sequence[Request]) -> Batch:
         """Returns the batch of the first request, and has the others loaded for the next calls.
@@ -132,188 +159,59 @@ class LoadingWorkers:
         Earlier requests that do not begin this list, in its order, are forgotten. Raises LoadingError if a
         batch cannot be loaded or a worker ended; the workers are closed then.
         """
-        earlier = [loading.request for loading in self._loading]
-        if list(requests[: len(earlier)]) != earlier:
-            self._loading.clear()
-            self._arrived.clear()
-        for request in requests[len(self._loading) :]:
-            self._send(request)
-        first = self._loading[0].number
-        self._receive(timeout=0)  # also notices a worker that has ended since
-        while first not in self._arrived:
-            self._receive(timeout=None)
-        self._loading.popleft()
-        result = self._arrived.pop(first)
+        known = [*self._plan.loading, *self._plan.coming]
+        if known and list(requests[: len(known)]) == known:
+            self._plan.coming.extend(requests[len(known) :])
+        else:
+            self._plan.loading.clear()
+            self._plan.coming = deque(requests)
+            self._start()
+        try:
+            result = next(self._owned["batches"])
+        except RuntimeError as error:
+            message = self._describe_end(str(error))
+            self.close()
+            raise LoadingError(message) from None
+        self._plan.loading.popleft()
         if isinstance(result, LoadingError):
             self.close()
             raise result
         return result
 
-    def _send(self, request: Request) -> None:
-        counts = [0] * len(self._processes)
-        for loading in self._loading:
-            counts[loading.worker] += loading.number not in self._arrived
-        worker = counts.index(min(counts))
-        self._loading.append(_Loading(self._next_number, request, worker))
-        self._next_number += 1
-        try:
-            self._connections[worker].send((self._loading[-1].number, *request))
-        except OSError as error:
-            self._raise_ended(worker, error)
+    def _start(self) -> None:
+        """Starts the workers, or has those that run forget what they load."""
+        before = signal.getsignal(signal.SIGCHLD)
+        self._owned["batches"] = iter(self._owned["loader"])
+        # PyTorch's handler would raise anywhere in the training and know no row; waiting for a batch notices
+        # a worker that has ended too.
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
-    def _receive(self, timeout: float | None) -> None:
-        """Takes the results that have arrived, after waiting for one of them up to `timeout` seconds."""
-        for connection in wait(self._connections, timeout):
-            try:
-                number, result = connection.recv()
-                if not isinstance(result, LoadingError):
-                    result = _receive_tensors(connection, result)
-            except (EOFError, OSError) as error:
-                self._raise_ended(self._connections.index(connection), error)
-            if self._loading and number >= self._loading[0].number:
-                self._arrived[number] = result
-
-    def _raise_ended(self, worker: int, error: Exception) -> None:
-        process = self._processes[worker]
-        process.join(timeout=1)
-        row, code = self._rows[worker], process.exitcode
-        waiting = [loading for loading in self._loading if loading.worker == worker]
-        waiting = [loading for loading in waiting if loading.number not in self._arrived]
-        where = "while it had nothing to load"
-        if row != _NO_ROW:
-            where = f"while it loaded {self._dataset.describe(row)}"
-        elif waiting:
-            where = f"before it had loaded {_describe_rows(self._dataset, waiting[0].request[1])}"
-        how = f"does not answer ({error})" if code is None else f"ended with exit code {code}"
-        if code is not None and code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
-            how += ", as the system does when memory runs out (fewer --num-workers need less)"
-        self.close()
-        raise LoadingError(f"worker process {process.pid} {how}, {where}.") from error
+    def _describe_end(self, reason: str) -> str:
+        """What PyTorch says of workers that have ended, with the rows that they were loading."""
+        running = {child.pid for child in multiprocessing.active_children()}
+        rows = [row for pid, row in self._notes.tolist() if pid not in running and row != _NO_ROW]
+        ended = [self._dataset.describe(row) for row in rows]
+        if not ended:
+            ended = [_describe_rows(self._dataset, self._plan.loading[0][1])]
+        return (
+            f"{reason.rstrip('.')}, while loading {' and '.join(ended)}. The system kills processes when "
+            "memory runs out; fewer --num-workers need less."
+        )
 
 
-@contextmanager
-def _blocked_interrupts() -> Iterator[None]:
-    """Blocks Ctrl-C here and in processes that are started meanwhile."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _unchanged(batch: Batch) -> Batch:
+    return batch
 
 
-def _end(owner: int, processes: list, connections: list[Connection]) -> None:
-    """Ends workers at once: they hold nothing that must be finished."""
+def _end(owner: int, owned: dict[str, Any], notes: torch.Tensor) -> None:
+    """Ends workers at once: they hold nothing that must be finished, and PyTorch would wait for them."""
     if os.getpid() != owner:  # in a process that was forked later
         return
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
-    for connection in connections:
-        connection.close()
-
-
-def _work(dataset: BatchSource, connection: Connection, rows, worker: int, parent: int) -> None:
-    """Loads what it is asked for, until the training ends or is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-
-    def starts(row: int) -> None:
-        rows[worker] = row
-
-    try:
-        while True:
-            while not connection.poll(_PARENT_CHECK):
-                if os.getppid() != parent:
-                    return
-            number, epoch, batch_rows = connection.recv()
-            dataset.set_epoch(epoch)
-            with _memory_file() as file:
-                try:
-                    result = _write_tensors(load_batch(dataset, batch_rows, starts), file)
-                except (LoadingError, OSError) as error:
-                    starts(_NO_ROW)
-                    result = LoadingError(str(error))
-                connection.send((number, result))
-                if not isinstance(result, LoadingError):
-                    with socket.socket(fileno=os.dup(connection.fileno())) as channel:
-                        socket.send_fds(channel, [b"\0"], [file.fileno()])
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the training has ended
-
-
-class _Place(NamedTuple):
-    """Where a tensor lies in the bytes of its batch."""
-
-    offset: int
-    count: int  # elements
-    dtype: torch.dtype
-    shape: torch.Size
-    stride: tuple[int, ...]
-
-
-def map_values(values: Batch, function: Callable[[Any], Any]) -> Batch:
-    """Nested dictionaries with the function of each value."""
-    return {
-        name: map_values(value, function) if isinstance(value, dict) else function(value)
-        for name, value in values.items()
-    }
-
-
-def _write_tensors(batch: Batch, file: BinaryIO) -> tuple[Batch, int]:
-    """Writes the tensors of a batch to a file; returns the batch with their places, and the size in bytes.
-
-    One file for all tensors, whose descriptor is sent, takes less time than torch's way, which is one
-    descriptor per tensor from a server. It outlives the worker and needs no space in /dev/shm, of which
-    containers have little.
-    """
-    size = 0
-
-    def place(value: Any) -> Any:
-        nonlocal size
-        if not torch.is_tensor(value):
-            return value
-        strides = zip(value.shape, value.stride(), strict=True)
-        if 1 + sum((length - 1) * step for length, step in strides) != value.numel():
-            value = value.contiguous()  # it has gaps
-        where = _Place(size, value.numel(), value.dtype, value.shape, value.stride())
-        file.seek(size)
-        file.write(value.as_strided((value.numel(),), (1,)).view(torch.uint8).numpy())
-        size += -(-value.nbytes // _ALIGNMENT) * _ALIGNMENT
-        return where
-
-    layout = map_values(batch, place)
-    file.truncate(size)
-    file.flush()
-    return layout, size
-
-
-def _receive_tensors(connection: Connection, message: tuple[Batch, int]) -> Batch:
-    """The batch of a layout, with the bytes that follow it; in pinned memory where CUDA is used."""
-    layout, size = message
-    with socket.socket(fileno=os.dup(connection.fileno())) as channel:
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
-    if not descriptors:
-        raise OSError("no file descriptor arrived: too many files are open, see `ulimit -n`")
-    data = torch.empty(size, dtype=torch.uint8, pin_memory=torch.cuda.is_initialized())
-    with open(descriptors[0], "rb") as file:
-        file.seek(0)
-        file.readinto(data.numpy())
-
-    def restore(value: Any) -> Any:
-        if not isinstance(value, _Place):
-            return value
-        part = data[value.offset : value.offset + value.count * value.dtype.itemsize]
-        return part.view(value.dtype).as_strided(value.shape, value.stride)
-
-    return map_values(layout, restore)
-
-
-def _memory_file() -> BinaryIO:
-    """An empty file without a name, in memory where the system has such files."""
-    if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("batch"), "w+b")
-    return tempfile.TemporaryFile()
+    pids = notes[:, 0].tolist()
+    workers = [child for child in multiprocessing.active_children() if child.pid in pids]
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join()
+    owned.clear()
