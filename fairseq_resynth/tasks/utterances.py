@@ -7,7 +7,9 @@ import signal
 import sys
 from typing import Any, Dict, List, Optional
 
+from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask
+from omegaconf import OmegaConf
 
 from fairseq_resynth.data.datasets.base import UtteranceDataset
 from fairseq_resynth.data.datasets.epochs import EpochIterator
@@ -49,6 +51,13 @@ class UtteranceTask(FairseqTask):
 
         iterator = super().get_batch_iterator(dataset, **settings)
         return EpochIterator(iterator, settings, following if dataset.crops else None)
+
+    def __init__(self, cfg: FairseqDataclass):
+        super().__init__(cfg)
+        training = cfg._get_parent() if OmegaConf.is_config(cfg) else None
+        if training is not None:
+            # fairseq's other way is that rank 0 sends what it has read, by a pickle that torch 2.6 refuses.
+            training.checkpoint.load_checkpoint_on_all_dp_ranks = True
 
     def begin_epoch(self, epoch, model) -> None:
         """Handles signals from the first epoch on."""

@@ -36,7 +36,9 @@ def write_trainings(folder: Path, trainings: dict, world_size: int, rank: int, p
             batch = ["--batch-size", str(4 // world_size)]
             path = str(folder / f"{name}_{backend}_{rank}.pt")
             words = [*arguments, *batch, *extra]
-            jobs.append({"path": path, "updates": updates, "arguments": words})
+            checkpoint = str(folder / f"{name}_{backend}_of_{world_size}.checkpoint")
+            job = {"path": path, "updates": updates, "checkpoint": checkpoint, "arguments": words}
+            jobs.append(job)
     path = folder / f"rank{rank}_of_{world_size}.json"
     path.write_text(json.dumps(jobs))
     return path
@@ -92,6 +94,14 @@ def assert_same_training(one: dict, two: dict, tolerance: float) -> None:
 def assert_equal_end(one: dict, two: dict) -> None:
     for name, value in one["end"].items():
         assert torch.equal(value, two["end"][name]), name
+
+
+@pytest.mark.parametrize("name", ["unit_vocoder", "f0_quantizer"])
+def test_every_rank_resumes(trained, name):
+    """Also those that did not write the checkpoint."""
+    for found in (trained(name), *(trained(name, "legacy_ddp", rank) for rank in range(2))):
+        for weight, value in found["end"].items():
+            assert torch.equal(value, found["resumed"][weight]), weight
 
 
 def test_unit_vocoder(trained):

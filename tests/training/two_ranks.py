@@ -1,6 +1,6 @@
 """Run by test_distributed: does some trainings in one of several processes and saves what it then holds.
 
-usage: two_ranks.py TRAININGS.json, a list of {"path", "updates", "arguments" of fairseq-train}
+usage: two_ranks.py TRAININGS.json, a list of {"path", "updates", "checkpoint", "arguments" of fairseq-train}
 """
 
 import json
@@ -41,29 +41,43 @@ def validate(trainer) -> dict[str, list[float]]:
     return {name: [float(meters[name].avg), float(meters[name].count)] for name in MEASURES}
 
 
-def main(cfg, path: str, updates: int) -> None:
-    """Trains and saves {"start", "end"} of model and criterion, "validation" before the first update."""
+def make_trainer(cfg) -> Trainer:
     torch.manual_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
     trainer.lr_step(0)
+    return trainer
 
-    def snapshot():
-        modules = {"model": trainer.get_model(), "criterion": trainer.get_criterion()}
-        return {
-            f"{kind}.{name}": value.clone()
-            for kind, module in modules.items()
-            for name, value in module.state_dict().items()
-            if torch.is_tensor(value)
-        }
 
+def snapshot(trainer) -> dict[str, torch.Tensor]:
+    modules = {"model": trainer.get_model(), "criterion": trainer.get_criterion()}
+    return {
+        f"{kind}.{name}": value.clone()
+        for kind, module in modules.items()
+        for name, value in module.state_dict().items()
+        if torch.is_tensor(value)
+    }
+
+
+def main(cfg, path: str, updates: int, checkpoint: str) -> None:
+    """Trains and saves {"start", "end", "resumed" from a checkpoint} of model and criterion, and "validation"
+    before the first update."""
+    trainer = make_trainer(cfg)
     validation = validate(trainer)
-    start, epoch = snapshot(), 0
+    start, epoch = snapshot(trainer), 0
     while trainer.get_num_updates() < updates:
         epoch += 1
         for sample in trainer.get_train_iterator(epoch).next_epoch_itr(shuffle=False):
             trainer.train_step([sample])
-    torch.save({"start": start, "end": snapshot(), "validation": validation}, path)
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(checkpoint, {})
+    if distributed_utils.get_data_parallel_world_size() > 1:
+        torch.distributed.barrier()
+    resumed = make_trainer(cfg)
+    resumed.load_checkpoint(checkpoint)
+    assert resumed.get_num_updates() == trainer.get_num_updates()
+    states = {"start": start, "end": snapshot(trainer), "resumed": snapshot(resumed)}
+    torch.save({**states, "validation": validation}, path)
 
 
 if __name__ == "__main__":
@@ -71,5 +85,5 @@ if __name__ == "__main__":
         parser = options.get_training_parser()
         parsed = options.parse_args_and_arch(parser, training["arguments"])
         cfg = convert_namespace_to_omegaconf(parsed)
-        settings = {"path": training["path"], "updates": training["updates"]}
+        settings = {name: training[name] for name in ("path", "updates", "checkpoint")}
         distributed_utils.call_main(cfg, main, **settings)
