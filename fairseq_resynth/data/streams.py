@@ -205,6 +205,9 @@ def _vector_fields(data: Path, speakers: tuple[str, ...], speaker_input: str) ->
 
 def _unit_size(data: Path, units: dict[str, Any], key: str, option: str, given: int) -> int:
     known, path = units.get(key, 0), data / "units.json"
+    for value, place in ((known, f"{path}: {key}"), (given, option)):
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{place} is {value!r}, expected a whole number above 0.")
     if given and known and given != known:
         raise ValueError(f"{option} {given} contradicts {path}: {key} is {known}.")
     if not given and not known:

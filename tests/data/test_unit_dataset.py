@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from small_corpus import write_data
+from small_corpus import write_data, write_f0_data
 
-from fairseq_resynth.data.datasets.base import check_segment_size, crop_start
+from fairseq_resynth.data.datasets.base import check_segment_size, crop_start, whole_units
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.streams import StreamSpec, read_streams
 
@@ -44,6 +44,51 @@ def test_crops_are_aligned_and_reach_every_start(counting):
         assert item["f0_codes"].tolist() == [start // 1280, start // 1280 + 1]
         starts.add(start)
     assert starts == set(range(0, 25600 - SEGMENT + 1, 1280))
+
+
+@pytest.mark.parametrize(
+    "hop,code_hop,segment",
+    [(640, 1280, 2560), (640, 320, 2560), (1280, 640, 2560), (480, 320, 2880), (400, 1280, 8800)],
+)
+def test_crops_of_other_rates_are_aligned(hop, code_hop, segment, tmp_path):
+    samples = 32000 // hop * hop
+    data = write_f0_data(tmp_path / "data", {"train": [samples]}, unit_hop=hop, num_units=samples)
+    wav = (np.arange(samples) - 2**14).astype(np.int16)
+    soundfile.write(data / "wav" / "train_0.wav", wav, 16000, subtype="PCM_16")
+    frames = np.load(data / "f0" / "train.npy")
+    np.save(data / "f0" / "train.npy", np.arange(len(frames), dtype=np.float32) + 1)
+    for suffix, stride in (("units", hop), ("f0", code_hop)):
+        numbers = range(-(-samples // stride))
+        (data / f"train.{suffix}").write_text(" ".join(map(str, numbers)) + "\n")
+    codes = {"num_codes": samples, "f0_code_hop": code_hop}
+    (data / "f0_codes.json").write_text(json.dumps(codes))
+    dataset, starts = UnitDataset(data, "train", read_streams(data), segment, source_f0=True), set()
+    for epoch in range(60):
+        dataset.set_epoch(epoch)
+        item = dataset[0]
+        start = first_sample(item["wav"])
+        starts.add(start)
+        assert len(item["wav"]) == segment
+        for name, stride in (("units", hop), ("f0_codes", code_hop)):
+            first, count = start // stride, -(-segment // stride)
+            assert start % stride == 0 and item[name].tolist() == [*range(first, first + count)]
+        assert item["source_f0"][0].tolist() == [
+            *range(start // 80 + 1, (start + segment) // 80 + 1)
+        ]
+    assert len(starts) > 3
+
+
+@pytest.mark.parametrize("hop,expected", [(320, 8960), (640, 8960), (400, 8800), (20000, 20000)])
+def test_the_default_crop_is_whole_units(hop, expected):
+    assert whole_units(8960, hop) == expected
+
+
+@pytest.mark.parametrize("hop", [0.5, "320", -320])
+def test_a_hop_is_a_whole_number_of_samples(hop, tmp_path):
+    data = write_data(tmp_path / "data", {"train": [16000]})
+    (data / "units.json").write_text(json.dumps({"num_clusters": 10, "unit_hop": hop}))
+    with pytest.raises(ValueError, match="unit_hop is .*, expected a whole number above 0"):
+        read_streams(data)
 
 
 def test_crop_depends_on_seed_epoch_and_index_alone():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_bundles import write_bundle
+from tiny_bundles import tiny_sizes, write_bundle
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.streams import StreamSpec
@@ -66,6 +66,20 @@ def test_torchscript(kind, tmp_path):
     system, out = export(kind, "torchscript", tmp_path)
     graph = torch.jit.load(out / "generator.pt")
     check(system, lambda arrays: graph(*map(torch.from_numpy, arrays)).numpy(), 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hops", [(640, 320), (480, 320), (1280, 1280)])
+@pytest.mark.parametrize("arch", ["unit_hifigan", "unit_vocos", "unit_source_filter"])
+def test_torchscript_at_other_rates(arch, hops, tmp_path):
+    streams, sizes = StreamSpec(hops[0], 10, hops[1], 5), tiny_sizes(arch)
+    model = build_vocoder(sizes, streams).eval()
+    export_graph(Bundle(model, sizes, streams), tmp_path, "torchscript")
+    graph = torch.jit.load(tmp_path / "generator.pt")
+    units, f0_codes = torch.randint(10, (2, 23)), torch.randint(5, (2, 60))
+    expected = model(units, f0_codes)
+    assert expected.shape == (2, 1, 23 * hops[0])
+    torch.testing.assert_close(graph(units, f0_codes), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS[1:2])

@@ -136,14 +136,15 @@ def train_arguments(data: Path, save_dir: Path, *extra) -> list[str]:
     ]  # fmt: skip
 
 
-def write_f0_data(folder: Path, lengths: dict[str, list[int]], seed: int = 0) -> Path:
-    """Writes a data directory with an F0 cache of random contours: {split: [samples]}."""
+def write_f0_data(folder: Path, lengths: dict[str, list[int]], seed: int = 0, **streams) -> Path:
+    """Writes a data directory with an F0 cache of random contours: {split: [samples]}; the rest as for
+    `write_data`."""
     from fairseq_resynth.data.manifest import read_manifest
     from fairseq_resynth.data.pitch.extraction import F0Options
     from fairseq_resynth.data.storage.files import write_json
     from fairseq_resynth.preparation.f0 import f0_key, write_speaker_statistics
 
-    write_data(folder, lengths, seed=seed)
+    write_data(folder, lengths, seed=seed, **streams)
     rng = np.random.default_rng(seed)
     (folder / "f0").mkdir()
     for split, samples in lengths.items():

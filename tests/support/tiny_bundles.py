@@ -1,12 +1,14 @@
 """Tiny untrained bundles of every kind of stream."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from published_checkpoints import FRAME_80
 
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
-from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
+from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder, default_sizes
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 UNITS = np.array([[3, 3, 1, 9, 0, 4, 4, 7]])
@@ -32,6 +34,14 @@ KINDS = {
     ),
     "units, speaker vector": (StreamSpec(320, 10, speaker_dim=6), {}),
 }
+
+
+def tiny_sizes(arch):
+    """The smallest sizes of any generator, with its default frames."""
+    small = {"embedding_dim": 8, "dim": 16, "intermediate_dim": 24, "num_layers": 2, **SIZES}
+    sizes = default_sizes(arch)
+    known = {field.name for field in dataclasses.fields(sizes)}
+    return dataclasses.replace(sizes, **{name: small[name] for name in small if name in known})
 
 
 def write_bundle(kind, folder):

@@ -44,6 +44,25 @@ def arch(request):
     return request.param
 
 
+RATES = [("unit_hifigan", 640), ("unit_vocos_small", 1280), ("unit_source_filter_small", 200)]
+
+
+@pytest.mark.parametrize(
+    "name,unit_hop", [pytest.param(*one, marks=pytest.mark.slow) for one in RATES[:2]] + RATES[2:]
+)
+def test_training_at_other_rates_needs_no_option(name, unit_hop, tmp_path):
+    lengths = {"train": [16000, 20480, 32000, 17000], "valid": [16000, 20480]}
+    data = write_f0_data(tmp_path / "data", lengths, unit_hop=unit_hop)
+    model = f"--arch {name} --num-layers 1 --dim 16 --intermediate-dim 16"
+    words = arguments(data, tmp_path / "out", model, "--max-update", 2)
+    if name == "unit_hifigan":
+        words = train_arguments(data, tmp_path / "out", "--max-update", 2)
+    start = words.index("--segment-size")
+    fairseq_train(*words[:start], *words[start + 2 :])
+    generator, streams = load_unit_generator(tmp_path / "out" / "checkpoint_last.pt")[:2]
+    assert streams.unit_hop == unit_hop and unit_hop % generator.generator.hop == 0
+
+
 @pytest.fixture(scope="module")
 def f0_data(tmp_path_factory):
     valid = [16000, 20480, 12800]
