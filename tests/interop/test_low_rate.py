@@ -13,8 +13,9 @@ from small_corpus import MHUBERT, SPEECH, fairseq_train, train_arguments
 from tiny_bundles import SIZES, UNITS
 
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.data.streams import StreamSpec
+from fairseq_resynth.data.streams import StreamSpec, read_streams
 from fairseq_resynth.encoders.content import build_encoder
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
@@ -181,6 +182,37 @@ def test_a_trained_vocoder_of_25_hz_units_loads_elsewhere(trained, mhubert):
     said = system.speak([speech.units], speaker="ann")[0]
     np.testing.assert_allclose(textless(collapsed, dur_prediction=True).numpy(), said, atol=1e-5)
     assert not textless.unused
+
+
+@pytest.mark.parametrize("f0_code_hop", [320, pytest.param(640, marks=pytest.mark.slow)])
+def test_the_codec_at_25_hz_with_pitch_codes_as_fine_as_the_units_or_finer(
+    f0_code_hop, trained, mhubert, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(trained / "data", data)
+    run("f0", data, "--method", "dio")
+    quantile = ["--f0-representation", "quantile", "--f0-bins", 8]
+    finer = [] if f0_code_hop == 640 else ["--f0-code-hop", f0_code_hop]
+    run("quantize-f0", data, *quantile, *finer)
+    streams, sizes = read_streams(data), UnitHifiganSizes(**SIZES)
+    assert (streams.unit_hop, streams.f0_code_hop) == (640, f0_code_hop)
+    generator = build_vocoder(sizes, streams)
+    bundle = Bundle(generator, sizes, streams, kmeans=trained / "km.safetensors")
+    save_bundle(tmp_path / "bundle", bundle)
+    entropy = tmp_path / "bundle" / "entropy.safetensors"
+    run("fit-codec", data, "--network", 0, "--out", entropy)
+    codec = SpeechCodec.from_pretrained(tmp_path / "bundle", mhubert[0])
+    clip = next((trained / "audio" / "ann").glob("*.flac"))
+    speech, wav = codec.resynthesizer.encode(clip, "ann"), codec.resynthesizer.waveform(clip)
+    assert len(speech.f0_codes) == len(speech.units) * 640 // f0_code_hop
+    expected = codec.resynthesizer.decode(speech.units[None], speech.f0_codes[None], "ann")[0, 0]
+    found = codec.decode(codec.encode(clip, "ann"))
+    np.testing.assert_allclose(found[: len(expected)], expected[: len(found)], atol=1e-5)
+    data = codec.encode_blocks(wav, "ann")
+    pieces = [data[start : start + 7] for start in range(0, len(data), 7)]
+    streamed = np.concatenate(list(codec.decode_stream(pieces)))
+    np.testing.assert_allclose(streamed, codec.decode(data), atol=1e-5)
+    assert len(codec.decode(data, rate=0.5)) == pytest.approx(2 * len(wav), abs=1)
 
 
 @pytest.mark.parametrize("unit_hop,f0_code_hop", [(640, 1280), (640, 320), (1280, 320), (480, 320)])

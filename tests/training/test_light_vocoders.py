@@ -47,9 +47,8 @@ def arch(request):
 RATES = [("unit_hifigan", 640), ("unit_vocos_small", 1280), ("unit_source_filter_small", 200)]
 
 
-@pytest.mark.parametrize(
-    "name,unit_hop", [pytest.param(*one, marks=pytest.mark.slow) for one in RATES[:2]] + RATES[2:]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name,unit_hop", RATES)
 def test_training_at_other_rates_needs_no_option(name, unit_hop, tmp_path):
     lengths = {"train": [16000, 20480, 32000, 17000], "valid": [16000, 20480]}
     data = write_f0_data(tmp_path / "data", lengths, unit_hop=unit_hop)
