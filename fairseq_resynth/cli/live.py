@@ -27,7 +27,8 @@ def add_arguments(add: common.Options) -> None:
     add("--output-device D", "loudspeaker: number or part of the name (default: the system's)")
     add("--seconds S", "end after this time; default: with Ctrl+C", type=float)
     common.add_live_options(add)
-    add.shared("--style", "--content-checkpoint", "--device", "--json")
+    add.tokens()
+    add.shared("--content-checkpoint", "--device", "--json")
 
 
 def run(args: argparse.Namespace) -> int:
