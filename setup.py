@@ -53,12 +53,14 @@ EXTRAS = {
     ],
     "live": ["sounddevice>=0.4.6,<0.6"],  # `resynth live`; on Linux it needs libportaudio2
     "onnx": ["onnx>=1.16,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.17,<2"],
+    "parquet": ["pyarrow>=15,<27"],  # units in parquet files and Hugging Face datasets
     "hylee": ["datasets>=2.19,<6"],
     "kokoro": ["kokoro-onnx>=0.6,<0.7"],  # the speech of examples/conversion
     "hub": ["huggingface_hub>=0.24,<3"],
     "slurm": ["submitit>=1.5,<2"],  # examples/slurm
     "docs": ["mkdocs-material>=9.5,<10"],  # the documentation site
     "test": [
+        "pyarrow>=15,<27",
         "pytest>=8,<10",
         "pytest-xdist>=3.6,<4",
         "hypothesis>=6,<7",

@@ -26,7 +26,7 @@ from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_m
 from fairseq_resynth.codec.format.bitstream import SpeechCode, write_bytes
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.data.units import read_unit_file
+from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
 from fairseq_resynth.resynthesizer import Resynthesizer

@@ -26,15 +26,16 @@ def add_arguments(add: common.Options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains, encodes or decodes, and says how much shorter the sequences are."""
     from fairseq_resynth.data.storage.files import write_text
-    from fairseq_resynth.data.units import format_integers, read_generated_units, read_unit_file
+    from fairseq_resynth.data.unit_files import read_generated_units, read_unit_file
+    from fairseq_resynth.data.units import format_integers
     from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
 
     if args.action != "train" and not args.out:
         raise ValueError(f"bpe {args.action} needs --out FILE.")
-    reader = read_unit_file
     if args.action == "decode":
-        reader = lambda path: read_generated_units(path).rows  # noqa: E731
-    rows = [row for path in args.units for row in reader(path)]
+        rows = [row for path in args.units for row in read_generated_units(path).rows]
+    else:
+        rows = [row for path in args.units for row in read_unit_file(path)]
     if args.action == "train":
         count = args.num_units or max(int(row.units.max()) for row in rows) + 1
         size = train_bpe((row.units for row in rows), count, args.vocab_size, args.model)

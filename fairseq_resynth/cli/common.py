@@ -57,6 +57,12 @@ SHARED: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "threads of torch on the CPU; default: its choice",
     },
+    "--units-key": {
+        "default": "",
+        "metavar": "KEY",
+        "help": "what holds the units, where it is unclear: a key or column, a kind of tokens (Hu), the row "
+        "of an array, or all for an array whose rows are utterances",
+    },
     "--workers": {
         "type": int,
         "default": len(_cores),  # those that this process may use

@@ -3,8 +3,9 @@
     resynth parse-codes --codes units.txt --manifest audio.tsv --outdir DATA --cv 0.05 --tt 0.05
     resynth parse-codes --codes hubert.km --manifest all.tsv --outdir DATA --ref-valid v.txt --ref-test t.txt
 
-Lines are `name|1 2 3` (GSLM), `1 2 3` in the order of the manifest (HuBERT), `name<TAB>1,2,3` (CPC, VQ-VAE)
-or dicts. The manifest is fairseq's: the root, then path<TAB>samples at 16 kHz.
+Lines are `name|1 2 3` (GSLM), `1 2 3` in the order of the manifest (HuBERT), `name<TAB>1,2,3` (CPC, VQ-VAE),
+`[Hu1][Hu2]` (SpiritLM, slamkit) or dicts; parquet, saved datasets of Hugging Face, and arrays of numpy and
+torch are read too. The manifest is fairseq's: the root, then path<TAB>samples at 16 kHz.
 """
 
 import argparse
@@ -24,7 +25,10 @@ def add_arguments(add: common.Options) -> None:
     add("--seed", "seed of the random split", 42)
     for split in SPLITS:
         add(f"--ref-{split} FILE", f"list of the files of {split}")
-    add("--speaker-from RULE", "as in `resynth manifest`", "single")
+    add(
+        "--speaker-from RULE", "as in `resynth manifest`; default: as the file says, or else single"
+    )
+    add.shared("--units-key")
     add("--unit-hop", "samples per unit; default: from the lengths", 0)
     add("--num-units", "number of units; default: the largest + 1", 0)
     add("--feature-type", "name of the encoder, for units.json", "unknown")
@@ -46,8 +50,12 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.preparation.parse_codes import describe, match_codes, write_codes
 
     manifest = read_manifest(args.manifest)
-    codes = match_codes(args.codes, manifest, args.unit_hop, args.num_units, args.min_dur)
-    speakers = speakers_of(codes.units, manifest.root, args.speaker_from)
+    codes = match_codes(
+        args.codes, manifest, args.unit_hop, args.num_units, args.min_dur, args.units_key
+    )
+    speakers = codes.speakers
+    if args.speaker_from or not speakers:
+        speakers = speakers_of(codes.units, manifest.root, args.speaker_from or "single")
     references = {
         split: getattr(args, f"ref_{split}") for split in SPLITS if getattr(args, f"ref_{split}")
     }

@@ -4,9 +4,11 @@
     resynth synthesize --checkpoint checkpoints/checkpoint_best.pt --input units.txt --outdir OUT
     resynth synthesize --bundle BUNDLE --input DATA --outdir OUT --vc --random-targets 5
 
-A file of units has one line per utterance: `1 2 3`, `name|1 2 3` or {'audio': …, 'hubert': '1 2 3'}. Beside
-FILE.txt, FILE.f0 holds the pitch codes and FILE.speaker the speakers; a dict line may also hold pGSLM's
-`duration` and `f0`. With --dur-prediction the units come without repeats, as a language model writes them.
+A file of units has one line per utterance: `1 2 3`, `name|1 2 3`, `[Hu1][Hu2]` or a dict {'audio': …,
+'hubert': '1 2 3'}, as a literal or JSON; or it is a parquet file, a saved dataset of Hugging Face, or arrays
+of numpy or torch. Beside FILE.txt, FILE.f0 holds the pitch codes and FILE.speaker the speakers; a dict line
+may also hold pGSLM's `duration` and `f0`. With --dur-prediction the units come without repeats, as a language
+model writes them.
 """
 
 import argparse
@@ -21,6 +23,7 @@ def add_arguments(add: common.Options) -> None:
     add("--checkpoint CKPT", "instead of --bundle: a checkpoint of fairseq-train")
     add("--ema", "the checkpoint's averaged weights (--store-ema)", False)
     add("--input DATA|FILE", "data directory or file of units", required=True)
+    add.shared("--units-key")
     add("--split", "split of DATA", "test")
     add("--outdir OUT", "folder of the wavs", required=True)
     add("-n N", "only the first N; 0: all", 0)
@@ -28,8 +31,9 @@ def add_arguments(add: common.Options) -> None:
     add.tokens()
     add(
         "--dur-prediction",
-        "treat repeats of a unit as one; the duration predictor says how long each lasts",
-        False,
+        "treat repeats of a unit as one; the duration predictor says how long each lasts; --no-…: each unit "
+        "is a frame",
+        action=argparse.BooleanOptionalAction,
     )
     add("--rate R", "speaking rate, 0.25 to 4; 2 is twice as fast, with --dur-prediction", 1.0)
     voices = add.group("conversion: every utterance in other voices")
@@ -89,21 +93,18 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
         predict_durations,
         read_jobs,
         read_samples,
+        with_tokens,
     )
 
     streams, notes = decoder.streams, []
-    tokens = common.given_tokens(args)
-    streams.check_tokens(tokens)
     if args.dur_prediction:
-        jobs, notes = read_samples(args.input, streams)
+        jobs, notes = read_samples(args.input, streams, args.units_key)
     else:
-        jobs = read_jobs(args.input, streams, args.split)
+        jobs = read_jobs(
+            args.input, streams, args.split, args.units_key, args.dur_prediction is False or None
+        )
     jobs = jobs[: args.n or None]
-    if tokens:
-        jobs = [
-            replace(job, speech=replace(job.speech, tokens={**job.speech.tokens, **tokens}))
-            for job in jobs
-        ]
+    jobs = with_tokens(jobs, streams, common.given_tokens(args))
     if args.target:
         streams.speaker_index(args.target)
         jobs = [replace(job, speech=replace(job.speech, speaker=args.target)) for job in jobs]

@@ -12,7 +12,8 @@ from fairseq_resynth.data.manifest import read_manifest, read_names, require_dat
 from fairseq_resynth.data.packed import has_stream
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.text_columns import first_names
-from fairseq_resynth.data.units import read_integer_rows, read_unit_file
+from fairseq_resynth.data.unit_files import read_unit_file
+from fairseq_resynth.data.units import read_integer_rows
 
 STREAM_NAMES = ("units", "f0", "speaker", *TOKENS)
 UNIT_KEYS = ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop")

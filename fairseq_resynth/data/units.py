@@ -1,4 +1,4 @@
-"""Unit sequences: `{split}.units` and `{split}.f0` of a data directory, and text files of other tools.
+"""Unit sequences: `{split}.units` and `{split}.f0` of a data directory, and lines of other tools.
 
 The lines of a data directory's files are those of its manifest. The format of any other line is recognized
 by its content:
@@ -7,14 +7,16 @@ by its content:
     name|1 2 3                                  GSLM
     name<TAB>1,2,3                              CPC
     {'audio': 'a.wav', 'hubert': '1 2 3', …}    speech-resynthesis, pGSLM; parsed as a literal
+    {"audio": "a.wav", "units": [1, 2, 3], …}   unit-hifigan, slamkit; JSON
+    [St7][Pi15][Hu1][Hu2] or <Un1><Un2>         SpiritLM, slamkit; may follow a name, or be in a dict
     H-0<TAB>-0.5<TAB>1 2 3                      a log of fairseq-interactive; other lines are skipped
 """
 
 import ast
+import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +31,15 @@ from fairseq_resynth.data.storage.text_columns import (
 )
 
 # Keys of the units in a dict line, in the order in which the original looks for them.
-UNIT_KEYS = ("cpc_km100", "vqvae256", "hubert", "hubert_km100", "units", "codes")
+UNIT_KEYS = ("cpc_km100", "vqvae256", "hubert", "hubert_km100", "units", "codes", "audio_repr")
 DURATION_KEYS = ("durations", "duration", "dur")  # pGSLM's, in frames per unit; a number is seconds
-# Symbols of fairseq's dictionaries; the last kind fills them up to a multiple of eight.
-_SPECIAL = re.compile(r"<s>|</s>|<pad>|<unk>|madeupword\d+")
-_HYPOTHESIS = re.compile(r"H-(\d+)\t(\S+)\t(.*)")
+UNIT_TOKENS = ("Hu", "Un")  # in token strings of SpiritLM and slamkit; there Pi is pitch, St style
+_TOKEN = re.compile(r"\[([A-Za-z]+)(\d{1,18})\]|<([A-Za-z]+)(\d{1,18})>")
 
 
 @dataclass(frozen=True)
 class UnitRow:
-    """One utterance of a unit file; the fields after `name` are of dict lines."""
+    """One utterance of a unit file; the fields after `name` are of dict lines, tables and token strings."""
 
     units: np.ndarray  # (U,) int64
     line: int  # its number in the file, from 1
@@ -47,20 +48,12 @@ class UnitRow:
     speaker: str | None = None  # name of the speaker
     f0: np.ndarray | None = None  # (U,) pitch: integers are codes, other numbers normalized F0
     tokens: dict[str, str] = field(default_factory=dict)  # named tokens: {"style": "sad"}
+    token_string: bool = False  # whether the units were one; there runs are usually collapsed
 
     @property
     def label(self) -> str:
         """The name, or `line_N` if the row has none."""
         return self.name or f"line_{self.line}"
-
-
-@dataclass
-class GeneratedUnits:
-    """Samples of a language model, counts of special symbols left out, and names without units."""
-
-    rows: list[UnitRow] = field(default_factory=list)
-    dropped: Counter = field(default_factory=Counter)
-    empty: list[str] = field(default_factory=list)
 
 
 def parse_integers(text: str, where: str) -> np.ndarray:
@@ -77,13 +70,16 @@ def parse_integers(text: str, where: str) -> np.ndarray:
 
 
 def parse_dict_line(line: str, where: str) -> dict[str, Any]:
-    """Parses a dict line as a literal; it is never evaluated. Raises ValueError, beginning with `where`, if
-    it is not a dict of plain values, or `audio` is not a string."""
+    """Parses a dict line as JSON or as a literal; it is never evaluated. Raises ValueError, beginning with
+    `where`, if it is not a dict of plain values, or `audio` is not a string."""
     expected = f"{where}: expected {{'audio': path, …}}"
     try:
-        values = ast.literal_eval(line.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise ValueError(f"{expected} of plain values: {error}") from error
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        try:
+            values = ast.literal_eval(line.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise ValueError(f"{expected} of plain values: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{expected}, found {line.strip()[:80]!r}")
     if not isinstance(values.get("audio", ""), str):
@@ -91,55 +87,12 @@ def parse_dict_line(line: str, where: str) -> dict[str, Any]:
     return values
 
 
-def read_unit_file(path: str | Path) -> list[UnitRow]:
-    """Reads a file in any format of this module. Raises FileNotFoundError if it does not exist, and
-    ValueError if it is empty or not text, or a line has no units or cannot be parsed."""
-    rows = [_parse_line(*line) for line in _unit_lines(Path(path))]
-    for row in rows:
-        if not len(row.units):
-            raise ValueError(f"{path}:{row.line}: expected units, found none on the line.")
-    return rows
-
-
-def read_generated_units(path: str | Path) -> GeneratedUnits:
-    """Reads samples of a unit language model, without fairseq's special symbols and empty lines. Raises as
-    `read_unit_file` does, but only if no sample has units."""
-    found = GeneratedUnits()
-    for text, where, number in _unit_lines(Path(path)):
-        found.dropped.update(_SPECIAL.findall(text))
-        row = _parse_line(_SPECIAL.sub(" ", text), where, number)
-        if len(row.units):
-            found.rows.append(row)
-        elif text.strip():
-            found.empty.append(row.label)
-    if not found.rows:
-        raise ValueError(f"{path}: expected units, found none in the file.")
-    return found
-
-
-def _unit_lines(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Yields (line, file:line, line number); of a log of fairseq-interactive the hypotheses alone."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist.")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text: {error}.") from error
-    if not lines:
-        raise ValueError(f"{path} is empty.")
-    numbered = list(enumerate(lines, 1))
-    hypotheses, seen = [], Counter[str]()
-    for number, line in numbered:
-        if match := _HYPOTHESIS.match(line):
-            hypotheses.append((number, f"{match[1]}__{seen[match[1]]}|{match[3]}"))
-            seen[match[1]] += 1
-    for number, line in hypotheses or numbered:
-        yield line, f"{path}:{number}", number
-
-
-def _parse_line(line: str, where: str, number: int) -> UnitRow:
+def parse_line(line: str, where: str, number: int, key: str = "") -> UnitRow:
+    """Parses one line of a unit file. `key` names the key of the units in a dict line, or the kind of their
+    tokens (`Hu`) in a token string. Raises ValueError, beginning with `where`, if it is of no known format.
+    """
     if line.lstrip().startswith("{"):
-        return _parse_dict_row(line, where, number)
+        return parse_values(parse_dict_line(line, where), where, number, key)
     if "|" in line:
         name, _, text = line.rpartition("|")
     else:
@@ -150,17 +103,46 @@ def _parse_line(line: str, where: str, number: int) -> UnitRow:
                 "`name|1 2 3`."
             )
         text = text.replace(",", " ") if tab else text
+    if _is_token_string(text):
+        return replace(_parse_token_string(text, where, number, key), name=name or None)
     return UnitRow(parse_integers(text, where), number, name or None)
 
 
-def _parse_dict_row(line: str, where: str, number: int) -> UnitRow:
-    values = parse_dict_line(line, where)
-    key = next((key for key in UNIT_KEYS if key in values), None)
-    if key is None:
+def parse_values(values: Mapping[str, Any], where: str, number: int, key: str = "") -> UnitRow:
+    """The utterance of a dict line or of a row of a table, whose units are under `key` (default: the first of
+    `UNIT_KEYS`). Raises ValueError, beginning with `where`, if it has none, or values contradict each other.
+    """
+    expected = (key,) if key else UNIT_KEYS
+    found = next((known for known in expected if known in values), None)
+    if found is None:
         raise ValueError(
-            f"{where}: expected one of the keys {', '.join(UNIT_KEYS)}, found {', '.join(values)}."
+            f"{where}: expected one of the keys {', '.join(expected)}, found {', '.join(values)}; "
+            "--units-key KEY names that of the units."
         )
-    units, f0 = _parse_list(values[key], where), _parse_f0(values.get("f0"), where)
+    units = values[found]
+    if _is_token_string(units):
+        row = _parse_token_string(units, where, number)
+    else:
+        row = _parse_frames(units, values, where, number)
+    audio = values.get("audio", values.get("file_name"))
+    audio = audio.get("path") if isinstance(audio, Mapping) else audio  # datasets.Audio
+    if not isinstance(audio, str | None):
+        raise ValueError(f"{where}: expected the path of a recording, found {audio!r}.")
+    name = str(Path(audio).with_suffix("")) if audio else values.get("id", values.get("name"))
+    speaker = values.get("spk", values.get("speaker"))
+    given = {token: values[token] for token in TOKENS if values.get(token) is not None}
+    return replace(
+        row,
+        name=None if name is None else str(name),
+        audio=audio,
+        speaker=None if speaker is None else str(speaker),
+        tokens={**row.tokens, **{token: _one_name(str(name)) for token, name in given.items()}},
+    )
+
+
+def _parse_frames(units: Any, values: Mapping[str, Any], where: str, number: int) -> UnitRow:
+    """Units as numbers, with the `f0` and the durations that `values` have of them."""
+    units, f0 = _parse_list(units, where), _parse_f0(values.get("f0"), where)
     given = next((values[key] for key in DURATION_KEYS if key in values), None)
     if isinstance(given, list | tuple) or isinstance(given, str) and " " in given.strip():
         # Run lengths instead of frames; a number would be seconds.
@@ -172,11 +154,59 @@ def _parse_dict_row(line: str, where: str, number: int) -> UnitRow:
         units = np.repeat(units, durations)
     if f0 is not None and len(f0) != len(units):
         raise ValueError(f"{where}: {len(units)} units and {len(f0)} values of f0.")
-    audio, speaker = values.get("audio"), values.get("spk", values.get("speaker"))
-    name = str(Path(audio).with_suffix("")) if audio else None
-    speaker = None if speaker is None else str(speaker)
-    tokens = {token: str(values[token]) for token in TOKENS if values.get(token) is not None}
-    return UnitRow(units, number, name, audio, speaker, f0, tokens)
+    return UnitRow(units, number, f0=f0)
+
+
+def _is_token_string(units: Any) -> bool:
+    return isinstance(units, str) and units.lstrip().startswith(("[", "<"))
+
+
+def _parse_token_string(text: str, where: str, number: int, kind: str = "") -> UnitRow:
+    """Parses `[St7][Pi15][Hu1][Hu2]` or `<Un1><Un2>`; `kind` names the tokens of the units. A pitch holds
+    until the next one, and the first also before it."""
+    words = re.split(r"(?<=[\]>])\s*", text.strip().removeprefix("[Speech]").strip())
+    found = []
+    for place, word in enumerate(filter(None, words), 1):
+        match = _TOKEN.fullmatch(word)
+        if match is None:
+            raise ValueError(
+                f"{where}: expected tokens like [Hu12] or <Un12>, found {word[:40]!r} in place {place}."
+            )
+        found.append((match[1] or match[3], match[2] or match[4]))
+    kinds = {kind for kind, _ in found}
+    units_of = {kind} if kind else kinds & set(UNIT_TOKENS)
+    if len(units_of) > 1:
+        raise ValueError(
+            f"{where}: found the tokens {' and '.join(sorted(units_of))}: --units-key KIND names the units'."
+        )
+    if foreign := sorted(kinds - units_of - {"Pi", "St"}):
+        raise ValueError(
+            f"{where}: found tokens {', '.join(foreign)}, expected those of units "
+            f"({' or '.join(units_of or UNIT_TOKENS)}), Pi and St; --units-key KIND names those of units."
+        )
+    pitches = [value for name, value in found if name == "Pi"]
+    units, pitch, last = [], [], pitches[0] if pitches else "0"
+    for name, value in found:
+        if name == "Pi":
+            last = value
+        elif name in units_of:
+            units.append(value)
+            pitch.append(last)
+    style = _one_name(" ".join(value for name, value in found if name == "St"))
+    return UnitRow(
+        np.array(units, dtype=np.int64),
+        number,
+        f0=np.array(pitch, dtype=np.int64) if pitches else None,
+        tokens={"style": style} if style else {},
+        token_string=True,
+    )
+
+
+def _one_name(name: str) -> str:
+    """A name, or the one number of SpiritLM's style per second. Numbers that differ stay, and since no model
+    knows such a style, `--style` is asked for."""
+    words = dict.fromkeys(name.split())
+    return name if len(words) != 1 or not name.replace(" ", "").isdigit() else next(iter(words))
 
 
 def _parse_list(values: Any, where: str) -> np.ndarray:

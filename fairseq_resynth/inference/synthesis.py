@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,8 @@ from fairseq_resynth.data.datasets.unit_split import UnitSplit
 from fairseq_resynth.data.manifest import read_lines
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.data.units import (
-    UnitRow,
-    read_generated_units,
-    read_integer_rows,
-    read_unit_file,
-)
+from fairseq_resynth.data.unit_files import is_unit_folder, read_generated_units, read_unit_file
+from fairseq_resynth.data.units import UnitRow, read_integer_rows
 from fairseq_resynth.inference.decoder import UnitDecoder, decode_all, decode_in_chunks, is_long
 
 WINDOW = 64  # utterances held in memory at a time
@@ -34,16 +30,28 @@ class Job:
     reference: Path | None = None
 
 
-def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> list[Job]:
-    """Reads the utterances of one split of a data directory, or of a file of units: one line `1 2 3`,
-    `name|1 2 3` or a dict per utterance; NAME.f0 and NAME.speaker may stand next to it. Raises
-    FileNotFoundError or ValueError if a file is missing or malformed, or lacks a stream of the model."""
+def read_jobs(
+    source: str | Path,
+    streams: StreamSpec,
+    split: str = "test",
+    key: str = "",
+    frames: bool | None = None,
+) -> list[Job]:
+    """Reads the utterances of one split of a data directory, or of a file that `read_unit_file` reads with
+    `key`; NAME.f0 and NAME.speaker may stand next to it. `frames` says that each unit is a frame; None: it
+    is, unless it looks otherwise. Raises FileNotFoundError or ValueError if a file is missing or malformed,
+    lacks a stream of the model, or `frames` is needed."""
     source = Path(source)
-    if source.is_dir():
+    if source.is_dir() and not is_unit_folder(source):
         data = UnitSplit(source, split, streams)
         utterances = map(data.utterance, range(len(data.manifest)))
         return [Job(u.name, u, data.manifest.path(row)) for row, u in enumerate(utterances)]
-    rows = read_unit_file(source)
+    rows = read_unit_file(source, key)
+    if frames is None and _look_collapsed(rows):
+        raise ValueError(
+            f"{source}: no unit is repeated, as in token strings whose runs are collapsed: give "
+            "--dur-prediction to predict how long each lasts, or --no-dur-prediction if each is a frame."
+        )
     f0_codes: Sequence[np.ndarray | None] = [None] * len(rows)
     if streams.num_f0_codes and any(row.f0 is None for row in rows):
         path = source.with_suffix(".f0")
@@ -66,6 +74,10 @@ def read_jobs(source: str | Path, streams: StreamSpec, split: str = "test") -> l
     return _within_folder(jobs, source)
 
 
+def _look_collapsed(rows: Sequence[UnitRow]) -> bool:
+    return all(row.token_string and (np.diff(row.units) != 0).all() for row in rows)
+
+
 def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndarray]:
     """The pitch of a dict line, one value per unit, at the rate of the model's pitch stream."""
     if row.f0 is None or not streams.has_pitch:
@@ -84,13 +96,15 @@ def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndar
     return {"f0_codes": values.astype(np.int64)}
 
 
-def read_samples(source: str | Path, streams: StreamSpec) -> tuple[list[Job], list[str]]:
+def read_samples(
+    source: str | Path, streams: StreamSpec, key: str = ""
+) -> tuple[list[Job], list[str]]:
     """Reads what a unit language model wrote, for `predict_durations`: jobs, and notes on what was left out.
-    The file has lines `name|1 2 3 </s>` or `1 2 3`, or is the output of fairseq-interactive. Raises
-    FileNotFoundError or ValueError if it is missing or has no units, or the model has pitch."""
+    The file is one that `read_generated_units` reads with `key`. Raises FileNotFoundError or ValueError if it
+    is missing or has no units, or the model has pitch."""
     if streams.has_pitch:
         raise ValueError("the model needs pitch, and units without repeats come without it.")
-    found = read_generated_units(source)
+    found = read_generated_units(source, key)
     jobs = [
         Job(row.label, Utterance(row.units, None, row.speaker, tokens=row.tokens))
         for row in found.rows
@@ -119,6 +133,22 @@ def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) ->
         replace(job, speech=replace(job.speech, units=units, num_samples=len(units) * hop))
         for job, units in zip(jobs, expanded, strict=True)
     ]
+
+
+def with_tokens(jobs: Sequence[Job], streams: StreamSpec, tokens: Mapping[str, str]) -> list[Job]:
+    """Gives every utterance some named tokens, such as {"style": "sad"}, instead of its own. Raises
+    ValueError if the model needs one that is not given or that it does not know."""
+    streams.check_tokens(tokens)
+    spoken = []
+    for job in jobs:
+        names = {**job.speech.tokens, **tokens}
+        try:
+            for token in streams.tokens:
+                streams.token_index(token, names.get(token))
+        except ValueError as error:
+            raise ValueError(f"{job.name}: {error}") from error
+        spoken.append(replace(job, speech=replace(job.speech, tokens=names)))
+    return spoken
 
 
 def in_other_voices(

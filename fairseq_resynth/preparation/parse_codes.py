@@ -1,5 +1,6 @@
 """A data folder from unit files that others made: what `resynth parse-codes` does."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.manifest import SPLITS, Manifest
 from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
-from fairseq_resynth.data.units import UnitRow, format_integers, read_unit_file
+from fairseq_resynth.data.unit_files import read_unit_file
+from fairseq_resynth.data.units import UnitRow, format_integers
 from fairseq_resynth.preparation.manifest import FileFinder, listed, write_splits
 
 HOPS = (160, 320, 640, 1280)
@@ -19,22 +21,33 @@ DICT_NAMES = {"train": "train", "valid": "val", "test": "test"}  # the original'
 
 @dataclass(frozen=True)
 class Codes:
-    """Units of the rows of a manifest."""
+    """Units of the rows of a manifest; dicts are by the relative path of the row."""
 
-    units: dict[str, np.ndarray]  # (U,) int64 of each row, by its relative path
+    units: dict[str, np.ndarray]  # (U,) int64 of each row
+    speakers: dict[str, str]  # empty if the file names none
+    tokens: dict[
+        str, dict[str, str]
+    ]  # names of each named token in the file: {"style": {path: "sad"}}
     unit_hop: int  # samples per unit
     num_units: int  # number of different units
     too_short: list[str]  # rows that were left out because of their duration
 
 
 def match_codes(
-    path: str | Path, manifest: Manifest, unit_hop: int = 0, num_units: int = 0, min_dur: float = 0
+    path: str | Path,
+    manifest: Manifest,
+    unit_hop: int = 0,
+    num_units: int = 0,
+    min_dur: float = 0,
+    key: str = "",
 ) -> Codes:
     """Gives each row of at least `min_dur` seconds its line of units, by name or by order. If 0, `unit_hop`
-    is the one of 160, 320, 640 and 1280 samples that fits the lengths, and `num_units` the largest unit + 1.
-    Raises ValueError if lines do not match rows, or lengths disagree by more than a frame."""
+    is the one of `HOPS` that fits the lengths, and `num_units` the largest unit + 1; `key` is that of
+    `read_unit_file`. Raises ValueError if lines do not match rows, lengths disagree by more than a frame, or
+    only some lines name a speaker or a named token."""
     path = Path(path)
-    units = _by_row(path, read_unit_file(path), manifest)
+    rows = _by_row(path, read_unit_file(path, key), manifest)
+    units = {name: row.units for name, row in rows.items()}
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
     hop = unit_hop or _infer_hop(path, units, lengths)
     if wrong := [
@@ -53,20 +66,34 @@ def match_codes(
         del units[name]
     if not units:
         raise ValueError(f"no row lasts {min_dur} s or more.")
-    return Codes(units, hop, num_units or largest + 1, too_short)
+    speakers = _names(path, "speaker", {name: row.speaker for name, row in rows.items()})
+    tokens = {
+        token: _names(path, token, {name: row.tokens.get(token) for name, row in rows.items()})
+        for token in TOKENS
+    }
+    return Codes(units, speakers, tokens, hop, num_units or largest + 1, too_short)
 
 
-def _by_row(path: Path, rows: Sequence[UnitRow], manifest: Manifest) -> dict[str, np.ndarray]:
-    """The units of each manifest row, matched by name or, without names, by order."""
+def _names(path: Path, what: str, found: Mapping[str, str | None]) -> dict[str, str]:
+    names = {row: name.strip() for row, name in found.items() if name and name.strip()}
+    if names and (without := [row for row in found if row not in names]):
+        raise ValueError(
+            f"{path}: {len(without)} rows have no {what}, but others have:{listed(without)}"
+        )
+    return names
+
+
+def _by_row(path: Path, rows: Sequence[UnitRow], manifest: Manifest) -> dict[str, UnitRow]:
+    """The line of each manifest row, matched by name or, without names, by order."""
     paths = list(manifest.paths)
     if rows[0].name is None:
         if len(rows) != len(paths):
             raise ValueError(
                 f"{path} has {len(rows)} lines without names, {manifest.source} {len(paths)} rows."
             )
-        return {name: row.units for name, row in zip(paths, rows, strict=True)}
+        return dict(zip(paths, rows, strict=True))
     finder = FileFinder(paths)
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, UnitRow] = {}
     unknown, several = [], []
     for row in rows:
         name = row.audio or row.name
@@ -74,7 +101,7 @@ def _by_row(path: Path, rows: Sequence[UnitRow], manifest: Manifest) -> dict[str
             raise ValueError(f"{path}:{row.line}: the line has no name, but others have one.")
         matches = finder.candidates(name)
         if len(matches) == 1 and matches[0] not in found:
-            found[matches[0]] = row.units
+            found[matches[0]] = row
         else:
             (several if matches else unknown).append(name)
     missing = [audio for audio in paths if audio not in found]
@@ -108,14 +135,21 @@ def write_codes(
     description: dict[str, Any],
     dict_key: str = "",
 ) -> list[str]:
-    """Writes `{split}.tsv`, `.speaker`, `.units` and `units.json`, with the entries of `description`; returns
-    sentences for the user. With `dict_key`, also writes the original's {train,val,test}.txt, whose lines have
-    the units under this key."""
+    """Writes `{split}.tsv`, `.speaker`, `.units`, named tokens and `units.json`, with the entries of
+    `description`; returns sentences for the user. With `dict_key`, also writes the original's
+    {train,val,test}.txt, whose lines have the units under this key."""
     outdir = Path(outdir)
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
     notes = write_splits(manifest.root, outdir, splits, lengths, speakers)
     for split in SPLITS:
         names = sorted(splits.get(split, []))
+        for token, found in codes.tokens.items():
+            if names and found:
+                write_text(
+                    outdir / f"{split}.{token}", "".join(f"{found[name]}\n" for name in names)
+                )
+            else:
+                (outdir / f"{split}.{token}").unlink(missing_ok=True)
         if not names:
             (outdir / f"{split}.units").unlink(missing_ok=True)
             continue
@@ -135,4 +169,15 @@ def write_codes(
 
 def describe(path: str | Path, feature_type: str) -> dict[str, Any]:
     """What `units.json` says of units that were made elsewhere."""
-    return {"feature_type": feature_type, "codes": str(path), "codes_hash": file_hash(path)}
+    return {
+        "feature_type": feature_type,
+        "codes": str(path),
+        "codes_hash": _content_hash(Path(path)),
+    }
+
+
+def _content_hash(path: Path) -> str:
+    if path.is_file():
+        return file_hash(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()

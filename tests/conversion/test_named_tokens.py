@@ -1,5 +1,7 @@
 """Named tokens (style, language) in every command that speaks: chosen by name, or asked for."""
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -55,6 +57,44 @@ def test_a_name_is_spoken_or_asked_for(commands, verb, token, tmp_path, capsys):
         assert main(list(map(str, [*commands[verb], tmp_path / "x.wav", *wrong, *fixed]))) == 2
         error = capsys.readouterr().err
         assert f"the model has {', '.join(NAMES[token])}" in error and len(error.splitlines()) == 1
+
+
+def test_what_a_manifest_says_of_each_utterance_is_spoken(commands, tmp_path, capsys):
+    bundle = commands["convert"][3]
+    rows = [
+        {"audio": f"{n}.wav", "units": [1, 1, 2], "speaker": "anna", "style": "sad", "language": n}
+        for n in NAMES["language"]
+    ]
+    (tmp_path / "in").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["synthesize", "--bundle", bundle, "--input", tmp_path / "in", "--outdir"]
+    assert main(list(map(str, [*command, tmp_path / "out"]))) == 0
+    first, second = (soundfile.read(tmp_path / "out" / f"{n}.wav")[0] for n in NAMES["language"])
+    assert len(first) == len(second) == 480 and (first != second).any()
+    (tmp_path / "in").write_text(json.dumps({**rows[0], "language": "xx"}) + "\n")
+    assert main(list(map(str, [*command, tmp_path / "no"]))) == 2
+    assert "de: language 'xx': the model has de, en." in capsys.readouterr().err
+    assert main(list(map(str, [*command, tmp_path / "yes", "--language", "en"]))) == 0
+    assert (soundfile.read(tmp_path / "yes" / "de.wav")[0] == second).all()
+
+
+def test_token_strings_are_asked_whether_they_are_frames(commands, tmp_path, capsys):
+    (tmp_path / "in").write_text("x|[Hu1][Hu2]\n")
+    command = [
+        "synthesize",
+        *commands["convert"][2:4],
+        "--input",
+        tmp_path / "in",
+        "--style",
+        "sad",
+    ]
+    command += ["--target", "anna", "--language", "de", "--outdir"]
+    assert main(list(map(str, [*command, tmp_path / "no"]))) == 2
+    assert "give --dur-prediction to predict how long" in capsys.readouterr().err
+    assert main(list(map(str, [*command, tmp_path / "a", "--no-dur-prediction"]))) == 0
+    assert len(soundfile.read(tmp_path / "a" / "x.wav")[0]) == 320
+    assert main(list(map(str, [*command, tmp_path / "b", "--dur-prediction"]))) == 0
+    (tmp_path / "in").write_text("x|[Hu1][Hu1][Hu2]\n")
+    assert main(list(map(str, [*command, tmp_path / "c"]))) == 0
 
 
 def test_a_further_token_is_one_line(monkeypatch):

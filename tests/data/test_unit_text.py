@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from fairseq_resynth.data.streams import read_utterances
-from fairseq_resynth.data.units import read_generated_units, read_integer_rows, read_unit_file
+from fairseq_resynth.data.unit_files import read_generated_units, read_unit_file
+from fairseq_resynth.data.units import read_integer_rows
 
 LOG = "S-0\t1 2\nW-0\t0.1\tseconds\nH-0\t-1.5\t1 2\nD-0\t-1.5\t1 2\nH-0\t-1.7\t4 5\nH-1\t-2.0\t7\n"
 

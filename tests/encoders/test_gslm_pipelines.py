@@ -12,7 +12,8 @@ from small_corpus import PLUGIN, SPEECH, run
 from tiny_bundles import write_bundle
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.units import collapse_runs, read_generated_units
+from fairseq_resynth.data.unit_files import read_generated_units
+from fairseq_resynth.data.units import collapse_runs
 from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
 
 

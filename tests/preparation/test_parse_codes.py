@@ -3,6 +3,7 @@
 import ast
 import json
 
+import numpy as np
 import pytest
 from small_corpus import write_data
 
@@ -69,6 +70,36 @@ def test_published_split_dict_lines_and_durations(corpus, tmp_path):
     kept = (out / "train.tsv").read_text()
     assert "train_1.wav" not in kept and "train_2.wav" in kept  # 1.02 s and 1.04 s
     assert json.loads((out / "units.json").read_text())["codes_hash"]
+
+
+def test_a_manifest_in_parquet_brings_speakers_and_styles(corpus, tmp_path, capsys):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    manifest, names, units = corpus
+    rows = [
+        {"audio": f"/a/{n}.wav", "units": list(map(int, u.split())), "speaker": 7, "style": n[-1:]}
+        for n, u in zip(names, units, strict=True)
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "codes")
+    out = tmp_path / "out"
+    assert parse(tmp_path / "codes", manifest, out, "--cv", "0.1", "--tt", "0.2") == 0
+    for split in ("train", "valid", "test"):
+        stems = [
+            line.split(".")[0] for line in (out / f"{split}.tsv").read_text().split("\n")[1:-1]
+        ]
+        assert (out / f"{split}.style").read_text().split() == [stem[-1] for stem in stems]
+        assert set((out / f"{split}.speaker").read_text().split()) == {"7"}
+    codes = write(tmp_path / "lines", names, units, "gslm")
+    assert parse(codes, manifest, out) == 0 and not (out / "train.style").exists()
+    rows[3].pop("style")
+    codes.write_text("".join(f"{row}\n" for row in rows))
+    capsys.readouterr()
+    assert parse(codes, manifest, tmp_path / "no") == 2
+    assert "1 rows have no style, but others have:\n  train_3.wav" in capsys.readouterr().err
+    np.save(tmp_path / "array", np.zeros((20, 50), int))
+    assert parse(tmp_path / "array.npy", manifest, tmp_path / "no") == 2
+    assert "give --units-key all if each of its rows" in capsys.readouterr().err
 
 
 def _without_last(names, units):
