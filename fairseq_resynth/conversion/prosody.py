@@ -9,6 +9,7 @@ from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.pitch.representations import F0Representation, normalize_log
 from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics
 from fairseq_resynth.data.units import collapse_runs
+from fairseq_resynth.measures.alignment import warping_path
 
 SLOWEST, FASTEST = 0.25, 4.0
 # Standard deviations of a speaker's F0 around its mean that contain 99 % of the training data.
@@ -58,14 +59,11 @@ def duration_positions(units: np.ndarray, expanded: np.ndarray) -> np.ndarray:
 
 def align_units(units: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The (U,) position in (V,) other units of each unit, never decreasing, by dynamic time warping."""
-    from librosa.sequence import dtw
-
     # Where nothing matches, a small cost off the diagonal makes both utterances advance.
     off_diagonal = np.abs(
         np.arange(len(units))[:, None] / len(units) - np.arange(len(others)) / len(others)
     )
-    _, path = dtw(C=(units[:, None] != others) + 0.1 * off_diagonal)
-    path = path[::-1]
+    path = warping_path((units[:, None] != others) + 0.1 * off_diagonal)
     sums = np.bincount(path[:, 0], path[:, 1], len(units))
     return sums / np.bincount(path[:, 0], minlength=len(units))
 

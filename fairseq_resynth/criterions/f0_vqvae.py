@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
-from scipy.stats import entropy
 from torch import Tensor
 
 from fairseq_resynth.modules.options import option
@@ -67,7 +66,7 @@ class F0VqvaeCriterion(FairseqCriterion):
             metrics.log_scalar_sum(f"_{name}", int(count))
         metrics.log_derived("codes_used", lambda meters: int((_counts(meters) > 0).sum()))
         metrics.log_derived(
-            "code_entropy", lambda meters: round(float(entropy(_counts(meters), base=2)), 3)
+            "code_entropy", lambda meters: round(_entropy_in_bits(_counts(meters)), 3)
         )
 
     @staticmethod
@@ -85,6 +84,11 @@ def _errors(reconstruction: Tensor, f0: Tensor, frames: Tensor) -> Tuple[Tensor,
     cross_entropy = F.binary_cross_entropy_with_logits(reconstruction[:, 1][frames], voicing)
     # F0 of unvoiced frames is interpolated, so it need not be reconstructed
     return (error * voicing).sum() / voicing.sum().clamp(min=1), cross_entropy
+
+
+def _entropy_in_bits(counts: np.ndarray) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def _counts(meters) -> np.ndarray:

@@ -6,13 +6,11 @@ up to `TOLERANCE_SECONDS`. The variant with dynamic time warping (DTW) takes any
 
 import functools
 
-import librosa
 import numpy as np
 import torch
-from scipy.linalg import hankel, toeplitz
-from scipy.signal import lfilter
 
 from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.measures.alignment import warping_path
 from fairseq_resynth.modules.losses import LogMelSpectrogram, mel_l1
 
 TOLERANCE_SECONDS = 0.2
@@ -76,7 +74,9 @@ def mel_cepstral_distortion(
     wavs, start = (reference, generated), 0 if loudness else 1
     first, second = (mel_cepstrum(wav, order, alpha)[:, start:] for wav in wavs)
     if dtw:
-        _, path = librosa.sequence.dtw(first.T, second.T, metric="euclidean")
+        pair = (torch.from_numpy(frames) for frames in (first, second))
+        cost = torch.cdist(*pair, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+        path = warping_path(cost)
         first, second = first[path[:, 0]], second[path[:, 1]]
     distances = np.sqrt(2 * np.sum((first - second) ** 2, axis=1))
     return float(10 / np.log(10) * distances.mean())
@@ -94,8 +94,7 @@ def multi_resolution_stft(
     pair = align_waveforms(reference, generated, sample_rate)
     rows = []
     for n_fft, hop, window in STFT_RESOLUTIONS:
-        sizes = {"n_fft": n_fft, "hop_length": hop, "win_length": window}
-        real, fake = (np.abs(librosa.stft(wav.astype(np.float32), **sizes)) for wav in pair)
+        real, fake = (_magnitudes(wav, n_fft, hop, window) for wav in pair)
         energy = np.linalg.norm(real)
         convergence = np.linalg.norm(real - fake) / energy if energy > 0 else np.nan
         logs = [np.log(np.maximum(magnitude, MAGNITUDE_FLOOR)) for magnitude in (real, fake)]
@@ -104,10 +103,18 @@ def multi_resolution_stft(
     return {"spectral_convergence": float(convergence), "log_magnitude": float(log_magnitude)}
 
 
+def _magnitudes(wav: np.ndarray, n_fft: int, hop: int, window: int) -> np.ndarray:
+    samples, hann = torch.from_numpy(wav.astype(np.float32)), torch.hann_window(window)
+    sizes = {"pad_mode": "constant", "return_complex": True}
+    return torch.stft(samples, n_fft, hop, window, hann, **sizes).abs().numpy()
+
+
 @functools.cache
 def frequency_transform(size_in: int, size_out: int, alpha: float) -> np.ndarray:
     """The matrix of SPTK's `freqt`, (size_out, size_in), which warps the frequency axis of a cepstrum with
     c0 by a first-order all-pass of constant alpha in (-1, 1) (Oppenheim and Johnson, 1972)."""
+    from scipy.signal import lfilter  # takes a second, and only mel-cepstra need it
+
     columns = [np.eye(size_out)[0]]  # column n is the impulse response of n all-passes in series
     for _ in range(size_in - 1):
         columns.append(lfilter([alpha, 1], [1, alpha], columns[-1]))
@@ -136,6 +143,10 @@ def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray
     unwarp = frequency_transform(size, bins, -alpha)
     warp = frequency_transform(2 * size - 1, bins, -alpha).T  # SPTK's `frqtr`
     powers = (-alpha) ** np.arange(size)
+    sums, differences = (
+        np.add.outer(*[np.arange(size)] * 2),
+        np.subtract.outer(*[np.arange(size)] * 2),
+    )
     last = cepstrum[0]
     for _ in range(NEWTON_ITERATIONS):
         log_envelope = np.fft.rfft(unwarp @ cepstrum, 2 * (bins - 1)).real
@@ -143,6 +154,6 @@ def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray
         if abs(residual[0] - last) < NEWTON_TOLERANCE * abs(residual[0]):
             break
         last = residual[0]
-        matrix = toeplitz(residual[:size]) + hankel(residual[:size], residual[size - 1 :])
+        matrix = residual[np.abs(differences)] + residual[sums]  # Toeplitz and Hankel
         cepstrum = cepstrum + np.linalg.solve(matrix, residual[:size] - powers)
     return cepstrum

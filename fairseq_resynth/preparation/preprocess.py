@@ -22,7 +22,7 @@ from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.workers import parallel_map, progress
 
 PAD_MULTIPLE = 1280  # samples: a whole number of F0 codes, and of unit frames at either hop
-TRIM_DB = 20  # below the loudest frame, as librosa.effects.trim counts
+TRIM_DB, TRIM_FRAME, TRIM_HOP = 20, 2048, 512  # dB below the loudest frame, and samples of a frame
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,22 @@ def prepare(wav: np.ndarray, rate: int, options: PreprocessOptions) -> np.ndarra
     wav = resample(wav, rate)
     found = len(wav)
     if options.trim:
-        import librosa
-
-        end = librosa.effects.trim(wav, top_db=TRIM_DB)[1][1] if np.any(wav) else 0
-        wav = wav[: int(end)]
+        wav = wav[: _end_of_sound(wav)]
     if len(wav) < SHORTEST:
         after = f" ({len(wav)} after --trim)" if options.trim else ""
         raise ValueError(
             f"too short: {found} samples at 16 kHz{after}, expected {SHORTEST} (one unit frame) or more"
         )
     return pad_to_multiple(wav, PAD_MULTIPLE) if options.pad else wav
+
+
+def _end_of_sound(wav: np.ndarray) -> int:
+    """The samples up to the last frame whose power is within `TRIM_DB` of the loudest, as librosa trims."""
+    padded = np.pad(wav, TRIM_FRAME // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, TRIM_FRAME)[::TRIM_HOP]
+    power = np.maximum(np.mean(frames**2, axis=1), 1e-10)
+    loud = np.flatnonzero(power > power.max() * 10 ** (-TRIM_DB / 10))
+    return min(len(wav), (loud[-1] + 1) * TRIM_HOP) if np.any(wav) else 0
 
 
 _File = tuple[Path, str, str]  # source and target, relative to their folders, and the record's key

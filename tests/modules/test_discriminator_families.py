@@ -18,6 +18,7 @@ from fairseq_resynth.modules.discriminators.waveforms import (
     PeriodDiscriminator,
     ScaleDiscriminators,
 )
+from fairseq_resynth.modules.losses import slaney_filters
 
 SAMPLES = 8960
 NEW = ["mrd", "msstft", "mbstft"]
@@ -182,6 +183,13 @@ def test_hand_worked_hinge():
     assert float(discriminate(real * 2, fake * 2)) == pytest.approx(
         2 * 0.75
     )  # summed over discriminators
+
+
+@pytest.mark.parametrize("sizes", [(16000, 1024, 80), (22050, 512, 96), (1500, 64, 8)])
+def test_mel_filters_equal_librosas(sizes):
+    rate, n_fft, bands = sizes
+    expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands)
+    np.testing.assert_allclose(slaney_filters(*sizes), expected, rtol=1e-6)
 
 
 def test_mel_scales_equal_librosa():

@@ -2,6 +2,7 @@
 
 import os
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -84,6 +85,7 @@ def test_only_trailing_silence_is_trimmed():
     # librosa's frames of 2048 every 512 samples, centered: one after the last loud one is where it ends.
     assert 16000 < len(trimmed) <= 16000 + 1024 + 512 and len(trimmed) % 512 == 0
     np.testing.assert_array_equal(trimmed, wav[: len(trimmed)])
+    assert len(trimmed) == librosa.effects.trim(wav, top_db=20)[1][1]
     assert len(prepare(wav, 16000, PreprocessOptions(trim=True, pad=True))) % 1280 == 0
 
 
