@@ -38,7 +38,7 @@ def submit(folder: Path, *arguments: object) -> str:
 
 
 def logs(folder: Path) -> str:
-    return "\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("slurm_logs/*.log")))
+    return "\n".join(path.read_text() for path in sorted(folder.glob("slurm_logs/*.log")))
 
 
 def test_an_array_of_four_and_a_merge_give_the_bytes_of_one_run(slurm, tmp_path):
@@ -90,7 +90,7 @@ def test_two_tasks_train_as_one_process_on_the_joined_batch(slurm, tmp_path):
 def test_a_preempted_training_saves_and_goes_on(slurm, tmp_path):
     """A requeued job (SIGTERM, later SIGKILL) ends with the weights of one that nothing interrupted."""
     data = write_data(tmp_path / "data", {"train": [16000, 20480, 32000, 17000], "valid": [8000]})
-    many = ["optimization.max_update=150", "checkpoint.no_epoch_checkpoints=true"]
+    many = ["optimization.max_update=40", "checkpoint.no_epoch_checkpoints=true"]
     options = ["--gpus-per-node=0", "--ntasks-per-node=2", "--cpus-per-task=1"]
     job = submit(
         tmp_path, *options, FOLDER / "train.sbatch",
