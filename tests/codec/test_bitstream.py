@@ -1,5 +1,6 @@
 """The .rsyn file: bit-exact round trips of any streams, and refusal of everything damaged."""
 
+import hashlib
 import resource
 import time
 from dataclasses import replace
@@ -89,13 +90,11 @@ def at_other_hops(unit_hop, f0_code_hop):
     return fit_entropy_model(rows, settings, NO_NETWORK), rows
 
 
-@pytest.mark.parametrize(
-    "hops", [(640, 320), (1280, 1280), (480, 320), (320, 480), (1280, 80), (200, 1280)]
-)
+@pytest.mark.parametrize("hops", [(640, 320), (480, 320), (320, 480), (200, 1280)])
 def test_f0_codes_of_any_ratio_come_back_and_stay_with_their_units(hops):
     model, rows = at_other_hops(*hops)
     for row in rows[:3]:
-        for length in range(len(row.units) - 9, len(row.units) + 1):
+        for length in range(len(row.units) - 4, len(row.units) + 1):
             codes = row.f0_codes[: -(-length * hops[0] // hops[1])]
             code = SpeechCode(row.units[:length], codes)
             data = write_bytes(model, IDENTITY, code)
@@ -108,6 +107,18 @@ def test_f0_codes_of_any_ratio_come_back_and_stay_with_their_units(hops):
                 units, f0_codes = units + len(new[0]), f0_codes + len(new[1])
                 covered = units * hops[0] // hops[1]
                 assert covered - hops[0] // hops[1] - 1 <= f0_codes <= covered + 1
+
+
+def test_files_keep_their_bytes():
+    """What was encoded before F0 codes could have any hop: 320 samples per unit and 1280 per code."""
+    digest = hashlib.sha256()
+    for seed, row in enumerate(released("vctk")[60:64]):
+        row = with_f0(row, seed)
+        for length in (len(row.units), len(row.units) - 1, len(row.units) - 2):
+            for codes in (row.f0_codes, row.f0_codes[: -(-length // 4)], row.f0_codes[:5]):
+                code = SpeechCode(row.units[:length], codes)
+                digest.update(write_bytes(tables_model(), IDENTITY, code))
+    assert digest.hexdigest()[:16] == "64e995c65c697c7e"
 
 
 @pytest.mark.parametrize("seconds", [600, pytest.param(3600, marks=pytest.mark.slow)])

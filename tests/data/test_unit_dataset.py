@@ -48,20 +48,29 @@ def test_crops_are_aligned_and_reach_every_start(counting):
 
 @pytest.mark.parametrize(
     "hop,code_hop,segment",
-    [(640, 1280, 2560), (640, 320, 2560), (1280, 640, 2560), (480, 320, 2880), (400, 1280, 8800)],
+    [
+        (640, 1280, 2560),
+        (640, 320, 2560),
+        (480, 320, 2880),
+        (400, 1280, 8800),
+        (200, 0, 2400),
+    ],
 )
 def test_crops_of_other_rates_are_aligned(hop, code_hop, segment, tmp_path):
     samples = 32000 // hop * hop
-    data = write_f0_data(tmp_path / "data", {"train": [samples]}, unit_hop=hop, num_units=samples)
+    sizes = {"unit_hop": hop, "num_units": samples, "num_f0_codes": code_hop}
+    data = write_f0_data(tmp_path / "data", {"train": [samples]}, **sizes)
     wav = (np.arange(samples) - 2**14).astype(np.int16)
     soundfile.write(data / "wav" / "train_0.wav", wav, 16000, subtype="PCM_16")
     frames = np.load(data / "f0" / "train.npy")
     np.save(data / "f0" / "train.npy", np.arange(len(frames), dtype=np.float32) + 1)
-    for suffix, stride in (("units", hop), ("f0", code_hop)):
+    streams = {"units": hop, "f0": code_hop} if code_hop else {"units": hop}
+    for suffix, stride in streams.items():
         numbers = range(-(-samples // stride))
         (data / f"train.{suffix}").write_text(" ".join(map(str, numbers)) + "\n")
-    codes = {"num_codes": samples, "f0_code_hop": code_hop}
-    (data / "f0_codes.json").write_text(json.dumps(codes))
+    if code_hop:
+        codes = {"num_codes": samples, "f0_code_hop": code_hop}
+        (data / "f0_codes.json").write_text(json.dumps(codes))
     dataset, starts = UnitDataset(data, "train", read_streams(data), segment, source_f0=True), set()
     for epoch in range(60):
         dataset.set_epoch(epoch)
@@ -69,9 +78,11 @@ def test_crops_of_other_rates_are_aligned(hop, code_hop, segment, tmp_path):
         start = first_sample(item["wav"])
         starts.add(start)
         assert len(item["wav"]) == segment
-        for name, stride in (("units", hop), ("f0_codes", code_hop)):
+        for suffix, stride in streams.items():
+            name = "f0_codes" if suffix == "f0" else suffix
             first, count = start // stride, -(-segment // stride)
             assert start % stride == 0 and item[name].tolist() == [*range(first, first + count)]
+        assert start % 80 == 0
         assert item["source_f0"][0].tolist() == [
             *range(start // 80 + 1, (start + segment) // 80 + 1)
         ]

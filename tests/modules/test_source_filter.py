@@ -63,6 +63,9 @@ def test_measured_f0_is_averaged_to_frames_in_octaves():
     source = torch.tensor([[[150.0, 150, 300, 75], [1, 1, 0, 0]]])
     log_f0, voicing = PitchHead.measured(source, 2)
     assert log_f0.tolist() == [[0, 0]] and voicing.tolist() == [[1, 0]]
+    # five frames of 80 samples, four of 100: the F0 at their middles
+    source = torch.stack([37.5 * 2.0 ** torch.arange(5), torch.ones(5)])[None]
+    assert PitchHead.measured(source, 4)[0].tolist() == [[-2, -1, 1, 2]]
     assert PitchHead.hertz(torch.tensor([1.0, -9.0])).tolist() == [300, 30]
 
 

@@ -78,6 +78,17 @@ def test_continuous_f0_is_cropped_with_the_units(data):
     assert batch["net_input"]["f0"].shape == (2, 2, 32)
 
 
+@pytest.mark.parametrize("unit_hop,given,expected", [(200, 0, 400), (640, 0, 640), (640, 160, 160)])
+def test_quantile_codes_at_any_ratio_to_the_units(unit_hop, given, expected, tmp_path):
+    data = write_f0_data(tmp_path / "data", LENGTHS, unit_hop=unit_hop)
+    options = ["--f0-code-hop", str(given)] if given else []
+    assert quantize(data, "quantile", "--f0-bins", "8", *options) == 0
+    streams = read_streams(data)
+    assert (streams.unit_hop, streams.f0_code_hop) == (unit_hop, expected)
+    item = UnitDataset(data, "train", streams)[1]
+    assert len(item["f0_codes"]) == -(-len(item["units"]) * unit_hop // expected)
+
+
 def test_mistakes_of_the_flag(data, capsys):
     assert quantize(data, "quantile", "--checkpoint", "x.pt") == 2
     assert "vqvae needs --checkpoint" in capsys.readouterr().err
