@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from fairseq_resynth.data.storage.files import atomic_path
-from fairseq_resynth.data.storage.workers import parallel_map
+from fairseq_resynth.data.storage.workers import parallel_map, read_ahead
 
 prefix = ""
 
@@ -61,3 +62,50 @@ def test_an_interrupted_run_ends_its_own_workers_and_no_other_process(tmp_path):
 def test_a_worker_that_dies_is_one_sentence():
     with pytest.raises(ValueError, match="a worker process died, perhaps because memory ran out"):
         list(parallel_map(die, range(4), 2))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_what_is_read_ahead_comes_in_order_within_the_limit(workers):
+    begun, largest = [], 0
+
+    def read(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.002 * (item % 3))  # so that threads do not end in order
+        return -item
+
+    items = [3, 1, 2, 9, 1, 1, 1, 5, 2, 1]  # also their sizes; 9 is larger than the limit
+    results, taken = [], 0
+    for item, result in read_ahead(read, items, workers, lambda item: item, limit=6):
+        results.append((item, result))
+        time.sleep(0.01)
+        largest = max(largest, sum(begun) - taken)
+        taken += item
+    assert results == [(item, -item) for item in items]
+    # what was read and not yet taken, and the item in hand
+    assert largest <= (9 if workers == 0 else 6 + 9)
+
+
+def test_threads_read_while_the_caller_works():
+    second = threading.Event()
+    results = read_ahead(lambda item: item and second.set(), [0, 1], 1, lambda item: 1, limit=2)
+    next(results)
+    assert second.wait(10)  # nobody has asked for it
+    assert [item for item, _ in results] == [1]
+
+
+def test_an_error_and_an_interruption_end_the_reading():
+    done = []
+
+    def read(item: int) -> None:
+        time.sleep(0.01)
+        done.append(item)
+        if item == 2:
+            raise RuntimeError("unexpected")
+
+    results = read_ahead(read, range(100), 2, lambda item: 1, limit=1000)
+    next(results)
+    results.close()
+    time.sleep(0.05)
+    assert len(done) < 20 and threading.active_count() < 20
+    with pytest.raises(RuntimeError, match="unexpected"):
+        list(read_ahead(read, range(100), 2, lambda item: 1, limit=1000))

@@ -69,6 +69,13 @@ def test_log_mel_does_not_depend_on_chunks(noise):
     torch.testing.assert_close(whole, cut, atol=1e-5, rtol=0)
 
 
+def test_a_batch_of_log_mel_equals_its_files_alone(noise):
+    wav, encoder = read_speech(noise, 400), LogMelEncoder(chunk_frames=90)
+    wavs = [wav[:400], wav[:4321], wav[:401], wav, wav[:1600], wav[100:9000]]
+    for own, batched in zip(wavs, encoder.features(wavs), strict=True):
+        torch.testing.assert_close(batched, encoder.features([own])[0], atol=1e-5, rtol=0)
+
+
 def test_unusable_files_are_named(tmp_path):
     short, silent = tmp_path / "short.wav", tmp_path / "silent.wav"
     soundfile.write(short, np.array([0.1, 0.2, 0.1]), 16000)

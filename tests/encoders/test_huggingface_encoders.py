@@ -138,6 +138,31 @@ def test_whisper_frame_counts(samples, tmp_path):
     assert len(found) == encoder.num_frames(samples) == -(-(samples // 160) // 2)
 
 
+def test_a_batch_of_whisper_equals_its_files_alone(tmp_path):
+    """Even and odd numbers of mel frames, and one file longer than the window."""
+    from fairseq_resynth.encoders.huggingface import WhisperEncoder
+
+    _save_whisper(tmp_path, positions=60)
+    model = transformers.AutoModel.from_pretrained(tmp_path).encoder
+    encoder, wav = WhisperEncoder(model, tmp_path, 2, context=10), torch.cat(_wavs())
+    wavs = [wav[:samples] for samples in (16000, 400, 9001, 32001, 15999, 12640, 12800)]
+    for own, batched in zip(wavs, encoder.features(wavs), strict=True):
+        torch.testing.assert_close(batched, encoder.features([own])[0], atol=1e-5, rtol=0)
+
+
+def test_networks_that_padding_would_change_batch_equal_lengths(tmp_path):
+    encoder, (wav, *_) = build_encoder("hf", _folder(tmp_path, "data2vec"), 2), _wavs()
+    wavs = [wav[:9000], wav, wav[7000:], wav[100:9100]]
+    sizes = []
+    encoder.model.feature_extractor.register_forward_pre_hook(
+        lambda module, inputs: sizes.append(len(inputs[0]))
+    )
+    batched = encoder.features(wavs)
+    assert sizes == [3, 1]
+    for own, found in zip(wavs, batched, strict=True):
+        torch.testing.assert_close(found, encoder.features([own])[0], atol=5e-6, rtol=0)
+
+
 @pytest.mark.parametrize("kind", ["wavlm", "whisper"])
 def test_kmeans_and_quantize(kind, tmp_path, capsys):
     folder = tmp_path / "model"

@@ -6,6 +6,7 @@ import pytest
 import safetensors
 import torch
 from sklearn.cluster import KMeans as SklearnKMeans
+from sklearn.cluster import MiniBatchKMeans
 
 from fairseq_resynth.encoders.content import (
     ContentEncoder,
@@ -82,6 +83,36 @@ def test_fit_finds_the_clusters_and_assign_equals_scikit_learn():
     reference.cluster_centers_ = centroids
     found = KMeans(centroids, {}).assign(torch.from_numpy(frames)).numpy()
     np.testing.assert_array_equal(found, reference.predict(frames))
+
+
+def _clustered(frames, width, clusters):
+    """Frames of overlapping clusters of different sizes and widths, far from the origin."""
+    generator = np.random.default_rng(1)
+    means, widths = generator.normal(50, 3, (clusters, width)), generator.uniform(1, 4, clusters)
+    drawn = generator.choice(clusters, frames, p=generator.dirichlet(np.ones(clusters)))
+    noise = widths[drawn, None] * generator.normal(size=(frames, width))
+    return (means[drawn] + noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("clusters", [20, 100])
+def test_the_fit_is_as_good_as_scikit_learns(clusters):
+    """GSLM's settings, as kmeans fitted until 0.2 (there without reassignment, and three beginnings)."""
+    frames = _clustered(6000, 12, 60)
+    centroids, distance = fit_centroids(frames, clusters, seed=1)
+    squares = ((frames[:, None] - centroids) ** 2).sum(2).min(1)
+    assert distance == pytest.approx(squares.mean(), rel=1e-4)
+    settings = {"max_iter": 150, "batch_size": 10000, "tol": 0.0, "max_no_improvement": 100}
+    reference = MiniBatchKMeans(clusters, n_init=3, random_state=1, **settings).fit(frames)
+    assert distance <= 1.01 * reference.inertia_ / len(frames)
+    again = fit_centroids(frames, clusters, seed=1)
+    np.testing.assert_array_equal(centroids, again[0])
+    assert not np.array_equal(centroids, fit_centroids(frames, clusters, seed=2)[0])
+
+
+def test_a_fit_of_few_different_frames_is_finite():
+    frames = np.repeat(np.arange(3, dtype=np.float32)[:, None], 20, axis=0)
+    centroids, distance = fit_centroids(frames, 5, seed=0)
+    assert np.isfinite(centroids).all() and distance == pytest.approx(0, abs=1e-6)
 
 
 def test_more_clusters_than_frames_are_refused():

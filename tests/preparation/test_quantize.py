@@ -44,6 +44,18 @@ def _run(manifest, encoder=None, shard=WHOLE, reading=READING):
     return quantize_split(manifest, target, encoder or LengthEncoder(), shard, reading), target
 
 
+READINGS = [Reading(), Reading(0, 3), Reading(2000, 0), Reading(1000, 2), Reading(10_000, 1)]
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_units_do_not_depend_on_how_recordings_are_read(manifest, reading):
+    (manifest.root / "400.wav").unlink()
+    outcome, target = _run(manifest, reading=reading)
+    assert set(outcome.failed) == {"400.wav"} and outcome.written == 6
+    part = target.with_name("train.units.1-of-1").read_text()
+    assert part == EXPECTED.replace("400\n", "\n")
+
+
 EXPECTED = "".join(f"{n}\n" for n in LENGTHS)
 
 

@@ -164,7 +164,7 @@ class UtmosV2(_GivenWeights):
         return _utmosv2(weights)
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
-        options = {"device": "cpu", "num_workers": 0, "verbose": False}
+        options = {"device": self.device, "num_workers": 0, "verbose": False}
         model = _utmosv2(self.settings["utmosv2"])
         score = model.predict(data=np.array(comparison.generated.wav), **options)
         return {"utmosv2": float(np.ravel(score)[0])}
