@@ -182,8 +182,8 @@ class ConvolutionTransformer(FrameEncoder):
 
     @abstractmethod
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
-        """Maps (B, U, C) frames, zeros where padded, to (B, U, D); `padding` is (B, U) bool, None for
-        none."""
+        """Maps (B, U, C) frames to (B, U, D) as if each row ended where its padding begins, whatever is in
+        it; `padding` is (B, U) bool, None for none."""
 
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, (T,) to (U, D) each; those that fit into a chunk in one batch."""
@@ -204,7 +204,6 @@ class ConvolutionTransformer(FrameEncoder):
         steps = torch.arange(max(lengths), device=self.device)
         padding = steps >= torch.tensor(lengths, device=self.device)[:, None]
         padded = min(lengths) < max(lengths)
-        frames = frames.masked_fill(padding[..., None], 0.0) if padded else frames
         x = self._transform(frames, padding if padded else None)
         return [row[:length] for row, length in zip(x, lengths, strict=True)]
 

@@ -85,19 +85,18 @@ def test_fit_finds_the_clusters_and_assign_equals_scikit_learn():
     np.testing.assert_array_equal(found, reference.predict(frames))
 
 
-def _clustered(frames, width, clusters):
-    """Frames of overlapping clusters of different sizes and widths, far from the origin."""
+def _walks(number, width):
+    """Frames of random walks of 150 steps, each from a place of its own, far from the origin."""
     generator = np.random.default_rng(1)
-    means, widths = generator.normal(50, 3, (clusters, width)), generator.uniform(1, 4, clusters)
-    drawn = generator.choice(clusters, frames, p=generator.dirichlet(np.ones(clusters)))
-    noise = widths[drawn, None] * generator.normal(size=(frames, width))
-    return (means[drawn] + noise).astype(np.float32)
+    steps = generator.normal(size=(number, 150, width)).astype(np.float32)
+    steps[:, 0] *= 10
+    return generator.permutation(np.cumsum(steps, axis=1).reshape(-1, width)) + 20
 
 
 @pytest.mark.parametrize("clusters", [20, 100])
 def test_the_fit_is_as_good_as_scikit_learns(clusters):
-    """GSLM's settings, as kmeans fitted until 0.2 (there without reassignment, and three beginnings)."""
-    frames = _clustered(6000, 12, 60)
+    """GSLM's settings, with which `kmeans` was fitted before."""
+    frames = _walks(40, 8)
     centroids, distance = fit_centroids(frames, clusters, seed=1)
     squares = ((frames[:, None] - centroids) ** 2).sum(2).min(1)
     assert distance == pytest.approx(squares.mean(), rel=1e-4)
