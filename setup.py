@@ -22,7 +22,6 @@ REQUIREMENTS = [
     "soundfile>=0.12,<1",
     "av>=12,<19",
     "safetensors>=0.4,<1",
-    "scikit-learn>=1.4,<2",
     "numpy>=1.26,<3",
     "pillow>=9,<14",  # pictures in TensorBoard
     "matplotlib>=3.8,<4",  # plots of reports, `resynth inspect` and `resynth codec-bench`
@@ -62,6 +61,7 @@ EXTRAS = {
     "test": [
         "pyarrow>=15,<27",
         "pytest>=8,<10",
+        "scikit-learn>=1.4,<2",  # k-means of reference, and pickles of GSLM's that are refused
         "pytest-xdist>=3.6,<4",
         "hypothesis>=6,<7",
         "ruff>=0.6,<1",

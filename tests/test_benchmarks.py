@@ -108,3 +108,17 @@ def test_training_steps_dispatch_a_third_of_the_operators(tmp_path):
     assert eager[0]["loss_difference"] < 1e-4
     for row in rows:
         assert "error" not in row or row["arm"] == "graphs" and "CUDA" in row["error"]
+
+
+@pytest.mark.slow  # imports torch, transformers and scikit-learn in a new process
+def test_preparation_is_measured_as_it_is_and_as_it_was(tmp_path):
+    pytest.importorskip("transformers")
+    output = run("preparation_speed.py", "--tiny", "--device", "cpu", "--json", f"{tmp_path}/rows")
+    rows = json.loads((tmp_path / "rows").read_text())
+    assert rows == [json.loads(line) for line in output.splitlines()]
+    found = {(row["what"], row["way"]): row for row in rows}
+    names = {"quantize logmel", "quantize hf whisper", "kmeans 20 of (3000, 16)"}
+    assert set(found) == {(name, way) for name in names for way in ("old", "new")}
+    assert all(row["seconds"] >= 0 and row["device"] == "cpu" for row in rows)
+    old, new = (found["kmeans 20 of (3000, 16)", way] for way in ("old", "new"))
+    assert new["mean_squared_distance"] <= 1.01 * old["mean_squared_distance"]

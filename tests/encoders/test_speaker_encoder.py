@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from small_corpus import write_data
 from tiny_voices import ENGLISH, RUSSIAN, SPEECH, save_toy_encoder
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.encoders import speaker
 from fairseq_resynth.encoders.speaker import (
     describe_encoder,
     embed_file,
@@ -45,6 +47,32 @@ def test_a_torchscript_file_is_an_encoder(tmp_path, capsys):
     vectors = np.load(data / "train.speaker_vectors.npy")
     assert vectors.shape == (3, 16) and vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_speakers_embed_on_the_device(tmp_path, monkeypatch):
+    encoder, devices = save_toy_encoder(tmp_path), []
+    load = speaker.load_encoder
+
+    def noted(text, device="cpu"):
+        devices.append(device)
+        return load(text, device)
+
+    monkeypatch.setattr(speaker, "load_encoder", noted)
+    data = write_data(tmp_path / "data", {"train": [8000] * 2})
+    command = ["speakers", str(data), "--encoder", encoder, "--workers", "1", "--device"]
+    assert main([*command, "cpu:0"]) == 0
+    assert len(devices) == 3 and set(devices) == {"cpu:0"}  # what describes it, and two files
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_does_not_exist_is_one_sentence(tmp_path, capsys):
+    data = write_data(tmp_path / "data", {"train": [8000]})
+    assert main(["speakers", str(data), "--device", "cuda"]) == 2
+    assert "--device cuda cannot be used here" in capsys.readouterr().err
+    pytest.importorskip("onnxruntime")
+    path = save_onnx(tmp_path / "toy.onnx", [1, None], 2)
+    with pytest.raises(ValueError, match="cannot use cuda: pip install onnxruntime-gpu"):
+        load_encoder(f"onnx:{path}", "cuda")
 
 
 def save_onnx(path, heard, size):

@@ -44,6 +44,7 @@ def refusal(folders, capsys, *more, **rest) -> str:
     "more,metrics,message",
     [
         ((), ",", "no metric is named; expected names from f0"),
+        (("--device", "cuda:99"), "level", "--device cuda:99 cannot be used here"),
         (("--language", "fr"), "wer", "pocketsphinx knows English only"),
         (("--f0-method", "praat"), "f0", "--f0-method: F0 method 'praat' is unknown"),
         (("--recognizer", "ctc:{}/none"), "wer", "none does not exist"),

@@ -293,6 +293,10 @@ def test_every_setting_is_part_of_the_cache_key(wavs):
         for settings in ({}, {"language": "en"}, {"language": "de"}, {"recognizer": "whisper:x"})
     }
     assert len(keys) == 4
+    (metric,) = make_metrics(
+        "wer", {"device": "cuda:1"}
+    )  # changes no value, but where it is computed
+    assert metric.device == "cuda:1" and key(metric, one) in keys
     (metric,) = make_metrics("level", {})
     assert key(metric, one) != key(metric, replace(one, transcript="words"))
     other = replace(one, generated=wavs / "ann/two.wav")
