@@ -14,11 +14,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fairseq_resynth.evaluation.report.page import asset
+from fairseq_resynth.play.live import WebSocket, accept_key, converse
 from fairseq_resynth.play.sessions import PlaySession, RecordingExpired
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_REQUEST_BYTES = 1 << 16  # of JSON
 MAX_PENDING = 8  # requests with a body at a time, each up to the upload limit in memory
+MAX_LIVE = 2  # live conversions at a time; each takes a processor core
 TIMEOUT_SECONDS = 30.0  # without a byte until a connection is closed
 _READ_BYTES = 1 << 16
 _HEADERS = {
@@ -50,13 +52,14 @@ class PlayServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], session: PlaySession, max_bytes: int):
         self.session, self.max_bytes, self.bound = session, max_bytes, address[0]
         self.slots = threading.BoundedSemaphore(MAX_PENDING)
+        self.live_slots = threading.BoundedSemaphore(MAX_LIVE)
         self.files = {
             "/": ("text/html", (ASSETS / "play.html").read_bytes()),
             "/page.css": ("text/css", asset("page.css").encode()),
             "/play.css": ("text/css", (ASSETS / "play.css").read_bytes()),
-            "/play.js": ("text/javascript", (ASSETS / "play.js").read_bytes()),
-            "/pictures.js": ("text/javascript", (ASSETS / "pictures.js").read_bytes()),
         }
+        for script in ("play.js", "pictures.js", "live.js", "live-worklet.js"):
+            self.files[f"/{script}"] = ("text/javascript", (ASSETS / script).read_bytes())
         self.address_family = socket.AF_INET6 if ":" in self.bound else socket.AF_INET
         super().__init__(address, _Handler)
 
@@ -108,11 +111,30 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path == "/api/model":
             self._answer(self.server.session.describe() | {"max_bytes": self.server.max_bytes})
+        elif path == "/api/live":
+            self._live()
         elif path in self.server.files:
             kind, content = self.server.files[path]
             self._send(content, f"{kind}; charset=utf-8", HTTPStatus.OK)
         else:
             raise RequestError(HTTPStatus.NOT_FOUND, f"nothing exists at {path[:100]}")
+
+    def _live(self) -> None:
+        key = accept_key(self.headers)
+        if not self.server.live_slots.acquire(blocking=False):
+            raise RequestError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{MAX_LIVE} live conversions are running: try again later",
+            )
+        try:
+            self.close_connection = True
+            self.wfile.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                + f"Sec-WebSocket-Accept: {key}\r\n\r\n".encode()
+            )
+            converse(WebSocket(self.rfile, self.wfile), self.server.session)
+        finally:
+            self.server.live_slots.release()
 
     def _post(self) -> None:
         session, largest = self.server.session, self.server.max_bytes

@@ -18,6 +18,7 @@ from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.conversion import prosody
 from fairseq_resynth.conversion.convert import Controls, convert
+from fairseq_resynth.conversion.live import LiveConverter
 from fairseq_resynth.conversion.references import Voice, measure_voice
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK
@@ -123,11 +124,7 @@ class PlaySession:
         """
         request = parse_request(body, self.system.streams)
         with self._lock:
-            source, target = self._find(request.source), request.voice
-            if request.reference:
-                target = self._find(request.reference).voice
-                if target is None:
-                    raise ValueError("that recording was not uploaded as a voice: choose it again")
+            source, target = self._find(request.source), self._target(request)
             done = convert(self.system, source.wav, target, request.speaker, request.controls)
             streams = self.system.streams
             return {
@@ -138,6 +135,32 @@ class PlaySession:
                 "notes": list(done.notes),
                 "bits": bit_rates(done.speech, streams, self.codec),
             }
+
+    def start_live(self, values: dict[str, Any], sample_rate: int) -> LiveConverter:
+        """A live conversion as the JSON of `parse_request` without a source says; its result is at
+        `sample_rate` in Hz. Raises as `speak`, and ValueError for what a live stream cannot change."""
+        request = request_of({**values, "source": "live"}, self.system.streams)
+        with self._lock:
+            target = self._target(request)
+            return LiveConverter(
+                self.system, target, request.speaker, request.controls, output_rate=sample_rate
+            )
+
+    def push_live(
+        self, converter: LiveConverter, samples: np.ndarray | None, sample_rate: int
+    ) -> np.ndarray:
+        """What `converter.push` returns for (n,) samples, or `flush` for None, while nobody else uses the
+        model."""
+        with self._lock:
+            return converter.flush() if samples is None else converter.push(samples, sample_rate)
+
+    def _target(self, request: "ConversionRequest") -> str | Voice | None:
+        if not request.reference:
+            return request.voice
+        voice = self._find(request.reference).voice
+        if voice is None:
+            raise ValueError("that recording was not uploaded as a voice: choose it again")
+        return voice
 
     def _decoded(self, data: bytes, name: str) -> np.ndarray:
         wav = decode_audio_bytes(data, self.max_seconds, name)
@@ -235,6 +258,11 @@ def parse_request(body: bytes, streams: StreamSpec) -> ConversionRequest:
         raise ValueError(f"the request is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"the request is a JSON {type(values).__name__}, expected an object")
+    return request_of(values, streams)
+
+
+def request_of(values: dict[str, Any], streams: StreamSpec) -> ConversionRequest:
+    """The request of a JSON object, see `parse_request`."""
     unknown = sorted(set(values) - {*_TEXTS, "rate"})
     if unknown:
         raise ValueError(

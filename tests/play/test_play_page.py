@@ -199,3 +199,23 @@ def test_it_fits_a_phone(open_page, server):
     scroll, inner = driver.execute_script(wide)
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert inner == 390 and scroll <= 390
+
+
+def test_live_conversion_of_the_microphone(page):
+    """Chromium's microphone plays a recording over and over; the page plays another voice."""
+    button = page.find("#live")
+    page.choose("voice", "boris")
+    button.click()
+    page.until(lambda _: page.driver.execute_script("return live.peak > 0.001"))
+    assert button.get_attribute("aria-pressed") == "true" and not page.text("problem")
+    assert "speaking, " in page.text("live-status")
+    page.choose("voice", "anna")  # while somebody speaks
+    before = page.driver.execute_script("return live.received")
+    page.until(lambda _: page.driver.execute_script("return live.received") > before + 48000)
+    button.click()
+    assert button.text == "Speak live" and not page.text("problem")
+    assert page.driver.execute_script("return live.socket === null")
+    page.choose("voice", "somebody in a recording …")
+    button.click()
+    assert "Record the target voice" in page.problem()
+    assert page.driver.get_log("browser") == []

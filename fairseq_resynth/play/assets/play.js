@@ -125,7 +125,6 @@ function pitchControl() {
 
 function conversionRequest() {
   const ofReference = $("voice").value === REFERENCE;
-  if (!keys.source) throw new Error("Record something first, or choose a file.");
   if (ofReference && !keys.reference) throw new Error("Record the target voice, or choose a file of it.");
   return {
     source: keys.source,
@@ -143,6 +142,7 @@ async function speak(event) {
   event.preventDefault();
   problem("");
   try {
+    if (!keys.source) throw new Error("Record something first, or choose a file.");
     const body = JSON.stringify(conversionRequest());
     $("speak").disabled = true;
     $("speak-status").textContent = "converting …";
