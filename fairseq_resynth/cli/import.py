@@ -3,8 +3,10 @@
     resynth import --from speech-resynthesis checkpoints/vctk_hubert100_lut --outdir BUNDLE \\
         --speakers speakers.txt --f0-stats f0_stats.th
     resynth import --from code-hifigan vocoder/ --outdir BUNDLE
+    resynth import --from code-hifigan vocoder_v2.pt --config card.json --outdir BUNDLE
 
-The folder holds g_XXXXXXXX or model.pt, and config.json. speech-resynthesis does not store the names of the
+The folder holds g_XXXXXXXX or model.pt, and config.json. Seamless' vocoder needs none; its card as JSON names
+the languages and speakers. speech-resynthesis does not store the names of the
 speakers: --speakers reads them, one per line, in sorted order of the names of the training list.
 """
 

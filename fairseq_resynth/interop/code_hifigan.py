@@ -1,6 +1,7 @@
-"""fairseq's and textlesslib's code HiFi-GAN: their checkpoints as bundles, and bundles as theirs."""
+"""fairseq's, textlesslib's and Seamless' code HiFi-GAN as bundles, and bundles as fairseq's."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from fairseq_resynth.data.storage.files import atomic_path, write_json, write_te
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.interop.published_checkpoints import (
+    LANGUAGES,
     ImportOptions,
+    Published,
     build,
     model_sizes,
     read_published,
@@ -24,9 +27,12 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
 def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) -> Bundle:
-    """Reads a `model.pt` or `g_*` with its `config.json`; see `import_speech_resynthesis`."""
+    """Reads a `model.pt` or `g_*` with its `config.json`, or Seamless' `vocoder_v2.pt`; see
+    `import_speech_resynthesis`."""
     options = options or ImportOptions()
     published = read_published(path, options.config)
+    if LANGUAGES in published.weights:
+        published = _from_seamless(published)
     model, config = model_sizes(published), published.config
     bins, has_f0 = config.get("f0_quant_num_bin") or 0, bool(config.get("f0"))
     hop, num_units = unit_hop(published, has_f0), config["num_embeddings"]
@@ -46,6 +52,80 @@ def import_code_hifigan(path: str | Path, options: ImportOptions | None = None) 
     )
     generator, _ = build(published, model, streams)
     return Bundle(generator, model, streams)
+
+
+# Sizes of Seamless' vocoders, which its code has, unless a configuration says others.
+_SEAMLESS_SIZES = {
+    "upsample_rates": [5, 4, 4, 2, 2],
+    "upsample_kernel_sizes": [11, 8, 8, 4, 4],
+    "upsample_initial_channel": 512,
+    "resblock_kernel_sizes": [3, 7, 11],
+    "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+}
+
+
+def _from_seamless(published: Published) -> Published:
+    """The vocoder of Seamless (Barrault et al., 2023) in the layout of fairseq's.
+
+    Its frames are [language | units | speaker], and the embeddings of language and speaker narrower than that
+    of units: here they are filled up with zeros, as is the first convolution, which changes no sample. Raises
+    ValueError if weights are missing, or do not fit each other or their configuration.
+    """
+    source, weights = published.source, dict(published.weights)
+    settings = published.config.get("model_config", published.config)
+    try:
+        (languages, language_width), (speakers, speaker_width), (units, width) = (
+            weights[name].shape for name in (LANGUAGES, "spkr.weight", "dict.weight")
+        )
+        for name in (LANGUAGES, "spkr.weight"):
+            weights[name] = _widened(weights[name], width)
+        for name in {"conv_pre.weight", "conv_pre.weight_v"} & set(weights):
+            widths = (language_width, width, speaker_width)
+            language, of_units, speaker = weights[name].split(widths, dim=1)
+            parts = (of_units, _widened(speaker, width), _widened(language, width))
+            weights[name] = torch.cat(parts, dim=1)
+        names = settings.get("lang_spkr_idx_map") or {}
+        one = {name: [row] for name, row in names.get("multilingual", {}).items()}
+        row_names = {
+            "languages": _row_names(one),
+            "speakers": _row_names(names.get("multispkr", {}), numbered=True),
+        }
+        durations = settings.get("dur_predictor_params")
+        if durations is None and "dur_predictor.conv1.0.weight" in weights:
+            hidden, _, kernel = weights["dur_predictor.conv1.0.weight"].shape
+            durations = {"var_pred_hidden_dim": hidden, "var_pred_kernel_size": kernel}
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{source} is not readable as Seamless' vocoder: {error}") from error
+    sizes = {
+        "num_embeddings": units,
+        "embedding_dim": width,
+        "model_in_dim": 3 * width,
+        "multispkr": True,
+        "num_speakers": speakers,
+        "multilanguage": True,
+        "num_languages": languages,
+        "dur_predictor_params": durations,
+        "row_names": row_names,
+    }
+    return Published(source, {**_SEAMLESS_SIZES, **settings, **sizes}, weights)
+
+
+def _widened(weights: Tensor, width: int) -> Tensor:
+    """Weights with zeros after their channels (the second axis), up to a width."""
+    if weights.size(1) > width:
+        raise ValueError(f"an embedding has {weights.size(1)} channels, that of units {width}")
+    missing = weights.new_zeros(weights.size(0), width - weights.size(1), *weights.shape[2:])
+    return torch.cat([weights, missing], dim=1)
+
+
+def _row_names(rows: Mapping[str, Sequence[int]], numbered: bool = False) -> list[str]:
+    """Names of the rows of a table, from {name: its rows}: `eng`, or if `numbered`, `eng_0`, `eng_1`."""
+    named = {
+        row: f"{name}_{place}" if numbered else name
+        for name, of_name in rows.items()
+        for place, row in enumerate(of_name)
+    }
+    return [named.get(row, str(row)) for row in range(max(named, default=-1) + 1)]
 
 
 def _config(bundle: Bundle) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fairseq_resynth.modules.unit_generator import UnitGenerator
 from fairseq_resynth.preparation.manifest import read_reference, speakers_of
 
 PATTERNS = ("g_[0-9]*", "model.pt", "*.pt")  # names of weights, in the order of the search
+LANGUAGES = "lang.weight"  # a table that only Seamless' vocoder has
 DEFAULT_SPEAKERS = 200  # rows of the table of speakers, if the configuration does not say
 DEFAULT_NAMES = 100  # and of those of named tokens
 
@@ -71,12 +72,10 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
             f"{path} holds no {' or '.join(PATTERNS)}: give the folder of the checkpoint."
         )
     source = found[-1]
-    config = Path(config) if config else source.parent / "config.json"
-    settings = read_json(config, "It belongs into the folder of the weights, or to --config.")
-    if not isinstance(settings, dict):
-        raise ValueError(f"{config} holds a {type(settings).__name__}, expected an object.")
     state = load_checkpoint(source, "a checkpoint of a unit vocoder (`generator`)")
     weights = state.pop("generator", None)
+    if weights is None and isinstance(state.get("model"), dict):  # Seamless
+        weights = {k.removeprefix("code_generator."): v for k, v in state["model"].items()}
     if not isinstance(weights, dict) or not weights:
         raise ValueError(
             f"{source} has no `generator`; found {', '.join(map(str, list(state)[:8])) or 'nothing'}."
@@ -86,6 +85,12 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
             raise ValueError(f"{source}: {name} is a {type(value).__name__}, expected a tensor.")
     if all(name.startswith("module.") for name in weights):  # saved from DataParallel
         weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    file = Path(config) if config else source.parent / "config.json"
+    if config is None and LANGUAGES in weights and not file.is_file():
+        return Published(source, {}, weights)  # the sizes of Seamless are in its code
+    settings = read_json(file, "It belongs into the folder of the weights, or to --config.")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} holds a {type(settings).__name__}, expected an object.")
     return Published(source, settings, weights)
 
 
@@ -132,7 +137,8 @@ def table_names(
     def names(what: str, default_rows: int, given: Sequence[str] | None = None) -> tuple[str, ...]:
         rows, file = config.get(f"num_{what}", default_rows), source.parent / f"{what}.txt"
         if given is None:
-            given = read_row_names(file) if file.is_file() else list(map(str, range(rows)))
+            known = config.get("row_names", {}).get(what) or list(map(str, range(rows)))
+            given = read_row_names(file) if file.is_file() else known
         if len(given) > rows:
             raise ValueError(f"{len(given)} {what} are named, {source} has {rows} rows for them.")
         return tuple(given)

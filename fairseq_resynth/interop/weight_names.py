@@ -10,7 +10,8 @@ _TABLES = {
     "f0_dict.": "f0_code_embedding.",  # speech-resynthesis
     "f0_quant_embed.": "f0_code_embedding.",  # fairseq
     "spkr.": "speaker_embedding.",
-    "style.": "style_embedding.",
+    "style.": "style_embedding.",  # Expresso, textlesslib
+    "lang.": "language_embedding.",  # Seamless
     "dur_predictor.": "duration_predictor.",
 }
 _NORMS = {

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -161,3 +162,83 @@ def test_dilations_that_fairseq_cannot_have(tmp_path, capsys):
     assert main(["export", *map(str, arguments)]) == 2
     assert "fairseq's have three in each" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def _seamless(folder, width=8):
+    """Writes a small vocoder in Seamless' layout, [language | units | speaker]: (weights, its sound)."""
+    from fairseq.models.text_to_speech.fastspeech2 import VariancePredictor
+    from fairseq.models.text_to_speech.hifigan import Generator
+
+    sizes = {
+        "upsample_rates": [5, 4, 4, 2, 2],
+        "upsample_kernel_sizes": [11, 8, 8, 4, 4],
+        "upsample_initial_channel": 64,
+        "resblock_kernel_sizes": [3, 7, 11],
+        "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+    }
+    torch.manual_seed(0)
+    generator = Generator({**sizes, "model_in_dim": 4 + width + 6})
+    predictor = {"encoder_embed_dim": width, "var_pred_hidden_dim": 6, "var_pred_kernel_size": 3}
+    generator.dur_predictor = VariancePredictor(Namespace(**predictor, var_pred_dropout=0.5)).eval()
+    generator.dur_predictor.proj.bias.data.fill_(1.5)
+    tables = {"lang": torch.randn(3, 4), "dict": torch.randn(10, width), "spkr": torch.randn(7, 6)}
+    state = {**{f"{k}.weight": v for k, v in tables.items()}, **generator.state_dict()}
+    folder.mkdir()
+    state = {f"code_generator.{name}": value for name, value in state.items()}
+    torch.save({"model": state}, folder / "vocoder_v2.pt")
+    names = {"multilingual": {"eng": 0, "fra": 1, "deu": 2}}
+    names["multispkr"] = {"eng": [0], "fra": [2, 1], "deu": [3]}
+    (folder / "config.json").write_text(json.dumps({**sizes, "lang_spkr_idx_map": names}))
+
+    def speak(language, speaker):
+        held = [tables["lang"][language], tables["spkr"][speaker]]
+        language, speaker = (row[:, None].expand(-1, UNITS.shape[1]) for row in held)
+        frames = torch.cat([language, tables["dict"][UNITS[0]].T, speaker])
+        with torch.no_grad():
+            repeats = generator.dur_predictor(tables["dict"][[3, 1, 9, 0, 4, 7]][None])
+            return generator(frames[None]).numpy(), (repeats.exp() - 1).round().clamp(min=1)
+
+    return state, speak
+
+
+def test_seamless_languages_and_speakers(tmp_path, capsys):
+    _, speak = _seamless(tmp_path / "in")
+    arguments = ["--from", "code-hifigan", tmp_path / "in", "--outdir", tmp_path / "out"]
+    assert main(["import", *map(str, arguments)]) == 0
+    system = Resynthesizer.from_pretrained(tmp_path / "out")
+    assert system.streams.tokens == {"language": ("eng", "fra", "deu")}
+    assert system.streams.speakers == ("eng_0", "fra_1", "fra_0", "deu_0")
+    said = system.decode(UNITS, speaker="fra_0", language="deu")
+    expected, repeats = speak(2, 2)
+    np.testing.assert_allclose(said, expected, atol=1e-6)
+    (spoken,) = system.decoder.expand([UNITS[0]])
+    assert len(spoken) == repeats.sum() > 12
+    assert not np.allclose(said, system.decode(UNITS, speaker="fra_0", language="eng"))
+    with pytest.raises(ValueError, match="language 'xxx': the model has eng, fra, deu"):
+        system.decode(UNITS, speaker="fra_0", language="xxx")
+    capsys.readouterr()
+    export = ["export", tmp_path / "out", "--to", "code-hifigan", "--outdir", tmp_path / "no"]
+    assert main(list(map(str, export))) == 2
+    assert "the model has languages; fairseq's code HiFi-GAN has none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (
+            {"code_generator.spkr.weight": None},
+            "is not readable as Seamless' vocoder: 'spkr.weight'",
+        ),
+        ({"code_generator.lang.weight": torch.zeros(3, 9)}, "an embedding has 9 channels, that of"),
+        ({"code_generator.lang.weight": torch.zeros(3, 5)}, "is not readable as Seamless' vocoder"),
+        ({"code_generator.film.weight": torch.zeros(3)}, "it has no place for the weight"),
+    ],
+)
+def test_weights_that_do_not_fit_seamless(change, message, tmp_path, capsys):
+    state, _ = _seamless(tmp_path / "in")
+    state = {name: value for name, value in {**state, **change}.items() if value is not None}
+    torch.save({"model": state}, tmp_path / "in" / "vocoder_v2.pt")
+    arguments = ["--from", "code-hifigan", tmp_path / "in", "--outdir", tmp_path / "out"]
+    assert main(["import", *map(str, arguments)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
