@@ -21,6 +21,7 @@ REQUIREMENTS = [
     "tensorboardX>=2.6,<3",
     "soundfile>=0.12,<1",
     "av>=12,<19",
+    "soxr>=0.4,<2",  # resampling; librosa brings it too
     "safetensors>=0.4,<1",
     "numpy>=1.26,<3",
     "pillow>=9,<14",  # pictures in TensorBoard

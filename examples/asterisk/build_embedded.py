@@ -17,7 +17,7 @@ import soundfile
 from prompts import VOICES, find_voice, speech_prompts
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.storage.files import atomic_path
 
 SECONDS_PER_VOICE = 77.0  # keeps the folder under 8 MB

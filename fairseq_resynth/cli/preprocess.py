@@ -18,21 +18,41 @@ def add_arguments(add: common.Options) -> None:
     add("--trim", "cut trailing silence (20 dB below the loudest frame)", False)
     add("--postfix", "only files whose names end with it, for instance mic2.flac")
     add("--format", "format of the files", "flac", choices=["flac", "wav"])
+    add(
+        "--channel C",
+        "left, right, a number from 1, mean (of the channels that are not silent) or each, one file "
+        "per channel in folders NAME_1, NAME_2 (for `resynth manifest --speaker-from parent`)",
+        "mean",
+    )
+    add("--accept-truncated", "take files that are cut off or damaged up to that point", False)
     add.shared("--workers", "--shard", "--json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Converts, prints the summary; 1 if a file failed."""
-    options = PreprocessOptions(args.pad, args.trim, args.format)
+    options = PreprocessOptions(
+        args.pad, args.trim, args.format, args.channel, args.accept_truncated
+    )
     summary = preprocess(
         args.srcdir, args.outdir, options, args.postfix, parse_shard(args.shard), args.workers
     )
     lines = [
         f"{summary.written} files written ({summary.seconds / 60:.1f} min), {summary.reused} reused"
     ]
-    if summary.clipped:
-        lines.append(
-            f"{len(summary.clipped)} exceeded full scale and were clipped, {summary.clipped[0]} first"
-        )
+    for names, what in (
+        (summary.clipped, "exceeded full scale and were clipped"),
+        (
+            summary.silent_channels,
+            "had silent channels, which were left out of the mean or of each",
+        ),
+        (
+            summary.uncorrelated,
+            "have nearly uncorrelated channels, which may be two speakers and were "
+            "mixed: see --channel",
+        ),
+        (summary.truncated, "are cut off or damaged, and were taken up to that point"),
+    ):
+        if names:
+            lines.append(f"{len(names)} {what}, {names[0]} first")
     lines += common.failure_lines(summary.failed, "failed and were left out")
     return common.report(args, summary.to_dict(), lines, summary.failed)

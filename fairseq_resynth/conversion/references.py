@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.constants import F0_HOP, F0_RATE, SAMPLE_RATE
-from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK, extract_f0
 from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import mean_vector

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample
 from fairseq_resynth.data.storage.files import file_hash
 
 # kind of encoder: the package that it needs

@@ -14,7 +14,8 @@ import scipy.signal
 import scipy.stats
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.audio.files import load_any_audio, resample, write_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample, write_audio
 from fairseq_resynth.data.storage.files import read_json, write_json, write_text
 from fairseq_resynth.evaluation.metrics.metric import REFERENCE
 from fairseq_resynth.evaluation.report.page import document

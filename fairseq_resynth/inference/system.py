@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
-from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample
 from fairseq_resynth.data.pitch import representations
 from fairseq_resynth.data.pitch.extraction import extract_f0
 from fairseq_resynth.data.pitch.statistics import F0Entry, SpeakerStatistics

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, audio_length
+from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
+from fairseq_resynth.data.audio.files import audio_length
 from fairseq_resynth.data.manifest import SPLITS, write_manifest
 from fairseq_resynth.data.pitch.extraction import SHORTEST
 from fairseq_resynth.data.storage.files import write_text

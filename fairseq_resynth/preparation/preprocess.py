@@ -1,7 +1,11 @@
-"""Any audio to 16 kHz mono files in the same folders: what `resynth preprocess` does."""
+"""Any audio to 16 kHz mono files in the same folders: what `resynth preprocess` does.
+
+Of a file whose channels are separate speakers, `a/call.wav`, each channel can become a file of its own in a
+folder of its own, `a/call_1/call_1.flac`, so that `resynth manifest --speaker-from parent` names the channel.
+"""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,13 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.audio.files import (
+from fairseq_resynth.data.audio.decoding import (
     AUDIO_SUFFIXES,
-    load_any_audio,
-    pad_to_multiple,
-    resample,
-    write_audio,
+    SILENT_DB,
+    are_uncorrelated,
+    channel_levels,
+    check_channel,
+    choose_channels,
+    decode,
 )
+from fairseq_resynth.data.audio.files import pad_to_multiple, resample, write_audio
 from fairseq_resynth.data.pitch.extraction import SHORTEST
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard
@@ -27,18 +34,31 @@ TRIM_DB, TRIM_FRAME, TRIM_HOP = 20, 2048, 512  # dB below the loudest frame, and
 
 @dataclass(frozen=True)
 class PreprocessOptions:
-    """How files change: `pad` to whole F0 codes, `trim` trailing silence, `format` flac or wav."""
+    """How files change: `pad` to whole F0 codes, `trim` trailing silence, `format` flac or wav, `channel`
+    left, right, a number from 1, mean or each; `accept_truncated` takes what a file that is cut off has."""
 
     pad: bool = False
     trim: bool = False
     format: str = "flac"
+    channel: str = "mean"
+    accept_truncated: bool = False
 
 
 @dataclass
 class PreprocessOutcome(Outcome):
-    """What a run did; `clipped` are the sources that exceeded full scale and were clipped."""
+    """What a run did, and the sources that a user should know of, also of files that were reused.
+
+    Attributes:
+        clipped: exceeded full scale and were clipped.
+        silent_channels: had channels 40 dB or more below the loudest, which were left out of the mean.
+        uncorrelated: have channels that are nearly uncorrelated, and were mixed.
+        truncated: were cut off or damaged, and taken as far as they can be read.
+    """
 
     clipped: list[str] = field(default_factory=list)
+    silent_channels: list[str] = field(default_factory=list)
+    uncorrelated: list[str] = field(default_factory=list)
+    truncated: list[str] = field(default_factory=list)
 
 
 def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[Path]:
@@ -94,18 +114,34 @@ def _end_of_sound(wav: np.ndarray) -> int:
 
 
 _File = tuple[Path, str, str]  # source and target, relative to their folders, and the record's key
+_Result = tuple[dict[str, float], list[str]]  # target -> seconds, and what a user should know
 
 
-def _process(
-    file: _File, source: Path, out: Path, options: PreprocessOptions
-) -> tuple[float, bool] | str:
-    """Writes a file; returns its seconds and whether it was clipped, or why it could not be made."""
+def _process(file: _File, source: Path, out: Path, options: PreprocessOptions) -> _Result | str:
+    """Writes the files of one source, or returns why it could not be made."""
+    path, target = source / file[0], Path(file[1])
     try:
-        wav = prepare(*load_any_audio(source / file[0]), options)
-        write_audio(out / file[1], wav)
+        found = decode(path, options.accept_truncated)
+        chosen = choose_channels(path, found.wav, options.channel)
+        wavs = {
+            (target.with_name(f"{target.stem}_{number}") / f"{target.stem}_{number}{target.suffix}")
+            if number and found.wav.shape[1] > 1
+            else target: prepare(wav, found.rate, options)
+            for number, wav in chosen.items()
+        }
+        for name, wav in wavs.items():
+            write_audio(out / name, wav)
     except (ValueError, OSError) as error:
         return str(error)
-    return len(wav) / SAMPLE_RATE, bool(np.abs(wav).max() > 1)
+    mixed = options.channel == "mean"
+    notes = {
+        "clipped": any(np.abs(wav).max() > 1 for wav in wavs.values()),
+        "silent_channels": bool(channel_levels(found.wav).min() <= SILENT_DB),
+        "uncorrelated": mixed and are_uncorrelated(found.wav),
+        "truncated": found.missing > 0,
+    }
+    seconds = {name.as_posix(): len(wav) / SAMPLE_RATE for name, wav in wavs.items()}
+    return seconds, [name for name, is_so in notes.items() if is_so]
 
 
 def preprocess(
@@ -118,7 +154,8 @@ def preprocess(
 ) -> PreprocessOutcome:
     """Converts a folder to the same folders in `outdir`; files that are already made are reused. A `shard`
     I/N is every N-th file, beginning with the I-th. Raises the errors of `find_sources`, and ValueError if
-    two sources would become the same file."""
+    two sources would become the same file or `options.channel` is none."""
+    check_channel(options.channel)
     source, out, shard = Path(srcdir), Path(outdir), shard or Shard()
     source_of: dict[Path, Path] = {}
     for path in find_sources(source, out, postfix):
@@ -127,10 +164,23 @@ def preprocess(
             raise ValueError(
                 f"{first} and {path} would both become {target}; choose one kind with --postfix"
             )
+    for target in source_of if options.channel == "each" else ():
+        folder, base = target.parent, target.stem.rpartition("_")[0]
+        whole = folder.with_name(base + target.suffix) if base and folder.name else None
+        if folder.name == target.stem and whole in source_of:
+            raise ValueError(
+                f"a channel of {source_of[whole]} and {source_of[target]} would both become {target}; "
+                "choose one kind with --postfix"
+            )
     mine = list(source_of.items())[shard.index - 1 :: shard.count]
     outcome = PreprocessOutcome()
     process = partial(_process, source=source, out=out, options=options)
     with Record(out) as record, progress(None, len(mine), "preprocess") as bar:
+
+        def take(path: Path, notes: Iterable[str]) -> None:
+            for note in notes:
+                getattr(outcome, note).append(path.as_posix())
+            bar.update()
 
         def files() -> Iterator[_File]:
             for target, path in mine:
@@ -139,20 +189,24 @@ def preprocess(
                 except OSError as error:
                     outcome.failed[path.as_posix()] = str(error)
                     continue
-                if record.find(target.as_posix(), key) is None:
-                    yield path, target.as_posix(), key
+                known = record.values(key + target.as_posix())
+                if known and all(record.find(name, key) is not None for name in known["files"]):
+                    outcome.reused += len(known["files"])
+                    take(path, known["notes"])
                 else:
-                    outcome.reused += 1
-                    bar.update()
+                    yield path, target.as_posix(), key
 
         for (path, target, key), result in parallel_map(process, files(), workers):
             if isinstance(result, str):
                 outcome.failed[path.as_posix()] = result
-            else:
-                record.add(target, key)
-                outcome.written += 1
-                outcome.seconds += result[0]
-                outcome.clipped += [path.as_posix()] if result[1] else []
-            bar.update()
+                bar.update()
+                continue
+            seconds, notes = result
+            for name in seconds:
+                record.add(name, key)
+            record.keep(key + target, {"files": list(seconds), "notes": notes})
+            outcome.written += len(seconds)
+            outcome.seconds += sum(seconds.values())
+            take(path, notes)
     outcome.failed = dict(sorted(outcome.failed.items()))
     return outcome

@@ -11,7 +11,8 @@ import pytest
 from tiny_voices import ENGLISH, save_tiny_bundle
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample
 
 SPEECH = load_any_audio(ENGLISH)[0]
 

@@ -11,7 +11,7 @@ from tiny_voices import STATISTICS
 from fairseq_resynth.codec.entropy.entropy_model import Settings
 from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.content import KMeans
 from fairseq_resynth.encoders.frames import LogMelEncoder

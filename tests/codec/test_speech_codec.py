@@ -15,7 +15,7 @@ from fairseq_resynth.codec.format.bitstream import read_bytes
 from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate, parse_pitch
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.pitch.representations import VqvaeF0
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.inference.decoder import ChunkDecoder

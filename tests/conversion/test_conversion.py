@@ -9,7 +9,7 @@ from tiny_voices import ENGLISH, RUSSIAN, SPEECH, STATISTICS, melody, save_tiny_
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.conversion.references import find_voice, validate_reference
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.inference.decoder import decode_in_chunks

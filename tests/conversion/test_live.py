@@ -13,7 +13,8 @@ from tiny_voices import ENGLISH, RUSSIAN, STATISTICS, save_kmeans, save_tiny_bun
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.conversion.live import LiveConverter, LiveQueue, LiveWindow
-from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample
 from fairseq_resynth.data.audio.pcm import to_pcm
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.content import ContentEncoder

@@ -12,7 +12,7 @@ from fairseq_resynth.codec.entropy.entropy_model import Settings
 from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import TOKENS
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.inference.decoder import UnitDecoder
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder

@@ -7,7 +7,7 @@ from scipy.signal import lfilter
 from tiny_voices import SPEECH, tone
 
 from fairseq_resynth.conversion.references import validate_reference
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 
 CHORDS = ((131, 165, 196), (147, 175, 220), (98, 124, 147))
 NOTES = (220, 247, 262, 294, 330, 294)

@@ -1,17 +1,20 @@
 """Prepared files are read strictly, any others by whichever decoder knows them."""
 
+import time
+
 import numpy as np
 import pytest
 import soundfile
 
+from fairseq_resynth.data.audio.decoding import decode, load_any_audio
 from fairseq_resynth.data.audio.files import (
     audio_length,
-    load_any_audio,
     pad_to_multiple,
     read_audio,
     resample,
     write_audio,
 )
+from fairseq_resynth.data.audio.pcm import to_pcm, wav_header
 
 
 def tone(seconds=0.5, rate=16000, hertz=440.0):
@@ -85,13 +88,94 @@ def test_nan_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_channels_are_averaged_and_the_rate_is_kept(tmp_path):
-    soundfile.write(
-        tmp_path / "a.wav", np.stack([tone(rate=44100), 0 * tone(rate=44100)], 1), 44100
+def test_channels_that_speak_are_averaged_and_the_rate_is_kept(tmp_path):
+    wav = tone(rate=44100)
+    for silent in (1, 5):  # a lapel microphone, a film of six channels
+        soundfile.write(tmp_path / "a.wav", np.stack([wav] + [1e-4 * wav] * silent, 1), 44100)
+        found, rate = load_any_audio(tmp_path / "a.wav")
+        assert rate == 44100 and found.shape == (22050,)
+        assert np.abs(found - wav).max() < 1e-4
+    soundfile.write(tmp_path / "a.wav", np.stack([wav, 0.5 * wav], 1), 44100)
+    assert np.abs(load_any_audio(tmp_path / "a.wav")[0] - 0.75 * wav).max() < 1e-4
+
+
+def test_channels_that_cancel_are_refused(tmp_path):
+    for other in (-1, -0.85):
+        soundfile.write(tmp_path / "a.wav", np.stack([tone(), other * tone()], 1), 16000)
+        with pytest.raises(ValueError, match="a.wav: the 2 channels cancel.*--channel left"):
+            load_any_audio(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(), -0.5 * tone()], 1), 16000)
+    assert np.abs(load_any_audio(tmp_path / "a.wav")[0] - 0.25 * tone()).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "format, subtype",
+    [("WAV", "PCM_16"), ("WAV", "ULAW"), ("WAV", "MS_ADPCM"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16"),
+     ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("NIST", "PCM_16"), ("FLAC", "PCM_16")],
+)  # fmt: skip
+def test_files_that_are_cut_off_are_refused_with_both_lengths(tmp_path, format, subtype):
+    path = tmp_path / "a.audio"
+    wav = tone(2.0) + np.random.default_rng(0).normal(0, 0.1, 32000)
+    soundfile.write(path, wav, 16000, subtype, format=format)
+    assert len(load_any_audio(path)[0]) == len(read_audio(path)) >= 32000
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with pytest.raises(
+        ValueError, match=r"a.audio is damaged or cut off: it declares 2\.\d+ s, found"
+    ):
+        load_any_audio(path)
+    with pytest.raises(ValueError, match="a.audio is .*(cut off|damaged)"):
+        read_audio(path)
+    found = decode(path, accept_truncated=True)
+    assert len(found.wav) / 16000 + found.missing == pytest.approx(2, abs=0.05)
+    assert len(found.wav) / 16000 == pytest.approx(1.2, abs=0.25)
+
+
+def test_a_wav_that_was_written_to_a_pipe_is_whole(tmp_path):
+    (tmp_path / "a.wav").write_bytes(wav_header(16000) + to_pcm(tone()))
+    assert len(load_any_audio(tmp_path / "a.wav")[0]) == len(read_audio(tmp_path / "a.wav")) == 8000
+
+
+def test_damaged_blocks_of_a_flac_are_refused_by_every_reader(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 32000)
+    soundfile.write(tmp_path / "a.flac", noise, 16000)
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    (tmp_path / "a.flac").write_bytes(data)
+    for read in (load_any_audio, read_audio):
+        with pytest.raises(ValueError, match="a.flac is .*damaged"):
+            read(tmp_path / "a.flac")
+    found = decode(tmp_path / "a.flac", accept_truncated=True).wav[:, 0]
+    assert 8000 < len(found) < 17000 and np.abs(found - noise[: len(found)]).max() < 2**-14
+
+
+def test_compressed_sphere_names_the_codec_and_the_tool(tmp_path):
+    header = (
+        "NIST_1A\n   1024\nsample_count -i 13211\nsample_rate -i 16000\nchannel_count -i 1\n"
+        "sample_n_bytes -i 2\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
     )
-    wav, rate = load_any_audio(tmp_path / "a.wav")
-    assert rate == 44100 and wav.shape == (22050,)
-    assert np.abs(wav - tone(rate=44100) / 2).max() < 1e-4
+    (tmp_path / "a.sph").write_bytes(header.encode().ljust(1024) + b"ajkg" + bytes(range(256)) * 9)
+    with pytest.raises(ValueError, match=r"a.sph is NIST SPHERE with Shorten .*sph2pipe -f wav"):
+        load_any_audio(tmp_path / "a.sph")
+
+
+def test_any_error_of_a_decoder_names_the_file(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", tone(), 16000)
+
+    def broken(*_, **__):
+        raise AttributeError("'NoneType' has no attribute 'name'")
+
+    monkeypatch.setattr(soundfile, "SoundFile", broken)
+    with pytest.raises(ValueError, match="a.wav is not readable as audio: 'NoneType' has no"):
+        load_any_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("rate", [22254, 44056, 11127, 37800, 8000, 22050, 44100, 48000])
+def test_resampling_keeps_the_tone_at_any_rate(rate):
+    started = time.process_time()
+    wav = resample(tone(1.6, rate), rate)
+    assert time.process_time() - started < 1
+    assert len(wav) == -(-int(1.6 * rate) * 16000 // rate)
+    assert np.abs(wav - tone(2.0)[: len(wav)])[400:-400].max() < 1e-4
 
 
 def encode_with_av(path, format, codec, rate, wav):

@@ -7,7 +7,7 @@ from small_corpus import write_data
 from tiny_voices import ENGLISH, RUSSIAN, SPEECH, save_toy_encoder
 
 from fairseq_resynth.cli.main import main
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.encoders import speaker
 from fairseq_resynth.encoders.speaker import (
     describe_encoder,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_corpus import REPOSITORY, SPEECH
 
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.encoders.speaker import load_encoder
 from fairseq_resynth.evaluation.disentanglement import DisentanglementTest
 from fairseq_resynth.resynthesizer import Resynthesizer

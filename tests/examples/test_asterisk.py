@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from small_corpus import REPOSITORY, SPEECH, run
 
-from fairseq_resynth.data.audio.files import load_any_audio, write_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import write_audio
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from small_corpus import REPOSITORY, TINY_MODEL, fairseq_train, train_arguments,
 from tiny_checkpoints import save_hubert
 
 from fairseq_resynth.codec.speech_codec import SpeechCodec
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.streams import StreamSpec, read_utterances
 from fairseq_resynth.encoders.content import ContentEncoder, KMeans, build_encoder
 from fairseq_resynth.encoders.frames import LogMelEncoder

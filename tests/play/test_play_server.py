@@ -19,7 +19,7 @@ from fairseq_resynth.codec.entropy.entropy_model import Settings
 from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.conversion.convert import Controls, convert
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.play.server import MAX_REQUEST_BYTES, PlayServer, check_origin, is_loopback

@@ -136,3 +136,50 @@ def test_what_fails_is_named_and_the_rest_is_written(source, tmp_path):
     assert "16000 samples at 16 kHz (0 after --trim), expected 320" in summary.failed["silent.wav"]
     assert "too short: 3 samples" in summary.failed["three.wav"]
     assert not (tmp_path / "out/three.flac").exists()
+
+
+def two_channels(path, first, second, rate=16000):
+    soundfile.write(path, np.stack([first, second], 1), rate)
+
+
+def test_channels_are_chosen_and_named(tmp_path):
+    source, rng = tmp_path / "source", np.random.default_rng(0)
+    source.mkdir()
+    one, two = tone(0.5), rng.normal(0, 0.1, 8000).astype(np.float32)
+    two_channels(source / "speakers.wav", one, two)
+    two_channels(source / "lapel.wav", 0 * one, one)
+    two_channels(source / "opposite.wav", one, -one)
+    soundfile.write(source / "mono.wav", one, 16000)
+    run = lambda channel: preprocess(source, tmp_path / channel, PreprocessOptions(channel=channel))  # noqa: E731
+    for _ in range(2):  # what a user should know is said again of files that are reused
+        summary = run("mean")
+        assert list(summary.failed) == ["opposite.wav"]
+        assert summary.silent_channels == ["lapel.wav"]
+        assert summary.uncorrelated == ["speakers.wav"]
+    assert summary.reused == 3 and not (tmp_path / "mean/opposite.flac").exists()
+    assert np.abs(read_audio(tmp_path / "mean/lapel.flac") - one).max() < 1e-3
+    assert run("left").written == 4 and not run("left").uncorrelated
+    assert list(run("2").failed) == ["mono.wav"]
+    np.testing.assert_allclose(read_audio(tmp_path / "2/speakers.flac"), two, atol=1e-4)
+    assert run("each").written == 6 and run("each").reused == 6
+    made = sorted(path.stem for path in (tmp_path / "each").glob("*_[12]/*_[12].flac"))
+    assert made == ["lapel_2", "opposite_1", "opposite_2", "speakers_1", "speakers_2"]
+    np.testing.assert_allclose(
+        read_audio(tmp_path / "each/speakers_2/speakers_2.flac"), two, atol=1e-4
+    )
+    with pytest.raises(ValueError, match="--channel is 0, expected left, right, mean, each or a"):
+        run("0")
+    (source / "mono_1").mkdir()
+    soundfile.write(source / "mono_1/mono_1.wav", one, 16000)
+    with pytest.raises(ValueError, match="a channel of mono.wav and mono_1/mono_1.wav would both"):
+        run("each")
+
+
+def test_files_that_are_cut_off_are_taken_only_when_asked(source, tmp_path):
+    path = source / "a/one_mic1.wav"
+    path.write_bytes(path.read_bytes()[:22000])
+    summary = preprocess(source, tmp_path / "out", PreprocessOptions())
+    assert "declares 0.50 s, found 0.25 s" in summary.failed["a/one_mic1.wav"]
+    summary = preprocess(source, tmp_path / "out", PreprocessOptions(accept_truncated=True))
+    assert summary.truncated == ["a/one_mic1.wav"] and not summary.failed
+    assert len(read_audio(tmp_path / "out/a/one_mic1.flac")) == 3983

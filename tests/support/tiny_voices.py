@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.speaker_vectors import format_vector
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.content import KMeans

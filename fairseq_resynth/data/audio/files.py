@@ -1,4 +1,4 @@
-"""Audio files: readers of prepared files (16 kHz mono) and of any others, resampling, and a writer.
+"""Audio files: readers of prepared files (16 kHz mono), resampling, and a writer.
 
 A waveform in this package is a (T,) float32 array in [-1, 1]. Prepared audio may be in ZIP archives, stored
 without compression, by fairseq's paths `archive.zip:offset:length`: offset and length, in bytes, are those of
@@ -7,7 +7,6 @@ the member's own data, a FLAC, WAV or NumPy file, as fairseq.data.audio.audio_ut
 
 import contextlib
 import io
-import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -20,11 +19,6 @@ import soundfile
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.files import atomic_path
 
-# Streams without a header: the file's suffix determines the demuxer.
-_HEADERLESS = {".g722": "g722", ".g726": "g726", ".al": "alaw", ".ul": "mulaw", ".gsm": "gsm"}
-# Suffixes that `resynth preprocess` searches for without --postfix.
-_HEADED = ".wav .flac .ogg .opus .oga .mp3 .m4a .aac .aif .aiff .au .caf .w64 .sph .wma .webm .mp4 .amr .ac3"
-AUDIO_SUFFIXES = frozenset(_HEADED.split()) | frozenset(_HEADERLESS)
 _PATH = re.compile(r"(?P<archive>.+\.zip):(?P<offset>\d+):(?P<length>\d+)")
 _NUMPY_MAGIC = b"\x93NUMPY"
 _SUBTYPES = {np.dtype("<i2"): "PCM_16", np.dtype("<f4"): "FLOAT", np.dtype("<f8"): "DOUBLE"}
@@ -115,11 +109,31 @@ def _skip_array_header(path: str | Path, stream: FileRange) -> dict[str, Any]:
     return {"samplerate": SAMPLE_RATE, "channels": 1, **layout}  # an array has no rate
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Raises FileNotFoundError if there is no such file, and ValueError if it is empty."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
+
+
+def declared_frames(sound: soundfile.SoundFile, path: str | Path) -> int:
+    """The number of samples per channel that the header of an open file declares. It is `sound.frames`, or
+    more if the file is cut off; lengths of a file that was written to a pipe declare nothing."""
+    declared, log = sound.frames, sound.extra_info
+    # libsndfile corrects lengths beyond the end of the file, and its log says so.
+    sizes = re.search(r"^ ?(?:data|SSND|  ?Data Size|riff) *: (\d+) \(should be (\d+)\)", log, re.M)
+    if sizes and sound.format != "RF64":
+        size, there = int(sizes[1]), int(sizes[2])
+        if there < size < 0x7FFFF000 or (sound.format == "W64" and there < size < 1 << 62):
+            declared = max(declared, round(sound.frames * size / max(there, 1)))
+    if counts := re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)", log):
+        declared = max(declared, int(counts[1]))
+    if sound.format == "NIST":
+        with open(path, "rb") as stream:
+            count = re.search(rb"sample_count -i (\d+)", stream.read(1024))
+        declared = max(declared, int(count[1])) if count else declared
+    return declared
 
 
 @contextlib.contextmanager
@@ -127,7 +141,7 @@ def _open_prepared(path: str | Path) -> Iterator[soundfile.SoundFile]:
     """Opens a file or a member of an archive, and checks that it has samples and is 16 kHz mono."""
     zipped = zip_range(path)
     if not zipped:
-        _require_file(Path(path))
+        require_file(Path(path))
     try:
         with open_zipped(path) if zipped else soundfile.SoundFile(path) as sound:
             for found, expected, unit in (
@@ -140,9 +154,15 @@ def _open_prepared(path: str | Path) -> Iterator[soundfile.SoundFile]:
                     )
             if sound.frames == 0:
                 raise ValueError(f"{path}: the file has no samples")
+            if not zipped and (declared := declared_frames(sound, path)) > sound.frames:
+                raise ValueError(
+                    f"{path} is cut off: it declares {declared / SAMPLE_RATE:.2f} s, found "
+                    f"{sound.frames / SAMPLE_RATE:.2f} s; copy it again, or take what there is with "
+                    "`resynth preprocess --accept-truncated`"
+                )
             yield sound
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} is not readable as audio: {error}") from error
+        raise ValueError(f"{path} is not readable as audio, or is damaged: {error}") from error
 
 
 def audio_length(path: str | Path) -> int:
@@ -157,68 +177,38 @@ def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.nd
     `num_samples` from sample `start` on (-1: to the end), fewer where it ends. Raises as `audio_length` does,
     and ValueError if there are non-finite samples."""
     with _open_prepared(path) as sound:
-        sound.seek(min(start, sound.frames))
+        start = sound.seek(min(start, sound.frames))
         wav = sound.read(num_samples, dtype="float32")
-    _require_finite(path, wav)
+        left = sound.frames - start
+        if len(wav) < (expected := left if num_samples < 0 else min(num_samples, left)):
+            raise ValueError(
+                f"{path} is damaged or cut off: expected {expected} samples from {start} on, found {len(wav)}"
+            )
+    require_finite(path, wav)
     return wav
 
 
-def _require_finite(path: str | Path, wav: np.ndarray) -> None:
+def require_finite(path: str | Path, wav: np.ndarray) -> None:
+    """Raises ValueError with the place of the first sample of (T,) that is not finite."""
     if not np.isfinite(wav).all():
         first = int(np.flatnonzero(~np.isfinite(wav))[0])
         raise ValueError(f"{path}: sample {first} is {wav[first]}, expected finite numbers")
 
 
-def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:
-    """Reads any audio that libsndfile or FFmpeg (PyAV) decodes: (T,) float32, channels averaged, and its own
-    rate in Hz; lossy formats may exceed 1. Raises FileNotFoundError if there is no file, ValueError if it is
-    not audio or has non-finite or no samples."""
-    path = Path(path)
-    _require_file(path)
-    headerless = _HEADERLESS.get(path.suffix.lower())
-    try:
-        if headerless:
-            wav, rate = _decode_with_av(path, headerless)
-        else:
-            wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError:
-        wav, rate = _decode_with_av(path)
-    if len(wav) == 0:
-        raise ValueError(f"{path}: the file has no samples")
-    wav = wav.mean(axis=1) if wav.shape[1] > 1 else wav[:, 0]
-    _require_finite(path, wav)
-    return np.ascontiguousarray(wav, dtype=np.float32), int(rate)
-
-
-def _decode_with_av(path: Path, demuxer: str | None = None) -> tuple[np.ndarray, int]:
-    """Decodes a file to (T, channels) float32 and its rate."""
-    import av
-
-    try:
-        with av.open(str(path), format=demuxer) as container:
-            if not container.streams.audio:
-                raise ValueError(f"{path} has no audio stream")
-            rate = container.streams.audio[0].codec_context.sample_rate
-            resampler = av.AudioResampler(format="fltp", rate=rate)
-            frames = [
-                converted.to_ndarray()
-                for frame in itertools.chain(container.decode(audio=0), [None])  # None: flush
-                for converted in resampler.resample(frame)
-            ]
-    except av.error.FFmpegError as error:
-        raise ValueError(f"{path} is not readable as audio: {error}") from error
-    return np.concatenate(frames, axis=1).T if frames else np.zeros((0, 1)), rate
-
-
 def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """(ceil(T * to_rate / from_rate),) float32 of (T,), by torchaudio's windowed sinc; rates in Hz."""
+    """(ceil(T * to_rate / from_rate),) float32 of (T,), by soxr at its highest quality; rates in Hz. Its cost
+    does not depend on the ratio of the rates. Raises ValueError if a rate is not positive."""
     if from_rate == to_rate:
         return wav
-    import torch
-    from torchaudio.functional import resample as sinc_resample
+    if from_rate <= 0 or to_rate <= 0:
+        raise ValueError(
+            f"cannot resample from {from_rate} to {to_rate} Hz, expected rates above 0"
+        )
+    import soxr
 
-    with torch.inference_mode():
-        return sinc_resample(torch.from_numpy(wav), from_rate, to_rate).numpy()
+    length = -(-len(wav) * to_rate // from_rate)
+    again = soxr.resample(wav, from_rate, to_rate, quality="VHQ")[:length]
+    return np.pad(again, (0, length - len(again)))
 
 
 def write_audio(
@@ -241,7 +231,7 @@ def write_audio(
         soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype) as stream,
     ):
         for piece in pieces:
-            _require_finite(path, np.asarray(piece))
+            require_finite(path, np.asarray(piece))
             stream.write(piece)
             count += len(piece)
     return count

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.audio.files import load_any_audio, resample, write_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample, write_audio
 from fairseq_resynth.evaluation.metrics.packages import missing_packages
 
 NARROW_BAND_RATE = 8000  # Hz

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample
 from fairseq_resynth.evaluation.metrics.packages import missing_packages, package_version
 
 REFERENCE = "reference"  # the system of the recordings themselves

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from fairseq_resynth.data.audio.files import load_any_audio
+from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.storage.files import write_text
 from fairseq_resynth.measures.pictures import spectrogram_png
 

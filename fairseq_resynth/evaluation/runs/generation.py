@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES, write_audio
+from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
+from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.storage.files import atomic_path, write_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.workers import parallel_map

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairseq_resynth.data.audio.files import AUDIO_SUFFIXES
+from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.storage.files import read_json
 
