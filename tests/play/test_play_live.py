@@ -14,7 +14,8 @@ import pytest
 from tiny_voices import ENGLISH, save_tiny_bundle
 
 from fairseq_resynth.conversion.live import LiveConverter
-from fairseq_resynth.data.audio.files import load_any_audio, resample
+from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.audio.files import resample
 from fairseq_resynth.play import live as live_module
 from fairseq_resynth.play.live import accept_key
 from fairseq_resynth.play.server import MAX_LIVE, PlayServer
