@@ -169,17 +169,13 @@ def prepare_device(args: argparse.Namespace) -> "torch.device":
     """
     import torch
 
+    from fairseq_resynth.modules.generators.inference import usable_device
+
     if (threads := getattr(args, "threads", None)) is not None:
         if threads < 1:
             raise ValueError(f"--threads is {threads}, expected 1 or more")
         torch.set_num_threads(threads)
-    try:
-        device = torch.device(args.device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {args.device} cannot be used here: {reason}") from error
-    return device
+    return usable_device(args.device)
 
 
 def reading(args: argparse.Namespace, device: "torch.device") -> "Reading":

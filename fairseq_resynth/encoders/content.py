@@ -233,7 +233,7 @@ class VqvaeUnits:
             "unit_hop": vqvae.stride,
         }
 
-    @without_tf32
+    @without_tf32()
     @torch.inference_mode()
     def encode(self, wav: np.ndarray | Tensor) -> np.ndarray:
         """Maps (T,) samples at 16 kHz to (T // unit_hop,) int64 units; samples left over get no unit.

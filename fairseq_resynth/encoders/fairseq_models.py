@@ -177,7 +177,7 @@ class CpcEncoder(FrameEncoder):
             samples = max(0, (samples + 2 * padding - kernel) // stride + 1)
         return samples
 
-    @without_tf32
+    @without_tf32()
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, (T,) to (U, D) each; the convolutions run in chunks."""

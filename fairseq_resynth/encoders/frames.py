@@ -1,5 +1,6 @@
 """The base classes of content encoders, chunks and batches of files, and log-mel features."""
 
+import contextlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,18 @@ from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.storage.files import file_hash
 
 Device = str | torch.device
-# On a GPU, convolutions and LSTMs in TF32 would give other units than the CPU.
-without_tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Keeps a GPU from computing convolutions and LSTMs in TF32, which would give other units than the
+    CPU's."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 class FrameEncoder(ABC):
@@ -37,7 +48,7 @@ class FrameEncoder(ABC):
         """The number of frames: of windows of `min_samples` every `unit_hop` inside the waveform."""
         return max(0, (samples - self.min_samples) // self.unit_hop + 1)
 
-    @without_tf32
+    @without_tf32()
     @torch.inference_mode()
     def features(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Encodes waveforms, each (T,) float32 in [-1, 1] at 16 kHz of `min_samples` or more, to (U, D)

@@ -84,12 +84,13 @@ def fit_centroids(
     x = torch.from_numpy(frames).to(device)
     mean = x.mean(0)
     x = x - mean  # large means would cost the distances their precision
-    number, best = min(len(x), SEEDING_FRAMES * num_clusters), None
+    few, best = x[: max(1, CHUNK_DISTANCES // num_clusters)], None
+    number = min(len(x), SEEDING_FRAMES * num_clusters)
     with torch.inference_mode():
         for _ in range(BEGINNINGS):
             part = x[torch.randperm(len(x), generator=generator)[:number].to(x.device)]
             begun = _lloyd(part, _seed_centroids(part, num_clusters, generator), 1e-3)[0]
-            distance = _assign(x[: CHUNK_DISTANCES // num_clusters], begun)[2]
+            distance = _assign(few, few.square().sum(1), begun)[2]
             if best is None or distance < best[1]:
                 best = begun, distance
         centroids, distance = _lloyd(x, best[0], 1e-4)
@@ -110,17 +111,19 @@ def _seed_centroids(x: Tensor, num_clusters: int, generator: torch.Generator) ->
         distances.clamp_(min=0)
         if index:
             distances = torch.minimum(distances, closest[:, None])
-        best = distances.sum(0).argmin()
-        closest, centroids[index] = distances[:, best], drawn[best]
+        best = distances.sum(0).argmin(keepdim=True)
+        closest = distances.index_select(1, best)[:, 0]
+        centroids[index] = drawn.index_select(0, best)[0]
     return centroids
 
 
-def _assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Sums (K, D) and numbers (K,) of the frames nearest to each centroid, and the mean squared distance."""
+def _assign(x: Tensor, squares: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Sums (K, D) and numbers (K,) of the frames nearest to each centroid, and the mean squared distance;
+    `squares` (n,) are the frames' own."""
     sums, counts = torch.zeros_like(centroids), centroids.new_zeros(len(centroids))
-    squares, total = centroids.square().sum(1), x.square().sum(dtype=torch.float64)
+    lengths, total = centroids.square().sum(1), squares.sum(dtype=torch.float64)
     for part in x.split(max(1, CHUNK_DISTANCES // len(centroids))):
-        distances, nearest = torch.addmm(squares, part, centroids.T, alpha=-2).min(1)
+        distances, nearest = torch.addmm(lengths, part, centroids.T, alpha=-2).min(1)
         total += distances.sum(dtype=torch.float64)
         sums.index_add_(0, nearest, part)
         counts += torch.bincount(nearest, minlength=len(centroids))
@@ -130,10 +133,11 @@ def _assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, float]:
 def _lloyd(x: Tensor, centroids: Tensor, tolerance: float) -> tuple[Tensor, float]:
     """Lloyd's iterations until one gains less than `tolerance` of the mean squared distance: centroids and
     that distance. A centroid that loses all its frames stays where it is."""
-    sums, counts, distance = _assign(x, centroids)
+    squares = x.square().sum(1)
+    sums, counts, distance = _assign(x, squares, centroids)
     while True:
         moved = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centroids)
-        sums, counts, found = _assign(x, moved)
+        sums, counts, found = _assign(x, squares, moved)
         if found >= distance * (1 - tolerance):
             return (moved, found) if found <= distance else (centroids, distance)
         centroids, distance = moved, found
@@ -164,7 +168,8 @@ def sample_frames(
     reservoir, failed = FrameReservoir(max_frames, seed), {}
     with progress(None, len(rows), "kmeans: features") as bar:
         for batch in read_batches(manifest, [rows], encoder.min_samples, reading):
-            encoded = encoder.features(list(batch.wavs.values()))
+            with batch.within_memory():
+                encoded = encoder.features(list(batch.wavs.values()))
             frames = (
                 torch.cat(encoded).cpu().split([len(one) for one in encoded]) if encoded else ()
             )

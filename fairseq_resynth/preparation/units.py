@@ -4,13 +4,15 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.resume import Record
@@ -46,6 +48,18 @@ class Batch:
         default_factory=dict
     )  # of the same rows, before they were read
     failed: dict[str, str] = field(default_factory=dict)  # path -> reason
+
+    @contextlib.contextmanager
+    def within_memory(self) -> Iterator[None]:
+        """Encodes the batch inside; raises ValueError with its length if a GPU has too little memory."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            seconds = sum(map(len, self.wavs.values())) / SAMPLE_RATE
+            raise ValueError(
+                f"{seconds:.0f} s of speech in {len(self.wavs)} files do not fit into the memory of the GPU "
+                "at once: give a smaller --batch-seconds (0: one file at a time); the same command continues"
+            ) from error
 
 
 def read_batches(
@@ -90,7 +104,8 @@ def _encode(
     for batch in batches:
         outcome.failed |= batch.failed
         if batch.wavs:
-            encoded = encoder.encode_batch(list(batch.wavs.values()))
+            with batch.within_memory():
+                encoded = encoder.encode_batch(list(batch.wavs.values()))
             units |= zip(batch.wavs, encoded, strict=True)
             stamps |= batch.stamps
     outcome.written += len(units)

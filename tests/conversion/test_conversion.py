@@ -161,7 +161,7 @@ def test_one_command_converts_a_folder_and_continues(folder, tmp_path, capsys):
         (["--target", "anna", "--durations", "from=x.wav", "--rate", "2"], "give one of them"),
         (["--target", "anna", "--speaker", "clara"], "unknown speaker 'clara'"),
         (["--target", "anna", "--durations", "from="], "expected predicted or from="),
-        (["--target", "anna", "--device", "cud"], "--device cud: expected cpu, cuda"),
+        (["--target", "anna", "--device", "cud"], "--device cud cannot be used here, expected cpu, cuda"),
         (["--target", "a" * 400], "name too long"),
         (["--target", "anna", "--duration-speaker", "clara"], "unknown speaker 'clara'"),
         ([], "give a target: one of anna, boris"),

@@ -17,11 +17,20 @@ import numpy as np
 import pytest
 import torch
 from fairseq import options
-from small_corpus import REPOSITORY, TINY_MODEL, fairseq_train, train_arguments, write_f0_data
+from small_corpus import (
+    REPOSITORY,
+    TINY_MODEL,
+    fairseq_train,
+    train_arguments,
+    write_data,
+    write_f0_data,
+)
 from tiny_checkpoints import save_hubert
 
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.decoding import load_any_audio
+from fairseq_resynth.data.manifest import read_manifest
+from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.streams import StreamSpec, read_utterances
 from fairseq_resynth.encoders.content import ContentEncoder, KMeans, build_encoder
 from fairseq_resynth.encoders.frames import LogMelEncoder
@@ -34,6 +43,8 @@ from fairseq_resynth.modules.quantizers import (
     F0VqvaeSizes,
     build_content_vqvae,
 )
+from fairseq_resynth.preparation.kmeans import fit_centroids
+from fairseq_resynth.preparation.units import Reading, quantize_split
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 DEVICE = os.environ.get("RESYNTH_TEST_DEVICE", "cuda")
@@ -362,6 +373,32 @@ def test_features_of_whisper(tmp_path):
     wavs = [0.1 * noise(16000), 0.1 * noise(23456, seed=1)]
     encoders = [build_encoder("hf", tmp_path, 2, device) for device in (DEVICE, "cpu")]
     assert_close(*(encoder.features(wavs) for encoder in encoders), 1e-3, "whisper")
+
+
+def test_k_means():
+    """The same draws on every device; a tie may fall otherwise, and everything after it differs a little."""
+    frames = np.cumsum(noise(30, 100, 8).numpy(), axis=1).reshape(-1, 8)
+    distances = [fit_centroids(frames, 40, 0, device)[1] for device in (DEVICE, "cpu")]
+    assert distances[0] == pytest.approx(distances[1], rel=0.02)
+    kmeans = KMeans(fit_centroids(frames, 40, 0, DEVICE)[0], {})
+    found = kmeans.assign(torch.from_numpy(frames)).numpy()
+    squares = ((frames - kmeans.centroids[found]) ** 2).sum(1)
+    assert squares.mean() == pytest.approx(distances[0], rel=0.01)
+
+
+def test_units_in_batches_on_a_device(tmp_path):
+    """`quantize` with batches that are read ahead, beside one file at a time on the CPU."""
+    data = write_data(tmp_path / "data", {"train": [16000, 9001, 30000, 4000, 16000, 12345]})
+    manifest, units = read_manifest(data / "train.tsv"), []
+    for device, reading in ((DEVICE, Reading(80_000, 2)), ("cpu", Reading())):
+        encoder = build_encoder("logmel", device=device)
+        centroids = np.random.default_rng(0).normal(size=(20, 80))
+        content = ContentEncoder(encoder, KMeans(centroids, encoder.description()))
+        target = tmp_path / str(len(units)) / "train.units"
+        assert quantize_split(manifest, target, content, Shard(), reading).joined
+        units.append(np.array(target.read_text().split()))
+    first, second = units
+    assert len(first) == len(second) and np.mean(first == second) >= 0.99
 
 
 def test_the_published_loop_runs(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from fairseq_resynth.data.manifest import read_manifest, write_manifest
 from fairseq_resynth.data.storage.files import read_json
@@ -64,6 +65,19 @@ def test_lines_are_in_the_order_of_the_manifest(manifest):
     assert target.read_text() == EXPECTED
     assert (outcome.rows, outcome.reused, outcome.failed, outcome.joined) == (7, 0, {}, True)
     assert read_json(target.with_name("units.json"))["kmeans_hash"] == "abc"
+
+
+def test_a_batch_that_does_not_fit_is_one_sentence(manifest):
+    class Large(LengthEncoder):
+        def encode_batch(self, wavs):
+            if len(wavs) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().encode_batch(wavs)
+
+    with pytest.raises(ValueError, match="0 s of speech in 2 files .* smaller --batch-seconds"):
+        _run(manifest, Large())
+    outcome, target = _run(manifest, Large(), reading=Reading())
+    assert outcome.joined and target.read_text() == EXPECTED
 
 
 def test_an_interrupted_run_continues(manifest):

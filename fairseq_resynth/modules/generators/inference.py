@@ -136,11 +136,13 @@ def slow_bfloat16(device: torch.device) -> str | None:
 
 
 def usable_device(name: str | torch.device) -> torch.device:
-    """The device of that name. Raises ValueError if it is unknown, or CUDA on a machine without it."""
+    """The device of that name. Raises ValueError if it is unknown, or this machine does not have it."""
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name}: expected cpu, cuda, cuda:1, …") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: this torch finds no CUDA device; use --device cpu.")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device {name} cannot be used here, expected cpu, cuda, cuda:1, …: {reason}"
+        ) from error
     return device
