@@ -127,8 +127,8 @@ def _load_arrays(path: Path, start: bytes) -> Any:
         if archive and all(name.endswith(".npy") for name in archive):
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not readable as arrays of numpy: {error}") from error
+    except Exception as error:  # a foreign file can make its reader fail in any way
+        raise _unreadable(path, "arrays of numpy", error) from error
     import torch
 
     from fairseq_resynth.data.storage.checkpoints import refusals
@@ -200,12 +200,16 @@ def _utterances(value: Any, where: str, key: str) -> list[np.ndarray]:
 def _folder_rows(path: Path, key: str) -> list[UnitRow]:
     """The rows of a dataset that `datasets` saved, or of all files in a folder, which name them."""
     if (path / "dataset_dict.json").is_file():
-        splits = read_json(path / "dataset_dict.json").get("splits", [])
+        splits = sorted(file.parent.name for file in path.glob("*/state.json"))
         raise ValueError(
             f"{path} holds the splits {', '.join(splits)}: give the folder of one of them."
         )
     if (path / "state.json").is_file():
-        files = [path / file["filename"] for file in read_json(path / "state.json")["_data_files"]]
+        try:
+            named = read_json(path / "state.json")["_data_files"]
+            files = [path / file["filename"] for file in named]
+        except (KeyError, TypeError) as error:
+            raise _unreadable(path / "state.json", "that of a saved dataset", error) from error
         return [*_table_rows(files, path, key)]
     rows = []
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
@@ -246,11 +250,18 @@ def _table_rows(files: Sequence[Path], source: Path, key: str) -> Iterator[UnitR
                 schema = batches.schema
             names = _columns(schema, source, key)
             for batch in batches:
-                for values in batch.select(names).to_pylist():
+                batch = batch.select(names)
+                batch.validate(full=True)  # a damaged one would crash the process
+                for values in batch.to_pylist():
                     number += 1
                     yield parse_values(values, f"{source}: row {number}", number, key)
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{source} is not readable as a table: {error}") from error
+    except (pyarrow.ArrowException, OSError, MemoryError) as error:
+        raise _unreadable(source, "a table", error) from error
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return ValueError(f"{path} is not readable as {what}: {reason}")
 
 
 def _columns(schema: Any, source: Path, key: str) -> list[str]:

@@ -218,6 +218,31 @@ def test_samples_of_slamkit_without_their_special_symbols(tmp_path):
     assert found.dropped == {"<S>": 3, "<PAD>": 1}
 
 
+@pytest.mark.parametrize("kind", ["stream", "parquet", "npy"])
+def test_damaged_files_are_one_sentence(kind, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import ipc, parquet
+
+    table, path, random = pa.table({"units": UNITS}), tmp_path / "in", np.random.default_rng(1)
+    if kind == "stream":
+        with ipc.new_stream(path, table.schema) as stream:
+            stream.write(table)
+    elif kind == "parquet":
+        parquet.write_table(table, path)
+    else:
+        with path.open("wb") as file:
+            np.save(file, np.arange(9))
+    whole = bytearray(path.read_bytes())
+    for place in random.integers(8, len(whole), 300):
+        damaged = whole.copy()
+        damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_unit_file(path)
+        except ValueError as error:  # damage that no reader can notice may pass
+            assert "\n" not in str(error)
+
+
 def test_tables_name_the_package_that_reads_them(tmp_path, monkeypatch):
     import sys
 
