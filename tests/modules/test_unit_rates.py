@@ -32,7 +32,7 @@ def speech_of(streams, num_units):
     return Utterance(rng.integers(10, size=num_units), codes, num_samples=samples, f0=f0)
 
 
-def check_chunks(arch, streams, seconds=2.2):
+def check_chunks(arch, streams, seconds=1.6):
     decoder = tiny_decoder(arch, streams)
     speech = speech_of(streams, round(seconds * 16000 / streams.unit_hop))
     whole = decode_all(decoder, [speech])[0]
