@@ -110,7 +110,7 @@ class SpeechCodec:
         chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, tokens)
         pieces = chunks.pieces(units, () if f0_codes is None else f0_codes)
         wav = np.concatenate([np.zeros(0, np.float32), *pieces])
-        return fit_length(wav, code.num_samples, rate)
+        return fit_length(wav, code.num_samples, rate, self.model.settings.unit_hop)
 
     def encode_stream(
         self, audio: Iterable[np.ndarray], speaker: str | None = None, seconds: float = 1.0
@@ -154,7 +154,8 @@ class SpeechCodec:
             count += len(wav)
             yield wav
         wav = chunks.finish()
-        yield fit_length(wav, max(reader.coder.num_samples - count, 0), 1.0)
+        left = max(reader.coder.num_samples - count, 0)
+        yield fit_length(wav, left, 1.0, self.model.settings.unit_hop)
 
     def _speaker_field(self, speaker: str | np.ndarray | None) -> int | np.ndarray | None:
         if isinstance(speaker, str):
@@ -248,11 +249,11 @@ class BlockEncoder:
         return pitch.representation.encode(f0, self._entry)
 
 
-def fit_length(wav: np.ndarray, num_samples: int, rate: float) -> np.ndarray:
+def fit_length(wav: np.ndarray, num_samples: int, rate: float, unit_hop: int) -> np.ndarray:
     """Cuts or pads speech with silence to the length of the original divided by `rate`. A content encoder
-    leaves up to a frame of the end without a unit; a difference of more than 1024 samples has another
-    reason, and the speech is then returned as it is."""
+    leaves up to a frame of the end without a unit; a difference of more than 1024 samples or two units has
+    another reason, and the speech is then returned as it is."""
     wanted = round(num_samples / rate)
-    if abs(wanted - len(wav)) * min(rate, 1.0) > SAMPLES_MORE:
+    if abs(wanted - len(wav)) * min(rate, 1.0) > max(SAMPLES_MORE, 2 * unit_hop):
         return wav
     return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))

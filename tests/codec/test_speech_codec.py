@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from codec_models import speech_files
-from tiny_bundles import write_bundle
+from tiny_bundles import tiny_sizes, write_bundle
 
 from fairseq_resynth.codec.entropy.entropy_model import Settings
 from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
@@ -17,9 +17,12 @@ from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate, parse_pitch
 from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.pitch.representations import VqvaeF0
-from fairseq_resynth.data.streams import Utterance
+from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.inference.decoder import ChunkDecoder
+from fairseq_resynth.modules.architectures import build_vocoder
 from fairseq_resynth.modules.generators.hifigan import HifiganGenerator, HifiganSizes
+from fairseq_resynth.resynthesizer import Resynthesizer
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +224,16 @@ def test_codec_of_a_bundle_on_the_hub(bundle_folder, codec, speech, monkeypatch)
     fetched = SpeechCodec.from_pretrained("lab/voice")
     assert fetched.identity == codec.identity
     assert fetched.encode(speech, "anna") == codec.encode(speech, "anna")
+
+
+def test_speech_of_slow_units_is_as_long_as_the_original(tmp_path):
+    """At 12.5 Hz an encoder of HuBERT's windows leaves up to 1359 samples without a unit."""
+    streams, sizes = StreamSpec(1280, 10), tiny_sizes("unit_vocos")
+    bundle = Bundle(build_vocoder(sizes, streams), sizes, streams)
+    rows = [Utterance(np.arange(30) % 10, name="a")]
+    model = fit_entropy_model(rows, Settings(10, 1280), TrainingOptions(hidden_size=0))
+    codec = SpeechCodec(Resynthesizer(bundle), model)
+    data = codec.pack(Utterance(np.arange(20) % 10, num_samples=20 * 1280 + 1359))
+    assert len(codec.decode(data)) == 20 * 1280 + 1359
+    assert sum(map(len, codec.decode_stream([data]))) == 20 * 1280 + 1359
+    assert len(codec.decode(data, rate=2.0)) == round((20 * 1280 + 1359) / 2)
