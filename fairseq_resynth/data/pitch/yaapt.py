@@ -4,7 +4,8 @@ Zahorian and Hu, "A spectral/temporal method for robust fundamental frequency tr
 spectral harmonics correlation gives a rough track, normalized cross-correlation (as in Talkin's RAPT) gives
 candidates near it, and dynamic programming chooses among them. The loops over frames, candidates and lags are
 compiled by numba here and replace the library's functions in a copy of its module. A version of the library
-whose results were not compared with these loops runs unchanged.
+whose results were not compared with these loops runs unchanged. The loops allocate nothing and take single
+numbers, since numpy's functions and assignments to slices take several times as long to compile.
 """
 
 import importlib.metadata
@@ -20,11 +21,12 @@ from scipy.interpolate import pchip
 from scipy.signal import lfilter, medfilt
 from scipy.signal.windows import kaiser
 
-compiled: Any = njit(cache=True, error_model="numpy")  # 0 / 0 is NaN, as in numpy
+compiled: Any = partial(njit, cache=True, error_model="numpy")  # 0 / 0 is NaN, as in numpy
 _BLOCK = 128  # numpy adds up to 128 values in eight partial sums, and more of them as the sum of two halves
 
 
-@compiled
+# Without its types, numba would compile a function once more for calls with a literal number.
+@compiled("float64(float64[::1], int64, int64)")
 def _block_sum(values: np.ndarray, start: int, count: int) -> float:
     a, b, c, d, e, f, g, h = (0.0,) * 8
     done = start + count - count % 8
@@ -37,7 +39,7 @@ def _block_sum(values: np.ndarray, start: int, count: int) -> float:
     return total
 
 
-@compiled
+@compiled("float64(float64[::1], int64, int64)")
 def pairwise_sum(values: np.ndarray, start: int, count: int) -> float:
     """The sum of `count` values, up to 512, in the order in which `np.sum` adds a contiguous row. YAAPT
     chooses between candidates that often differ by rounding only, so another order of additions would choose
@@ -57,11 +59,13 @@ _FRAMES_AT_ONCE = 64  # spectra in memory together, 64 kB each
 _TYPICAL = 150.0  # Hz, the track of a recording with two voiced frames or fewer
 
 
-@compiled
-def _harmonics(magnitude: np.ndarray, width: int, low: int, high: int, count: int) -> np.ndarray:
-    """The spectral harmonics correlation of each frequency from low to high, in bins. It is the product of
-    the magnitudes at `count` multiples of the frequency, summed over a window."""
-    found, row = np.zeros(high), np.empty(width)
+@compiled()
+def _harmonics(
+    magnitude, row: np.ndarray, low: int, high: int, count: int, found: np.ndarray
+) -> None:
+    """Fills `found` with the spectral harmonics correlation of each frequency from low to high, in bins: the
+    product of the magnitudes at `count` multiples of the frequency, summed over a window of `row`'s size."""
+    width = len(row)
     for number in range(high - low + 1):
         for column in range(width):
             product = 1.0
@@ -69,10 +73,9 @@ def _harmonics(magnitude: np.ndarray, width: int, low: int, high: int, count: in
                 product *= magnitude[(low + number) * multiple + column]
             row[column] = product
         found[low - 1 + number] = pairwise_sum(row, 0, width)
-    return found
 
 
-@compiled
+@compiled("int64(int64[::1], float64[::1], int64, int64, float64)")
 def _insert(lags: np.ndarray, merits: np.ndarray, filled: int, lag: int, merit: float) -> int:
     """Inserts a candidate in descending order of merit; equal ones stay in order. Returns the new count."""
     place = filled
@@ -86,28 +89,41 @@ def _insert(lags: np.ndarray, merits: np.ndarray, filled: int, lag: int, merit: 
     return min(filled + 1, len(merits))
 
 
-@compiled
-def _peaks(data, low, high, half, most, least_ratio, threshold, bins, merits):
+@compiled()
+def _is_highest(values: np.ndarray, place: int, half: int) -> bool:
+    """Whether a value is the first maximum of those up to `half` places away; False beside NaN."""
+    for i in range(1, half + 1):
+        if not (values[place] > values[place - i] and values[place] >= values[place + i]):
+            return False
+    return True
+
+
+@compiled()
+def _peaks(data, low, high, half, least_ratio, threshold, bins, merits):
     """Fills `bins` (0 = none) and `merits` with the highest peaks; missing ones repeat the first. Without a
-    peak, for a flat spectrum, or with `most` peaks or more, there are no bins and the merits are 1."""
-    bins[:], merits[:] = 0, 1.0
-    largest = data[low : high + 1].max()
+    peak, for a flat spectrum, or with `most` peaks or more, they stay 0 and 1. Changes `data`."""
+    largest = data[low]
+    for n in range(low + 1, high + 1):
+        largest = max(largest, data[n])
     if largest > 1e-14:
-        data = data / largest
+        for n in range(len(data)):
+            data[n] /= largest
     average = pairwise_sum(data, low, high + 1 - low) / (high + 1 - low)
     if average > 1 / least_ratio:
         return
-    found, heights, count = np.zeros(most, dtype=np.int64), np.zeros(most), 0
+    most, count, too_many = len(bins), 0, False
     for n in range(low + half + 1, high - half + 1):
         if not (data[n] > data[n - 1] and data[n] > data[n + 1] and data[n] > threshold * average):
             continue
-        if np.argmax(data[n - half : n + half + 1]) == half:
+        if _is_highest(data, n, half):
             if count == most - 1:
-                return
-            count = _insert(found, heights, count, n, data[n])
-    if count and heights[0] / average >= least_ratio:
-        found[count:], heights[count:] = found[0], heights[0]
-        bins[:], merits[:] = found, heights
+                too_many = True
+                break
+            count = _insert(bins, merits, count, n, data[n])
+    if too_many or not (count and merits[0] / average >= least_ratio):
+        count, bins[0], merits[0] = 0, 0, 1.0
+    for i in range(count, most):
+        bins[i], merits[i] = bins[0], merits[0]
 
 
 def spectral_track(
@@ -154,8 +170,8 @@ def _spectral_candidates(signal: Any, pitch: Any, parameters: dict[str, Any]):
     first = max(1, int(parameters["f0_min"] / bin_hertz - half))
     last = min(high - peak, int(parameters["f0_max"] / bin_hertz + half))
     most, padding = parameters["shc_maxpeaks"], size + (pitch.nframes - 1) * pitch.frame_jump
-    data = np.append(signal.filtered, np.zeros(padding - signal.size))
-    frames = sliding_window_view(data, size)[:: pitch.frame_jump]
+    padded = np.append(signal.filtered, np.zeros(padding - signal.size))
+    frames = sliding_window_view(padded, size)[:: pitch.frame_jump]
     bins = np.zeros((pitch.nframes, most), dtype=np.int64)
     merits = np.ones((pitch.nframes, most))
     voiced = np.flatnonzero(pitch.vuv)
@@ -164,20 +180,21 @@ def _spectral_candidates(signal: Any, pitch: Any, parameters: dict[str, Any]):
         pieces = frames[rows] * kaiser(size, 0.5)
         pieces -= pieces.mean(axis=1, keepdims=True)
         magnitude = np.pad(np.abs(np.fft.rfft(pieces, pitch.nfft)), ((0, 0), (width // 2, 0)))
-        _track(magnitude, width | 1, low, high, parameters["shc_numharms"] + 1, first, last, half,
+        row, data = np.empty(width | 1), np.zeros(high)
+        _track(magnitude, row, data, low, high, parameters["shc_numharms"] + 1, first, last, half,
                parameters["shc_thresh1"], parameters["shc_thresh2"], rows, bins, merits)  # fmt: skip
     return np.ascontiguousarray(bins.T) * bin_hertz, np.ascontiguousarray(merits.T)
 
 
-@compiled
+@compiled()
 def _track(
-    magnitude, width, low, high, count, first, last, half, ratio, threshold, rows, bins, merits
+    magnitude, row, data, low, high, count, first, last, half, ratio, threshold, rows, bins, merits
 ):
     """Fills `bins` and `merits` for the frames `rows`."""
     for i in range(len(rows)):
-        data = _harmonics(magnitude[i], width, low, high, count)
-        row = rows[i]
-        _peaks(data, first, last, half, bins.shape[1], ratio, threshold, bins[row], merits[row])
+        frame = rows[i]
+        _harmonics(magnitude[i], row, low, high, count, data)
+        _peaks(data, first, last, half, ratio, threshold, bins[frame], merits[frame])
 
 
 COMPARED_VERSIONS = ("1.0.12", "1.0.12.1", "1.0.12.2")
@@ -201,57 +218,69 @@ def _keep_frames(pitch: Any, values: np.ndarray, size: int) -> None:
     pitch.samp_values = values
 
 
-@compiled
 def cheapest_path(local: np.ndarray, transitions: np.ndarray, rows: int, frames: int) -> np.ndarray:
     """The candidates of the cheapest path, (frames,) int64, by dynamic programming. `local` is the (rows,
     frames) cost of each candidate, `transitions` the (rows, rows, frames) cost of a transition from the first
     candidate to the second."""
-    before = np.zeros((rows, frames), dtype=np.int64)
-    path = np.zeros(frames, dtype=np.int64)
-    cost, next_cost, arriving = local[:, 0].copy(), np.zeros(rows), np.zeros(rows)
-    for frame in range(1, frames):
-        for row in range(rows):
-            for origin in range(rows):
-                arriving[rows - 1 - origin] = cost[origin] + transitions[origin, row, frame]
-            best = np.argmin(arriving)  # in reverse order, so that the last of equal ones wins
-            before[row, frame] = rows - 1 - best
-            next_cost[row] = arriving[best] + local[row, frame]
-        cost[:] = next_cost
-    if frames > 1:
-        path[-1] = rows - 1 - np.argmin(cost[::-1])
-    for frame in range(frames - 2, -1, -1):
-        path[frame] = before[path[frame + 1], frame + 1]
+    before, path = np.zeros((rows, frames), dtype=np.int64), np.zeros(frames, dtype=np.int64)
+    _fill_path(local, transitions, before, path, local[:, 0].copy(), np.zeros(rows))
     return path
 
 
-@compiled
+@compiled()
+def _fill_path(local, transitions, before, path, cost, next_cost):
+    rows, frames = before.shape
+    for frame in range(1, frames):
+        for row in range(rows):
+            best, least = 0, cost[0] + transitions[0, row, frame]
+            for origin in range(1, rows):
+                arriving = cost[origin] + transitions[origin, row, frame]
+                if arriving <= least or np.isnan(arriving):  # the last of equal ones
+                    best, least = origin, arriving
+            before[row, frame], next_cost[row] = best, least + local[row, frame]
+        cost, next_cost = next_cost, cost
+    if frames > 1:
+        for row in range(1, rows):
+            if cost[row] <= cost[path[-1]] or np.isnan(cost[row]):
+                path[-1] = row
+    for frame in range(frames - 2, -1, -1):
+        path[frame] = before[path[frame + 1], frame + 1]
+
+
+@compiled()
 def _normalize(frame, low, products, power, phi, squares):
     """Fills `phi` from lag `low` on: products divided by the root of the energies of both pieces."""
     count = len(frame) - low - len(products)
     for i in range(low, len(frame)):
         squares[i] = frame[i] * frame[i]
-    phi[:] = 0.0
+    for i in range(len(phi)):
+        phi[i] = 0.0
     for i in range(len(products)):
         phi[low + i] = products[i] / np.sqrt(pairwise_sum(squares, low + i, count) * power)
 
 
-@compiled
+@compiled()
 def _candidates(phi, low, high, half, least, enough, lags, merits):
     """Finds the peaks of a correlation; a peak above `enough` excludes all others. Unused ones have lag 0."""
-    lags[:], merits[:] = 0, 0.0
-    largest = phi.max() if not np.isnan(phi).any() else np.nan
+    largest = phi[0]
+    for value in phi:
+        if value > largest or np.isnan(value):
+            largest = value
     filled = best = 0
     for n in range(low + half, high - half + 1):
         if phi[n] > phi[n - 1] and phi[n] > phi[n + 1] and phi[n] > least:
             if best == 0 or phi[n] > phi[best]:
                 best = n
-            if np.argmax(phi[n - half : n + half + 1]) == half:
+            if _is_highest(phi, n, half):
                 filled = _insert(lags, merits, filled, n, phi[n])
     if best and largest > enough:
-        lags[:], merits[:] = 0, 0.0
+        for i in range(len(lags)):
+            lags[i], merits[i] = 0, 0.0
         lags[0], merits[0] = best, phi[best]
-    if merits[0] > 1.0:
-        merits /= merits[0]
+    scale = merits[0]
+    if scale > 1.0:
+        for i in range(len(merits)):
+            merits[i] /= scale
 
 
 def _track_frames(
