@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 # Rows that are batched among themselves and written at once. An interrupted run repeats less than one
 # block, and since its batches are the same again, so are its bytes.
 BLOCK_ROWS = 256
-MAX_AHEAD = 32_000_000  # samples that are read ahead: 128 MB
+MAX_AHEAD = 32_000_000  # samples that are read ahead at most: 128 MB
+MIN_AHEAD = 10 * SAMPLE_RATE  # per thread
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Reading:
 
     batch_samples: int = 0  # padded samples that are encoded together; 0: one file at a time
     workers: int = 0  # threads that read ahead; 0: each batch is read when it is needed
+
+    @property
+    def samples_ahead(self) -> int:
+        """How many samples are read ahead: a batch for each thread, and two that are ready."""
+        return min(MAX_AHEAD, (self.workers + 2) * max(self.batch_samples, MIN_AHEAD))
 
 
 @dataclass
@@ -88,7 +94,7 @@ def read_batches(
         for rows in plan_batches(lengths, block, reading.batch_samples)
     )
     size = lambda batch: int(sum(lengths[row] for row in batch.rows))  # noqa: E731
-    for batch, _ in read_ahead(read, batches, reading.workers, size, MAX_AHEAD):
+    for batch, _ in read_ahead(read, batches, reading.workers, size, reading.samples_ahead):
         yield batch
 
 
