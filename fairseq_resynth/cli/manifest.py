@@ -11,7 +11,7 @@ training set; with it they are left out.
 import argparse
 
 from fairseq_resynth.cli import common
-from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.manifest import SPLITS
 from fairseq_resynth.preparation.manifest import (
     random_splits,
@@ -35,6 +35,11 @@ def add_arguments(add: common.Options) -> None:
         "(the name up to _), or a regular expression with one group, searched in the path",
         "single",
     )
+    for token, what in TOKENS.items():
+        add(
+            f"--{token}-from RULE",
+            f"how to find the {what}, in the same way; default: none is written",
+        )
     for split in SPLITS:
         add(f"--ref-{split} FILE", f"list of the files of {split}")
     add.shared("--json")
@@ -51,7 +56,12 @@ def run(args: argparse.Namespace) -> int:
         splits = reference_splits(lengths, references)
     else:
         splits = random_splits(speakers, args.valid_percent, args.test_percent, args.seed)
-    notes = write_splits(args.root, args.outdir, splits, lengths, speakers)
+    tokens = {
+        token: speakers_of(lengths, args.root, rule, token)
+        for token in TOKENS
+        if (rule := getattr(args, f"{token}_from"))
+    }
+    notes = write_splits(args.root, args.outdir, splits, lengths, speakers, tokens)
     summary = {
         split: {
             "files": len(splits[split]),

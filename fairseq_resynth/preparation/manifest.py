@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.audio.files import audio_length
 from fairseq_resynth.data.manifest import SPLITS, write_manifest
@@ -80,7 +81,9 @@ def _pattern_rule(pattern: str) -> Callable[[str], str | None]:
     return lambda name: match[1] if (match := compiled.search(name)) else None
 
 
-def speakers_of(names: Iterable[str], root: str | Path, speaker_from: str) -> dict[str, str]:
+def speakers_of(
+    names: Iterable[str], root: str | Path, speaker_from: str, what: str = "speaker"
+) -> dict[str, str]:
     """The speaker of each relative path, by `single`, `parent`, `grandparent` (both count the folder `root`
     too), `prefix` (up to the first underscore), or a regular expression with one group, searched in the path.
     Raises ValueError if it is invalid, or gives no name for some files."""
@@ -89,7 +92,7 @@ def speakers_of(names: Iterable[str], root: str | Path, speaker_from: str) -> di
     speakers = {name: (by_name(name) or "").strip() for name in names}
     if nameless := [name for name, speaker in speakers.items() if not speaker]:
         raise ValueError(
-            f"--speaker-from {speaker_from} gives no speaker for {len(nameless)} files:{listed(nameless)}"
+            f"--{what}-from {speaker_from} gives no {what} for {len(nameless)} files:{listed(nameless)}"
         )
     return speakers
 
@@ -240,26 +243,36 @@ def write_splits(
     splits: Mapping[str, Sequence[str]],
     lengths: Mapping[str, int],
     speakers: Mapping[str, str],
+    tokens: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[str]:
-    """Writes `{split}.tsv` and `{split}.speaker`, and removes those of splits that are empty now. Returns
-    sentences for the user: streams made from an earlier manifest, speakers that are not in train."""
+    """Writes `{split}.tsv`, `{split}.speaker` and some named tokens ({"style": {path: name}}, as `speakers`),
+    and removes those of splits that are empty now. Returns sentences for the user: streams made from an
+    earlier manifest, names that are not in train."""
     out, notes = Path(outdir), []
+    named = {"speaker": speakers, **(tokens or {})}
     for split in SPLITS:
         names = sorted(splits.get(split, []))
-        tsv, speaker_file = out / f"{split}.tsv", out / f"{split}.speaker"
+        for stream, of_file in named.items():
+            path = out / f"{split}.{stream}"
+            if names:
+                write_text(path, "".join(f"{of_file[name]}\n" for name in names))
+            else:
+                path.unlink(missing_ok=True)
+        tsv = out / f"{split}.tsv"
         before = tsv.read_bytes() if tsv.is_file() else b""
         if names:
-            write_text(speaker_file, "".join(f"{speakers[name]}\n" for name in names))
             write_manifest(tsv, os.path.abspath(root), [(name, lengths[name]) for name in names])
         else:
             tsv.unlink(missing_ok=True)
-            speaker_file.unlink(missing_ok=True)
-        streams = (f"{split}.units", f"{split}.f0")
-        stale = ", ".join(stream for stream in streams if (out / stream).exists())
-        if stale and (not names or tsv.read_bytes() != before):
-            notes.append(f"{stale} in {out} belong to an earlier manifest; make them again")
-    of_split = {split: {speakers[name] for name in splits.get(split, [])} for split in SPLITS}
-    for split in ("valid", "test"):
-        if unseen := ", ".join(sorted(of_split[split] - of_split["train"])):
-            notes.append(f"speakers of {split} that are not in train: {unseen[:200]}")
+        changed = not names or tsv.read_bytes() != before
+        for streams in (("units", "f0"), [token for token in TOKENS if token not in named]):
+            files = (f"{split}.{stream}" for stream in streams)
+            stale = ", ".join(file for file in files if (out / file).exists())
+            if stale and changed:
+                notes.append(f"{stale} in {out} belong to an earlier manifest; make them again")
+    for stream, of_file in named.items():
+        of_split = {split: {of_file[name] for name in splits.get(split, [])} for split in SPLITS}
+        for split in ("valid", "test"):
+            if unseen := ", ".join(sorted(of_split[split] - of_split["train"])):
+                notes.append(f"{stream}s of {split} that are not in train: {unseen[:200]}")
     return notes

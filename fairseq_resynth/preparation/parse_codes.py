@@ -67,10 +67,11 @@ def match_codes(
     if not units:
         raise ValueError(f"no row lasts {min_dur} s or more.")
     speakers = _names(path, "speaker", {name: row.speaker for name, row in rows.items()})
-    tokens = {
+    found = {
         token: _names(path, token, {name: row.tokens.get(token) for name, row in rows.items()})
         for token in TOKENS
     }
+    tokens = {token: names for token, names in found.items() if names}
     return Codes(units, speakers, tokens, hop, num_units or largest + 1, too_short)
 
 
@@ -140,16 +141,9 @@ def write_codes(
     {train,val,test}.txt, whose lines have the units under this key."""
     outdir = Path(outdir)
     lengths = dict(zip(manifest.paths, manifest.num_samples.tolist(), strict=True))
-    notes = write_splits(manifest.root, outdir, splits, lengths, speakers)
+    notes = write_splits(manifest.root, outdir, splits, lengths, speakers, codes.tokens)
     for split in SPLITS:
         names = sorted(splits.get(split, []))
-        for token, found in codes.tokens.items():
-            if names and found:
-                write_text(
-                    outdir / f"{split}.{token}", "".join(f"{found[name]}\n" for name in names)
-                )
-            else:
-                (outdir / f"{split}.{token}").unlink(missing_ok=True)
         if not names:
             (outdir / f"{split}.units").unlink(missing_ok=True)
             continue

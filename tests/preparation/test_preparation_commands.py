@@ -82,6 +82,7 @@ def prepared(audio, tmp_path_factory):
     """A data folder with manifests and F0 (dio)."""
     data = tmp_path_factory.mktemp("prepared") / "data"
     split = ["manifest", audio, "--outdir", data, "--speaker-from", "parent", "--valid-percent", 25]
+    split += ["--language-from", "parent"]
     assert main([str(word) for word in split]) == 0
     assert main(["f0", str(data), "--method", "dio", "--workers", "1"]) == 0
     return data
@@ -145,6 +146,7 @@ def test_manifest_splits_by_speaker(audio, prepared):
         assert lines[0] == str(audio) and len(lines) == rows + 1
         speakers = (prepared / f"{split}.speaker").read_text().splitlines()
         assert speakers == [line.split("/")[0] for line in lines[1:]]
+        assert (prepared / f"{split}.language").read_text().splitlines() == speakers
         assert all(int(line.split("\t")[1]) % 1280 == 0 for line in lines[1:])
     assert set((prepared / "train.speaker").read_text().split()) == set(VOICES)
 
