@@ -3,6 +3,7 @@
 import argparse
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -182,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The objects of torch live until the end: searching them for garbage only slows the start down.
         gc.set_threshold(100_000)
         arguments = sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may not be in its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(list(arguments))
     except BrokenPipeError:

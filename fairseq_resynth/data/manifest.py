@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fairseq_resynth.data.audio.files import zip_range
-from fairseq_resynth.data.storage.files import write_text
+from fairseq_resynth.data.storage.files import decode_text, text_lines, write_text
 from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 
 SPLITS = ("train", "valid", "test")
@@ -33,7 +33,10 @@ class Manifest:
         """The name of a row in output files: its path without the suffix; `a/b_12` for `a/b.zip:12:345`."""
         if zipped := zip_range(self.paths[row]):
             return f"{zipped[0].with_suffix('')}_{zipped[1]}"
-        return str(Path(self.paths[row]).with_suffix(""))
+        path = Path(self.paths[row]).with_suffix("")
+        if path.is_absolute():  # it would name a place outside the folder of outputs
+            path = path.relative_to(self.root if path.is_relative_to(self.root) else path.anchor)
+        return str(path)
 
 
 def _parse_rows(block: bytes, source: Path) -> tuple[StringArray, np.ndarray]:
@@ -73,14 +76,11 @@ def read_manifest(path: str | Path) -> Manifest:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `resynth manifest`.")
     block = path.read_bytes()
+    if not block.isascii():  # decoded as a whole, so that no row fails later
+        block = decode_text(block, path).encode("utf-8")
     if (lines := len(line_spans(block)[0])) < 2:
         raise ValueError(f"{path} has {lines} line(s), expected a root and at least one row.")
-    try:
-        # Of an ASCII file only the first line is decoded; any other as a whole, so that no row fails later.
-        text = (block[: block.index(b"\n")] if block.isascii() else block).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
-    root = path.parent / text.partition("\n")[0].strip()
+    root = path.parent / block[: block.index(b"\n")].decode("utf-8").strip()
     paths, samples = _parse_rows(block, path)
     if repeat := paths.first_repeat():
         first, second = repeat
@@ -118,7 +118,7 @@ def read_lines(path: str | Path, rows: int, made_by: str) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = text_lines(path)
     if len(lines) != rows:
         raise ValueError(
             f"{path} has {len(lines)} lines, its manifest {rows} rows. Make it again with `{made_by}`."

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import TOKENS
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.files import read_json, text_lines
 from fairseq_resynth.data.units import (
     DURATION_KEYS,
     UNIT_KEYS,
@@ -87,11 +87,7 @@ def read_generated_units(path: str | Path, key: str = "") -> GeneratedUnits:
 
 def _unit_lines(path: Path) -> Iterator[tuple[str, str, int]]:
     """Yields (line, file:line, line number); of a log of fairseq-interactive the hypotheses alone."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text: {error}.") from error
-    if not lines:
+    if not (lines := text_lines(path)):
         raise ValueError(f"{path} is empty.")
     numbered = list(enumerate(lines, 1))
     hypotheses, seen = [], Counter[str]()

@@ -24,6 +24,7 @@ import numpy as np
 
 from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.packed import FlatRows, packed_integers
+from fairseq_resynth.data.storage.files import open_utf8
 from fairseq_resynth.data.storage.text_columns import (
     DIGITS,
     parse_integer_lines,
@@ -255,7 +256,7 @@ def _read_integer_lines(path: Path, made_by: str) -> IntegerRows:
     lengths, end = [np.zeros(0, dtype=np.int64)], 0
     # As many integers as the file could hold: memory that is never written to is never allocated.
     values = np.empty(path.stat().st_size // 2 + 1, dtype=np.int16)
-    with path.open("rb") as stream:
+    with open_utf8(path) as stream:
         for block in whole_line_blocks(stream):
             parsed = parse_integer_lines(block)
             if parsed is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.storage.files import text_lines
 from fairseq_resynth.data.units import IntegerRows
 
 
@@ -76,7 +77,7 @@ _FIELDS = {".tsv": "name<TAB>start<TAB>end<TAB>phone", ".ctm": "name channel sta
 def _read_lines(file: Path) -> Iterator[tuple[str, Phone]]:
     if file.suffix not in _FIELDS:
         raise ValueError(f"{file} is not an alignment: expected .tsv, .ctm or .TextGrid")
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text_lines(file), 1):
         where, is_ctm = f"{file}:{number}", file.suffix == ".ctm"
         fields = line.split() if is_ctm else line.split("\t")
         if is_ctm and (not fields or line.startswith(";;")):

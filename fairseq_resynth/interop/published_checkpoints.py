@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.files import read_json, text_lines
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
@@ -98,7 +98,7 @@ def read_row_names(path: Path) -> tuple[str, ...]:
     """The names of a table's rows, one per line; raises ValueError if one is empty or repeated."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected one name per line.")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [line.strip() for line in text_lines(path)]
     if not names or not all(names) or len(set(names)) != len(names):
         raise ValueError(f"{path}: expected different names, one per line, and no empty line.")
     return tuple(names)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from fairseq_resynth.constants import TOKENS
@@ -12,7 +12,7 @@ from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.audio.files import audio_length
 from fairseq_resynth.data.manifest import SPLITS, write_manifest
 from fairseq_resynth.data.pitch.extraction import SHORTEST
-from fairseq_resynth.data.storage.files import write_text
+from fairseq_resynth.data.storage.files import text_lines, walk_files, write_text
 from fairseq_resynth.data.storage.workers import progress
 from fairseq_resynth.data.units import parse_dict_line
 
@@ -34,8 +34,8 @@ def scan(root: str | Path) -> dict[str, int]:
         raise NotADirectoryError(f"{root} is not a folder")
     files = sorted(
         path.relative_to(root).as_posix()
-        for path in root.rglob("[!.]*")
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
+        for path in walk_files(root)
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
     )
     if not files:
         raise ValueError(f"no audio file under {root}")
@@ -44,12 +44,14 @@ def scan(root: str | Path) -> dict[str, int]:
         try:
             if set(name) & set("\t\n\r"):
                 raise ValueError(f"{root / name!r}: the name has a tab or a line break")
+            if not name.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in name):
+                raise ValueError(f"{root / name!r}: the name is not UTF-8; rename the file")
             lengths[name] = length = audio_length(root / name)
             if length < SHORTEST:
                 raise ValueError(
                     f"{root / name}: found {length} samples, expected {SHORTEST} (a unit frame) or more"
                 )
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             bad.append(str(error))
     if bad:
         raise ValueError(
@@ -147,17 +149,18 @@ def _take(
     return sorted(taken)
 
 
-def read_reference(path: str | Path) -> list[str]:
-    """The files that a list names: a manifest, `{'audio': …}` lines, `name|…` or `name` lines. Raises
-    FileNotFoundError if it does not exist, and ValueError if a line is malformed or there is none."""
+def read_reference(path: str | Path, known: Container[str] = ()) -> list[str]:
+    """The files that a list names: a manifest, `{'audio': …}` lines, `name|…` or `name` lines, or names in
+    `known` that contain `|` or have spaces around them. Raises FileNotFoundError if it does not exist, and
+    ValueError if a line is malformed or there is none."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a list of files, one per line")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = text_lines(path)
     # A manifest's first line is its root: the only one without a tab.
     is_manifest = len(lines) > 1 and "\t" in lines[1] and "\t" not in lines[0]
     names = [
-        _audio_name(line, f"{path}:{number}")
+        line if line in known else _audio_name(line, f"{path}:{number}")
         for number, line in enumerate(lines, 1)
         if line.strip() and not (is_manifest and number == 1)
     ]
@@ -183,6 +186,7 @@ class FileFinder:
     """Finds files, which are relative paths, by names that others gave them."""
 
     def __init__(self, names: Iterable[str]):
+        self.names = set(names := list(names))
         self.by_path: dict[str, list[str]] = defaultdict(list)
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         for name in names:
@@ -191,7 +195,10 @@ class FileFinder:
 
     def candidates(self, reference: str) -> list[str]:
         """The files that a name may mean: by path, by the end of the path, or by stem, without suffixes."""
-        bare = _bare(reference)
+        # What follows the last dot of a name without a suffix of audio may be a part of it: `take.1`.
+        return self._candidates(reference) or self._candidates(_bare(reference))
+
+    def _candidates(self, bare: str) -> list[str]:
         if bare in self.by_path:
             return self.by_path[bare]
         same_stem = self.by_stem.get(PurePosixPath(bare).name, [])
@@ -219,7 +226,7 @@ def reference_splits(
 
 def _resolve(finder: FileFinder, path: str | Path, split: str) -> list[str]:
     found, missing, ambiguous = [], [], []
-    for reference in read_reference(path):
+    for reference in read_reference(path, finder.names):
         candidates = finder.candidates(reference)
         if len(candidates) == 1:
             found += candidates

@@ -24,6 +24,7 @@ from fairseq_resynth.data.audio.decoding import (
 )
 from fairseq_resynth.data.audio.files import pad_to_multiple, resample, write_audio
 from fairseq_resynth.data.pitch.extraction import SHORTEST
+from fairseq_resynth.data.storage.files import walk_files
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.workers import parallel_map, progress
@@ -73,8 +74,8 @@ def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = N
     outputs = out if source in out.parents else None
     files = [
         path.relative_to(source)
-        for path in source.rglob("[!.]*")
-        if path.is_file() and outputs not in path.parents
+        for path in walk_files(source)
+        if not path.name.startswith(".") and outputs not in path.parents
     ]
     found = sorted(
         path

@@ -68,7 +68,7 @@ def test_missing_files_and_other_bytes(tmp_path):
     with pytest.raises(FileNotFoundError, match="in.txt does not exist"):
         read_unit_file(tmp_path / "in.txt")
     (tmp_path / "in.txt").write_bytes(b"1 2 \xff\n")
-    with pytest.raises(ValueError, match="in.txt is not text"):
+    with pytest.raises(ValueError, match="in.txt is not UTF-8 text"):
         read_unit_file(tmp_path / "in.txt")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def decode(path: str | Path, accept_truncated: bool = False) -> Decoded:
         else:
             _refuse_compressed_sphere(path)
             try:
-                sound = soundfile.SoundFile(path)
+                sound = soundfile.SoundFile(os.fsencode(path))
             except soundfile.LibsndfileError:
                 found = _decode_with_av(path)
             else:  # its errors are damage, which another decoder would only conceal
@@ -116,7 +117,7 @@ def _decode_with_sndfile(sound: soundfile.SoundFile, path: Path) -> Decoded:
         except soundfile.LibsndfileError:
             if size > _BLOCKS[-1]:
                 blocks.clear()
-                sound = soundfile.SoundFile(path)
+                sound = soundfile.SoundFile(os.fsencode(path))
     wav = np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), np.float32)
     return Decoded(wav, sound.samplerate, max(0, declared - len(wav)) / sound.samplerate)
 

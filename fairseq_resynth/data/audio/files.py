@@ -143,7 +143,7 @@ def _open_prepared(path: str | Path) -> Iterator[soundfile.SoundFile]:
     if not zipped:
         require_file(Path(path))
     try:
-        with open_zipped(path) if zipped else soundfile.SoundFile(path) as sound:
+        with open_zipped(path) if zipped else soundfile.SoundFile(os.fsencode(path)) as sound:
             for found, expected, unit in (
                 (sound.samplerate, SAMPLE_RATE, "Hz"),
                 (sound.channels, 1, "channels"),
@@ -228,7 +228,7 @@ def write_audio(
         )
     with (
         atomic_path(path) as temporary,
-        soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype) as stream,
+        soundfile.SoundFile(os.fsencode(temporary), "w", sample_rate, 1, subtype) as stream,
     ):
         for piece in pieces:
             require_finite(path, np.asarray(piece))

@@ -1,5 +1,6 @@
 """Files that are written completely or not at all, and hashes of their contents."""
 
+import codecs
 import contextlib
 import hashlib
 import io
@@ -9,7 +10,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -25,7 +26,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     name keeps the suffix, since writers such as soundfile choose a format by it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:100]}.{unique_name()}.tmp{path.suffix}")
+    stem = os.fsencode(path.stem)[:100].decode("utf-8", "ignore")  # a name has at most 255 bytes
+    temporary = path.with_name(f".{stem}.{unique_name()}.tmp{path.suffix[-20:]}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -39,6 +41,51 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def decode_text(block: bytes, path: str | Path) -> str:
+    """The text of a file of UTF-8, or of UTF-16 with a byte-order mark, which is left out. Raises ValueError
+    with the name of the file if it is neither."""
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    try:
+        return block.decode("utf-16" if block.startswith(marks) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}. Convert it to UTF-8."
+        ) from error
+
+
+def open_utf8(path: Path) -> BinaryIO:
+    """Opens a text file as UTF-8 bytes without a byte-order mark; UTF-16 is held in memory."""
+    stream = path.open("rb")
+    start = stream.read(3)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        with stream:
+            return io.BytesIO(decode_text(start + stream.read(), path).encode("utf-8"))
+    stream.seek(3 if start == codecs.BOM_UTF8 else 0)
+    return stream
+
+
+def text_lines(path: str | Path) -> list[str]:
+    r"""The lines of a text file, which may end with `\n`, `\r\n` or `\r`; raises as `decode_text` does."""
+    text = decode_text(Path(path).read_bytes(), path).replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def walk_files(root: str | Path) -> Iterator[Path]:
+    """Yields the files under a folder, sorted in each folder. Links to folders are followed, except to a
+    folder that they are in; a link to nothing counts as a file, so that it is reported."""
+    folders = [(os.fspath(root), frozenset[str]())]
+    while folders:
+        folder, above = folders.pop()
+        if (real := os.path.realpath(folder)) in above:
+            continue
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    folders.append((entry.path, above | {real}))
+                elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+                    yield Path(entry.path)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Writes indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -50,8 +97,8 @@ def read_json(path: str | Path, hint: str = "") -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. {hint}".strip())
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(decode_text(path.read_bytes(), path))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}. {hint}".strip()) from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fairseq_resynth.data.audio.files import zip_range
-from fairseq_resynth.data.storage.files import file_hash, write_text
+from fairseq_resynth.data.storage.files import file_hash, text_lines, write_text
 from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric
 from fairseq_resynth.evaluation.runs.pairing import Pair
 
@@ -69,10 +69,10 @@ def read_results(folder: Path) -> dict[Path, dict[str, float]]:
     no JSON object, or whose key is not in the system's wav.scp."""
     found: dict[Path, dict[str, float]] = {}
     for listed in sorted(folder.glob("*/wav.scp")):
-        lines = listed.read_text(encoding="utf-8").splitlines()
+        lines = text_lines(listed)
         paths = dict(line.split(" ", 1) for line in lines)
         for results in sorted(listed.parent.glob("*.jsonl")):
-            for number, line in enumerate(results.read_text(encoding="utf-8").splitlines(), 1):
+            for number, line in enumerate(text_lines(results), 1):
                 try:
                     result = json.loads(line)
                     path = paths[result["key"]]

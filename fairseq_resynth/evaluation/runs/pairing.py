@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.manifest import read_lines, read_manifest
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.files import read_json, text_lines
 
 Trials = dict[str, set[str]]  # utterance -> the speakers that it is scored against
 
@@ -107,8 +107,8 @@ def read_data(folder: Path, split: str) -> Collection:
     if (folder / f"{split}.speaker").is_file():
         lines = read_lines(folder / f"{split}.speaker", len(names), "resynth manifest")
         speakers = dict(zip(names, (line.strip() for line in lines), strict=True))
-    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.speaker")]
-    voices = frozenset(line.strip() for text in texts for line in text.splitlines())
+    lists = folder.glob("*.speaker")
+    voices = frozenset(line.strip() for file in lists for line in text_lines(file))
     return Collection(dict(sorted(files.items())), speakers, manifest.source, voices=voices)
 
 
@@ -191,11 +191,7 @@ def _lines(path: Path, option: str, expected: str) -> Iterator[tuple[str, str]]:
     """Yields each line that is not blank, after its place (file and line number) for messages."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give {option} a file of {expected}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_lines(path), 1):
         if line.strip():
             yield f"{path}:{number}", line
 
