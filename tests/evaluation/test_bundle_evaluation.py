@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_voices import save_tiny_bundle
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.codec.entropy.entropy_model import Settings
@@ -15,6 +16,7 @@ from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.encoders.content import KMeans
 from fairseq_resynth.encoders.frames import LogMelEncoder
+from fairseq_resynth.encoders.speaker import load_encoder
 from fairseq_resynth.evaluation.codecs import baselines
 from fairseq_resynth.evaluation.metrics.units import Units
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
@@ -105,6 +107,18 @@ def test_a_bundle_is_not_run_again(recordings, bundle, tmp_path):
     before = made.stat().st_mtime_ns
     evaluate(recordings, tmp_path / "a", "--bundle", bundle)
     assert made.stat().st_mtime_ns == before
+
+
+def test_unknown_voices_speak_by_their_vectors(recordings, tmp_path):
+    bundle = save_tiny_bundle(tmp_path / "vectors" / "tiny")
+    assert evaluate(recordings, tmp_path / "a", "--bundle", bundle, "--metrics", "level") == 0
+    model = Resynthesizer.from_pretrained(bundle)
+    wav, _ = soundfile.read(recordings / "english/one.flac", dtype="float32")
+    vector = load_encoder(model.streams.speaker_vectors["encoder"]).embed(wav)
+    speech = model.encode(wav)
+    expected = model.decode(speech.units[None], f0=speech.f0[None], speaker=vector)[0, 0]
+    again, _ = soundfile.read(tmp_path / "a/resynthesis/english/one.wav", dtype="float32")
+    assert np.abs(again - expected[: len(again)]).max() < 1e-3
 
 
 def test_codes_without_their_bundle(recordings, tmp_path, capsys):

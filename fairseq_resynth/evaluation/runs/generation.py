@@ -6,6 +6,7 @@ What is known from making a file (its bits, seconds of work) is kept with it as 
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.conversion.references import measure_voice
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.storage.files import atomic_path, write_json
@@ -92,7 +94,8 @@ def resynthesize(
 ) -> tuple[Collection, list[str]]:
     """Encodes and decodes every reference, through real `.rsyn` files if the bundle has a codec.
 
-    A speaker that the bundle knows normalizes the pitch and speaks. Returns the audio with its bits and the
+    A speaker that the bundle knows normalizes the pitch and speaks; for another, a bundle on speaker vectors
+    takes the vector of the recording, whose bits are not counted. Returns the audio with its bits and the
     real-time factor of each stage, and the reasons of the files that failed. Raises FileNotFoundError or
     ValueError if the bundle cannot be loaded, or nothing could be made.
     """
@@ -109,15 +112,18 @@ def resynthesize(
         wav = Recording(path).wav
         speaker = reference.speakers.get(name)
         speaker = speaker if speaker in model.streams.speakers else None
+        voice = speaker
+        if speaker is None and model.streams.speaker_dim:
+            voice = measure_voice([(name, wav)], model.streams).speaker
         before = model.encoder.seconds
         encoded, encoding = _timed(codec.encode if codec else model.encode, wav, speaker)
         units = model.encoder.seconds - before
         if codec:
-            again, decoding = _timed(codec.decode, encoded)
+            again, decoding = _timed(codec.decode, encoded, voice)
             with atomic_path(outdir / f"{name}{CODES}") as temporary:
                 temporary.write_bytes(encoded)
         else:
-            (again,), decoding = _timed(model.decode_all, [encoded])
+            (again,), decoding = _timed(model.decode_all, [replace(encoded, speaker=voice)])
         stages = {"units": units, "encode": encoding, "decode": decoding}
         if model.streams.num_f0_codes:
             stages["f0"] = encoding - units
