@@ -3,12 +3,14 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.storage.files import read_json
-from fairseq_resynth.evaluation.metrics.versa import read_results
+from fairseq_resynth.evaluation.metrics.versa import read_results, write_lists
+from fairseq_resynth.evaluation.runs.pairing import Pair
 
 
 @pytest.fixture
@@ -81,6 +83,16 @@ def test_damaged_results_are_one_sentence(run, tmp_path, capsys):
         path.write_text('{"key": "ann/one", "utmos": 4}\n' + line + "\n")
         assert run() == 2
         assert "result.jsonl:2: expected a JSON object with the `key`" in capsys.readouterr().err
+
+
+def test_places_that_cannot_be(run, tmp_path, capsys):
+    (tmp_path / "versa").write_text("")
+    assert run() == 2
+    assert "versa is a file; give a folder" in capsys.readouterr().err
+    path = Path("a.zip:10:20")
+    pairs = [Pair("a", path, "a", path, system="mine")]
+    with pytest.raises(ValueError, match="cannot read a.zip:10:20; unpack the archive"):
+        write_lists(tmp_path / "lists", pairs)
 
 
 def test_figures_that_are_no_numbers(tmp_path):

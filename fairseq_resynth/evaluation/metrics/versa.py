@@ -99,10 +99,12 @@ class Versa(Metric):
         return sorted(Path(self.settings["versa"]).glob("*/*.jsonl"))
 
     def missing(self) -> str:
-        """How to run VERSA, as long as it has no results."""
+        """How to run VERSA, as long as it has no results; ValueError if the folder is a file."""
         folder = self.settings["versa"]
         if not folder:
             return "needs VERSA's results: give --versa DIR, which gets the lists to run it on"
+        if Path(folder).is_file():
+            raise ValueError(f"--versa {folder} is a file; give a folder")
         system = f"{folder}/SYSTEM"
         return (
             ""
