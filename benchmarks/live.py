@@ -1,6 +1,6 @@
 """Live conversion at several delays: agreement of the units, similarity, misheard words, time per step.
 
-usage: python benchmarks/live.py --bundle B --content-checkpoint WHISPER --recognizer whisper:FOLDER
+usage: python benchmarks/live.py --content-checkpoint WHISPER --recognizer whisper:base [--plot FILE]
 
 Each recording is converted live at each delay, and as a whole. Units are compared with those of the whole
 utterance. The similarity is the cosine of Resemblyzer's vectors between the result and the mean of the

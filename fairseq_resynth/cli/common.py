@@ -246,7 +246,7 @@ def add_live_options(add: Options) -> None:
     add = add.group("live")
     add("--step S", "seconds of audio that are converted at a time", 0.16)
     add("--look-ahead S", "seconds heard after a step; with the step they are the delay", 0.24)
-    add("--look-back S", "seconds heard before a step, for the content encoder", 2.0)
+    add("--look-back S", "seconds heard before a step, for the content encoder", 4.0)
     add("--f0-method", "pitch tracker", "swift", choices=("swift", "dio", "harvest", "yaapt"))
 
 

@@ -48,7 +48,7 @@ class LiveWindow:
 
     step: float = 0.16
     look_ahead: float = 0.24
-    look_back: float = 2.0
+    look_back: float = 4.0
 
     def __post_init__(self) -> None:
         limits = {"step": (0.01, 2.0), "look_ahead": (0.02, 4.0), "look_back": (0.0, 20.0)}

@@ -1,7 +1,9 @@
 """Live conversion: the result of whole utterances, in bounded memory, with nothing lost."""
 
 import io
+import os
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +22,7 @@ from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.encoders.content import ContentEncoder
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.modules.architectures import UnitSourceFilterSizes, build_vocoder
+from fairseq_resynth.modules.generators.source_filter import pulse_phase
 from fairseq_resynth.resynthesizer import Resynthesizer
 
 WINDOW = LiveWindow(step=0.1, look_ahead=0.3, look_back=1.0)
@@ -51,7 +54,9 @@ def pulses(folder):
     generator = build_vocoder(model, streams).eval()
     head = generator.generator.pitch_head.convs[-1]
     with torch.no_grad():
-        head.bias.copy_(torch.tensor([0.1, 2.0]))  # voiced, near 160 Hz
+        head.weight[0] *= 20  # F0 that depends on all that the head looks at
+        head.weight[1] = 0
+        head.bias.copy_(torch.tensor([0.1, 2.0]))  # voiced, around 160 Hz
     kmeans = save_kmeans(folder.parent)
     return Resynthesizer(Bundle(generator, model, streams), ContentEncoder.from_kmeans(kmeans))
 
@@ -93,15 +98,27 @@ def test_it_equals_the_conversion_of_the_whole(request, monkeypatch, wav, kind):
 
 
 def test_a_short_look_ahead_still_joins_in_phase(monkeypatch, pulses, wav):
-    """No step between samples is larger at the seams than elsewhere."""
-    converter = LiveConverter(
-        pulses, "boris", "anna", window=LiveWindow(step=0.1, look_ahead=0.04, look_back=1.0)
-    )
-    found = live(converter, wav)
-    jumps = np.abs(np.diff(found))
-    seams = np.arange(converter.step, len(found) - 1, converter.step) - 1
-    assert jumps[seams].mean() < 1.5 * jumps.mean()
-    assert jumps[seams].max() <= np.quantile(jumps, 0.999)
+    """The pulses continue at every seam, although the F0 before it is another one in the next window."""
+    windows = []
+
+    def recorded(f0, gate, sample_rate, clock):
+        start = clock.start
+        phase = pulse_phase(f0, gate, sample_rate, clock)
+        windows.append((start, phase[0].numpy(), f0[0].numpy()))
+        return phase
+
+    monkeypatch.setattr("fairseq_resynth.modules.generators.source_filter.pulse_phase", recorded)
+    window = LiveWindow(step=0.1, look_ahead=0.04, look_back=1.0)
+    converter = LiveConverter(pulses, "boris", "anna", window=window)
+    live(converter, wav)
+    differs = False
+    for number in range(1, len(windows)):
+        seam = number * converter.step
+        (start, before, f0), (following, after, other) = windows[number - 1 : number + 1]
+        assert before[seam - start] == pytest.approx(after[seam - following], abs=1e-9)
+        past = seam - 800
+        differs |= past >= following and f0[past - start] != other[past - following]
+    assert differs
 
 
 def test_an_unknown_speaker_is_measured_while_speaking(system):
@@ -265,3 +282,44 @@ def test_a_queue_asks_once_about_silence():
             time.sleep(0.001)
     queue.close()
     assert said == ["the input is silent for 3 s: is the microphone on?"]
+
+
+@pytest.mark.parametrize("ahead", [0.04, 0.3])
+def test_it_equals_the_same_windows_decoded_alone(system, wav, ahead):
+    """Each step beside all that is settled and its provisional future, decoded at once without chunks."""
+    window = LiveWindow(step=0.1, look_ahead=ahead, look_back=1.0)
+    converter, seen = LiveConverter(system, "boris", "anna", window=window), []
+    push = converter._chunks.push_settled
+
+    def recorded(settled, units, f0):
+        seen.append((settled, units, f0))
+        return push(settled, units, f0=f0)
+
+    converter._chunks.push_settled = recorded
+    found = converter.push(wav[:16000])
+    units, f0, hop = np.zeros(0, np.int64), np.zeros((2, 0), np.float32), 160
+    vector = converter.voice.speaker
+    for number, (settled, window_units, window_f0) in enumerate(seen):
+        ours = np.append(units, window_units), np.append(f0, window_f0, axis=1)
+        alone = system.decode(ours[0][None], None, vector, f0=ours[1][None])[0, 0]
+        step = slice(number * converter.step, (number + 1) * converter.step)
+        np.testing.assert_allclose(found[step], alone[step], atol=1e-4)
+        units = ours[0][: len(units) + settled]
+        f0 = ours[1][:, : len(units) * hop // 80]
+
+
+@pytest.mark.slow
+def test_memory_is_constant_over_an_hour(system):
+    """The process grows by less than 4 MB between the tenth minute and the last."""
+    window = LiveWindow(step=0.8, look_ahead=0.1, look_back=0.5)
+    converter, resident = LiveConverter(system, "boris", window=window, output_rate=44100), []
+    speech = load_any_audio(RUSSIAN)[0]
+    minute = np.resize(resample(speech, 16000, 44100), 60 * 44100)
+    received = 0
+    for _ in range(60):
+        for second in np.split(minute, 60):
+            received += len(converter.push(second, 44100))
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    assert received > 3598 * 44100
+    assert resident[-1] - resident[9] < 4, resident
