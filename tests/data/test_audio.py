@@ -1,6 +1,7 @@
 """Prepared files are read strictly, any others by whichever decoder knows them."""
 
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -178,13 +179,13 @@ def test_resampling_keeps_the_tone_at_any_rate(rate):
     assert np.abs(wav - tone(2.0)[: len(wav)])[400:-400].max() < 1e-4
 
 
-def encode_with_av(path, format, codec, rate, wav):
+def encode_with_av(path, format, codec, rate, wav, **options):
     import av
 
-    with av.open(str(path), "w", format=format) as container:
+    with av.open(str(path), "w", format=format, options=options) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray((wav * 32767).astype(np.int16)[None], "s16", "mono")
-        frame.sample_rate = rate
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         for each in (frame, None):
             container.mux(stream.encode(each))
 
@@ -200,6 +201,29 @@ def test_formats_of_ffmpeg_are_decoded(tmp_path, name, format, codec, rate):
     spectrum = np.abs(np.fft.rfft(decoded[:rate]))
     assert abs(np.argmax(spectrum) * rate / len(decoded[:rate]) - 440) <= 1
     assert decoded.std() == pytest.approx(wav.std(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "format, codec, rate",
+    [("webm", "libopus", 48000), ("ogg", "libopus", 48000), ("mp4", "aac", 44100), ("mp3", "libmp3lame", 44100)],
+)  # fmt: skip
+def test_the_delay_of_a_codec_is_trimmed_where_the_container_tells(tmp_path, format, codec, rate):
+    time = np.arange(rate) / rate
+    chirp = (0.5 * np.sin(2 * np.pi * (200 + 1500 * time) * time)).astype(np.float32)
+    encode_with_av(tmp_path / "a.audio", format, codec, rate, chirp)
+    found = load_any_audio(tmp_path / "a.audio")[0]
+    products = np.fft.rfft(found, 2 * rate) * np.fft.rfft(chirp, 2 * rate).conj()
+    assert abs(int(np.argmax(np.fft.irfft(products)))) <= 1
+
+
+def test_the_length_of_an_mp3_without_its_header_is_an_estimate(tmp_path):
+    encode_with_av(tmp_path / "a.mp3", "mp3", "libmp3lame", 44100, tone(1.0, 44100), write_xing="0")
+    assert len(load_any_audio(tmp_path / "a.mp3")[0]) >= 44100
+    encode_with_av(tmp_path / "b.mp3", "mp3", "libmp3lame", 44100, tone(2.0, 44100))
+    data = (tmp_path / "b.mp3").read_bytes()
+    (tmp_path / "b.mp3").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="b.mp3 is damaged or cut off: it declares 2.00 s"):
+        load_any_audio(tmp_path / "b.mp3")
 
 
 def test_resampling_keeps_the_tone():

@@ -119,7 +119,20 @@ def _decode_with_sndfile(sound: soundfile.SoundFile, path: Path) -> Decoded:
                 blocks.clear()
                 sound = soundfile.SoundFile(os.fsencode(path))
     wav = np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), np.float32)
-    return Decoded(wav, sound.samplerate, max(0, declared - len(wav)) / sound.samplerate)
+    missing = max(0, declared - len(wav)) / sound.samplerate
+    if sound.format == "MP3" and (missing <= _SLACK or not _declares_frames(path)):
+        missing = 0.0  # without a header of its own, the length of an MP3 is an estimate
+    return Decoded(wav, sound.samplerate, missing)
+
+
+def _declares_frames(path: Path) -> bool:
+    """Whether an MP3 has a Xing, Info or VBRI header, which is in the first frame after any ID3 tag."""
+    with path.open("rb") as stream:
+        tag = stream.read(10)
+        size = sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=False))
+        stream.seek(10 + size if tag[:3] == b"ID3" else 0)
+        frame = stream.read(4096)
+    return any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
 
 
 def _decode_with_av(path: Path, demuxer: str | None = None) -> Decoded:
