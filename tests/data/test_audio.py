@@ -205,7 +205,8 @@ def test_formats_of_ffmpeg_are_decoded(tmp_path, name, format, codec, rate):
 
 @pytest.mark.parametrize(
     "format, codec, rate",
-    [("webm", "libopus", 48000), ("ogg", "libopus", 48000), ("mp4", "aac", 44100), ("mp3", "libmp3lame", 44100)],
+    [("webm", "libopus", 48000), ("ogg", "libopus", 48000), ("mp4", "aac", 44100),
+     ("mp3", "libmp3lame", 44100)],
 )  # fmt: skip
 def test_the_delay_of_a_codec_is_trimmed_where_the_container_tells(tmp_path, format, codec, rate):
     time = np.arange(rate) / rate
