@@ -135,6 +135,12 @@ class _Handler(BaseHTTPRequestHandler):
             converse(WebSocket(self.rfile, self.wfile), self.server.session)
         finally:
             self.server.live_slots.release()
+        # What the client still sends is read for a moment: cut off while sending, it would see no answer.
+        self.connection.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                if not self.rfile.read1(_READ_BYTES):
+                    break
 
     def _post(self) -> None:
         session, largest = self.server.session, self.server.max_bytes

@@ -155,7 +155,7 @@ def test_pitch_controls(system, wav):
 def test_memory_does_not_grow(system):
     """The arrays that a converter holds after a minute are as large as after two seconds."""
     converter, sizes = LiveConverter(system, "boris", window=WINDOW), []
-    for _ in range(15):
+    for _ in range(7):
         converter.push(0.01 * np.ones(16000, np.float32))
         chunks = converter._chunks
         sizes.append(
@@ -174,6 +174,7 @@ def test_silence_nothing_and_single_samples(system):
 
 def test_a_change_of_rate_loses_nothing(system, wav):
     converter = LiveConverter(system, "boris", "anna", window=WINDOW)
+    wav = wav[8000:16000]
     fast = resample(wav, 16000, 48000)
     found = np.concatenate(
         [converter.push(wav), converter.push(fast, 48000), converter.push(wav), converter.flush()]
