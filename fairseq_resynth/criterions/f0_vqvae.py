@@ -58,7 +58,7 @@ class F0VqvaeCriterion(FairseqCriterion):
         """Logs the terms, how many codes were used, and the entropy of the codes in bits."""
         batches = sum(log.get("sample_size", 0) for log in logging_outputs)
         for name in ("loss", "mse", "commitment", "voicing"):
-            total = sum(log.get(name, 0) for log in logging_outputs)
+            total = float(sum(log.get(name, 0) for log in logging_outputs))
             metrics.log_scalar(name, total / max(batches, 1), max(batches, 1), round=5)
         names = [name for name in logging_outputs[0] if name.startswith("code_")]
         counts = [sum(log.get(name, 0) for log in logging_outputs) for name in names]

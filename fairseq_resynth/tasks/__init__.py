@@ -8,9 +8,9 @@ from fairseq_resynth.tasks import (  # noqa: F401
     content_quantization,
     f0_quantization,
     optimizers,
+    trainer,
     unit_resynthesis,
-    utterances,
 )
 
-utterances.report_briefly()
+trainer.report_briefly()
 compat.restore_numpy_names()

@@ -300,7 +300,7 @@ class UnitResynthesisTask(UtteranceTask):
         optimizer.step()
         freeze(self._criterion.discriminators, False)
 
-    def valid_step(self, sample, model, criterion):
+    def validate(self, sample, model, criterion):
         """Returns the mel L1 distance on whole utterances; measures and shows those of --eval-audio."""
         model.eval()
         torch.backends.cudnn.benchmark = False

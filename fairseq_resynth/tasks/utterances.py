@@ -4,7 +4,6 @@ import atexit
 import logging
 import os
 import signal
-import sys
 from typing import Any, Dict, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 
 from fairseq_resynth.data.datasets.base import UtteranceDataset
 from fairseq_resynth.data.datasets.epochs import EpochIterator
-from fairseq_resynth.data.datasets.workers import LoadingError
+from fairseq_resynth.tasks.non_finite import RecentBatches, logged_non_finite
 
 logger = logging.getLogger(__name__)
 # What a cluster sends before it kills a job: Slurm's SIGTERM, and SIGUSR2, which submitit asks it for.
@@ -25,6 +24,7 @@ class UtteranceTask(FairseqTask):
 
     A training that gets one of `PREEMPTION_SIGNALS` finishes its update, saves a checkpoint and ends by that
     signal; all ranks stop at the same update, whichever gets it. A second signal ends the process at once.
+    A loss or gradient that is NaN or infinite stops it on all ranks before anything is saved of it.
     """
 
     _prepared: Optional[EpochIterator] = None  # over the next epoch of training
@@ -54,6 +54,7 @@ class UtteranceTask(FairseqTask):
 
     def __init__(self, cfg: FairseqDataclass):
         super().__init__(cfg)
+        self.batches = RecentBatches(self.datasets)
         training = cfg._get_parent() if OmegaConf.is_config(cfg) else None
         if training is not None:
             # fairseq's other way is that rank 0 sends what it has read, by a pickle that torch 2.6 refuses.
@@ -74,15 +75,31 @@ class UtteranceTask(FairseqTask):
         loss, sample_size, logged = self.update(
             sample, model, criterion, optimizer, update_num, ignore_grad
         )
+        self.batches.add(sample, logged, update_num + 1)
         return loss, sample_size, {**logged, "preempted": float(bool(self._preempted_by))}
 
     def update(self, sample, model, criterion, optimizer, update_num, ignore_grad):
         """Forward and backward pass of a batch, as fairseq's `train_step`; for tasks to override."""
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
+    def valid_step(self, sample, model, criterion):
+        """Validates on a batch; the result is that of fairseq's `valid_step`."""
+        result = self.validate(sample, model, criterion)
+        self.batches.set_validation(sample, result[2])
+        return result
+
+    def validate(self, sample, model, criterion):
+        """Forward pass of a batch, as fairseq's `valid_step`; for tasks to override."""
+        return super().valid_step(sample, model, criterion)
+
     def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion) -> None:
-        """Logs the criterion's terms, and stops the training if a rank has got a signal."""
+        """Logs the criterion's terms, and stops the training if a rank has got a signal.
+
+        Raises NonFiniteLossError if a term is NaN or infinite. fairseq saves only after this.
+        """
         super().reduce_metrics(logging_outputs, criterion)
+        if logged_non_finite():
+            raise self.batches.error()
         if sum(float(log.get("preempted", 0)) for log in logging_outputs):
             self._stop()
 
@@ -103,20 +120,3 @@ def _end_by_signal(number: int) -> None:
     """Ends as the signal would have done, so that callers do not take the training for finished."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-
-
-def report_briefly() -> None:
-    """Makes an interruption, and an item that cannot be loaded, end the program without a traceback."""
-    previous = sys.excepthook
-
-    def report(kind, error, trace) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            message = "Interrupted."
-        elif issubclass(kind, LoadingError):
-            message = f"error: {error}"
-        else:
-            return previous(kind, error, trace)
-        resumes = "The same command resumes the training from its last checkpoint."
-        sys.stderr.write(f"{message}\n{resumes}\n")
-
-    sys.excepthook = report

@@ -43,6 +43,7 @@ class F0Dataset(UtteranceDataset):
                 f"--segment-size is {segment_size} samples, expected a multiple of {frame_step} "
                 f"({stride} F0 frames per code)."
             )
+        self.split = split
         self.stride = stride
         self.representation = ContinuousF0() if log_voicing else ZscoreF0()
         self.segment_frames = segment_size // F0_HOP
@@ -73,8 +74,8 @@ class F0Dataset(UtteranceDataset):
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Batches pitch tracks, padded with unvoiced frames to a whole number of codes; empty for no items.
 
-        {"id": (B,), "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool, False for codes of
-        padding}, "target": (B, C, N)}
+        {"id": (B,), "split": its name, "net_input": {"f0": (B, C, N), "mask": (B, N / stride) bool,
+        False for codes of padding}, "target": (B, C, N)}
         """
         if not items:
             return {}
@@ -83,4 +84,5 @@ class F0Dataset(UtteranceDataset):
         codes = torch.tensor([-(-len(item["f0"]) // self.stride) for item in items])
         mask = torch.arange(f0.size(2) // self.stride) < codes[:, None]
         ids = torch.tensor([item["id"] for item in items])
-        return {"id": ids, "net_input": {"f0": f0, "mask": mask}, "target": f0}
+        net_input = {"f0": f0, "mask": mask}
+        return {"id": ids, "split": self.split, "net_input": net_input, "target": f0}

@@ -55,7 +55,7 @@ def load_batch(
             what = dataset.describe(int(row))
             items.append(dataset[int(row)])
         starts(_NO_ROW)
-        what = f"the batch of {_describe_rows(dataset, rows)}"
+        what = f"the batch of {describe_rows(dataset, rows)}"
         return dataset.collater(items)
     except Exception as error:
         detail = "" if isinstance(error, _EXPLAINED) else f"\n{traceback.format_exc()}"
@@ -64,9 +64,11 @@ def load_batch(
         ) from error
 
 
-def _describe_rows(dataset: BatchSource, rows: Sequence[int], shown: int = 3) -> str:
+def describe_rows(dataset: BatchSource, rows: Sequence[int], shown: int = 3) -> str:
+    """The names of rows for messages: of the first ones whole, of the others the numbers."""
     names = ", ".join(dataset.describe(int(row)) for row in rows[:shown])
-    return names + (f" and {len(rows) - shown} more" if len(rows) > shown else "")
+    others = ", ".join(str(int(row)) for row in rows[shown:])
+    return names + (f" and {len(rows) - shown} more ({others})" if others else "")
 
 
 class _Batches(torch.utils.data.Dataset):
@@ -193,7 +195,7 @@ class LoadingWorkers:
         rows = [row for pid, row in self._notes.tolist() if pid not in running and row != _NO_ROW]
         ended = [self._dataset.describe(row) for row in rows]
         if not ended:
-            ended = [_describe_rows(self._dataset, self._plan.loading[0][1])]
+            ended = [describe_rows(self._dataset, self._plan.loading[0][1])]
         return (
             f"{reason.rstrip('.')}, while loading {' and '.join(ended)}. The system kills processes when "
             "memory runs out; fewer --num-workers need less."

@@ -1,0 +1,149 @@
+"""What fairseq's trainer does otherwise for our tasks: damaged checkpoints, gradients that are not finite,
+and how errors are reported.
+
+fairseq gives a task no say in these, so importing this module replaces three of its functions.
+"""
+
+import logging
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Optional, Tuple
+
+import torch
+from fairseq.file_io import PathManager
+from fairseq.trainer import Trainer
+from torch.multiprocessing import ProcessRaisedException
+
+from fairseq_resynth.data.datasets.workers import LoadingError
+from fairseq_resynth.data.storage.checkpoints import load_checkpoint
+from fairseq_resynth.tasks.non_finite import NonFiniteLossError
+from fairseq_resynth.tasks.utterances import UtteranceTask
+
+logger = logging.getLogger(__name__)
+_load, _clip = Trainer.load_checkpoint, Trainer.clip_grad_norm
+# checkpoint12.pt of an epoch, checkpoint_12_3400.pt inside one, checkpoint_best.pt, checkpoint.best_loss_1.pt
+NAMES = r"checkpoint(\d+|_\d+_\d+|_best|\.best_.+)"
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint is cut short or empty, and no other one can take its place."""
+
+
+def _load_or_earlier(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
+    """fairseq's `Trainer.load_checkpoint`, which takes the newest other checkpoint for a damaged last one.
+
+    Raises DamagedCheckpointError if there is none, or if another file than checkpoint_last.pt is damaged.
+    """
+    try:
+        return _load(trainer, filename, *args, **kwargs)
+    except Exception:
+        reason = _damage(Path(filename)) if isinstance(trainer.task, UtteranceTask) else None
+        if reason is None:
+            raise
+    folder, suffix = Path(trainer.cfg.checkpoint.save_dir), trainer.checkpoint_suffix
+    if Path(filename) != folder / f"checkpoint_last{suffix}.pt":
+        raise DamagedCheckpointError(f"{reason}; copy or download it again.")
+    found = _newest(folder, suffix)
+    if found is None:
+        raise DamagedCheckpointError(
+            f"{reason}, and {folder} has no other checkpoint that can be loaded; delete the file, or name "
+            "another --save-dir, to train from the beginning."
+        )
+    updates, path = found
+    if trainer.is_data_parallel_master:
+        message = "%s; training goes on from the checkpoint before it, %s (%d updates)"
+        logger.warning(message, reason, path, updates)
+    return _load(trainer, str(path), *args, **kwargs)
+
+
+def _damage(path: Path) -> Optional[str]:
+    """What is wrong with a file that is not a readable checkpoint; None if it is one."""
+    size = path.stat().st_size
+    if size == 0:
+        return f"{path} is empty (0 bytes)"
+    try:
+        load_checkpoint(path, "a checkpoint of fairseq")
+    except ValueError as error:
+        return f"{str(error).rstrip('.')} (it has {size} bytes and may have been cut short)"
+    return None
+
+
+def _newest(folder: Path, suffix: str) -> Optional[Tuple[int, Path]]:
+    """The checkpoint of a folder that can be loaded and has the most updates: (updates, path)."""
+    found = []
+    for path in folder.glob(f"checkpoint*{suffix}.pt"):
+        if not re.fullmatch(NAMES + re.escape(f"{suffix}.pt"), path.name):
+            continue
+        try:
+            # Mapped into memory, so that the weights of all of them are not read.
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found.append((int(state["optimizer_history"][-1]["num_updates"]), path))
+        except Exception as error:  # a damaged file can make torch fail in any way
+            logger.warning("%s cannot be loaded either: %s", path, type(error).__name__)
+    return max(found, default=None)
+
+
+def _clip_finite(trainer: Trainer, clip_norm: float) -> torch.Tensor:
+    """fairseq's `Trainer.clip_grad_norm`, which stops a training whose gradients are NaN or infinite.
+
+    fairseq would save the weights as crash.pt, repeat the step and end with a traceback. The norm stays on
+    the CPU: fairseq waits for it next in any case, and then need not wait again to log it.
+    """
+    norm = _clip(trainer, clip_norm)
+    if (
+        not isinstance(trainer.task, UtteranceTask) or trainer.cfg.common.amp
+    ):  # amp skips the update
+        return norm
+    norm = norm.cpu()
+    if not torch.isfinite(norm):
+        raise trainer.task.batches.error()
+    return norm
+
+
+def _copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+    """fairseq's `PathManager.copy` of a local file, which a reader never sees half written.
+
+    fairseq copies checkpoint_best.pt and checkpoint_last.pt in place, and a kill would cut them short. The
+    temporary name is that of fairseq's other files; the next copy overwrites what a kill has left of it.
+    """
+    if PathManager.path_requires_pathmanager(dst_path):
+        return _copy_in_place(src_path, dst_path, overwrite=overwrite)
+    shutil.copyfile(src_path, f"{dst_path}.tmp")
+    os.replace(f"{dst_path}.tmp", dst_path)
+    return True
+
+
+_copy_in_place = PathManager.copy
+Trainer.load_checkpoint = _load_or_earlier
+Trainer.clip_grad_norm = _clip_finite
+PathManager.copy = staticmethod(_copy)
+
+
+def report_briefly() -> None:
+    """Makes an interruption, and the errors that say all that a user needs, end the program without a
+    traceback, also where fairseq has started a process per GPU."""
+    previous = sys.excepthook
+    errors = (LoadingError, NonFiniteLossError, DamagedCheckpointError)
+    by_name = {f"{error.__module__}.{error.__qualname__}": error for error in errors}
+
+    def report(kind, error, trace) -> None:
+        message = str(error)
+        if issubclass(
+            kind, ProcessRaisedException
+        ):  # its text ends with the traceback of the process
+            name, _, rest = message.strip().rpartition("\n")[2].partition(": ")
+            kind, message = by_name.get(name, kind), rest if name in by_name else message
+        if issubclass(kind, KeyboardInterrupt):
+            message = "Interrupted."
+        elif issubclass(kind, errors):
+            message = f"error: {message}"
+        else:
+            return previous(kind, error, trace)
+        if not issubclass(kind, DamagedCheckpointError):
+            message += "\nThe same command resumes the training from its last checkpoint."
+        sys.stderr.write(f"{message}\n")
+
+    sys.excepthook = report
