@@ -225,7 +225,7 @@ def test_kills_at_random_moments(data, tmp_path):
     arguments = train_arguments(data, folder, *extra, "--disable-validation")
     command = [Path(sys.executable).with_name("fairseq-train"), *map(str, arguments)]
     moments = np.random.default_rng(1)
-    for _ in range(8):
+    for _ in range(4):
         with (tmp_path / "log").open("w") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         while f"@ {reached + 2} updates" not in (tmp_path / "log").read_text():
@@ -277,9 +277,12 @@ def test_all_ranks_stop_at_the_same_update(tmp_path):
         command = [sys.executable, "-c", TWO_RANKS, *map(str, arguments)]
         processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
     messages = [process.communicate(timeout=300)[1] for process in processes]
+    lines = []
     for process, message in zip(processes, messages, strict=True):
-        (line,) = [line for line in message.splitlines() if line.startswith("error: ")]
         assert process.returncode == 1 and "Traceback" not in message
-        assert line.startswith("error: update 2: mel is nan, loss is nan in the batch of item ")
-    assert messages[0].splitlines()[-2:] == messages[1].splitlines()[-2:]
+        lines += [line for line in message.splitlines() if "error: " in line]
+    # torch writes [rank0] before what a process of several prints at its end
+    first, second = (line.partition("error: ")[2] for line in lines)
+    assert first == second
+    assert first.startswith("update 2: mel is nan, loss is nan in the batch of item ")
     assert updates(tmp_path / "out" / "checkpoint_last.pt") == 1
