@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv and installs the plugin into it, with the versions of constraints.txt.
+# Makes .venv and installs the plugin into it, with the versions of constraints.txt, without resolving; where that
+# list does not cover the platform, pip resolves.
 #   usage: bash scripts/setup.sh [EXTRA …]      EXTRA: test eval hf onnx …, as in setup.py
 # PYTHON=/path/to/python chooses the interpreter; otherwise the first of python3.11, python3.12, python3.13 and
 # python3 that is 3.11 to 3.13. fairseq has no package for 3.13: there everything but training and fairseq's own
@@ -26,7 +27,7 @@ find_python() {
 check_imports() {
   .venv/bin/python - <<'PYTHON'
 import sys
-import torch, torchaudio, omegaconf, sentencepiece, librosa, amfm_decompy, tensorboardX
+import torch, torchaudio, omegaconf, sentencepiece, tensorboardX
 import fairseq_resynth.resynthesizer
 fairseq = "no fairseq for this Python: no training"
 if sys.version_info < (3, 13):
@@ -47,6 +48,32 @@ mend_torchaudio() {
   fi
 }
 
+# listed NAME …: the lines of constraints.txt whose comment has one of the names, base or an extra.
+listed() {
+  awk -F '  # ' -v names="$*" 'BEGIN { n = split(names, name, " ") }
+    { for (i = 1; i <= n; i++) if (index(" " $2 " ", " " name[i] " ")) { print $1; next } }' constraints.txt
+}
+
+# Without --no-compile, pip would compile thousands of files that are never imported.
+pip_install() { .venv/bin/python -m pip install -q --no-compile "$@"; }
+
+# Installs the list as it is. pyworld and amfm_decompy are built with numpy, which therefore comes first.
+install_listed() {
+  listed base "$@" > .venv/listed.txt
+  pip_install --no-deps -r <(grep -iE '^(setuptools|wheel|numpy|cython)==' .venv/listed.txt) || return
+  # torch by its exact version, so that a local wheel is taken, and with the dependencies of that build
+  pip_install -c constraints.txt "$(grep -o '^torch==[^ ]*' constraints.txt)" || return
+  pip_install --no-deps --no-build-isolation -r .venv/listed.txt -e . || return
+  missing_package=$(.venv/bin/python -m pip check | grep 'which is not installed') || true
+  [ -z "$missing_package" ] || { echo "$missing_package" && return 1; }
+}
+
+install_resolved() {
+  pip_install -c constraints.txt setuptools wheel numpy cython
+  pip_install "$(grep -o '^torch==[^ ]*' constraints.txt)"
+  pip_install --no-build-isolation -c constraints.txt -e ".${extras:+[$extras]}"
+}
+
 extras=$(printf '%s\n' "$@" | sort -u | paste -sd, -)
 wanted="$(cat setup.py constraints.txt | sha256sum | cut -c1-16)"
 installed=.venv/.installed
@@ -61,11 +88,10 @@ if [ -n "${missing:-}" ]; then
   fi
   echo "setup: installing${extras:+ with extras $extras} (minutes the first time)"
   export PIP_DISABLE_PIP_VERSION_CHECK=1
-  # numpy too: amfm_decompy and pyworld are compiled against it
-  .venv/bin/python -m pip install -q -c constraints.txt setuptools wheel numpy cython
-  # torch first and by its exact version, so that a local wheel of that version is taken
-  .venv/bin/python -m pip install -q "$(grep '^torch==' constraints.txt)"
-  .venv/bin/python -m pip install -q --no-build-isolation -c constraints.txt -e ".${extras:+[$extras]}"
+  install_listed "$@" || {
+    echo "setup: constraints.txt does not cover this platform; pip resolves now, which takes minutes more"
+    install_resolved
+  }
   mend_torchaudio
   check_imports
   for extra in "" "$@"; do echo "$wanted ${extra:-base}" >> "$installed"; done
