@@ -1,8 +1,10 @@
-"""Processor seconds until `resynth` is ready: `resynth --help`, and `resynth synthesize` speaking 160 ms.
+"""Processor seconds of what a user runs first: help, 160 ms of speech, one file's F0, one validation, set-up.
 
-    python benchmarks/start_up.py [--against FOLDER] [--bundle BUNDLE] [--rounds 5] [--json]
+    python benchmarks/start_up.py [--against FOLDER] [--bundle BUNDLE] [--rounds 5] [--set-up] [--json]
 
-Each command runs in a new process. FOLDER is another checkout of this repository, an older one for example
+Each command runs in a new process, with an empty cache of numba. The F0 is YAAPT's of one recording; the
+validation is of one utterance, with the imports of a training. --set-up also runs `scripts/setup.sh` into new
+environments, once with pip's cache filled by a run before. FOLDER is another checkout of this repository, an older one for example
 (`git worktree add FOLDER COMMIT`); its commands alternate with those of this checkout, and the ratio of the
 least times is printed. `import torch` is the floor of every command that computes.
 """
@@ -16,18 +18,43 @@ import sys
 import tempfile
 from pathlib import Path
 
+import soundfile
+
 HERE = Path(__file__).resolve().parents[1]
 BUNDLE = HERE / "examples" / "asterisk" / "bundle"
+RECORDING = HERE / "examples/asterisk/speech/spanish/conf-nonextended.flac"
 MAIN = ["-m", "fairseq_resynth.cli.main"]
+VALIDATION = """
+import sys
+import fairseq_resynth.tasks.unit_resynthesis
+from fairseq_resynth.data.audio.files import read_audio
+from fairseq_resynth.data.pitch.extraction import extract_f0
+from fairseq_resynth.measures.pictures import spectrogram_png
+from fairseq_resynth.tasks.validation import measure
+wav = read_audio(sys.argv[1])
+f0 = extract_f0(wav)
+measure(wav, wav, f0, f0)
+spectrogram_png(wav, f0=f0)
+"""
+# A copy, so that no environment is replaced.
+SET_UP = """
+git archive HEAD | tar x -C "$1"
+cd "$1"
+unset PYTHONPATH
+bash scripts/setup.sh
+"""
 
 
 def run(checkout: Path, arguments: list[str]) -> tuple[float, str]:
     """Runs Python on a checkout; returns (user and system seconds, standard output)."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    program = arguments if arguments[0] == "bash" else [sys.executable, *arguments]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=checkout
-    )
+    with tempfile.TemporaryDirectory() as cache:
+        environment["NUMBA_CACHE_DIR"] = cache
+        done = subprocess.run(
+            program, capture_output=True, text=True, env=environment, cwd=checkout
+        )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise ValueError(f"{checkout}: {' '.join(arguments)} failed: {done.stderr[-2000:]}")
@@ -43,7 +70,33 @@ def commands(checkout: Path, bundle: Path, folder: Path) -> dict[str, list[str]]
         "import torch": ["-c", "import torch"],
         "resynth --help": [*MAIN, "--help"],
         "resynth synthesize": [*MAIN, *speak],
+        "resynth f0": [*MAIN, "f0", "--method", "yaapt"],
+        "first validation": ["-c", VALIDATION, str(RECORDING)],
     }
+
+
+def with_output(command: str, arguments: list[str], out: Path) -> list[str]:
+    """The arguments with a folder of their own for what the command writes."""
+    if command == "resynth synthesize":
+        return [*arguments, str(out)]
+    if command == "resynth f0":
+        out.mkdir()
+        size = round(soundfile.info(RECORDING).duration * 16000)
+        (out / "train.tsv").write_text(f"{RECORDING.parent}\n{RECORDING.name}\t{size}\n")
+        (out / "train.speaker").write_text("one\n")
+        return [*arguments, str(out)]
+    return arguments
+
+
+def set_up(checkouts: list[Path]) -> list[float]:
+    """The seconds of setting up each checkout, after a run that fills pip's cache."""
+    seconds = []
+    for checkout in checkouts:
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as copy:
+                last = run(checkout, ["bash", "-c", SET_UP, "bash", copy])[0]
+        seconds.append(last)
+    return seconds
 
 
 def write_units(bundle: Path, folder: Path) -> None:
@@ -65,9 +118,8 @@ def measure(checkouts: list[Path], bundle: Path, rounds: int) -> dict[str, list[
         for turn in range(rounds):
             for command, least in seconds.items():
                 for place, checkout in enumerate(checkouts):
-                    arguments = list(asked[place][command])
-                    if command == "resynth synthesize":
-                        arguments.append(str(folder / f"out_{turn}_{place}"))
+                    out = folder / f"{command.split()[-1]}_{turn}_{place}"
+                    arguments = with_output(command, asked[place][command], out)
                     least[place] = min(least[place], run(checkout, arguments)[0])
     return seconds
 
@@ -78,10 +130,14 @@ def main() -> None:
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout")
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="a bundle without styles")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each command (%(default)s)")
+    parser.add_argument("--set-up", action="store_true", help="also scripts/setup.sh, in minutes")
     parser.add_argument("--json", action="store_true", help="one JSON object per command")
     args = parser.parse_args()
     checkouts = [HERE] + ([args.against.resolve()] if args.against else [])
-    for command, (here, *other) in measure(checkouts, args.bundle.resolve(), args.rounds).items():
+    seconds = measure(checkouts, args.bundle.resolve(), args.rounds)
+    if args.set_up:
+        seconds["scripts/setup.sh"] = set_up(checkouts)
+    for command, (here, *other) in seconds.items():
         row = {"command": command, "seconds": round(here, 3)}
         if other:
             row.update(against=round(other[0], 3), ratio=round(here / other[0], 3))

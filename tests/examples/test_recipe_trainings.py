@@ -129,6 +129,23 @@ def test_every_training_is_a_configuration_with_paths_device_and_settings(name, 
     assert again.stdout.count("whose training has finished") == len(names)
 
 
+def test_a_slow_machine_gets_a_shorter_demo(start, tmp_path):
+    lengths = {}
+    for seconds in ("5", "60"):
+        out = tmp_path / seconds
+        done, trainings = start(*recipe("demo", tmp_path, out), FIRST_STEP=seconds)
+        assert done.returncode == 0, done.stderr[-2000:]
+        verbs = read_calls(tmp_path / "calls.resynth")
+        conversions = [
+            verb[verb.index("-n") + 1] if "-n" in verb else "" for verb in verbs if "--vc" in verb
+        ]
+        lengths[seconds] = composed(*trainings[0][3:]).optimization.max_update, conversions
+        assert ("This machine is slow: speaking took 60 s" in done.stdout) == (seconds == "60")
+        assert any(verb[0] == "fit-codec" for verb in verbs) == (seconds == "5")
+        (tmp_path / "calls.resynth").unlink()
+    assert lengths == {"5": (600, ["", ""]), "60": (150, ["2", "2"])}
+
+
 def test_another_configuration_and_a_mistyped_one(start, tmp_path):
     call = recipe("ljspeech", tmp_path, tmp_path / "out")
     done, trainings = start(*call, F0_CONFIG="asterisk_f0_vqvae", VOCODER_CONFIG="paper_hifigan")
