@@ -25,7 +25,7 @@ find_python() {
 }
 
 check_imports() {
-  .venv/bin/python - <<'PYTHON'
+  .venv/bin/python -W ignore - <<'PYTHON'
 import sys
 import torch, torchaudio, omegaconf, sentencepiece, tensorboardX
 import fairseq_resynth.resynthesizer
