@@ -3,9 +3,9 @@
     python benchmarks/start_up.py [--against FOLDER] [--bundle BUNDLE] [--rounds 5] [--set-up] [--json]
 
 Each command runs in a new process, with an empty cache of numba. The F0 is YAAPT's of one recording; the
-validation is of one utterance, with the imports of a training. --set-up also runs `scripts/setup.sh` into a new
-environment, after one run that fills pip's cache. FOLDER is another checkout of this repository, an older one
-for example (`git worktree add FOLDER COMMIT`); its commands alternate with those of this checkout, and the
+validation is of one utterance, with the imports of a training. --set-up also runs `scripts/setup.sh` into a
+new environment, after one run that fills pip's cache. FOLDER is another checkout of this repository, for
+example (`git worktree add FOLDER COMMIT`); its commands alternate with those of this checkout, and the
 ratio of the least times is printed. `import torch` is the floor of every command that computes.
 """
 
