@@ -178,7 +178,9 @@ def test_workers_end_with_their_dataset_and_not_by_ctrl_c(data):
     dataset = unit_dataset(data)
     workers = dataset.workers(2, 4)
     assert workers.batch([(1, [3]), (1, [4])])["id"].tolist() == [3]
+    assert workers.batch([(1, [4])])["id"].tolist() == [4]
     pids = workers.pids
+    assert len(pids) == 2 and min(pids) > 1
     for number in (
         signal.SIGINT,
         signal.SIGTERM,

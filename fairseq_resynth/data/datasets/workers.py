@@ -152,8 +152,8 @@ class LoadingWorkers:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers; -1 for those that have not started."""
-        return self._notes[:, 0].tolist()
+        """The process ids of the workers that have started."""
+        return [pid for pid in self._notes[:, 0].tolist() if pid > 0]
 
     def batch(self, requests: Sequence[Request]) -> Batch:
         """Returns the batch of the first request, and has the others loaded for the next calls.
