@@ -74,8 +74,8 @@ def mel_cepstral_distortion(
     wavs, start = (reference, generated), 0 if loudness else 1
     first, second = (mel_cepstrum(wav, order, alpha)[:, start:] for wav in wavs)
     if dtw:
-        pair = (torch.from_numpy(frames) for frames in (first, second))
-        cost = torch.cdist(*pair, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+        frames, others = torch.from_numpy(first), torch.from_numpy(second)
+        cost = torch.cdist(frames, others, compute_mode="donot_use_mm_for_euclid_dist").numpy()
         path = warping_path(cost)
         first, second = first[path[:, 0]], second[path[:, 1]]
     distances = np.sqrt(2 * np.sum((first - second) ** 2, axis=1))
