@@ -37,7 +37,9 @@ def unit_dataset(data, split="train"):
 def epochs(task, data, last, state=None, stop_after=None, group=1, **settings):
     """Batches of the epochs up to `last`, as fairseq's trainer asks for them, and the iterator's state."""
     dataset = unit_dataset(data)
-    settings = {"max_sentences": 2, "seed": 5, "data_buffer_size": 3, **settings}
+    # A thread of fairseq's that still reads when workers are forked could hold a lock in them.
+    buffer = 3 if isinstance(task, UtteranceTask) and settings.get("num_workers") else 0
+    settings = {"max_sentences": 2, "seed": 5, "data_buffer_size": buffer, **settings}
     epoch = state["epoch"] if state else 1
     iterator = task.get_batch_iterator(dataset=dataset, epoch=epoch, **settings)
     if state:
