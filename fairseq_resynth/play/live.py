@@ -19,7 +19,7 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.live import LiveConverter
-from fairseq_resynth.play.sessions import PlaySession
+from fairseq_resynth.play.sessions import PlaySession, json_object
 
 MAX_MESSAGE = 1 << 20  # bytes; 5 s at 48 kHz
 # Seconds by which the audio may come faster than time; more waits in the client, so that nobody keeps the
@@ -160,12 +160,7 @@ class _Conversation:
 
     def _change(self, text: str) -> bool:
         """Begins a conversion as JSON says; False if it ends the last one."""
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the text is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"the text is a JSON {type(values).__name__}, expected an object")
+        values = json_object(text, "the text")
         if values.get("end"):
             self._flush()
             self._socket.say(ended=True)

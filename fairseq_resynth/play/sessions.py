@@ -252,13 +252,18 @@ def parse_request(body: bytes, streams: StreamSpec) -> ConversionRequest:
     `speaker`, `durations` (`predicted`), `style` and `language` are optional; null is the same as absent.
     Raises ValueError for other JSON, an unknown voice, or a control that is impossible or names a file.
     """
+    return request_of(json_object(body, "the request"), streams)
+
+
+def json_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """Reads a JSON object. Raises ValueError, which calls it `what`, for anything else."""
     try:
-        values = json.loads(body)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the request is not JSON: {error}") from error
+        raise ValueError(f"{what} is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"the request is a JSON {type(values).__name__}, expected an object")
-    return request_of(values, streams)
+        raise ValueError(f"{what} is a JSON {type(values).__name__}, expected an object")
+    return values
 
 
 def request_of(values: dict[str, Any], streams: StreamSpec) -> ConversionRequest:

@@ -50,9 +50,8 @@ class Batch:
     block: Sequence[int]  # rows among which the batch was planned
     rows: list[int]
     wavs: dict[int, Tensor] = field(default_factory=dict)  # row -> (T,) float32
-    stamps: dict[int, bytes] = field(
-        default_factory=dict
-    )  # of the same rows, before they were read
+    # of the same rows, before they were read
+    stamps: dict[int, bytes] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # path -> reason
 
     @contextlib.contextmanager

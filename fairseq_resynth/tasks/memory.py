@@ -45,9 +45,8 @@ def explain(step: Callable[[int], None], batch_size: int, segment: int, memory) 
     available = memory.available()
     found: Dict[int, int] = {}
     rows = batch_size
-    while (
-        rows > 1 and len(found) < 2
-    ):  # two sizes tell what a row needs apart from what every step needs
+    # Two sizes tell what a row needs apart from what every step needs.
+    while rows > 1 and len(found) < 2:
         rows //= 2
         peak = memory.peak(lambda rows=rows: step(rows))
         if peak is not None:

@@ -95,9 +95,8 @@ class StepGraphs:
         if self._recording is None or self._recording.adversarial != adversarial:
             for network in networks:
                 check_recordable(network)
-            self._recording = (
-                None  # frees the memory of the graphs from before the discriminators began
-            )
+            # Frees the memory of the graphs from before the discriminators began.
+            self._recording = None
             capture = self.make_capture()
             self._recording = Recording(inputs, networks, adversarial, first, second, capture)
         return self._recording.first, self._recording.second

@@ -93,9 +93,8 @@ def _clip_finite(trainer: Trainer, clip_norm: float) -> torch.Tensor:
     the CPU: fairseq waits for it next in any case, and then need not wait again to log it.
     """
     norm = _clip(trainer, clip_norm)
-    if (
-        not isinstance(trainer.task, UtteranceTask) or trainer.cfg.common.amp
-    ):  # amp skips the update
+    # --amp skips such an update by itself.
+    if not isinstance(trainer.task, UtteranceTask) or trainer.cfg.common.amp:
         return norm
     norm = norm.cpu()
     if not torch.isfinite(norm):
@@ -131,9 +130,8 @@ def report_briefly() -> None:
 
     def report(kind, error, trace) -> None:
         message = str(error)
-        if issubclass(
-            kind, ProcessRaisedException
-        ):  # its text ends with the traceback of the process
+        if issubclass(kind, ProcessRaisedException):
+            # its text ends with the traceback of the process
             name, _, rest = message.strip().rpartition("\n")[2].partition(": ")
             kind, message = by_name.get(name, kind), rest if name in by_name else message
         if issubclass(kind, KeyboardInterrupt):

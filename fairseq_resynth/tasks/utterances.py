@@ -12,11 +12,10 @@ from omegaconf import OmegaConf
 
 from fairseq_resynth.data.datasets.base import UtteranceDataset
 from fairseq_resynth.data.datasets.epochs import EpochIterator
+from fairseq_resynth.data.datasets.workers import PREEMPTION_SIGNALS
 from fairseq_resynth.tasks.non_finite import RecentBatches, logged_non_finite
 
 logger = logging.getLogger(__name__)
-# What a cluster sends before it kills a job: Slurm's SIGTERM, and SIGUSR2, which submitit asks it for.
-PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 class UtteranceTask(FairseqTask):
@@ -29,6 +28,15 @@ class UtteranceTask(FairseqTask):
 
     _prepared: Optional[EpochIterator] = None  # over the next epoch of training
     _preempted_by = 0  # the signal
+
+    def __init__(self, cfg: FairseqDataclass):
+        super().__init__(cfg)
+        self.batches = RecentBatches(self.datasets)
+        # The settings of the whole training, which contain the task's; None outside a training.
+        self._training = cfg._get_parent() if OmegaConf.is_config(cfg) else None
+        if self._training is not None:
+            # fairseq's other way is that rank 0 sends what it has read, by a pickle that torch 2.6 refuses.
+            self._training.checkpoint.load_checkpoint_on_all_dp_ranks = True
 
     def get_batch_iterator(self, dataset: UtteranceDataset, **settings) -> EpochIterator:
         """Returns fairseq's iterator with the workers of `EpochIterator`; settings as fairseq's."""
@@ -51,14 +59,6 @@ class UtteranceTask(FairseqTask):
 
         iterator = super().get_batch_iterator(dataset, **settings)
         return EpochIterator(iterator, settings, following if dataset.crops else None)
-
-    def __init__(self, cfg: FairseqDataclass):
-        super().__init__(cfg)
-        self.batches = RecentBatches(self.datasets)
-        training = cfg._get_parent() if OmegaConf.is_config(cfg) else None
-        if training is not None:
-            # fairseq's other way is that rank 0 sends what it has read, by a pickle that torch 2.6 refuses.
-            training.checkpoint.load_checkpoint_on_all_dp_ranks = True
 
     def begin_epoch(self, epoch, model) -> None:
         """Handles signals from the first epoch on."""
@@ -109,9 +109,8 @@ class UtteranceTask(FairseqTask):
         Its limit of hours is the only way to a checkpoint inside an epoch. There is no validation, since what
         sent the signal soon kills the process.
         """
-        training = self.cfg._get_parent()
-        training.optimization.stop_time_hours = 1e-9
-        training.dataset.disable_validation = True
+        self._training.optimization.stop_time_hours = 1e-9
+        self._training.dataset.disable_validation = True
         logger.warning("preempted: saving a checkpoint; the same command continues from it")
         atexit.register(_end_by_signal, self._preempted_by or signal.SIGTERM)
 

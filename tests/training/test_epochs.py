@@ -183,11 +183,8 @@ def test_workers_end_with_their_dataset_and_not_by_ctrl_c(data):
     assert workers.batch([(1, [4])])["id"].tolist() == [4]
     pids = workers.pids
     assert len(pids) == 2 and min(pids) > 1
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGUSR2,
-    ):  # as a cluster sends to all processes
+    # as a cluster sends to all processes
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         for pid in pids:
             os.kill(pid, number)
     assert workers.batch([(1, [0, 1]), (1, [2])])["id"].tolist() == [0, 1]

@@ -22,13 +22,8 @@ SILENT_DB = -40  # a channel this far below the loudest one is silent
 CANCEL_DB = -20  # channels whose mean is this far below them cancel
 UNCORRELATED = 0.1  # channels whose correlation is smaller have different sources
 _SLACK = 0.2  # seconds that the duration of a compressed file may exceed its samples
-_MEASURED = (
-    "flac",
-    "mov",
-    "matroska",
-    "wav",
-    "aiff",
-)  # FFmpeg's containers that declare a duration
+# FFmpeg's containers that declare a duration
+_MEASURED = ("flac", "mov", "matroska", "wav", "aiff")
 # Samples that are decoded at once; of a damaged file again in short blocks, of which the last is lost.
 _BLOCKS = (1 << 20, 1024)
 

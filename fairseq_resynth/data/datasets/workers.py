@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 Batch = dict[str, Any]  # nested, of tensors and plain values
 Request = tuple[int, Sequence[int]]  # the epoch, and the rows of a batch
 
+# What a cluster sends to all processes of a training before it kills them: Slurm's SIGTERM, and SIGUSR2,
+# which submitit asks it for.
+PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 _NO_ROW = -1
 # Errors whose message says all that a user needs.
 _EXPLAINED = (ValueError, OSError)
@@ -97,7 +100,7 @@ class _Batches(torch.utils.data.Dataset):
 
     def start(self, worker: int) -> None:
         """Begins a worker, which the main process ends, and not a signal to the group of processes."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        for number in (signal.SIGINT, *PREEMPTION_SIGNALS):
             signal.signal(number, signal.SIG_IGN)
         self.notes[worker, 0] = os.getpid()
 
