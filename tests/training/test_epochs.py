@@ -29,6 +29,12 @@ def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("epochs") / "data", lengths)
 
 
+@pytest.fixture(autouse=True)
+def another_loader():
+    """PyTorch sets its handler of SIGCHLD with the first DataLoader of a process, which need not be ours."""
+    list(torch.utils.data.DataLoader([0], num_workers=1))
+
+
 def unit_dataset(data, split="train"):
     segment_size = SEGMENT if split == "train" else 0
     return UnitDataset(data, split, read_streams(data), segment_size)

@@ -1,6 +1,5 @@
 """Processes of a PyTorch DataLoader that load the batches of a dataset for as long as a training lasts."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 Batch = dict[str, Any]  # nested, of tensors and plain values
 Request = tuple[int, Sequence[int]]  # the epoch, and the rows of a batch
@@ -165,13 +165,13 @@ class LoadingWorkers:
         batch cannot be loaded or a worker ended; the workers are closed then.
         """
         known = [*self._plan.loading, *self._plan.coming]
-        if known and list(requests[: len(known)]) == known:
-            self._plan.coming.extend(requests[len(known) :])
-        else:
-            self._plan.loading.clear()
-            self._plan.coming = deque(requests)
-            self._start()
         try:
+            if known and list(requests[: len(known)]) == known:
+                self._plan.coming.extend(requests[len(known) :])
+            else:
+                self._plan.loading.clear()
+                self._plan.coming = deque(requests)
+                self._start()
             result = next(self._owned["batches"])
         except RuntimeError as error:
             message = self._describe_end(str(error))
@@ -185,12 +185,12 @@ class LoadingWorkers:
 
     def _start(self) -> None:
         """Starts the workers, or has those that run forget what they load."""
-        before = signal.getsignal(signal.SIGCHLD)
-        self._owned["batches"] = iter(self._owned["loader"])
-        # PyTorch's handler would raise anywhere in the training and know no row; waiting for a batch notices
-        # a worker that has ended too.
-        with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+        batches = self._owned["batches"] = iter(self._owned["loader"])
+        # PyTorch's handler of SIGCHLD, once a DataLoader has set it, would raise anywhere in the training
+        # when one of these workers ends, and know no row. Waiting for a batch notices that too.
+        if batches._worker_pids_set:
+            _remove_worker_pids(id(batches))
+            batches._worker_pids_set = False
 
     def _describe_end(self, reason: str) -> str:
         """What PyTorch says of workers that have ended, with the rows that they were loading."""
