@@ -1,12 +1,14 @@
-"""Processor seconds of what a user runs first: help, 160 ms of speech, one file's F0, one validation, set-up.
+"""Processor seconds of what a user runs first: help, 160 ms of speech, one file's F0, validations, set-up.
 
     python benchmarks/start_up.py [--against FOLDER] [--bundle BUNDLE] [--rounds 5] [--set-up] [--json]
 
 Each command runs in a new process, with an empty cache of numba. The F0 is YAAPT's of one recording; the
-validation is of one utterance, with the imports of a training. --set-up also runs `scripts/setup.sh` into a
-new environment, after one run that fills pip's cache. FOLDER is another checkout of this repository, for
-example (`git worktree add FOLDER COMMIT`); its commands alternate with those of this checkout, and the
-ratio of the least times is printed. `import torch` is the floor of every command that computes.
+validations are of one utterance, with the imports of a training, by YAAPT and by the method of the demo,
+which is SwiftF0 where the checkout has it. --set-up also runs `scripts/setup.sh` into a new environment,
+after one run that fills pip's cache. FOLDER is another checkout of this repository, for example
+(`git worktree add FOLDER COMMIT`); its commands alternate with those of this checkout, and the ratio of the
+least times is printed. `import torch` is the floor of every command that computes, `import fairseq` that of
+a training.
 """
 
 import argparse
@@ -32,7 +34,10 @@ from fairseq_resynth.data.pitch.extraction import extract_f0
 from fairseq_resynth.measures.pictures import spectrogram_png
 from fairseq_resynth.tasks.validation import measure
 wav = read_audio(sys.argv[1])
-f0 = extract_f0(wav)
+try:
+    f0 = extract_f0(wav, sys.argv[2])
+except ValueError:
+    f0 = extract_f0(wav)
 measure(wav, wav, f0, f0)
 spectrogram_png(wav, f0=f0)
 """
@@ -68,10 +73,12 @@ def commands(checkout: Path, bundle: Path, folder: Path) -> dict[str, list[str]]
     speak = ["synthesize", option, str(bundle), "--input", str(folder / "units.txt"), "--outdir"]
     return {
         "import torch": ["-c", "import torch"],
+        "import fairseq": ["-c", "import fairseq"],
         "resynth --help": [*MAIN, "--help"],
         "resynth synthesize": [*MAIN, *speak],
         "resynth f0": [*MAIN, "f0", "--method", "yaapt"],
-        "first validation": ["-c", VALIDATION, str(RECORDING)],
+        "first validation": ["-c", VALIDATION, str(RECORDING), "yaapt"],
+        "validation of demo": ["-c", VALIDATION, str(RECORDING), "swift"],
     }
 
 

@@ -22,7 +22,7 @@ measure() {
   local name=$1
   shift
   printf '\n== %s\n' "$name" | tee -a "$report/summary.txt"
-  resynth evaluate "$@" --title "$name" --outdir "$report/$name" --audio link | tee -a "$report/summary.txt" ||
+  resynth evaluate "$@" --device "$DEVICE" --title "$name" --outdir "$report/$name" --audio link | tee -a "$report/summary.txt" ||
     echo "(some figures are missing)" | tee -a "$report/summary.txt"
 }
 
@@ -45,7 +45,7 @@ for pair; do
   resynth quantize "$own" --kmeans "$bundle/kmeans.safetensors" "${encoder[@]}" --split test --device "$DEVICE"
   resynth quantize-f0 "$own" --bundle "$bundle" --split test
   if grep -q '"speaker_dim": [1-9]' "$bundle/config.json"; then
-    resynth speakers "$own" --split test --accept-mean
+    resynth speakers "$own" --split test --accept-mean --device "$DEVICE"
   fi
   resynth synthesize --bundle "$bundle" --input "$own" --outdir "$report/$name.resynthesized" --device "$DEVICE"
   resynth synthesize --bundle "$bundle" --input "$own" --outdir "$report/$name.converted" --vc --device "$DEVICE"

@@ -54,5 +54,7 @@ publish "$data" "$out"
 resynth fit-codec "$data" --split train --network 0 --out "$out/bundle/entropy.safetensors"
 resynth synthesize --bundle "$out/bundle" --input "$data" --outdir "$out/converted" --vc --device "$DEVICE"
 step "7 Reports"
-resynth evaluate --generated "$out/resynthesized" --reference "$data" --baselines world,opus:9 --outdir "$out/report"
-resynth evaluate --generated "$out/converted" --pattern '{name}_{target}' --reference "$data" --outdir "$out/report_converted"
+resynth evaluate --generated "$out/resynthesized" --reference "$data" --baselines world,opus:9 --outdir "$out/report" \
+  --device "$DEVICE"
+resynth evaluate --generated "$out/converted" --pattern '{name}_{target}' --reference "$data" --outdir "$out/report_converted" \
+  --device "$DEVICE"

@@ -42,7 +42,7 @@ fi
 step "4 Content units, pitch codes and speaker vectors"
 units "$data" "$out"
 pitch "$data" "$out"
-resynth speakers "$data" --accept-mean
+resynth speakers "$data" --accept-mean --device "$DEVICE"
 step "5 Unit vocoder"
 timed_vocoder "$data" "$out" "$MINUTES" ++task.speaker_input=vector
 step "6 Bundle with a codec"
@@ -64,9 +64,9 @@ done
 step "8 Words and voices, measured; and Asterisk's and Kokoro's own voices"
 resynth evaluate --generated "any_to_any=$out/converted" --pattern '{target}/{name}' --reference "$data" \
   --enroll "$out/enroll" --transcripts "$speech/transcripts.tsv" --recognizer "${RECOGNIZER:-whisper:base}" --language en \
-  --metrics f0,wer,speaker,dnsmos --title "Voices never heard" --audio link --outdir "$out/report_unheard" ||
+  --metrics f0,wer,speaker,dnsmos --title "Voices never heard" --audio link --device "$DEVICE" --outdir "$out/report_unheard" ||
   echo "(some figures are missing)"
 resynth synthesize --bundle "$out/bundle" --input "$data" --outdir "$out/resynthesized" --device "$DEVICE"
 resynth evaluate --generated "any_to_any=$out/resynthesized" --reference "$data" --transcripts "$speech/transcripts.tsv" \
-  --recognizer "${RECOGNIZER:-whisper:base}" --language en --metrics f0,mel,mcd,wer,speaker,dnsmos --audio link \
+  --recognizer "${RECOGNIZER:-whisper:base}" --language en --metrics f0,mel,mcd,wer,speaker,dnsmos --audio link --device "$DEVICE" \
   --title "Voices of the training" --outdir "$out/report_heard" || echo "(some figures are missing)"

@@ -49,7 +49,8 @@ resynth encode "$out/audio/test" --bundle "$bundle" "${encoder[@]}" --speaker-fr
 resynth synthesize --bundle "$bundle" --input "$data" --outdir "$out/converted" --vc --random-targets "${TARGETS:-2}" --device "$DEVICE"
 step "8 Words, pitch and voice, measured"
 measure=(--reference "$data" --transcripts "$speech/transcripts.tsv" --enroll "$out/audio/train" --bundle "$bundle" "${encoder[@]}"
-  --metrics "${METRICS:-f0,mel,wer,speaker,dnsmos,units,rate}" --f0-method dio --recognizer "${RECOGNIZER:-whisper:base}" --language en)
+  --metrics "${METRICS:-f0,mel,wer,speaker,dnsmos,units,rate}" --f0-method dio --recognizer "${RECOGNIZER:-whisper:base}" --language en
+  --device "$DEVICE")
 resynth evaluate --generated resynthesis="$out/codes" "${measure[@]}" --baselines "${BASELINES-world,opus:6}" \
   --title "Resynthesis of 28 English voices" --outdir "$out/report_resynthesis"
 resynth evaluate --generated conversion="$out/converted" --pattern '{name}_{target}' "${measure[@]}" \
