@@ -13,6 +13,7 @@ model writes them.
 
 import argparse
 from dataclasses import replace
+from functools import partial
 
 from fairseq_resynth.cli import common
 
@@ -118,15 +119,14 @@ def _jobs(args: argparse.Namespace, decoder) -> tuple[list, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the wavs and prints how many, and the real-time factor."""
-    from tqdm import tqdm
-
+    from fairseq_resynth.data.storage.workers import progress, skip
     from fairseq_resynth.inference.synthesis import write_wavs
 
     _check(args)
     decoder, identity = _decoder(args)
     jobs, notes = _jobs(args, decoder)
     settings = {"model": identity, "ema": args.ema, "precision": args.precision}
-    with tqdm(total=len(jobs), desc="synthesize", unit="file") as bar:
+    with progress(None, len(jobs), "synthesize") as bar:
         done = write_wavs(
             decoder,
             jobs,
@@ -136,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
             args.peak_normalize,
             args.with_reference,
             bar.update,
+            partial(skip, bar),
         )
     factor = done.model_seconds / done.seconds if done.seconds else None
     line = f"{done.written} files written to {args.outdir}, {done.reused} reused"

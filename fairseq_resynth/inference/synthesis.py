@@ -190,6 +190,7 @@ def write_wavs(
     peak_normalize: bool = False,
     with_reference: bool = False,
     advance: Callable[[int], object] = lambda count: None,
+    reuse: Callable[[int], object] = lambda count: None,
 ) -> SynthesisOutcome:
     """Synthesizes every job into `outdir`/name.wav; what the same model made of the same job is reused.
 
@@ -199,6 +200,7 @@ def write_wavs(
         peak_normalize: scales each file to a peak of 0.95; otherwise loudness is as the model gives it.
         with_reference: also writes the recording, as long as the synthesis, to name_reference.wav.
         advance: called with the number of jobs done since the last call.
+        reuse: called with the number of jobs that an earlier run has done.
 
     Raises ValueError if a file to be written is a recording of the data.
     """
@@ -213,7 +215,7 @@ def write_wavs(
             if record.find(f"{job.name}.wav", key) is None:
                 todo.append((job, key))
         outcome.reused = len(jobs) - len(todo)
-        advance(outcome.reused)
+        reuse(outcome.reused)
         for start in range(0, len(todo), WINDOW):
             window = todo[start : start + WINDOW]
             speech = _synthesized(decoder, [job for job, _ in window], peak_normalize, outcome)

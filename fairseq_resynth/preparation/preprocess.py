@@ -27,7 +27,7 @@ from fairseq_resynth.data.pitch.extraction import SHORTEST
 from fairseq_resynth.data.storage.files import walk_files
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard
-from fairseq_resynth.data.storage.workers import parallel_map, progress
+from fairseq_resynth.data.storage.workers import parallel_map, progress, skip
 
 PAD_MULTIPLE = 1280  # samples: a whole number of F0 codes, and of unit frames at either hop
 TRIM_DB, TRIM_FRAME, TRIM_HOP = 20, 2048, 512  # dB below the loudest frame, and samples of a frame
@@ -181,7 +181,6 @@ def preprocess(
         def take(path: Path, notes: Iterable[str]) -> None:
             for note in notes:
                 getattr(outcome, note).append(path.as_posix())
-            bar.update()
 
         def files() -> Iterator[_File]:
             for target, path in mine:
@@ -189,18 +188,20 @@ def preprocess(
                     key = record.key(options, SAMPLE_RATE, source / path)
                 except OSError as error:
                     outcome.failed[path.as_posix()] = str(error)
+                    bar.update()
                     continue
                 known = record.values(key + target.as_posix())
                 if known and all(record.find(name, key) is not None for name in known["files"]):
                     outcome.reused += len(known["files"])
                     take(path, known["notes"])
+                    skip(bar, 1)
                 else:
                     yield path, target.as_posix(), key
 
         for (path, target, key), result in parallel_map(process, files(), workers):
+            bar.update()
             if isinstance(result, str):
                 outcome.failed[path.as_posix()] = result
-                bar.update()
                 continue
             seconds, notes = result
             for name in seconds:

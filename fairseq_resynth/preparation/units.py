@@ -17,7 +17,7 @@ from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
-from fairseq_resynth.data.storage.workers import progress, read_ahead
+from fairseq_resynth.data.storage.workers import progress, read_ahead, skip
 from fairseq_resynth.data.units import format_integers
 from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits
 from fairseq_resynth.encoders.frames import plan_batches, read_speech
@@ -139,12 +139,13 @@ def quantize_split(
         done = part.keep_lines(BLOCK_ROWS)
         again = [row for row in rows[:done] if not part.is_done(row)]
         outcome.reused = done - len(again)
+        skip(bar, outcome.reused)
         if done:
             logger.info("%s: %d of %d rows are reused", target.name, outcome.reused, len(rows))
         if again:  # they failed before, or their recordings have changed
             batches = read([again], reading=Reading(0, reading.workers))
             part.replace(*_encode(encoder, again, batches, outcome))
-        bar.update(done)
+            bar.update(len(again))
         starts = range(done, len(rows), BLOCK_ROWS)
         blocks = (rows[start : start + BLOCK_ROWS] for start in starts)
         with contextlib.closing(read(blocks, reading=reading)) as ahead:

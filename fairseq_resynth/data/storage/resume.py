@@ -16,9 +16,11 @@ made again.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +40,12 @@ _MANY_FILES = 32
 # Seconds within which a file may change again without a new time of modification: clocks of file systems
 # are coarse, some by two seconds.
 _CLOCK = 2.0
+_INPUT = struct.Struct("<3q8s")  # size, times of modification and change in ns, hash
+
+
+def _input_line(path: str, known: bytes) -> str:
+    *status, content = _INPUT.unpack(known)
+    return json.dumps({"input": path, "is": [*status, content.hex()]})
 
 
 @dataclass
@@ -72,9 +80,11 @@ class Record:
         self.folder = Path(folder)
         self._own = self.folder / FOLDER / f"{unique_name()}.jsonl"
         self._waiting: list[str] = []
-        # Name -> key -> lines: a key may have several hashes, because results are not always bit-identical.
-        self._made: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        self._inputs: dict[str, list[Any]] = {}  # path -> [size, times, hash]
+        # All as text or bytes, which take less memory than parsed lines. A name and key may have lines
+        # of several hashes, because results are not always bit-identical.
+        self._made: dict[str, str] = {}  # name -> its lines
+        self._kept: dict[str, str] = {}  # key -> the line of `keep`
+        self._inputs: dict[str, bytes] = {}  # path -> `_INPUT`
         self._read()
 
     def __enter__(self) -> "Record":
@@ -87,13 +97,14 @@ class Record:
         settled = []
         for file in sorted(self._own.parent.glob("*.jsonl")):
             try:
-                lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+                with file.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+                    for number, line in enumerate(stream, 1):
+                        if line.endswith("\n"):  # otherwise it was cut off
+                            self._take(line[:-1], f"{file}:{number}")
                 if time.time() - file.stat().st_mtime > _SETTLED:
                     settled.append(file)
             except FileNotFoundError:  # another process has just merged and removed it
                 return self._read()
-            for number, line in enumerate(lines[:-1], 1):  # a last line without its end was cut off
-                self._take(line, f"{file}:{number}")
         if len(settled) > _MANY_FILES:
             self._gather(settled)
         return None
@@ -102,20 +113,36 @@ class Record:
         try:
             line = json.loads(text)
             if "input" in line:
-                self._inputs[line["input"]] = line["is"]
+                *status, content = line["is"]
+                self._inputs[line["input"]] = _INPUT.pack(*status, bytes.fromhex(content))
             else:
-                self._made.setdefault(line["made"], {}).setdefault(line["by"], []).append(line)
-        except (ValueError, TypeError, KeyError) as error:
+                self._hold(line, text)
+        except (ValueError, TypeError, KeyError, struct.error) as error:
             raise ValueError(
                 f"{where}: damaged, found {text[:40]!r}. Delete the file; what it records is made again."
             ) from error
 
+    def _hold(self, line: dict[str, Any], text: str) -> None:
+        name, key = line["made"], line["by"]
+        if not name:
+            self._kept.setdefault(key, text)
+        else:
+            self._made[name] = f"{self._made[name]}\n{text}" if name in self._made else text
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        return (
+            [json.loads(text) for text in self._made[name].split("\n")]
+            if name in self._made
+            else []
+        )
+
     def _gather(self, files: Iterable[Path]) -> None:
         """Writes all lines into one file. Safe to run concurrently: each process writes the same lines."""
-        lines = [{"input": path, "is": known} for path, known in self._inputs.items()]
-        lines += [line for keys in self._made.values() for made in keys.values() for line in made]
+        inputs = (_input_line(path, known) for path, known in self._inputs.items())
+        lines = itertools.chain(inputs, self._kept.values(), self._made.values())
         with atomic_path(self._own.with_name(f"{unique_name()}.jsonl")) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.writelines(f"{line}\n" for line in lines)
         for file in files:
             file.unlink(missing_ok=True)
 
@@ -130,14 +157,14 @@ class Record:
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f"{path} does not exist") from None
         # The time of change cannot be set by a program, as that of modification can.
-        times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = self._inputs.get(name)
-        if known and known[:-1] == times:
-            return known[-1]
+        if known and _INPUT.unpack(known)[:-1] == times:
+            return _INPUT.unpack(known)[-1].hex()
         found = file_hash(*zipped) if zipped else file_hash(name)
         if time.time_ns() - max(times[1:]) > _CLOCK * 1e9:
-            self._inputs[name] = [*times, found]
-            self._waiting.append(json.dumps({"input": name, "is": self._inputs[name]}))
+            self._inputs[name] = known = _INPUT.pack(*times, bytes.fromhex(found))
+            self._waiting.append(_input_line(name, known))
         return found
 
     def key(self, *parts: Any) -> str:
@@ -165,7 +192,7 @@ class Record:
 
     def find(self, name: str, key: str) -> dict[str, Any] | None:
         """The facts that were recorded with a file, or None if it is not what this key makes."""
-        lines = self._made.get(name, {}).get(key, [])
+        lines = (line for line in self._lines(name) if line["by"] == key)
         return next((line["facts"] for line in lines if self._is_whole(line)), None)
 
     def _is_whole(self, line: Mapping[str, Any]) -> bool:
@@ -179,8 +206,7 @@ class Record:
 
     def facts(self, name: str) -> list[dict[str, Any]]:
         """The facts that were recorded with the present content of a file, for any key."""
-        lines = [line for made in self._made.get(name, {}).values() for line in made]
-        return [line["facts"] for line in lines if self._is_whole(line)]
+        return [line["facts"] for line in self._lines(name) if self._is_whole(line)]
 
     def make(
         self,
@@ -234,16 +260,15 @@ class Record:
 
     def values(self, key: str) -> dict[str, Any] | None:
         """Values kept under a key with `keep`, or None."""
-        lines = self._made.get("", {}).get(key)
-        return lines[0]["facts"] if lines else None
+        return json.loads(self._kept[key])["facts"] if key in self._kept else None
 
     def keep(self, key: str, values: Mapping[str, Any]) -> None:
         """Records values that belong to no file, such as measurements."""
         self._add({"made": "", "by": key, "is": None, "facts": dict(values)})
 
     def _add(self, line: dict[str, Any]) -> None:
-        self._made.setdefault(line["made"], {}).setdefault(line["by"], []).append(line)
-        self._waiting.append(json.dumps(line))
+        self._hold(line, text := json.dumps(line))
+        self._waiting.append(text)
         self.flush()
 
     def flush(self) -> None:

@@ -8,6 +8,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -141,3 +142,13 @@ def progress(iterable: Iterable[Item] | None, total: int, what: str, done: int =
     """Passes items through while a bar on stderr counts them up from `done`, after the words `what`; without
     items, a bar to be updated."""
     return tqdm(iterable, desc=what, total=total, initial=done, unit="file", mininterval=0.5)
+
+
+def skip(bar: tqdm, count: int) -> None:
+    """Counts what an earlier run has done. The bar estimates no time from it that the rest takes."""
+    bar.initial += count
+    bar.n += count
+    bar.last_print_n += count
+    if (now := time.time()) - bar.last_print_t >= bar.mininterval:
+        bar.last_print_t = now
+        bar.refresh()
