@@ -3,6 +3,7 @@
 A browser's JSON becomes controls and a voice; no text in it is a path.
 """
 
+import atexit
 import hashlib
 import json
 import threading
@@ -20,7 +21,7 @@ from fairseq_resynth.conversion import prosody
 from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.conversion.live import LiveConverter
 from fairseq_resynth.conversion.references import Voice, measure_voice
-from fairseq_resynth.data.audio.uploads import decode_audio_bytes
+from fairseq_resynth.data.audio.uploads import UploadDecoder
 from fairseq_resynth.data.pitch.extraction import SILENCE_PEAK
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.evaluation.report.page import data_uri, flac_bytes
@@ -30,6 +31,8 @@ from fairseq_resynth.resynthesizer import Resynthesizer
 SHORTEST_SECONDS = 0.25  # 15 pitch periods at 60 Hz, and a dozen units
 MAX_RECORDINGS = 32  # kept in memory; the oldest is dropped first
 PCM_BITS = 16 * SAMPLE_RATE  # bit/s of the waveform with 16 bits per sample
+_DECODER = UploadDecoder()
+atexit.register(_DECODER.close)
 _TEXTS = ("source", "voice", "reference", "speaker", "pitch", "durations", *TOKENS)
 
 
@@ -80,7 +83,7 @@ class PlaySession:
         return {
             "identity": self.system.bundle.identity,
             "speakers": list(streams.speakers),
-            **{f"{token}s": list(streams.tokens.get(token, ())) for token in TOKENS},
+            "tokens": {name: list(streams.tokens.get(name, ())) for name in TOKENS},
             "has_pitch": self.system.pitch.exists,
             "takes_reference": bool(streams.speaker_dim),
             "predicts_durations": self.system.bundle.generator.duration_predictor is not None,
@@ -94,9 +97,10 @@ class PlaySession:
 
         Raises ValueError if it is not audio, silent, shorter than 0.25 s or longer than allowed.
         """
+        wav, notes = self._decoded(data, "the recording")
         with self._lock:
-            wav = self._decoded(data, "the recording")
-            return {**self._summary(wav), "key": self._keep(data, "source", Recording(wav))}
+            summary = {**self._summary(wav), "notes": notes}
+            return {**summary, "key": self._keep(data, "source", Recording(wav))}
 
     def add_reference(self, data: bytes) -> dict[str, Any]:
         """Keeps a few seconds of the target speaker; returns and raises the same as `add_source`.
@@ -109,11 +113,11 @@ class PlaySession:
                 "this model has a table of speakers and takes no reference: choose one of "
                 f"{', '.join(streams.speakers) or 'none'}"
             )
+        wav, notes = self._decoded(data, "the reference")
         with self._lock:
-            wav = self._decoded(data, "the reference")
             voice = measure_voice([("recording", wav)], streams)
             entry = {name: round(float(value), 1) for name, value in voice.entry.items()}
-            summary = {**self._summary(wav), "statistics": entry}
+            summary = {**self._summary(wav), "statistics": entry, "notes": notes}
             return {**summary, "key": self._keep(data, "reference", Recording(wav, voice))}
 
     def speak(self, body: bytes) -> dict[str, Any]:
@@ -162,8 +166,8 @@ class PlaySession:
             raise ValueError("that recording was not uploaded as a voice: choose it again")
         return voice
 
-    def _decoded(self, data: bytes, name: str) -> np.ndarray:
-        wav = decode_audio_bytes(data, self.max_seconds, name)
+    def _decoded(self, data: bytes, name: str) -> tuple[np.ndarray, list[str]]:
+        wav, notes = _DECODER.decode(data, self.max_seconds, name)
         seconds = len(wav) / SAMPLE_RATE
         if seconds < SHORTEST_SECONDS:
             raise ValueError(
@@ -171,7 +175,7 @@ class PlaySession:
             )
         if np.abs(wav).max() < SILENCE_PEAK:
             raise ValueError(f"{name} is silent, expected speech: is the microphone on?")
-        return wav
+        return wav, notes
 
     def _summary(self, wav: np.ndarray, f0: np.ndarray | None = None) -> dict[str, Any]:
         f0 = self.system.pitch.extract(wav) if f0 is None else f0

@@ -100,6 +100,19 @@ def test_channels_that_speak_are_averaged_and_the_rate_is_kept(tmp_path):
     assert np.abs(load_any_audio(tmp_path / "a.wav")[0] - 0.75 * wav).max() < 1e-4
 
 
+def test_many_channels_of_a_container_are_read(tmp_path):
+    """PyAV 18 crashes when it reads planar samples of eight channels."""
+    import av
+
+    wav = np.stack([tone() * (0.1 * number) for number in range(1, 9)], 1)
+    frame = av.AudioFrame.from_ndarray(wav.reshape(1, -1), format="flt", layout="7.1")
+    frame.sample_rate = 16000
+    with av.open(tmp_path / "a.mkv", "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=16000, layout="7.1")
+        container.mux(stream.encode(frame) + stream.encode(None))
+    np.testing.assert_array_equal(decode(tmp_path / "a.mkv").wav, wav)
+
+
 def test_channels_that_cancel_are_refused(tmp_path):
     for other in (-1, -0.85):
         soundfile.write(tmp_path / "a.wav", np.stack([tone(), other * tone()], 1), 16000)

@@ -201,6 +201,27 @@ def test_it_fits_a_phone(open_page, server):
     assert inner == 390 and scroll <= 390
 
 
+def test_style_and_language_are_chosen_by_name(open_page, tmp_path):
+    names = {"style": ("calm", "sad"), "language": ("de", "en")}
+    system = Resynthesizer.from_pretrained(save_tiny_bundle(tmp_path / "bundle", tokens=names))
+    with PlayServer(("127.0.0.1", 0), PlaySession(system, max_seconds=8), 1_000_000) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = Page(open_page(server.url))
+        page.upload(ENGLISH)
+        wavs = [page.speak()]
+        for token, name in (("style", "sad"), ("language", "en")):
+            assert page.find(f"#{token}").text.split() == list(names[token])
+            page.choose(token, name)
+            wavs.append(page.speak())
+            assert np.abs(wavs[-1] - wavs[-2]).max() > 1e-4
+        assert "anna, sad, en" in page.find("#result h2").text
+        page.find("#live").click()
+        page.until(lambda _: page.driver.execute_script("return live.received > 0"))
+        page.find("#live").click()
+        assert not page.text("problem")
+        server.shutdown()
+
+
 def test_live_conversion_of_the_microphone(page):
     """Chromium's microphone plays a recording over and over; the page plays another voice."""
     button = page.find("#live")

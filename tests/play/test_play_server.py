@@ -344,14 +344,40 @@ def test_formats_are_decoded_alike(speech):
         {"subtype": "PCM_24"},
         {"subtype": "FLOAT"},
     ):
-        wav = decode_audio_bytes(wav_bytes(speech, **form), 5)
+        wav, notes = decode_audio_bytes(wav_bytes(speech, **form), 5)
+        assert notes == []
         assert len(wav) == pytest.approx(len(speech), abs=320)
         assert np.corrcoef(wav[:20000], speech[:20000])[0, 1] > 0.98
     stereo = np.stack(
         [np.interp(np.arange(0, len(speech), 16 / 44.1), np.arange(len(speech)), speech)] * 2, 1
     )
-    wav = decode_audio_bytes(wav_bytes(stereo, 44100), 5)
+    wav, notes = decode_audio_bytes(wav_bytes(stereo, 44100), 5)
+    assert notes == []
     assert np.corrcoef(wav[: len(speech)], speech[: len(wav)])[0, 1] > 0.98
+
+
+def test_channels_are_chosen_as_the_command_line_does(ask, speech, tmp_path):
+    speech = speech[:16000]
+    silent, other = np.zeros_like(speech), np.roll(speech, 5000)
+    for channels, note in (
+        ([speech, silent], "1 of 2 channels is silent and left out"),
+        ([speech, other], "nearly uncorrelated: two speakers"),
+        ([speech] + [0.5 * speech] * 7, ""),
+    ):
+        data = wav_bytes(np.stack(channels, 1))
+        (tmp_path / "a.wav").write_bytes(data)
+        status, shown = ask("/api/source", data)
+        assert status == 200 and note in "".join(shown["notes"])
+        np.testing.assert_allclose(
+            samples(shown["audio"]), load_any_audio(tmp_path / "a.wav")[0], atol=2 / 32768
+        )
+    data = wav_bytes(np.stack([speech, -speech], 1))
+    (tmp_path / "a.wav").write_bytes(data)
+    status, answer = ask("/api/source", data)
+    assert status == 400
+    with pytest.raises(ValueError) as refused:
+        load_any_audio(tmp_path / "a.wav")
+    assert answer["error"] == str(refused.value).replace(str(tmp_path / "a.wav"), "the recording")
 
 
 def test_a_bundle_on_a_table_takes_no_reference(table):

@@ -7,11 +7,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 
 from fairseq_resynth.data.audio.files import declared_frames, require_file, require_finite
+
+if TYPE_CHECKING:
+    import av
 
 # Streams without a header: the file's suffix determines the demuxer.
 _HEADERLESS = {".g722": "g722", ".g726": "g726", ".al": "alaw", ".ul": "mulaw", ".gsm": "gsm"}
@@ -130,6 +134,12 @@ def _declares_frames(path: Path) -> bool:
     return any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
 
 
+def samples_of(frame: "av.AudioFrame") -> np.ndarray:
+    """The (n, channels) samples of an interleaved frame. Reading planar ones of 8 and more channels crashes
+    PyAV 18."""
+    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+
+
 def _decode_with_av(path: Path, demuxer: str | None = None) -> Decoded:
     import av
 
@@ -140,9 +150,9 @@ def _decode_with_av(path: Path, demuxer: str | None = None) -> Decoded:
             raise ValueError(f"{path} has no audio stream")
         stream = container.streams.audio[0]
         rate = stream.codec_context.sample_rate
-        resampler = av.AudioResampler(format="fltp", rate=rate)
+        resampler = av.AudioResampler(format="flt", rate=rate)
         frames = [
-            converted.to_ndarray()
+            samples_of(converted)
             for frame in itertools.chain(container.decode(stream), [None])  # None: flush
             for converted in resampler.resample(frame)
         ]
@@ -152,7 +162,7 @@ def _decode_with_av(path: Path, demuxer: str | None = None) -> Decoded:
                 declared = float(stream.duration * stream.time_base)
             elif len(container.streams) == 1:
                 declared = (container.duration or 0) / av.time_base
-    wav = np.concatenate(frames, axis=1).T if frames else np.zeros((0, 1), np.float32)
+    wav = np.concatenate(frames) if frames else np.zeros((0, 1), np.float32)
     missing = declared - len(wav) / rate
     return Decoded(wav, rate, missing if missing > _SLACK else 0.0)
 

@@ -4,8 +4,8 @@
 const live = { context: null, microphone: null, socket: null, delay: 0, peak: 0, received: 0 };
 
 function liveSettings() {
-  const { voice, reference, speaker, pitch, style, language } = conversionRequest();
-  return JSON.stringify({ voice, reference, speaker, pitch, style, language, sample_rate: live.context.sampleRate });
+  const { voice, reference, speaker, pitch } = conversionRequest();
+  return JSON.stringify({ voice, reference, speaker, pitch, ...tokens(), sample_rate: live.context.sampleRate });
 }
 
 async function startLive() {

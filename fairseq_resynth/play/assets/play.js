@@ -43,6 +43,7 @@ async function send(kind, blob, name) {
     if (kind === "reference") {
       const pitch = shown.statistics;
       status.textContent += `, ${Math.round(pitch.f0_mean)} ± ${Math.round(pitch.f0_std)} Hz on ${pitch.num_voiced} voiced frames`;
+      for (const note of shown.notes) status.textContent += `; ${note}`;
     } else {
       $("players").replaceChildren(sound(shown, "Recording", "source"));
     }
@@ -123,6 +124,11 @@ function pitchControl() {
   return kind === "scale" ? `scale=${$("scale").value}` : kind || null;
 }
 
+// Style, language and whatever other names the model knows.
+function tokens() {
+  return Object.fromEntries([...document.querySelectorAll("#tokens select")].map(({ id, value }) => [id, value]));
+}
+
 function conversionRequest() {
   const ofReference = $("voice").value === REFERENCE;
   if (ofReference && !keys.reference) throw new Error("Record the target voice, or choose a file of it.");
@@ -134,7 +140,7 @@ function conversionRequest() {
     pitch: pitchControl(),
     rate: rate(),
     durations: $("durations").checked ? "predicted" : null,
-    style: $("style").value || null,
+    ...tokens(),
   };
 }
 
@@ -172,9 +178,11 @@ function offer() {
   const reference = model.takes_reference ? [[REFERENCE, "somebody in a recording …"]] : [];
   fill("voice", [...(own.length ? own : names), ...reference]);
   fill("speaker", [["", "somebody else"], ...names]);
-  fill("style", model.styles.map((name) => [name, name]));
+  for (const [token, known] of Object.entries(model.tokens).filter(([, known]) => known.length)) {
+    const select = element("select", { id: token }, ...known.map((name) => new Option(name)));
+    $("tokens").append(element("label", { className: "field" }, token[0].toUpperCase() + token.slice(1), select));
+  }
   $("speaker-field").hidden = !names.length;
-  $("style-field").hidden = !model.styles.length;
   $("pitch-field").hidden = !model.has_pitch;
   $("durations-field").hidden = !model.predicts_durations;
   $("model").textContent = `${model.num_units} units of ${1000 * model.unit_seconds} ms, `
