@@ -3,10 +3,12 @@
 resynth decode speech.rsyn --bundle BUNDLE -o speech.wav
 resynth decode DIR --bundle BUNDLE -o OUT --target NAME
 resynth decode speech.rsyna --bundle BUNDLE -o OUT --name a/b
+resynth decode speech.rsynp --conceal --bundle BUNDLE -o speech.wav      some packets are lost
 cat speech.rsyn | resynth decode --stream --bundle BUNDLE -o - | aplay -f S16_LE -r 16000
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from fairseq_resynth.cli import common
 
 def add_arguments(add: common.Options) -> None:
     """Adds the verb's options."""
-    add("input F.rsyn|DIR|F.rsyna", "file, folder or archive", nargs="?")
+    add("input F.rsyn|F.rsynp|DIR|F.rsyna", "file, packets, folder or archive", nargs="?")
     add("-o --out OUT", "wav, flac or folder; - for standard output, with --stream", required=True)
     add.bundle("the bundle that encoded it")
     add("--name NAME", "only this member of an archive")
@@ -29,6 +31,18 @@ def add_arguments(add: common.Options) -> None:
         "--stream",
         "read from standard input as it arrives, and write 16-bit samples at 16 kHz",
         False,
+    )
+    add("--conceal", "speak what arrived of packets, fill what is missing, and say which", False)
+    add(
+        "--gap",
+        "how --conceal fills: the last sound fades out, or is held until the next packet",
+        "fade",
+        choices=("fade", "hold"),
+    )
+    add(
+        "--window PACKETS",
+        "with --stream: a missing packet is given up when more later ones than this have arrived",
+        2,
     )
     add.shared("--device", "--json")
 
@@ -49,18 +63,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace, codec) -> int:
+    from fairseq_resynth.codec import folders
+    from fairseq_resynth.codec.format.packets import unframe_packets
     from fairseq_resynth.data.audio.pcm import to_pcm
 
     read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
+    tokens, receiver = common.given_tokens(args), codec.receiver(args.window)
+    first = sys.stdin.buffer.read(1)
+    pieces = itertools.chain([first], iter(lambda: read(64), b""))
+    packets = args.conceal or folders.has_packets(first)
+    if packets:
+        how = args.target, args.gap if args.conceal else None
+        wavs = codec.decode_packet_stream(unframe_packets(pieces), receiver, *how, **tokens)
+    else:
+        wavs = codec.decode_stream(pieces, args.target, **tokens)
     out = sys.stdout.buffer if args.out == "-" else Path(args.out).open("wb")
     try:
-        pieces, tokens = iter(lambda: read(64), b""), common.given_tokens(args)
-        for wav in codec.decode_stream(pieces, args.target, **tokens):
+        for wav in wavs:
             out.write(to_pcm(wav))
             out.flush()
     finally:
         if args.out != "-":
             out.close()
+    if packets:
+        print(receiver.reception.text(), file=sys.stderr)
     return 0
 
 
@@ -68,19 +94,29 @@ def _files(args: argparse.Namespace, codec) -> int:
     from soundfile import SoundFileError
 
     from fairseq_resynth.codec import folders
+    from fairseq_resynth.codec.format.packets import unframe_packets
 
     source, out = Path(args.input), Path(args.out)
     members = list(folders.coded_members(codec, source, args.name))
     tokens = common.given_tokens(args)
+    conceal = args.gap if args.conceal else None
     how = {"target": args.target, "pitch": args.pitch, "rate": args.rate, **tokens}
+    how |= {"conceal": conceal} if conceal else {}
+    receptions = {}
 
-    def decode(data: bytes, checksum: bool):
-        return codec.decode(data, args.target, args.pitch, args.rate, checksum, **tokens)
+    def decode(data: bytes, checksum: bool, name: str):
+        speech = args.target, args.pitch, args.rate
+        if not conceal and not folders.has_packets(data):
+            return codec.decode(data, *speech, checksum, **tokens)
+        wav, receptions[name] = codec.decode_packets(
+            unframe_packets([data]), *speech, conceal, **tokens
+        )
+        return wav
 
     if len(members) == 1 and out.suffix.lower() in (".wav", ".flac"):
-        [(_, data, checksum)] = members
+        [(name, data, checksum)] = members
         try:
-            seconds = folders.write_speech(codec, decode(data, checksum), out)
+            seconds = folders.write_speech(codec, decode(data, checksum, name), out)
         except (ValueError, OSError, SoundFileError) as error:
             raise ValueError(f"{source}: {error}") from error
         outcome = folders.CodecOutcome(1, seconds=seconds, bytes=len(data))
@@ -91,6 +127,10 @@ def _files(args: argparse.Namespace, codec) -> int:
         raise ValueError(f"{source}: {next(iter(outcome.failed.values()))}")
     lines = [
         f"{outcome.written} decoded, {outcome.reused} reused, {outcome.seconds:.1f} s, in {out}",
+        *(f"{name}: {reception.text()}" for name, reception in receptions.items()),
         *common.failure_lines(outcome.failed, "could not be decoded"),
     ]
-    return common.report(args, {"out": str(out), **outcome.to_dict()}, lines, outcome.failed)
+    summary = {"out": str(out), **outcome.to_dict()}
+    if receptions:
+        summary["packets"] = {name: found.to_dict() for name, found in receptions.items()}
+    return common.report(args, summary, lines, outcome.failed)

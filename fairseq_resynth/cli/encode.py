@@ -3,6 +3,7 @@
 resynth encode speech.wav --bundle BUNDLE -o speech.rsyn
 resynth encode DIR --bundle BUNDLE -o OUT              NAME.rsyn for each file
 resynth encode DIR --bundle BUNDLE -o speech.rsyna     one archive of all
+resynth encode speech.wav --packets 1 --bundle BUNDLE -o speech.rsynp    any packet may be lost
 ffmpeg -i IN -f s16le -ar 16000 -ac 1 - | resynth encode --stream --bundle BUNDLE -o - > speech.rsyn
 """
 
@@ -40,6 +41,11 @@ def add_arguments(add: common.Options) -> None:
         "encode in blocks of this length, as --stream does (with --stream: 1.0)",
         type=float,
     )
+    add(
+        "--packets SECONDS",
+        "write packets of this length that decode on their own, .rsynp, for radio and messaging",
+        type=float,
+    )
     add.shared("--device", "--json")
 
 
@@ -56,11 +62,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace, codec) -> int:
+    from fairseq_resynth.codec.format.packets import frame_packets
     from fairseq_resynth.data.audio.pcm import PcmReader
     from fairseq_resynth.data.storage.files import atomic_path
 
     audio = PcmReader(sys.stdin.buffer).resampled()
-    pieces = codec.encode_stream(audio, args.speaker, args.block or 1.0)
+    if args.packets is not None:
+        packets = codec.encode_packet_stream(audio, args.speaker, args.packets, args.block)
+        pieces = frame_packets(packets)
+    else:
+        pieces = codec.encode_stream(audio, args.speaker, args.block or 1.0)
     if args.out == "-":
         for piece in pieces:
             sys.stdout.buffer.write(piece)
@@ -80,17 +91,20 @@ def _files(args: argparse.Namespace, codec) -> int:
     source, out = Path(args.input), Path(args.out)
     inputs = find_inputs(source, out)
     archived = out.suffix == folders.ARCHIVE_SUFFIX
+    if archived and args.packets is not None:
+        raise ValueError(f"{out}: an archive holds whole files; give a folder for --packets")
     single = source.is_file() and not archived and not out.is_dir()
-    voice = args.speaker, args.speaker_from_folder
+    how = args.speaker, args.speaker_from_folder, args.block, args.packets
     hidden = len(inputs) < 2
     with (
         tempfile.TemporaryDirectory() as scratch,
         tqdm(total=len(inputs), desc="encode", unit="file", disable=hidden) as bar,
     ):
         folder = Path(scratch) if archived or single else out
-        outcome = folders.encode_all(codec, inputs, folder, *voice, args.block, bar.update)
+        outcome = folders.encode_all(codec, inputs, folder, *how, bar.update)
         names = [name for name, path in inputs.items() if str(path) not in outcome.failed]
-        files = {name: folder / f"{name}{folders.SUFFIX}" for name in names}
+        suffix = folders.SUFFIX if args.packets is None else folders.PACKETS_SUFFIX
+        files = {name: folder / f"{name}{suffix}" for name in names}
         if archived and files:
             members = ((name, file.read_bytes()) for name, file in files.items())
             outcome.bytes = folders.write_archive(out, codec.identity, members)

@@ -6,6 +6,7 @@ An archive, `.rsyna`, has one header and one checksum, and each member is found 
 import hashlib
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.codec.format.bitstream import CHECKSUM_BYTES, IDENTITY_BYTES
+from fairseq_resynth.codec.format.packets import frame_packets
 from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.data.storage.resume import Outcome, Record
 
-SUFFIX, ARCHIVE_SUFFIX = ".rsyn", ".rsyna"
+SUFFIX, ARCHIVE_SUFFIX, PACKETS_SUFFIX = ".rsyn", ".rsyna", ".rsynp"
 Member = tuple[str, bytes, bool]  # name, bytes, whether they have a checksum
 
 MAGIC = b"RSYA1"
@@ -43,22 +45,24 @@ def encode_all(
     speaker: str | None = None,
     by_folder: bool = False,
     block: float | None = None,
+    packets: float | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> CodecOutcome:
     """Encodes {name: path} into `folder`/name.rsyn; files of the same codec, settings and source are reused.
     `speaker` speaks in all of them; with `by_folder` the name of a file's folder is its speaker instead.
-    `block` is the length in seconds for `SpeechCodec.encode_blocks`; None: encode each as a whole."""
-    outcome = CodecOutcome()
+    `block` is the length in seconds for `SpeechCodec.encode_blocks`; None: encode each as a whole. `packets`
+    is the length in seconds of packets, which name.rsynp then holds; None: no packets."""
+    outcome, suffix = CodecOutcome(), SUFFIX if packets is None else PACKETS_SUFFIX
+    settings = {"block": block} | ({} if packets is None else {"packets": packets})
 
     def write(path: Path, voice: str | None, temporary: Path) -> float:
-        data = codec.encode_blocks(path, voice, block) if block else codec.encode(path, voice)
-        temporary.write_bytes(data)
+        temporary.write_bytes(_encoded(codec, path, voice, block, packets))
         return 0.0
 
     with Record(folder) as record:
         for name, path in inputs.items():
-            file, voice = f"{name}{SUFFIX}", path.resolve().parent.name if by_folder else speaker
-            parts = codec.identity, {"block": block}, voice, path
+            file, voice = f"{name}{suffix}", path.resolve().parent.name if by_folder else speaker
+            parts = codec.identity, settings, voice, path
             record.make(outcome, file, parts, partial(write, path, voice), source=path)
             if str(path) not in outcome.failed:
                 outcome.bytes += (folder / file).stat().st_size
@@ -66,18 +70,38 @@ def encode_all(
     return outcome
 
 
+def _encoded(
+    codec: SpeechCodec, path: Path, voice: str | None, block: float | None, packets: float | None
+) -> bytes:
+    if packets is not None and block:
+        audio = [codec.resynthesizer.waveform(path)]
+        return b"".join(frame_packets(codec.encode_packet_stream(audio, voice, packets, block)))
+    if packets is not None:
+        return b"".join(frame_packets(codec.encode_packets(path, voice, packets)))
+    return codec.encode_blocks(path, voice, block) if block else codec.encode(path, voice)
+
+
+def has_packets(data: bytes) -> bool:
+    """Whether the bytes of a file begin as those of packets do; files of other kinds do not."""
+    return data[:1] == b"\0"
+
+
 def coded_members(codec: SpeechCodec, path: Path, name: str | None) -> Iterator[Member]:
     """Yields the members of a file, an archive or a folder; `name` is the only one wanted from an archive.
     Raises FileNotFoundError if there is no file, or no member of that name, and CodecError if an archive is
     damaged."""
     if path.is_dir():
-        files = sorted(path.rglob(f"*{SUFFIX}"))
+        suffixes = SUFFIX, PACKETS_SUFFIX
+        files = sorted(file for suffix in suffixes for file in path.rglob(f"*{suffix}"))
+        names = [file.relative_to(path).with_suffix("").as_posix() for file in files]
         if not files:
             raise FileNotFoundError(
                 f"{path} has no *{SUFFIX} files. Make them with `resynth encode`."
             )
-        for file in files:
-            yield file.relative_to(path).with_suffix("").as_posix(), file.read_bytes(), True
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"{path} has {twice[0]} both as {' and as '.join(suffixes)}")
+        for name, file in zip(names, files, strict=True):
+            yield name, file.read_bytes(), True
     elif path.suffix == ARCHIVE_SUFFIX:
         archive = Archive(path, codec.identity)
         if name is not None and name not in archive.names:
@@ -95,22 +119,22 @@ def decode_all(
     codec: SpeechCodec,
     members: Sequence[Member],
     folder: Path,
-    decode: Callable[[bytes, bool], np.ndarray],
+    decode: Callable[[bytes, bool, str], np.ndarray],
     settings: Any = None,
     progress: Callable[[], object] = lambda: None,
 ) -> CodecOutcome:
     """Decodes the `coded_members` into WAV files; those of the same codec, settings and bytes are reused.
-    `decode` gives (T,) float32 samples for bytes and whether they have a checksum; `settings`, JSON types,
-    are what the samples depend on in addition."""
+    `decode` gives (T,) float32 samples for bytes, whether they have a checksum, and a name; `settings`,
+    JSON types, are what the samples depend on in addition."""
     outcome = CodecOutcome()
 
-    def write(data: bytes, checksum: bool, temporary: Path) -> float:
-        return write_speech(codec, decode(data, checksum), temporary)
+    def write(data: bytes, checksum: bool, name: str, temporary: Path) -> float:
+        return write_speech(codec, decode(data, checksum, name), temporary)
 
     with Record(folder) as record:
         for name, data, checksum in members:
             parts = codec.identity, settings, data, checksum
-            made = partial(write, data, checksum)
+            made = partial(write, data, checksum, name)
             record.make(outcome, f"{name}.wav", parts, made, source=name)
             outcome.bytes += len(data) if name not in outcome.failed else 0
             progress()

@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import torch
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.format import bitstream
+from fairseq_resynth.codec.format.packets import Packet, PacketFormat, PacketWriter, read_packet
 from fairseq_resynth.codec.format.payload import SAMPLES_MORE
 from fairseq_resynth.codec.format.range_coder import CodecError
+from fairseq_resynth.codec.reception import GapFiller, Receiver, Reception
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate
 from fairseq_resynth.data.pitch.extraction import SHORTEST, num_frames
@@ -103,6 +107,16 @@ class SpeechCodec:
         such voice or cannot change what is asked for.
         """
         code = bitstream.read_bytes(self.model, self.identity, data, checksum)
+        return self._speak(code, speaker, pitch, rate, tokens)
+
+    def _speak(
+        self,
+        code: bitstream.SpeechCode,
+        speaker: Speaker | None,
+        pitch: str | None,
+        rate: float,
+        tokens: Mapping[str, str],
+    ) -> np.ndarray:
         voice = self._voice(code.speaker, speaker)
         units, f0_codes = self._controlled(code, voice, pitch, rate)
         # In pieces of half a minute, so that memory does not grow with the length of the speech.
@@ -111,6 +125,117 @@ class SpeechCodec:
         pieces = chunks.pieces(units, () if f0_codes is None else f0_codes)
         wav = np.concatenate([np.zeros(0, np.float32), *pieces])
         return fit_length(wav, code.num_samples, rate, self.model.settings.unit_hop)
+
+    def encode_packets(
+        self,
+        wav: np.ndarray | str | Path,
+        speaker: str | None = None,
+        seconds: float = 1.0,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> list[bytes]:
+        """Compresses speech into packets of `seconds`, each decodable on its own, of which a receiver may
+        lose any; the other arguments and errors are those of `encode`."""
+        return self.pack_packets(self.resynthesizer.encode(wav, speaker, sample_rate), seconds)
+
+    def pack_packets(self, speech: Utterance, seconds: float = 1.0) -> list[bytes]:
+        """Compresses the streams of an utterance into packets."""
+        writer = self._packet_writer(speech.speaker, seconds)
+        codes = () if speech.f0_codes is None else speech.f0_codes
+        return [*writer.push(speech.units, codes), writer.finish(speech.num_samples)]
+
+    def encode_packet_stream(
+        self,
+        audio: Iterable[np.ndarray],
+        speaker: str | None = None,
+        seconds: float = 1.0,
+        block: float | None = None,
+    ) -> Iterator[bytes]:
+        """Yields packets of (n,) float32 pieces at 16 kHz while they arrive. The audio is encoded in blocks
+        of `block` seconds, see `BlockEncoder`; None: those of a packet."""
+        blocks = BlockEncoder(self.resynthesizer, speaker, block or seconds)
+        writer = self._packet_writer(speaker, seconds)
+        for units, f0_codes in blocks.encode(audio):
+            yield from writer.push(units, f0_codes)
+        yield writer.finish(blocks.num_samples)
+
+    def decode_packets(
+        self,
+        packets: Iterable[bytes],
+        speaker: Speaker | None = None,
+        pitch: str | None = None,
+        rate: float = 1.0,
+        conceal: str | None = None,
+        **tokens: str,
+    ) -> tuple[np.ndarray, Reception]:
+        """Decompresses packets in any order into speech, and tells what arrived.
+
+        `conceal` says how missing packets are filled: `fade` (the last sound fades out) or `hold` (it goes
+        on); with None one that is missing raises CodecError. The rest is as for `decode`.
+        """
+        receiver = self.receiver()
+        found = [pair for data in packets for pair in receiver.push(data)] + receiver.finish()
+        receiver.reception.check(_concealed(conceal))
+        filler = GapFiller(self.model.settings, conceal == "fade")
+        streams = [filler.streams(*pair) for pair in found]
+        units, f0_codes = (np.concatenate(stream) for stream in zip(*streams, strict=True))
+        speakers = Counter(packet.speaker for _, packet in found)
+        code = bitstream.SpeechCode(
+            units,
+            f0_codes if self.model.settings.num_f0_codes else None,
+            speakers.most_common(1)[0][0],
+            self._num_samples(filler, found[-1][1]),
+        )
+        wav = self._speak(code, speaker, pitch, rate, tokens)
+        return filler.faded(wav, rate=rate), receiver.reception
+
+    def receiver(self, window: int | None = None) -> Receiver:
+        """What puts packets in order and tells what arrived; see `Receiver`."""
+        return Receiver(partial(read_packet, self._packet_format), window)
+
+    def decode_packet_stream(
+        self,
+        packets: Iterable[bytes],
+        receiver: Receiver,
+        speaker: Speaker | None = None,
+        conceal: str | None = None,
+        chunk_units: int | None = None,
+        **tokens: str,
+    ) -> Iterator[np.ndarray]:
+        """Decompresses packets while they arrive; yields (n,) float32 pieces, and `receiver.reception` tells
+        what arrived. The delay is that of `decode_stream` and of the receiver's window. The rest is as for
+        `decode_packets`."""
+        filler, chunks, count = GapFiller(self.model.settings, conceal == "fade"), None, 0
+        concealed, samples = _concealed(conceal), None
+        for data in itertools.chain(packets, [None]):
+            for gap, packet in receiver.finish() if data is None else receiver.push(data):
+                if not concealed and receiver.reception.missing:
+                    receiver.reception.check(concealed)
+                if chunks is None:
+                    voice = self._voice(packet.speaker, speaker)
+                    chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, tokens)
+                wav = chunks.push(*filler.streams(gap, packet))
+                samples = self._num_samples(filler, packet)
+                yield filler.faded(wav, count)
+                count += len(wav)
+        receiver.reception.check(concealed)
+        left = max(samples - count, 0)
+        wav = fit_length(chunks.finish(), left, 1.0, self.model.settings.unit_hop)
+        yield filler.faded(wav, count)
+
+    @property
+    def _packet_format(self) -> PacketFormat:
+        speakers = len(self.resynthesizer.streams.speakers)
+        return PacketFormat(self.model, self.identity, speakers)
+
+    def _packet_writer(self, speaker: str | np.ndarray | None, seconds: float) -> PacketWriter:
+        return PacketWriter(self._packet_format, seconds, self._speaker_field(speaker))
+
+    def _num_samples(self, filler: GapFiller, last: Packet) -> int:
+        """The number of samples up to the end of a packet that a filler has taken."""
+        end = filler.num_units * self.model.settings.unit_hop
+        if last.num_samples is None:
+            return end
+        return end - len(last.units) * self.model.settings.unit_hop + last.num_samples
 
     def encode_stream(
         self, audio: Iterable[np.ndarray], speaker: str | None = None, seconds: float = 1.0
@@ -247,6 +372,12 @@ class BlockEncoder:
         if len(piece) >= SHORTEST:
             f0 = pitch.extract(piece)
         return pitch.representation.encode(f0, self._entry)
+
+
+def _concealed(conceal: str | None) -> bool:
+    if conceal not in (None, "fade", "hold"):
+        raise ValueError(f"found conceal={conceal!r}, expected fade, hold or None")
+    return conceal is not None
 
 
 def fit_length(wav: np.ndarray, num_samples: int, rate: float, unit_hop: int) -> np.ndarray:

@@ -110,6 +110,17 @@ def _checksum(identity: bytes, header: bytes, coder: PayloadCoder) -> bytes:
     return hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest()
 
 
+def stream_values(need: Need, values: Integers) -> np.ndarray:
+    """The values of a stream as (n,) int64; raises ValueError if one is negative or too large."""
+    symbols = np.asarray(values, dtype=np.int64)
+    if len(symbols) and not (symbols.min() >= 0 and symbols.max() <= LARGEST):
+        raise ValueError(
+            f"{need.value}: expected integers from 0 to {LARGEST}, "
+            f"found {symbols.min()} to {symbols.max()}"
+        )
+    return symbols
+
+
 class FileWriter:
     """Writes a file incrementally; the output is identical to that of `write_bytes`. `coder`, the
     `PayloadCoder`, counts the bits."""
@@ -131,13 +142,8 @@ class FileWriter:
         """Appends stream values, (n,) and (m,) integers, and returns the bytes that are final. Raises
         ValueError if a value is negative or too large."""
         for need, values in ((Need.UNIT, units), (Need.F0, f0_codes)):
-            symbols = np.asarray(values, dtype=np.int64).tolist()
-            if symbols and not (0 <= min(symbols) and max(symbols) <= LARGEST):
-                raise ValueError(
-                    f"{need.value}: expected integers from 0 to {LARGEST}, "
-                    f"found {min(symbols)} to {max(symbols)}"
-                )
-            self._queues[need].extend(symbols)
+            symbols = stream_values(need, values)
+            self._queues[need].extend(symbols.tolist())
             self._samples += (need is Need.UNIT) * len(symbols) * self._unit_hop
         self._advance()
         return self._fresh(self._header + self._encoder.settled())

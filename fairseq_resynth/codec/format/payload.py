@@ -71,11 +71,13 @@ class PayloadCoder:
         hops = model.settings.f0_code_hop, model.settings.unit_hop
         self._recent: deque[int] = deque(maxlen=hops[0] // hops[1] + 2)
 
-    def steps(self) -> Steps:
-        """Yields what it needs: send a value to encode it, or None to decode it or when bytes have come."""
+    def steps(self, units: int | None = None) -> Steps:
+        """Yields what it needs: send a value to encode it, or None to decode it or when bytes have come.
+        With a number of `units` these and the F0 codes within them are all: no end and no number of samples
+        is coded."""
         count = codes = 0
         unit_before, f0_open = self._unit_model.end, self._f0_model is not None
-        while (yield from self._code_unit((yield Need.UNIT))) != END:
+        while count != units and (yield from self._code_unit((yield Need.UNIT))) != END:
             count += 1
             if count > LIMIT:
                 raise CodecError(f"the file claims more than {LIMIT} units")
@@ -84,6 +86,8 @@ class PayloadCoder:
                 unit = self._middle_unit(codes, count)
                 f0_open = (yield from self._code_f0((yield Need.F0), unit, unit_before)) != END
                 unit_before, codes = unit, codes + 1
+        if units is not None:
+            return count
         if f0_open:
             yield from self._code_tail(codes, count, unit_before)
         yield from self._code_samples((yield Need.SAMPLES), count)
