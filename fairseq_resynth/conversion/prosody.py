@@ -59,11 +59,13 @@ def duration_positions(units: np.ndarray, expanded: np.ndarray) -> np.ndarray:
 
 def align_units(units: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The (U,) position in (V,) other units of each unit, never decreasing, by dynamic time warping."""
-    # Where nothing matches, a small cost off the diagonal makes both utterances advance.
-    off_diagonal = np.abs(
-        np.arange(len(units))[:, None] / len(units) - np.arange(len(others)) / len(others)
-    )
-    path = warping_path((units[:, None] != others) + 0.1 * off_diagonal)
+    size, other = len(units), len(others)
+
+    def cost(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        # Where nothing matches, a small cost off the diagonal makes both utterances advance.
+        return (units[row] != others[column]) + 0.1 * np.abs(row / size - column / other)
+
+    path = warping_path(cost, size, other)
     sums = np.bincount(path[:, 0], path[:, 1], len(units))
     return sums / np.bincount(path[:, 0], minlength=len(units))
 

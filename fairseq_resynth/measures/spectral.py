@@ -19,6 +19,7 @@ MAGNITUDE_FLOOR = 1e-4  # -80 dB of a full-scale bin; anything lower is rounding
 # sample rate: (order, alpha) of the mel-cepstrum, as SPTK recommends
 WARPING = {8000: (13, 0.31), 16000: (23, 0.42), 22050: (34, 0.45), 24000: (34, 0.46)}
 PERIODOGRAM_FLOOR = 1e-6  # added, so that digital silence has a logarithm
+BLOCK_FRAMES = 256  # whose mel-cepstra are computed together
 NEWTON_ITERATIONS, NEWTON_TOLERANCE = 30, 1e-3
 
 _log_mel = functools.cache(LogMelSpectrogram)
@@ -71,14 +72,28 @@ def mel_cepstral_distortion(
     if not dtw:
         reference, generated = align_waveforms(reference, generated, sample_rate)
     order, alpha = WARPING[sample_rate]
-    wavs, start = (reference, generated), 0 if loudness else 1
-    first, second = (mel_cepstrum(wav, order, alpha)[:, start:] for wav in wavs)
+    cepstra = (mel_cepstrum(wav, order, alpha) for wav in (reference, generated))
+    return cepstral_distance(*cepstra, dtw, loudness)
+
+
+def cepstral_distance(
+    first: np.ndarray, second: np.ndarray, dtw: bool = False, loudness: bool = False
+) -> float:
+    """`mel_cepstral_distortion` of two mel-cepstra, (M, D) each; without `dtw`, as far as the shorter one.
+    Raises TooLongError if they are too long for `dtw`."""
+    if not loudness:
+        first, second = first[:, 1:], second[:, 1:]
     if dtw:
-        frames, others = torch.from_numpy(first), torch.from_numpy(second)
-        cost = torch.cdist(frames, others, compute_mode="donot_use_mm_for_euclid_dist").numpy()
-        path = warping_path(cost)
-        first, second = first[path[:, 0]], second[path[:, 1]]
-    distances = np.sqrt(2 * np.sum((first - second) ** 2, axis=1))
+        frames, others = first, second
+
+        def cost(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+            difference = frames[row] - others[column]
+            return np.sqrt(np.einsum("ij,ij->i", difference, difference))
+
+        path = warping_path(cost, len(frames), len(others))
+        first, second = frames[path[:, 0]], others[path[:, 1]]
+    count = min(len(first), len(second))
+    distances = np.sqrt(2 * np.sum((first[:count] - second[:count]) ** 2, axis=1))
     return float(10 / np.log(10) * distances.mean())
 
 
@@ -129,12 +144,17 @@ def mel_cepstrum(
     scale at 16 kHz. Raises ValueError for fewer samples than the Hamming window's `n_fft`."""
     if len(wav) < n_fft:
         raise ValueError(f"{len(wav)} samples are too short for a mel-cepstrum: {n_fft} needed")
-    frames = np.lib.stride_tricks.sliding_window_view(wav.astype(np.float64), n_fft)[::hop]
-    power = np.abs(np.fft.rfft(frames * np.hamming(n_fft))) ** 2 + PERIODOGRAM_FLOOR
-    cepstrum = np.fft.irfft(np.log(power))[:, : n_fft // 2 + 1]
-    cepstrum[:, [0, -1]] *= 0.5  # both ends of the even sequence count once
-    result = cepstrum @ frequency_transform(n_fft // 2 + 1, order + 1, alpha).T
-    return np.stack([_newton(*row, alpha) for row in zip(result, power, strict=True)])
+    frames = np.lib.stride_tricks.sliding_window_view(wav, n_fft)[::hop]
+    transform = frequency_transform(n_fft // 2 + 1, order + 1, alpha).T
+    result = np.zeros((len(frames), order + 1))
+    for start in range(0, len(frames), BLOCK_FRAMES):
+        windows = frames[start : start + BLOCK_FRAMES] * np.hamming(n_fft)
+        power = np.abs(np.fft.rfft(windows)) ** 2 + PERIODOGRAM_FLOOR
+        cepstrum = np.fft.irfft(np.log(power))[:, : n_fft // 2 + 1]
+        cepstrum[:, [0, -1]] *= 0.5  # both ends of the even sequence count once
+        rows = zip(cepstrum @ transform, power, strict=True)
+        result[start : start + BLOCK_FRAMES] = [_newton(*row, alpha) for row in rows]
+    return result
 
 
 def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray:

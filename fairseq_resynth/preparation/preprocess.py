@@ -109,7 +109,7 @@ def _end_of_sound(wav: np.ndarray) -> int:
     """The samples up to the last frame whose power is within `TRIM_DB` of the loudest, as librosa trims."""
     padded = np.pad(wav, TRIM_FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, TRIM_FRAME)[::TRIM_HOP]
-    power = np.maximum(np.mean(frames**2, axis=1), 1e-10)
+    power = np.maximum([np.mean(frame**2) for frame in frames], 1e-10)
     loud = np.flatnonzero(power > power.max() * 10 ** (-TRIM_DB / 10))
     return min(len(wav), (loud[-1] + 1) * TRIM_HOP) if np.any(wav) else 0
 

@@ -13,9 +13,10 @@ def test_the_path_equals_librosas(shape, ties):
     rng = np.random.default_rng(sum(shape))
     cost = rng.integers(0, 3, shape) + (0 if ties else 1) * rng.random(shape)
     _, expected = librosa.sequence.dtw(C=cost)
-    np.testing.assert_array_equal(warping_path(cost), expected[::-1])
+    found = warping_path(lambda row, column: cost[row, column], *shape)
+    np.testing.assert_array_equal(found, expected[::-1])
 
 
-def test_an_empty_matrix_is_an_error():
-    with pytest.raises(ValueError, match=r"shape \(0, 4\)"):
-        warping_path(np.zeros((0, 4)))
+def test_no_rows_are_an_error():
+    with pytest.raises(ValueError, match="found 0 rows and 4 columns"):
+        warping_path(lambda row, column: 0.0 * row, 0, 4)

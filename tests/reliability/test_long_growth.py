@@ -1,23 +1,30 @@
-"""Memory per file, and progress bars that show what was done."""
+"""Memory per file and per minute, and progress bars that show what was done."""
 
 import json
+import math
 import tracemalloc
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tqdm.std
 
 from fairseq_resynth.data.storage.resume import FOLDER, Record
 from fairseq_resynth.data.storage.workers import progress, skip
+from fairseq_resynth.evaluation.metrics.metric import Comparison
+from fairseq_resynth.evaluation.metrics.signal import MelCepstralDistortion
+from fairseq_resynth.measures import alignment, spectral
+from fairseq_resynth.preparation import preprocess
 
 
-def grown(make) -> int:
-    """The bytes that the result of `make` holds."""
+def taken(make) -> tuple[int, int]:
+    """The bytes that the result of `make` holds, and the most that it took meanwhile."""
     tracemalloc.start()
     try:
         made = make()
-        held = tracemalloc.get_traced_memory()[0]
+        found = tracemalloc.get_traced_memory()
         del made
-        return held
+        return found
     finally:
         tracemalloc.stop()
 
@@ -36,7 +43,8 @@ def test_a_record_holds_less_than_a_kilobyte_per_file(tmp_path):
         ]
     file = tmp_path / FOLDER / "host.1.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert grown(lambda: Record(tmp_path)) < 1000 * files
+    held, most = taken(lambda: Record(tmp_path))
+    assert held < 1000 * files and most < 1100 * files
 
 
 def test_what_was_done_before_counts_but_says_nothing_of_the_rest(monkeypatch):
@@ -55,3 +63,30 @@ def test_what_was_done_before_counts_but_says_nothing_of_the_rest(monkeypatch):
         now[0] += 1
         bar.update()
         assert bar.n == 931 and bar.format_dict["rate"] == pytest.approx(1)
+
+
+def test_mel_cepstra_of_long_recordings_take_little_more_than_the_recording(monkeypatch):
+    """Of an hour they took 9 GB when they were computed at once."""
+    monkeypatch.setattr(spectral, "_newton", lambda cepstrum, *rest: cepstrum)
+    wav = np.zeros(60 * 16000, np.float32)
+    spectral.mel_cepstrum(wav[:2048])  # what is kept for later calls
+    assert taken(lambda: spectral.mel_cepstrum(wav))[1] < 6 * wav.nbytes
+
+
+def test_the_end_of_sound_of_a_long_recording():
+    wav = np.random.default_rng(0).random(60 * 16000, np.float32)
+    assert taken(lambda: preprocess._end_of_sound(wav))[1] < 2 * wav.nbytes
+
+
+def test_warping_takes_a_byte_per_pair_of_frames():
+    cost = lambda row, column: 1.0 * np.abs(row - column)  # noqa: E731
+    assert taken(lambda: alignment.warping_path(cost, 600, 500))[1] < 2 * 600 * 500
+
+
+def test_recordings_that_are_too_long_to_warp_have_the_other_distance(monkeypatch):
+    wav = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    monkeypatch.setattr(alignment, "MOST_CELLS", 1000)
+    pair = SimpleNamespace(wav=wav), SimpleNamespace(wav=0.5 * wav)
+    found = MelCepstralDistortion().measure(Comparison("a", *pair))
+    assert math.isnan(found["mcd_dtw"]) and math.isnan(found["mcd_dtw_c0"])
+    assert found["mcd"] < 0.1 and "59 and 59 frames are too many" in found["notes"][0]

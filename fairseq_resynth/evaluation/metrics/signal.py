@@ -9,6 +9,7 @@ from fairseq_resynth.data.pitch.extraction import F0Options, extract_f0
 from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording
 from fairseq_resynth.evaluation.metrics.packages import missing_packages
 from fairseq_resynth.measures import spectral
+from fairseq_resynth.measures.alignment import TooLongError
 from fairseq_resynth.measures.f0_errors import f0_errors
 
 CLIPPED = 0.999  # of full scale
@@ -118,18 +119,24 @@ class MelCepstralDistortion(Metric):
         return "2"  # with c0 as well
 
     def measure(self, comparison: Comparison) -> dict[str, Any]:
-        """The distances; the one without DTW is undefined where lengths differ by more than 0.2 s."""
-        pair = comparison.wavs
-        distance = spectral.mel_cepstral_distortion
-        result: dict[str, Any] = {
-            "mcd_dtw": distance(*pair, dtw=True),
-            "mcd_dtw_c0": distance(*pair, dtw=True, loudness=True),
-        }
+        """The distances; the one without DTW is undefined where lengths differ by more than 0.2 s, those with
+        DTW for recordings of many minutes."""
+        pair, notes = comparison.wavs, []
+        cepstra = [spectral.mel_cepstrum(wav) for wav in pair]
+        distance, undefined = spectral.cepstral_distance, float("nan")
         try:
-            result["mcd"] = distance(*pair)
+            warped = distance(*cepstra, dtw=True), distance(*cepstra, dtw=True, loudness=True)
+        except TooLongError as error:
+            warped = undefined, undefined
+            notes.append(str(error))
+        result: dict[str, Any] = dict(zip(("mcd_dtw", "mcd_dtw_c0"), warped, strict=True))
+        try:
+            spectral.align_waveforms(*pair)
+            result["mcd"] = distance(*cepstra)
         except ValueError as error:
-            result |= {"mcd": float("nan"), "notes": [str(error)]}
-        return result
+            result["mcd"] = undefined
+            notes.append(str(error))
+        return {**result, "notes": notes} if notes else result
 
 
 class MultiResolutionStft(Metric):
