@@ -7,13 +7,14 @@
 
 `files` links 0.2 s of embedded recordings as often as it takes and prepares them, each verb twice: the second
 run finds all done. `recording` joins the embedded speech to recordings of that length. Both print a
-JSON line per verb and size: seconds, processor seconds, the peak of resident memory in MB of 2**20 bytes, and
-the most open files and threads that were seen, of the process and of all that it started. `live` prints a
-line per minute of speech, `training` one per minute of a training with the demo's configuration. Only the
-standard library is imported here: on Linux a child's peak begins at its parent's size.
+JSON line per verb and size: seconds, processor seconds without the imports, the peak of resident memory in MB
+of 2**20 bytes with them (200 MB), and the most open files and threads that were seen, of the process and of
+all that it started. `live` prints a line per minute of speech, `training` one per minute of a training with
+the demo's configuration.
 """
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SPEECH = REPOSITORY / "examples" / "asterisk" / "speech"
@@ -59,32 +60,61 @@ def usage(pid: int) -> dict[str, float]:
     return {"rss_mb": round(resident, 1), "files": files, "threads": threads}
 
 
-def run(*command: Any, folder: Path | None = None) -> dict[str, Any]:
-    """Runs a command of this environment and returns what it took; raises SystemExit if it fails."""
-    start, arguments = time.perf_counter(), [str(part) for part in command]
+def start(command: list[str], output: IO[bytes]) -> int:
+    """Starts a command of this environment; returns its process. `resynth` runs in a fork of this process,
+    which has imported what it needs."""
+    if command[0] != "resynth":
+        program = [BIN / command[0], *command[1:]]
+        return subprocess.Popen(program, stdout=output, stderr=output).pid
+    import_all()
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        from fairseq_resynth.cli.main import main as resynth
+
+        status = resynth(command[1:])
+    except SystemExit as error:
+        status = int(error.code or 0)
+    finally:
+        os._exit(status)
+
+
+def import_all() -> None:
+    """Imports what the verbs use."""
+    for name in (
+        "scipy.signal soxr torchaudio.compliance.kaldi swift_f0 fairseq_resynth.codec.folders "
+        "fairseq_resynth.evaluation.runs.evaluate fairseq_resynth.preparation.merge"
+    ).split():
+        importlib.import_module(name)
+
+
+def run(*command: Any) -> dict[str, Any]:
+    """Runs a command and returns what it took; raises SystemExit if it fails."""
+    began, arguments = time.perf_counter(), [str(part) for part in command]
     most: dict[str, float] = {"files": 0, "threads": 0}
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            [BIN / arguments[0], *arguments[1:]], stdout=output, stderr=output, cwd=folder
-        )
+        process = start(arguments, output)
         ended = threading.Event()
 
         def watch() -> None:
             while not ended.wait(0.2):
-                found = list(filter(None, map(usage, processes(process.pid))))
+                found = list(filter(None, map(usage, processes(process))))
                 for name in most:
                     most[name] = max(most[name], sum(one[name] for one in found))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        _, status, used = os.wait4(process.pid, 0)
+        _, status, used = os.wait4(process, 0)
         ended.set()
         watcher.join()
         if status:
             output.seek(0)
             raise SystemExit(f"{' '.join(arguments)} failed:\n{output.read().decode()[-2000:]}")
     return {
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(time.perf_counter() - began, 1),
         "cpu": round(used.ru_utime + used.ru_stime, 1),
         "peak_mb": round(used.ru_maxrss / 1024),
         **most,
@@ -222,7 +252,10 @@ def recording_steps(wav: Path, out: Path, args: argparse.Namespace) -> Iterator[
     for method in args.f0_method:
         yield f"f0 {method}", ["f0", data, "--method", method, "--workers", 1]
     yield "quantize-f0", ["quantize-f0", data, *QUANTILES]
-    yield "resynthesize", ["resynthesize", wav, *bundle, "--outdir", out / "resynthesized"]
+    yield (
+        "resynthesize",
+        ["resynthesize", wav, *bundle, "--target", args.target, "--outdir", out / "resynthesized"],
+    )
     yield (
         "convert",
         ["convert", wav, *bundle, "--target", args.target, "--outdir", out / "converted"],
@@ -230,7 +263,16 @@ def recording_steps(wav: Path, out: Path, args: argparse.Namespace) -> Iterator[
     yield "encode", ["encode", wav, *bundle, "-o", out / "speech.rsyn"]
     yield (
         "decode",
-        ["decode", out / "speech.rsyn", "--bundle", args.bundle, "-o", out / "decoded.wav"],
+        [
+            "decode",
+            out / "speech.rsyn",
+            "--bundle",
+            args.bundle,
+            "--target",
+            args.target,
+            "-o",
+            out / "decoded.wav",
+        ],
     )
     generated = ["--generated", out / "converted", "--reference", wav.parent]
     for metric in args.metrics:
@@ -251,7 +293,7 @@ def measure_recording(args: argparse.Namespace, work: Path) -> None:
     """Runs every verb on longer and longer recordings."""
     for minutes in args.minutes:
         source = work / f"{minutes:g}_minutes" / "source"
-        source.mkdir(parents=True)
+        source.mkdir(parents=True, exist_ok=True)
         wav = recording(work, minutes).rename(source / "speech.wav")
         for name, command in recording_steps(wav, source.parent, args):
             if not args.steps or name in args.steps:
