@@ -91,6 +91,21 @@ def import_all() -> None:
         importlib.import_module(name)
 
 
+def skip_signal_processing() -> None:
+    """Leaves out spectra and F0: reading, recording and writing remain of `quantize` and `f0`."""
+    import numpy as np
+    import torch
+
+    from fairseq_resynth.data.pitch.extraction import num_frames
+    from fairseq_resynth.encoders.frames import LogMelEncoder
+    from fairseq_resynth.preparation import f0
+
+    LogMelEncoder._encode = lambda self, wavs: [
+        torch.zeros(self.num_frames(len(wav)), 80) for wav in wavs
+    ]
+    f0.extract_f0 = lambda wav, **options: 100.0 + np.arange(num_frames(len(wav)), dtype=np.float32)
+
+
 def run(*command: Any) -> dict[str, Any]:
     """Runs a command and returns what it took; raises SystemExit if it fails."""
     began, arguments = time.perf_counter(), [str(part) for part in command]
@@ -175,6 +190,8 @@ def file_steps(folder: Path, made: Path, args: argparse.Namespace) -> Iterator[t
 
 def measure_files(args: argparse.Namespace, work: Path) -> None:
     """Prepares folders of more and more files."""
+    if args.without_signal_processing:
+        skip_signal_processing()
     recordings = short_recordings(work / "embedded")
     for number in args.number:
         folder = work / str(number)
@@ -283,6 +300,8 @@ def recording_steps(wav: Path, out: Path, args: argparse.Namespace) -> Iterator[
             metric,
             "--audio",
             "none",
+            "--workers",
+            1,
             "--outdir",
             out / metric,
         ]
@@ -384,6 +403,11 @@ def main() -> None:
     files.add_argument("--steps", nargs="+", default=steps, choices=steps)
     files.add_argument(
         "--keep-audio", action="store_true", help="go on with what preprocess wrote, not the links"
+    )
+    files.add_argument(
+        "--without-signal-processing",
+        action="store_true",
+        help="quantize and f0 read and write, and compute neither spectra nor F0",
     )
     files.set_defaults(measure=measure_files)
     long = verbs.add_parser("recording")
