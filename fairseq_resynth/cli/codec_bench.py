@@ -4,6 +4,8 @@ resynth codec-bench DATA|FILE --model entropy.safetensors --json
     size of a real file for each utterance, which is decoded and compared
 resynth codec-bench DATA --bundle B50 B100 B500 --outdir OUT
     bundles at several rates, Opus, Codec2 and Speex on the same recordings: table, JSON and plot
+resynth codec-bench DATA --bundle B --packets 0.5 --loss 0 5 10 20 --outdir OUT
+    packets that get lost, beside the whole files: bit rate and quality
 """
 
 import argparse
@@ -29,12 +31,50 @@ def add_arguments(add: common.Options) -> None:
     add.shared("--content-checkpoint")
     add("-n N", "only N recordings, evenly spaced; 0: all", 0)
     add("--outdir DIR", "folder of rate_distortion.{md,json,png}")
+    add("--packets SECONDS", "with --bundle: packets of these lengths", nargs="+", type=float)
+    add(
+        "--loss PERCENT",
+        "share of the packets that get lost",
+        [0.0, 5.0, 10.0, 20.0],
+        nargs="+",
+        type=float,
+    )
+    add("--seeds N", "draws of lost packets for each rate", 3)
+    add("--gap", "how missing packets are filled", "fade", choices=("fade", "hold"))
     add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints: JSON with a row for each utterance or system, or the totals."""
+    if args.packets:
+        return _packet_loss(args)
     return _count(args) if args.model else _rate_distortion(args)
+
+
+def _packet_loss(args: argparse.Namespace) -> int:
+    from fairseq_resynth.codec.speech_codec import SpeechCodec
+    from fairseq_resynth.data.storage.files import write_json, write_text
+    from fairseq_resynth.evaluation.codecs import packet_loss
+
+    if args.bundle is None or len(args.bundle) != 1:
+        raise ValueError("--packets needs one bundle: --bundle B")
+    if not all(0 <= rate <= 100 for rate in args.loss) or args.seeds < 1:
+        raise ValueError(
+            f"found --loss {args.loss} and --seeds {args.seeds}, expected 0 to 100 and 1 or more"
+        )
+    codec = SpeechCodec.from_pretrained(args.bundle[0], decode_only=True)
+    coded = packet_loss.read_coded(args.data, args.split)
+    coded = coded[:: -(-len(coded) // args.n)] if args.n else coded
+    total = len(args.packets) * sum(1 + bool(rate) for rate in args.loss)
+    with tqdm(total=total, desc="codec-bench", unit="rate") as bar:
+        how = args.packets, args.loss, args.seeds, args.gap
+        points = packet_loss.measure_loss(codec, coded, *how, bar.update)
+    lines = packet_loss.table(points)
+    summary = {"recordings": len(coded), "points": [vars(point) for point in points]}
+    if args.outdir:
+        write_json(Path(args.outdir) / "packet_loss.json", summary)
+        write_text(Path(args.outdir) / "packet_loss.md", "\n".join(lines) + "\n")
+    return common.report(args, summary, lines)
 
 
 def _count(args: argparse.Namespace) -> int:

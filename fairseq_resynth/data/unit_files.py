@@ -47,22 +47,32 @@ def is_unit_folder(path: Path) -> bool:
     )
 
 
-def read_unit_file(path: str | Path, key: str = "") -> list[UnitRow]:
+def read_unit_file(path: str | Path, key: str = "", codebooks: int = 1) -> list[UnitRow]:
     """Reads the units of a file, a saved dataset or a folder of files.
 
     `key` says which part of it holds the units, where there are several: the key or the column, the kind of
-    the tokens (`Hu`), the row of an array, or `all` for an array whose rows are utterances. Raises
+    the tokens (`Hu`), the row of an array, or `all` for an array whose rows are utterances. With several
+    `codebooks` the units of a row may be two-dimensional, for `as_frames`. Raises
     FileNotFoundError if the file does not exist, and ValueError if it is empty or unreadable, a row has no
     units, or `key` is needed.
     """
     path = Path(path)
-    rows = _binary_rows(path, key)
+    rows = _binary_rows(path, key, codebooks > 1)
     if rows is None:
         rows = [parse_line(*line, key) for line in _unit_lines(path)]
     for row in rows:
-        if not len(row.units):
+        if not row.units.size:
             raise ValueError(f"{path}:{row.line}: expected units, found none on the line.")
+        if codebooks == 1:
+            _check_one_codebook(row, path)
     return rows
+
+
+def _check_one_codebook(row: UnitRow, path: Path) -> None:
+    if row.units.ndim > 1:
+        raise ValueError(
+            f"{path}:{row.line}: expected one unit per frame, found lists of {row.units.shape[1]}."
+        )
 
 
 def read_generated_units(path: str | Path, key: str = "") -> GeneratedUnits:
@@ -80,6 +90,8 @@ def read_generated_units(path: str | Path, key: str = "") -> GeneratedUnits:
                 found.rows.append(row)
             elif text.strip():
                 found.empty.append(row.label)
+    for row in found.rows:
+        _check_one_codebook(row, path)
     if not found.rows:
         raise ValueError(f"{path}: expected units, found none in the file.")
     return found
@@ -99,10 +111,11 @@ def _unit_lines(path: Path) -> Iterator[tuple[str, str, int]]:
         yield line, f"{path}:{number}", number
 
 
-def _binary_rows(path: Path, key: str) -> list[UnitRow] | None:
-    """The rows of a folder or of a file that is not text; None for text."""
+def _binary_rows(path: Path, key: str, frames: bool = False) -> list[UnitRow] | None:
+    """The rows of a folder or of a file that is not text; None for text. With `frames` an array of two
+    dimensions is one utterance."""
     if path.is_dir():
-        return _folder_rows(path, key)
+        return _folder_rows(path, key, frames)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist.")
     with path.open("rb") as stream:
@@ -110,7 +123,7 @@ def _binary_rows(path: Path, key: str) -> list[UnitRow] | None:
     if start[:4] in (b"PAR1", b"ARRO", b"\xff" * 4):
         return [*_table_rows([path], path, key)]
     if start == b"\x93NUMPY" or start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        return _array_rows(_load_arrays(path, start), path, key)
+        return _array_rows(_load_arrays(path, start), path, key, frames)
     return None
 
 
@@ -141,7 +154,7 @@ def _without_tensors(value: Any) -> Any:
     return value.numpy() if hasattr(value, "numpy") else value
 
 
-def _array_rows(found: Any, path: Path, key: str) -> list[UnitRow]:
+def _array_rows(found: Any, path: Path, key: str, frames: bool) -> list[UnitRow]:
     """The utterances of an array, of a list of arrays or dicts, or of a dict of either."""
     if isinstance(found, Mapping) and any(name in found for name in (key, *UNIT_KEYS)):
         found = [found]
@@ -160,7 +173,7 @@ def _array_rows(found: Any, path: Path, key: str) -> list[UnitRow]:
             values = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in value.items()}
             rows.append(parse_values(values, where, len(rows) + 1, key))
             continue
-        for units in _utterances(value, where, key):
+        for units in _utterances(value, where, key, frames):
             rows.append(UnitRow(units, len(rows) + 1, None if name is None else str(name)))
     names = Counter(row.name for row in rows)
     # The rows of one array are numbered.
@@ -170,9 +183,11 @@ def _array_rows(found: Any, path: Path, key: str) -> list[UnitRow]:
     ]
 
 
-def _utterances(value: Any, where: str, key: str) -> list[np.ndarray]:
+def _utterances(value: Any, where: str, key: str, frames: bool) -> list[np.ndarray]:
     try:
         array = np.asarray(value)
+        if frames and array.ndim > 2 and set(array.shape[:-2]) == {1}:
+            array = array.reshape(array.shape[-2:])  # a batch of one
     except ValueError as error:
         raise ValueError(f"{where}: expected an array of integers: {error}") from error
     if not np.issubdtype(array.dtype, np.integer) or array.ndim not in (1, 2):
@@ -182,6 +197,8 @@ def _utterances(value: Any, where: str, key: str) -> list[np.ndarray]:
         )
     if array.size and array.min() < 0:
         raise ValueError(f"{where}: expected integers from 0 on, found {array.min()}.")
+    if frames:
+        return [array.astype(np.int64)]
     rows = list(np.atleast_2d(array).astype(np.int64))
     if len(rows) < 2 or key == "all":
         return rows
@@ -193,7 +210,7 @@ def _utterances(value: Any, where: str, key: str) -> list[np.ndarray]:
     return [rows[int(key)]]
 
 
-def _folder_rows(path: Path, key: str) -> list[UnitRow]:
+def _folder_rows(path: Path, key: str, frames: bool) -> list[UnitRow]:
     """The rows of a dataset that `datasets` saved, or of all files in a folder, which name them."""
     if (path / "dataset_dict.json").is_file():
         splits = sorted(file.parent.name for file in path.glob("*/state.json"))
@@ -209,7 +226,7 @@ def _folder_rows(path: Path, key: str) -> list[UnitRow]:
         return [*_table_rows(files, path, key)]
     rows = []
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        found = read_unit_file(file, key)
+        found = read_unit_file(file, key, 1 + frames)
         name = str(file.relative_to(path).with_suffix(""))
         for row in found:
             if row.name in (None, file.stem):

@@ -210,7 +210,28 @@ def _one_name(name: str) -> str:
     return name if len(words) != 1 or not name.replace(" ", "").isdigit() else next(iter(words))
 
 
+def as_frames(units: np.ndarray, codebooks: int, where: str) -> np.ndarray:
+    """(T, codebooks) of tokens, from (T * codebooks,) with the codebooks of a frame one after the other, or from
+    an array whose first or second dimension are the codebooks. Raises ValueError, beginning with `where`, for
+    any other shape."""
+    if units.ndim == 1 and len(units) % codebooks == 0:
+        return units.reshape(-1, codebooks)
+    if units.ndim == 2 and units.shape[1] == codebooks:
+        return units
+    if units.ndim == 2 and units.shape[0] == codebooks:
+        return units.T
+    raise ValueError(
+        f"{where}: found tokens of shape {units.shape}, expected whole frames of {codebooks} codebooks; "
+        "--codebooks says how many a frame has."
+    )
+
+
 def _parse_list(values: Any, where: str) -> np.ndarray:
+    if isinstance(values, list | tuple) and values and isinstance(values[0], list | tuple):
+        rows = [_parse_list(row, where) for row in values]  # frames of several codebooks
+        if len({row.shape for row in rows}) > 1 or rows[0].ndim > 1:
+            raise ValueError(f"{where}: expected lists of one length, one token per codebook.")
+        return np.stack(rows)
     if not isinstance(values, str | list | tuple):
         raise ValueError(f"{where}: expected a list of integers, found {values!r}.")
     return parse_integers(values if isinstance(values, str) else " ".join(map(str, values)), where)

@@ -25,7 +25,8 @@ Speaker = int | np.ndarray | None
 Integers = np.ndarray | Sequence[int]
 
 
-def _varint(value: int) -> bytes:
+def pack_varint(value: int) -> bytes:
+    """A number from 0 on in 7 bits per byte, the low ones first."""
     out = bytearray()
     while value > 127:
         out.append(128 | value & 127)
@@ -45,7 +46,7 @@ def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
     if np.ndim(speaker) == 0:
         if not 0 <= int(speaker) < 1 << 28:
             raise ValueError(f"found the speaker {speaker}, expected an index from 0")
-        return SPEAKER_INDEX, _varint(int(speaker))
+        return SPEAKER_INDEX, pack_varint(int(speaker))
     vector = np.asarray(speaker, dtype=np.float64)
     largest = float(np.abs(vector).max(initial=0.0))
     if vector.ndim != 1 or not 1 <= len(vector) <= LARGEST_VECTOR or not largest < 65000:
@@ -57,11 +58,12 @@ def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
     # Divided by the rounded scale, as it will be multiplied: what was decoded encodes to the same bytes.
     unit = struct.unpack("<e", scale)[0] or 1.0
     levels = np.clip(np.round(vector / unit * 127), -127, 127).astype(np.int8)
-    return SPEAKER_VECTOR, _varint(len(vector)) + scale + levels.tobytes()
+    return SPEAKER_VECTOR, pack_varint(len(vector)) + scale + levels.tobytes()
 
 
-def _read_varint(data: bytes) -> tuple[int, int] | None:
-    """Reads a varint. Returns (value, length), or None if the data is incomplete."""
+def read_varint(data: bytes) -> tuple[int, int] | None:
+    """Reads a number of up to 4 bytes: (value, length), or None if the data is incomplete. Raises CodecError if
+    it is not in its shortest form."""
     for index, byte in enumerate(data[:4]):
         if byte < 128:
             if byte == 0 and index:  # only the shortest form is valid: one value, one file
@@ -71,7 +73,7 @@ def _read_varint(data: bytes) -> tuple[int, int] | None:
     else:
         if len(data) < 4:
             return None
-    raise CodecError("the file is damaged: its speaker field is invalid")
+    raise CodecError("the file is damaged: a number in its header is invalid")
 
 
 def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
@@ -79,7 +81,7 @@ def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
     Raises CodecError if the bytes are invalid."""
     if kind == NO_SPEAKER:
         return None, 0
-    read = _read_varint(data)
+    read = read_varint(data)
     if read is None or kind == SPEAKER_INDEX:
         return read
     size, start = read

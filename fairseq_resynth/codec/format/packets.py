@@ -5,8 +5,6 @@ identity, the number and the streams. `docs/codec_format.md` specifies it.
 """
 
 import binascii
-import contextlib
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +13,7 @@ import numpy as np
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
 from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_ONE
 from fairseq_resynth.codec.format.bitstream import Integers, stream_values
-from fairseq_resynth.codec.format.payload import END, Need, PayloadCoder
+from fairseq_resynth.codec.format.payload import Need, PayloadCoder, encode_steps
 from fairseq_resynth.codec.format.range_coder import (
     ByteDecoder,
     ByteEncoder,
@@ -83,17 +81,9 @@ def write_packet(form: PacketFormat, packet: Packet) -> bytes:
     speaker = 0 if packet.speaker is None else packet.speaker + 1
     periods = packet.full_units // settings.units_per_period
     _code_head(encoder, form.num_speakers, (speaker, periods, int(last)))
-    queues = {
-        Need.UNIT: deque([*packet.units.tolist(), END]),
-        Need.F0: deque([*packet.f0_codes.tolist(), END]),
-        Need.SAMPLES: deque([packet.num_samples]),
-    }
     coder = PayloadCoder(form.model, encoder, bool(settings.num_f0_codes))
     steps = coder.steps(None if last else packet.full_units)
-    with contextlib.suppress(StopIteration):
-        need = next(steps)
-        while True:
-            need = steps.send(queues[need].popleft())
+    encode_steps(steps, packet.units.tolist(), packet.f0_codes.tolist(), packet.num_samples)
     data = bytes([packet.number % NUMBERS]) + encoder.finish()
     return data + form.seal(data)
 

@@ -6,6 +6,7 @@ The streams are interleaved in the order of time, so that a file can be played w
 code comes after the units of its span, because they predict it. `docs/codec_format.md` specifies the format.
 """
 
+import contextlib
 import hashlib
 import math
 from array import array
@@ -47,6 +48,21 @@ class Need(Enum):
 
 
 Steps = Generator[Need, int | None, int]
+
+
+def encode_steps(
+    steps: Steps, units: list[int], f0_codes: list[int], num_samples: int | None = None
+) -> None:
+    """Encodes whole streams with the `steps` of a `PayloadCoder`."""
+    queues = {
+        Need.UNIT: deque([*units, END]),
+        Need.F0: deque([*f0_codes, END]),
+        Need.SAMPLES: deque([num_samples]),
+    }
+    with contextlib.suppress(StopIteration):  # which the last value raises
+        need = next(steps)
+        while True:
+            need = steps.send(queues[need].popleft())
 
 
 class PayloadCoder:

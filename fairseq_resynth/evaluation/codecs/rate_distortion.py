@@ -54,7 +54,7 @@ def list_recordings(
     return listed, speakers
 
 
-def _measures() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
+def distortion_measures() -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
     """Mel L1 and mel-cepstral distortion, and STOI and PESQ if they are installed. None of them is fair to
     a codec that does not keep the waveform; word error rates, which are, come from `resynth evaluate`."""
     found: dict[str, Any] = {"mel_l1": mel_l1_distance, "mcd": mel_cepstral_distortion}
@@ -94,7 +94,7 @@ def measure_codecs(
     ]
     for one in baselines:
         systems.append((Point(one.family, one.label, missing=one.missing), one))
-    measures = _measures()
+    measures = distortion_measures()
     rows: dict[str, list[dict[str, float]]] = {point.label: [] for point, _ in systems}
     for name, path in utterances:
         wav = resample(*load_any_audio(path))
