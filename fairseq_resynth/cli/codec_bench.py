@@ -23,6 +23,7 @@ def add_arguments(add: common.Options) -> None:
     system("--model FILE", "a model of `resynth fit-codec`: measure the bit rate")
     system("--bundle B", "bundles: measure rate against distortion", nargs="+")
     add("--split SPLIT", "splits of folders; default: all", nargs="+")
+    add.shared("--units-key")
     add(
         "--anchors A,B",
         "other codecs with their rate, as in opus:6,codec2:700,speex:4; empty: none",
@@ -79,14 +80,22 @@ def _packet_loss(args: argparse.Namespace) -> int:
 
 def _count(args: argparse.Namespace) -> int:
     from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
+    from fairseq_resynth.codec.tokens import TokenModel, is_token_model, read_tokens
     from fairseq_resynth.data.streams import read_utterances
-    from fairseq_resynth.evaluation.codecs.bench import run_bench
+    from fairseq_resynth.evaluation.codecs.bench import run_bench, run_token_bench
 
-    model = EntropyModel.load(args.model)
-    utterances = [row for path in args.data for row in read_utterances(path, args.split)]
-    with tqdm(total=len(utterances), desc="codec-bench", unit="file", mininterval=0.5) as bar:
-        found, files = run_bench(model, utterances, bar.update)
-    summary = {"model": args.model, "identity": model.identity.hex(), **found}
+    summary, how = {"model": args.model}, (args.split, args.units_key)
+    if is_token_model(args.model):
+        model, bench = TokenModel.load(args.model), run_token_bench
+        codebooks = len(model.vocabularies)
+        rows = [row for path in args.data for row in read_tokens(path, codebooks, *how)]
+    else:
+        model, bench = EntropyModel.load(args.model), run_bench
+        summary["identity"] = model.identity.hex()
+        rows = [row for path in args.data for row in read_utterances(path, *how)]
+    with tqdm(total=len(rows), desc="codec-bench", unit="file", mininterval=0.5) as bar:
+        found, files = bench(model, rows, bar.update)
+    summary |= found
     lines = [f"{name}: {value}" for name, value in summary.items()]
     if args.json:
         summary["files"] = files

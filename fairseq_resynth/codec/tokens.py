@@ -8,7 +8,6 @@ stream before it at the same frame, as F0 codes are from units.
 import json
 import math
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,8 +25,8 @@ from fairseq_resynth.codec.format.bitstream import pack_varint, read_varint
 from fairseq_resynth.codec.format.payload import LARGEST, PayloadCoder, encode_steps
 from fairseq_resynth.codec.format.range_coder import ByteDecoder, ByteEncoder, CodecError
 from fairseq_resynth.data.storage.files import atomic_path
-from fairseq_resynth.data.streams import Utterance, read_utterances
-from fairseq_resynth.data.unit_files import is_unit_folder, read_unit_file
+from fairseq_resynth.data.streams import Utterance, is_data_directory, read_utterances
+from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.data.units import as_frames
 
 FORMAT = "resynth-tokens-1"
@@ -44,14 +43,14 @@ class Tokens:
 
 
 def read_tokens(
-    path: str | Path, codebooks: int, splits: Sequence[str] | None = None, key: str = ""
+    path: str | Path, codebooks: int = 1, splits: Sequence[str] | None = None, key: str = ""
 ) -> list[Tokens]:
-    """Reads the tokens of a data directory, or of a file or folder that `read_unit_file` reads with `key`: the
-    codebooks of a frame one after the other, or an array of frames and codebooks for each utterance. Raises
-    ValueError if an utterance is not whole frames."""
-    path = Path(path)
-    if path.is_dir() and not is_unit_folder(path):
-        rows = [(row.name, row.units) for row in read_utterances(path, splits)]
+    """Reads the tokens of what `read_utterances` reads; with several `codebooks` those of a frame follow each
+    other, or each utterance is an array. Raises ValueError if an utterance is not whole frames."""
+    if codebooks < 1:
+        raise ValueError(f"found {codebooks} codebooks, expected 1 or more")
+    if codebooks == 1 or is_data_directory(path):
+        rows = [(row.name, row.units) for row in read_utterances(path, splits, key)]
     else:
         rows = [(row.label, row.units) for row in read_unit_file(path, key, codebooks)]
     return [Tokens(name, as_frames(units, codebooks, f"{path}: {name}")) for name, units in rows]
@@ -155,37 +154,34 @@ class TokenModel:
 
     @classmethod
     def load(cls, path: str | Path) -> "TokenModel":
-        """Reads what `save` wrote, or a model of units alone, which is one of one codebook. Raises ValueError if
-        it is another kind of file, or damaged."""
-        if not is_token_model(path):
-            model = EntropyModel.load(path)
-            return cls((model.settings.num_units,), (model,))
+        """Reads what `save` wrote; raises ValueError if it is another kind of file, or damaged."""
         try:
-            with (
-                safe_open(path, framework="numpy") as stored,
-                tempfile.TemporaryDirectory() as folder,
-            ):
+            with safe_open(path, framework="numpy") as stored:
                 vocabularies = json.loads(stored.metadata()["vocabularies"])
-                models = []
-                for name in sorted(stored.keys()):
-                    Path(folder, "model").write_bytes(stored.get_tensor(name).tobytes())
-                    models.append(EntropyModel.load(Path(folder, "model")))
+                files = [stored.get_tensor(name).tobytes() for name in sorted(stored.keys())]
+            models = [_model_from(data) for data in files]
             found = cls(tuple(int(size) for size in vocabularies), tuple(models))
             sizes = found._sizes()
             known = [models[0].settings.num_units, *(one.settings.num_f0_codes for one in models)]
             if known[: len(sizes)] != sizes or len(models) != max(len(sizes) - 1, 1):
                 raise ValueError(f"its models are of {known} symbols, its codebooks of {sizes}")
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            reason = str(error).replace(f"{folder}/model", "a context model in it")
-            raise ValueError(f"{path} is damaged: {reason}") from error
+            raise ValueError(f"{path} is damaged: {error}") from error
         return found
 
     def _sizes(self) -> list[int]:
         return _stream_sizes(self.vocabularies, self._bases)
 
 
+def _model_from(data: bytes) -> EntropyModel:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "context model")
+        path.write_bytes(data)
+        return EntropyModel.load(path)
+
+
 def is_token_model(path: str | Path) -> bool:
-    """Whether a file is a `TokenModel` of several streams."""
+    """Whether a file is a `TokenModel`."""
     try:
         with safe_open(path, framework="numpy") as stored:
             return (stored.metadata() or {}).get("format") == FORMAT
@@ -255,24 +251,3 @@ def fit_token_model(
         kept = {name: model.tables[name] for name in ("f0", "f0_by_unit")}
         models.append(replace(model, tables={**empty, **kept}))
     return TokenModel(tuple(sizes), tuple(models))
-
-
-def stored_sizes(tokens: Sequence[Tokens], sizes: Sequence[int]) -> Counter[str]:
-    """The bits that utterances take without a model: `fixed` length, the fewest whole bits for each token; and
-    compressed as bytes, or pairs or fours of them, by zlib and xz, each utterance (`zlib`, `xz`) and all of them
-    together (`zlib_all`, `xz_all`)."""
-    import lzma
-    import zlib
-
-    kind = np.min_scalar_type(max(sizes) - 1)
-    pieces = [row.frames.astype(kind.newbyteorder("<")).tobytes() for row in tokens]
-    found = Counter[str](
-        fixed=sum(len(row.frames) for row in tokens)
-        * sum((size - 1).bit_length() for size in sizes)
-    )
-    # Without a container around the stream, which a file would have only once.
-    xz = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9}]}
-    for suffix, parts in (("", pieces), ("_all", [b"".join(pieces)])):
-        found[f"zlib{suffix}"] = 8 * sum(len(zlib.compress(part, 9)) for part in parts)
-        found[f"xz{suffix}"] = 8 * sum(len(lzma.compress(part, **xz)) for part in parts)
-    return found

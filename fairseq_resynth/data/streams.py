@@ -12,7 +12,7 @@ from fairseq_resynth.data.manifest import read_manifest, read_names, require_dat
 from fairseq_resynth.data.packed import has_stream
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.text_columns import first_names
-from fairseq_resynth.data.unit_files import read_unit_file
+from fairseq_resynth.data.unit_files import is_unit_folder, read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
 
 STREAM_NAMES = ("units", "f0", "speaker", *TOKENS)
@@ -219,14 +219,22 @@ def _unit_size(data: Path, units: dict[str, Any], key: str, option: str, given: 
     return given or known
 
 
-def read_utterances(path: str | Path, splits: Sequence[str] | None = None) -> list[Utterance]:
-    """Reads the units and the pitch codes of a data directory (`splits`; None: all) or of a unit file. Next
-    to a unit file NAME.txt, NAME.f0 may have the pitch codes, one line per utterance. Raises
-    FileNotFoundError if there are no units, and ValueError if a line cannot be parsed."""
+def is_data_directory(path: str | Path) -> bool:
+    """Whether a path is a folder, and not one of unit files or a saved dataset."""
+    return Path(path).is_dir() and not is_unit_folder(Path(path))
+
+
+def read_utterances(
+    path: str | Path, splits: Sequence[str] | None = None, key: str = ""
+) -> list[Utterance]:
+    """Reads the units and the pitch codes of a data directory (`splits`; None: all), or of what
+    `read_unit_file` reads with `key`. Next to a unit file NAME.txt, NAME.f0 may have the pitch codes, one
+    line per utterance. Raises FileNotFoundError if there are no units, and ValueError if a line cannot be
+    parsed."""
     path = Path(path)
-    if path.is_dir():
+    if is_data_directory(path):
         return [row for split in _chosen_splits(path, splits) for row in _read_split(path, split)]
-    rows = read_unit_file(path)
+    rows = read_unit_file(path, key)
     names = [Path(row.label).name or row.label for row in rows]
     return _with_f0_codes([row.units for row in rows], names, path.parent, path.stem)
 

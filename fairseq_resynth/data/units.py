@@ -211,9 +211,9 @@ def _one_name(name: str) -> str:
 
 
 def as_frames(units: np.ndarray, codebooks: int, where: str) -> np.ndarray:
-    """(T, codebooks) of tokens, from (T * codebooks,) with the codebooks of a frame one after the other, or from
-    an array whose first or second dimension are the codebooks. Raises ValueError, beginning with `where`, for
-    any other shape."""
+    """(T, codebooks) of tokens, from (T * codebooks,) with the codebooks of a frame one after the other, or
+    from an array whose first or second dimension are the codebooks. Raises ValueError, beginning with
+    `where`, for any other shape."""
     if units.ndim == 1 and len(units) % codebooks == 0:
         return units.reshape(-1, codebooks)
     if units.ndim == 2 and units.shape[1] == codebooks:

@@ -62,8 +62,8 @@ def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
 
 
 def read_varint(data: bytes) -> tuple[int, int] | None:
-    """Reads a number of up to 4 bytes: (value, length), or None if the data is incomplete. Raises CodecError if
-    it is not in its shortest form."""
+    """Reads a number of up to 4 bytes: (value, length), or None if the data is incomplete. Raises
+    CodecError if it is not in its shortest form."""
     for index, byte in enumerate(data[:4]):
         if byte < 128:
             if byte == 0 and index:  # only the shortest form is valid: one value, one file

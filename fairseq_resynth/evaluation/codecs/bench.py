@@ -1,6 +1,8 @@
 """Bit/s of streams, counted in whole bytes of real files with one utterance each."""
 
+import lzma
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.format.bitstream import FileWriter, read_bytes
+from fairseq_resynth.codec.tokens import TokenModel, Tokens
 from fairseq_resynth.data.streams import Utterance
 
 LONG_SECONDS = 3.0
@@ -47,6 +50,18 @@ def _write(model: EntropyModel, utterance: Utterance) -> tuple[bytes, dict[str, 
     return data, cost, writer.coder.bits
 
 
+def _stored_bps(
+    model: EntropyModel, utterances: Sequence[Utterance], seconds: float
+) -> dict[str, float]:
+    """The rates of the units without a model."""
+    known = [Tokens(row.name, row.units[:, None]) for row in utterances]
+    size = max(
+        [model.settings.num_units, *(1 + int(row.units.max(initial=0)) for row in utterances)]
+    )
+    found = stored_bits(known, [size])
+    return {f"content_{name}_bps": _rate(bits / 8, seconds) for name, bits in found.items()}
+
+
 def run_bench(
     model: EntropyModel, utterances: Sequence[Utterance], progress: Callable[[], Any] = lambda: None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -81,6 +96,7 @@ def run_bench(
         "total_bps_from_3s": _rates(long)["total_bps"],
         "most_bps_from_3s": max((_rates([cost])["total_bps"] for cost in long), default=0.0),
         "overhead_bytes_mean": round(overhead, 3),
+        **_stored_bps(model, utterances, seconds),
         "parts_bps": {name: _rate(size / 8, seconds) for name, size in sorted(bits.items())},
         "encode_times_real_time": round(seconds / max(encoding, 1e-9), 1),
         "decode_times_real_time": round(seconds / max(decoding, 1e-9), 1),
@@ -88,3 +104,52 @@ def run_bench(
     return summary, [
         cost | {"seconds": round(cost["seconds"], 4)} | _rates([cost]) for cost in costs
     ]
+
+
+def run_token_bench(
+    model: TokenModel, tokens: Sequence[Tokens], progress: Callable[[], Any] = lambda: None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Codes the tokens of each utterance, decodes them and compares.
+
+    Returns a summary in bits per frame, of the whole bytes that each utterance takes, and of each codebook
+    before rounding; and the bytes of each utterance. `progress` is called after each. Raises ValueError if an
+    utterance has other codebooks than the model, and AssertionError if it does not decode to itself.
+    """
+    rows, bits, start = [], np.zeros(len(model.vocabularies)), time.process_time()
+    for one in tokens:
+        data, by_codebook = model.encode(one)
+        if not np.array_equal(model.decode(data), one.frames):
+            raise AssertionError(f"{one.name} does not decode to what was encoded")
+        bits += by_codebook
+        rows.append({"name": one.name, "frames": len(one.frames), "bytes": len(data)})
+        progress()
+    elapsed = time.process_time() - start
+    frames = max(sum(row["frames"] for row in rows), 1)
+    coded = 8 * sum(row["bytes"] for row in rows)
+    stored = stored_bits(tokens, model.vocabularies)
+    return {
+        "utterances": len(rows),
+        "frames": frames,
+        "vocabularies": list(model.vocabularies),
+        "bits_per_frame": round(coded / frames, 3),
+        "bits_by_codebook": [round(float(size) / frames, 3) for size in bits],
+        **{f"{name}_bits_per_frame": round(size / frames, 3) for name, size in stored.items()},
+        "saved_of_fixed": round(1 - coded / max(stored["fixed"], 1), 4),
+        "coded_and_decoded_frames_per_second": round(frames / max(elapsed, 1e-9)),
+    }, rows
+
+
+def stored_bits(tokens: Sequence[Tokens], vocabularies: Sequence[int]) -> dict[str, int]:
+    """The bits that utterances take without a model: of `fixed` length, the fewest whole bits for each token;
+    and as bytes (two or four per token of a large vocabulary) compressed by zlib and xz, each utterance on
+    its own (`zlib`, `xz`) and all of them together (`zlib_all`, `xz_all`)."""
+    kind = np.min_scalar_type(max(vocabularies) - 1).newbyteorder("<")
+    pieces = [one.frames.astype(kind).tobytes() for one in tokens]
+    frames = sum(len(one.frames) for one in tokens)
+    found = {"fixed": frames * sum((size - 1).bit_length() for size in vocabularies)}
+    # LZMA2 alone: the container of an .xz file would add 60 bytes to each utterance.
+    xz = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9}]}
+    for suffix, parts in (("", pieces), ("_all", [b"".join(pieces)])):
+        found[f"zlib{suffix}"] = 8 * sum(len(zlib.compress(part, 9)) for part in parts)
+        found[f"xz{suffix}"] = 8 * sum(len(lzma.compress(part, **xz)) for part in parts)
+    return found
