@@ -15,6 +15,7 @@ from fairseq_resynth.codec.format.packets import frame_packets, unframe_packets
 from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.streams import Utterance
+from fairseq_resynth.evaluation.codecs.packet_loss import lost_packets
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +197,40 @@ def test_mistakes_with_packets_are_one_line(
     command = [argument.format(**places) for argument in arguments]
     status, out, err = run(capsys, *command, "--bundle", bundle_folder)
     assert status in (1, 2) and reason in out + err and err.strip().count("\n") <= 1
+
+
+def test_loss_is_measured_beside_the_whole_file(capsys, bundle_folder, codec, utterance, tmp_path):
+    data, units = tmp_path / "data", utterance.units
+    data.mkdir()
+    wav = codec.decode(codec.pack(utterance))  # so that nothing but the loss differs
+    soundfile.write(data / "a.wav", wav, 16000)
+    (data / "test.tsv").write_text(f".\na.wav\t{len(wav)}\n")
+    (data / "test.units").write_text(" ".join(map(str, units)) + "\n")
+    (data / "test.f0").write_text(" ".join(map(str, utterance.f0_codes)) + "\n")
+    (data / "test.speaker").write_text("boris\n")
+    command = ["codec-bench", data, "--bundle", bundle_folder, "--outdir", tmp_path / "out"]
+    options = ["--packets", "0.4", "--loss", "0", "50", "100", "--seeds", "1", "--json"]
+    status, out, _ = run(capsys, *command, *options)
+    points = json.loads(out)["points"]
+    assert status == 0 and [point["label"].split(", ")[-1] for point in points] == [
+        "whole files", "no loss", "uniform 50 %", "bursts 50 %", "uniform 100 %", "bursts 100 %"
+    ]  # fmt: skip
+    packets = codec.pack_packets(utterance, 0.4)
+    seconds = len(wav) / 16000
+    assert points[1]["bps"] == pytest.approx(8 * sum(map(len, packets)) / seconds, abs=0.1)
+    assert points[1]["overhead_bps"] == pytest.approx(24 * len(packets) / seconds, abs=0.1)
+    assert points[1]["distortions"] == points[0]["distortions"]
+    errors = [point["distortions"]["mel_l1"] for point in points]
+    assert errors[0] < min(errors[2:]) and points[2]["lost"] < points[4]["lost"] == 1
+    assert "| whole files |" in (tmp_path / "out" / "packet_loss.md").read_text()
+    for extra, reason in ((["--seeds", "0"], "--seeds 0"), (["--loss", "101"], "--loss [101.0]")):
+        status, _, err = run(capsys, *command, *options, *extra)
+        assert status == 2 and reason in err
+
+
+@pytest.mark.parametrize("burst", [1.0, 3.0])
+def test_losses_have_the_rate_and_the_bursts_that_were_asked_for(burst):
+    lost = lost_packets(200_000, 0.1, burst, np.random.default_rng(0))
+    bursts = np.count_nonzero(np.diff(lost.astype(int), prepend=0) == 1)
+    assert lost.mean() == pytest.approx(0.1, rel=0.03)
+    assert lost.sum() / bursts == pytest.approx(3.0 if burst > 1 else 1 / 0.9, rel=0.03)
