@@ -92,8 +92,8 @@ def make_test(
     key: dict[str, Any] = {"test": secrets.token_hex(8), "kind": options.kind}
     key["stimuli"] = _write_stimuli(systems, names, outdir, options, generator)
     key["trials"] = _trials(options.kind, list(systems), names, key["stimuli"])
-    write_json(outdir / "key.json", key)
     write_text(outdir / "index.html", _page(key, options))
+    write_json(outdir / "key.json", key)  # last: a folder that has it is complete
     return key
 
 

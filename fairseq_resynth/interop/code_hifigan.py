@@ -210,8 +210,8 @@ def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
     config = _config(bundle)
     bundle.generator.generator.remove_weight_norm()
     weights = _weights(bundle.generator, len(config["resblock_kernel_sizes"]))
-    with atomic_path(outdir / "model.pt") as temporary:
-        torch.save({"generator": weights}, temporary)
+    with atomic_path(outdir / "model.pt") as temporary, temporary.open("wb") as stream:
+        torch.save({"generator": weights}, stream)  # to a path, it would store the temporary name
     for table, names in {"speaker": bundle.streams.speakers, **bundle.streams.tokens}.items():
         if names:
             write_text(outdir / f"{table}s.txt", "\n".join(names) + "\n")

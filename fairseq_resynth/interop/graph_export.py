@@ -135,10 +135,12 @@ def _write(
     if kind == "torchscript":
         traced = torch.jit.trace(module, tensors, check_trace=False)
         extra = {"inputs.json": json.dumps(list(example))}
-        torch.jit.save(torch.jit.freeze(traced), str(path), _extra_files=extra)
+        with path.open("wb") as stream:  # given a path, torch stores the temporary name
+            torch.jit.save(torch.jit.freeze(traced), stream, _extra_files=extra)
         return
     if kind == "torch-export":
-        torch.export.save(torch.export.export(module, tensors, dynamic_shapes=shapes), str(path))
+        with path.open("wb") as stream:
+            torch.export.save(torch.export.export(module, tensors, dynamic_shapes=shapes), stream)
         return
     try:
         import onnx  # noqa: F401

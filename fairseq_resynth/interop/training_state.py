@@ -58,8 +58,8 @@ def write_training_checkpoint(
         checkpoint, options = _convert(published, bundle, state, path)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path} is not {WHAT}: {type(error).__name__} {error}") from error
-    with atomic_path(outfile) as temporary:
-        torch.save(checkpoint, temporary)
+    with atomic_path(outfile) as temporary, temporary.open("wb") as stream:
+        torch.save(checkpoint, stream)  # to a path, it would store the temporary name
     return {
         "num_updates": int(state["steps"]),
         "epoch": int(state["epoch"]) + 1,

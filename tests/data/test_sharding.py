@@ -92,10 +92,12 @@ def test_a_part_of_other_rows_is_not_joined_and_is_emptied_when_opened(tmp_path)
 
 def test_reopening_keeps_whole_lines_only(tmp_path):
     with make_part(tmp_path, 1, 2) as part:
-        part.path.write_text("1 2\n3 4\n5 ")
+        part.path.write_text("1 2\n3 4\n5 6 7 8 9 ")
     with make_part(tmp_path, 1, 2) as part:
         assert part.keep_lines() == 2
-    assert part.path.read_text() == "1 2\n3 4\n"
+        part.append({2: "5"})
+        part.close({})
+    assert part.path.read_text() == "1 2\n3 4\n5\n"
     with make_part(tmp_path, 1, 1) as part:
         part.path.write_text("1\n2\n3\n4\n5\n")
         assert part.keep_lines(block=2) == 4

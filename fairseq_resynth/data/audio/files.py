@@ -229,15 +229,40 @@ def write_audio(
         raise ValueError(
             f"{path}: cannot write {subtype} as {path.suffix!r}, expected .wav or .flac"
         )
-    with (
-        atomic_path(path) as temporary,
-        soundfile.SoundFile(os.fsencode(temporary), "w", sample_rate, 1, subtype) as stream,
-    ):
-        for piece in pieces:
-            require_finite(path, np.asarray(piece))
-            stream.write(piece)
-            count += len(piece)
+    kind = path.suffix[1:].upper()
+    with atomic_path(path) as temporary, _CheckedFile(temporary, "w+") as file:
+        with soundfile.SoundFile(file, "w", sample_rate, 1, subtype, format=kind) as stream:
+            for piece in pieces:
+                require_finite(path, np.asarray(piece))
+                stream.write(piece)
+                count += len(piece)
+        file.remove_time()
+        if file.failure is not None:
+            raise file.failure
     return count
+
+
+class _CheckedFile(io.FileIO):
+    """A file for libsndfile, which does not report that the end of a FLAC file could not be written."""
+
+    failure: OSError | None = None
+
+    def write(self, block: bytes) -> int:  # type: ignore[override]
+        """Writes all of a block, or keeps the reason in `failure`."""
+        written = 0
+        try:
+            while self.failure is None and written < len(block):
+                written += super().write(block[written:])
+        except OSError as error:
+            self.failure = error
+        return len(block)
+
+    def remove_time(self) -> None:
+        """Zeroes the time of writing in the header of a WAV of floats: equal samples give equal files."""
+        self.seek(0)
+        if (peaks := self.read(128).find(b"PEAK")) > 0:
+            self.seek(peaks + 12)  # after the name, the size and the version of the chunk
+            self.write(bytes(4))
 
 
 def pad_to_multiple(wav: np.ndarray, multiple: int) -> np.ndarray:

@@ -2,37 +2,121 @@
 
 import codecs
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+_TEMPORARY = re.compile(
+    r"\..*\.(?P<place>[0-9a-f]{12})\.(?P<process>\d+)\.[0-9a-f]{12}\.tmp(\..*)?"
+)
+_ABANDONED = (
+    86400.0  # seconds after which a temporary file of another machine belongs to no process
+)
+_cleaned: set[str] = set()  # folders
+
+
+@functools.cache
+def _place() -> str:
+    """The machine since its start and the name space of its process ids, where an id names one process."""
+    marks = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # there is no /proc
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        marks.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(marks).encode()).hexdigest()[:12]
+
 
 def unique_name() -> str:
     """A name that no other process has, also where containers share a file system and process ids."""
-    return f"{socket.gethostname()[:16]}.{os.getpid()}.{secrets.token_hex(6)}"
+    return f"{_place()}.{os.getpid()}.{secrets.token_hex(6)}"
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere, a signal of 0 ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        pass
+    return True
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes the temporary files that killed processes have left in a folder, once per process: those of
+    this machine whose process has ended, and those of others that have not changed for a day."""
+    if str(folder) in _cleaned or not folder.is_dir():
+        return
+    _cleaned.add(str(folder))
+    for entry in os.scandir(folder):
+        if not entry.name.startswith(".") or not (name := _TEMPORARY.fullmatch(entry.name)):
+            continue
+        with contextlib.suppress(OSError):
+            ended = name["place"] == _place() and not _is_running(int(name["process"]))
+            if ended or time.time() - entry.stat().st_mtime > _ABANDONED:
+                os.unlink(entry.path)
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it over `path` when the block succeeds. The temporary
-    name keeps the suffix, since writers such as soundfile choose a format by it."""
+    name keeps the suffix, since writers such as soundfile choose a format by it. A device or a pipe is
+    written to as it is. Raises OSError with `path` and the reason if nothing can be written, whatever error
+    the block's writer has made of that."""
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent)
     stem = os.fsencode(path.stem)[:100].decode("utf-8", "ignore")  # a name has at most 255 bytes
     temporary = path.with_name(f".{stem}.{unique_name()}.tmp{path.suffix[-20:]}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except (ValueError, BrokenPipeError):  # of what was to be written
+        raise
+    except Exception as error:
+        if (cause := _write_error(error, temporary)) is not None:
+            raise unwritable(path, cause) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _write_error(error: Exception, temporary: Path) -> OSError | None:
+    """What keeps a file from being written, if this is the cause of an error: libraries hide it."""
+    if isinstance(error, OSError) and error.filename in (temporary, *_spellings(temporary)):
+        return error
+    try:
+        with temporary.open("ab") as stream:
+            stream.write(bytes(1 << 16))
+    except OSError as cause:
+        return cause
+    return error if isinstance(error, OSError) and error.errno and not error.filename else None
+
+
+def _spellings(path: Path) -> tuple[str, bytes]:
+    return str(path), os.fsencode(path)
+
+
+def unwritable(path: str | Path, cause: OSError) -> OSError:
+    """The error that says why `path` could not be written."""
+    error = OSError(f"{path} could not be written: {cause.strerror or cause}")
+    error.errno = cause.errno
+    return error
 
 
 def write_text(path: str | Path, text: str) -> None:

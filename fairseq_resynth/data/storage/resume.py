@@ -15,6 +15,7 @@ made again.
 """
 
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,13 @@ import numpy as np
 from soundfile import SoundFileError
 
 from fairseq_resynth.data.audio.files import zip_range
-from fairseq_resynth.data.storage.files import atomic_path, file_hash, unique_name
+from fairseq_resynth.data.storage.files import (
+    atomic_path,
+    file_hash,
+    remove_abandoned,
+    unique_name,
+    unwritable,
+)
 
 FOLDER = ".made_by"
 _SETTLED = 3600.0  # seconds after which no process appends to a file of the record any more
@@ -80,6 +88,7 @@ class Record:
         self.folder = Path(folder)
         self._own = self.folder / FOLDER / f"{unique_name()}.jsonl"
         self._waiting: list[str] = []
+        self._identity: tuple[int, int] | None = None  # of the folder, from the first line on
         # All as text or bytes, which take less memory than parsed lines. A name and key may have lines
         # of several hashes, because results are not always bit-identical.
         self._made: dict[str, str] = {}  # name -> its lines
@@ -95,6 +104,7 @@ class Record:
 
     def _read(self) -> None:
         settled = []
+        remove_abandoned(self._own.parent)
         for file in sorted(self._own.parent.glob("*.jsonl")):
             try:
                 with file.open(encoding="utf-8", errors="replace", newline="\n") as stream:
@@ -192,6 +202,7 @@ class Record:
 
     def find(self, name: str, key: str) -> dict[str, Any] | None:
         """The facts that were recorded with a file, or None if it is not what this key makes."""
+        remove_abandoned((self.folder / name).parent)
         lines = (line for line in self._lines(name) if line["by"] == key)
         return next((line["facts"] for line in lines if self._is_whole(line)), None)
 
@@ -272,9 +283,32 @@ class Record:
         self.flush()
 
     def flush(self) -> None:
-        """Appends the lines that are still in memory."""
+        """Appends the lines that are still in memory. Raises OSError if the folder cannot be written to, or
+        has been removed or replaced since the first line."""
         waiting, self._waiting = self._waiting, []  # threads may add to the new list meanwhile
-        if waiting:
+        if not waiting:
+            return
+        try:
             self._own.parent.mkdir(parents=True, exist_ok=True)
-            with self._own.open("a", encoding="utf-8") as stream:
-                stream.write("\n".join(waiting) + "\n")
+            status = self.folder.stat()
+            if self._identity not in (None, (status.st_dev, status.st_ino)):
+                raise FileNotFoundError(
+                    errno.ENOENT, "the folder was removed or replaced meanwhile"
+                )
+            self._identity = status.st_dev, status.st_ino
+            with self._own.open("ab", buffering=0) as stream:
+                _append(stream, ("\n".join(waiting) + "\n").encode())
+        except OSError as error:
+            self._waiting[:0] = waiting
+            raise unwritable(self.folder, error) from error
+
+
+def _append(stream: FileIO, block: bytes) -> None:
+    """Appends all of a block or nothing, so that no half line precedes the next block."""
+    start = stream.tell()
+    try:
+        while block:
+            block = block[stream.write(block) :]
+    except OSError:
+        stream.truncate(start)
+        raise

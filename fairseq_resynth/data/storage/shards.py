@@ -9,17 +9,25 @@ shards give the bytes of one run. The record of the data folder says what made t
 
 import hashlib
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.storage.files import array_header, atomic_path, read_json, write_json
+from fairseq_resynth.data.storage.files import (
+    array_header,
+    atomic_path,
+    read_json,
+    unwritable,
+    write_json,
+)
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.workers import parallel_map, progress
 
@@ -124,25 +132,21 @@ class Part:
 
     def finished(self) -> RowsOutcome | None:
         """What the run that made the whole file did with these rows; None if it has to be made (again)."""
-        if not self.record.knows(self.name):
-            if (self.record.folder / self.name).is_file():
-                logger.warning("%s is made again: nothing is recorded of what made it", self.name)
-            return None
-        recordings = range(len(self.manifest)) if self._from_recordings else ()
-        stamps, rows = b"".join(map(self.stamp, recordings)), len(self.rows)
-        found = self.record.find(self.name, _whole_key(self.record, self._state["key"], stamps))
+        whole, rows = self.record.folder / self.name, len(self.rows)
+        if whole.is_file() and not self.record.knows(self.name) and not self.path.is_file():
+            logger.warning("%s is made again: nothing is recorded of what made it", self.name)
+        key = self._state["key"]
+        found = find_whole(self.record, self.name, self.manifest, key, self._from_recordings)
         if found is None:
             return None
+        remove_parts(whole, self.shard.count, key)  # of a run that was killed after it joined them
         mine = {self.manifest.paths[row] for row in self.rows} if found["failed"] else set()
         failed = {path: reason for path, reason in found["failed"].items() if path in mine}
         return RowsOutcome(reused=rows - len(failed), failed=failed, rows=rows, joined=True)
 
     def stamp(self, row: int) -> bytes:
         """The hash of a row's recording as it is now. Take it before the recording is read."""
-        try:
-            return bytes.fromhex(self.record.content(self.manifest.path(row)))
-        except OSError:
-            return _UNREADABLE
+        return _stamp(self.record, self.manifest, row)
 
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,18 +156,21 @@ class Part:
             for old in (state, stamps, self.path):
                 old.unlink(missing_ok=True)
         write_json(state, self._state)
-        self.path.touch()
         if self._from_recordings:
-            stamps.touch()
-            self._stamps = stamps.open("r+b")
+            self._stamps = _open(stamps)
             self._stamps.truncate(_STAMP * len(self.rows))
-        self._stream = self.path.open("r+b")
+        self._stream = _open(self.path)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stream.close()
-        if self._from_recordings:
-            self._stamps.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        streams = [self._stream, *([self._stamps] if self._from_recordings else [])]
+        for stream in streams:
+            try:
+                stream.close()
+            except OSError as another:  # what it still held cannot be written either
+                error = error or another
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            raise unwritable(self.path, error) from error
         self.record.flush()
 
     def is_done(self, row: int) -> bool:
@@ -181,16 +188,37 @@ class Part:
         and joins all parts if it was the last; returns whether the whole file exists."""
         if failed and not accept:
             return False
-        state = {**self._state, "failed": dict(failed), "complete": True}
-        write_json(Path(f"{self.path}.json"), state)
-        return join_parts(self.record, self.name, self.shard.count, state["key"])
+        count, state = self.shard.count, {**self._state, "failed": dict(failed), "complete": True}
+        if self._is_whole():
+            write_json(Path(f"{self.path}.json"), state)
+            if join_parts(self.record, self.name, count, state["key"]):
+                return True
+        # Another process may make the same part, and may have joined it already.
+        record = Record(self.record.folder)
+        arguments = self.name, self.manifest, state["key"], self._from_recordings
+        if find_whole(record, *arguments) is None:
+            if not self._is_whole():
+                raise FileNotFoundError(
+                    f"{self.path} was removed or changed while it was written: run the command again"
+                )
+            return False
+        remove_parts(self.record.folder / self.name, count, state["key"])
+        return True
+
+    def _is_whole(self) -> bool:
+        """Whether the file of this part is still the one that this process writes."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._stream.fileno()))
+        except FileNotFoundError:
+            return False
 
 
 class LinesPart(Part):
     """A part that is text, with one line per row."""
 
     def keep_lines(self, block: int = 1) -> int:
-        """Cuts off what is not a whole block of `block` lines, made together, and counts the lines."""
+        """Counts the lines to keep: those in whole blocks of `block` lines, made together. `append` goes on
+        behind them, and `close` cuts off what then remains of an earlier run."""
         ends = [0]
         self._stream.seek(0)
         for line in self._stream:
@@ -199,7 +227,7 @@ class LinesPart(Part):
         count = min(len(ends) - 1, len(self.rows))
         if count < len(self.rows):
             count -= count % block
-        self._stream.truncate(ends[count])
+        self._stream.seek(ends[count])
         return count
 
     def append(self, lines: Mapping[int, str], stamps: Mapping[int, bytes] | None = None) -> None:
@@ -207,23 +235,31 @@ class LinesPart(Part):
         # First the stamps: those of rows without a line are not looked at.
         for row in lines if stamps is not None else ():
             self._mark(row, stamps.get(row, _NOT_DONE))
-        self._stream.seek(0, 2)
+        # Not at the end of the file: a second process of this shard writes the same lines here.
         self._stream.write("".join(f"{line}\n" for line in lines.values()).encode())
         self._stream.flush()
 
+    def close(self, failed: Mapping[str, str], accept: bool = False) -> bool:
+        """As that of every part; the file ends after the last line written."""
+        self._stream.truncate()
+        return super().close(failed, accept)
+
     def replace(self, lines: Mapping[int, str], stamps: Mapping[int, bytes]) -> None:
         """Writes other lines for some rows; those without a stamp have failed."""
+        kept = self._stream.tell()
         self._stream.seek(0)
-        new = [
+        old = self._stream.read(kept).splitlines(keepends=True)
+        new = b"".join(
             f"{lines[row]}\n".encode() if row in lines else line
-            for row, line in zip(self.rows, self._stream, strict=False)
-        ]
+            for row, line in zip(self.rows, old, strict=False)
+        )
         for row in lines:
             self._mark(row, _NOT_DONE)
         with atomic_path(self.path) as temporary:
-            temporary.write_bytes(b"".join(new))
+            temporary.write_bytes(new)
         self._stream.close()
-        self._stream = self.path.open("r+b")
+        self._stream = _open(self.path)
+        self._stream.seek(len(new))
         for row, stamp in stamps.items():
             self._mark(row, stamp)
 
@@ -288,8 +324,42 @@ class ArrayPart(Part):
         return stop - start
 
 
+def _open(path: Path) -> BufferedRandom:
+    """Opens a file to be read and changed, which is made if it does not exist."""
+    return open(path, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+
+
+def _stamp(record: Record, manifest: Manifest, row: int) -> bytes:
+    try:
+        return bytes.fromhex(record.content(manifest.path(row)))
+    except OSError:
+        return _UNREADABLE
+
+
 def _whole_key(record: Record, key: Mapping[str, Any], stamps: bytes) -> str:
     return record.key(key, hashlib.sha256(stamps).hexdigest())
+
+
+def find_whole(
+    record: Record, name: str, manifest: Manifest, key: Mapping[str, Any], from_recordings: bool
+) -> dict[str, Any] | None:
+    """What is recorded of the whole file, if parts of this `key` and the recordings as they are now give it;
+    otherwise None."""
+    if not record.knows(name):
+        return None
+    rows = range(len(manifest)) if from_recordings else ()
+    stamps = b"".join(_stamp(record, manifest, row) for row in rows)
+    return record.find(name, _whole_key(record, key, stamps))
+
+
+def remove_parts(path: Path, count: int, key: Mapping[str, Any]) -> None:
+    """Removes the parts with this `key` of a file that has been joined from them, and what is left of parts
+    whose description has been removed already."""
+    for part in _parts(path, count):
+        state = Path(f"{part}.json")
+        if not state.is_file() or read_json(state)["key"] == key:
+            for file in (state, Path(f"{part}.rows"), part):
+                file.unlink(missing_ok=True)
 
 
 def part_states(path: Path, count: int) -> dict[Path, dict[str, Any]]:
@@ -329,22 +399,23 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
         states = [read_json(Path(f"{part}.json")) for part in parts]
         files = [Path(f"{part}.rows") for part in parts]
         stamps = b"".join(file.read_bytes() for file in files if file.is_file())
-        with atomic_path(path) as temporary, temporary.open("wb") as output:
-            if shape := states[0]["shape"]:
-                output.write(array_header(tuple(shape), "<f4"))
-            for part in parts:
-                with part.open("rb") as stream:
-                    shutil.copyfileobj(stream, output, 1 << 20)
+        with atomic_path(path) as temporary:
+            with temporary.open("wb") as output:
+                if shape := states[0]["shape"]:
+                    output.write(array_header(tuple(shape), "<f4"))
+                for part in parts:
+                    with part.open("rb") as stream:
+                        shutil.copyfileobj(stream, output, 1 << 20)
+            for beside, value in states[0][
+                "described"
+            ].items():  # whoever finds the file needs them
+                write_json(path.with_name(beside), value)
     except FileNotFoundError:  # two shards finished at once and the other one joined
         return False
-    for beside, value in states[0]["described"].items():
-        write_json(path.with_name(beside), value)
     failed = {row: reason for state in states for row, reason in state["failed"].items()}
     whole = _whole_key(record, states[0]["key"], stamps)
     record.add(name, whole, {"settings": record.key(states[0]["settings"]), "failed": failed})
-    for part in parts:
-        for suffix in (".json", ".rows", ""):
-            Path(f"{part}{suffix}").unlink(missing_ok=True)
+    remove_parts(path, count, states[0]["key"])
     return True
 
 

@@ -1,0 +1,91 @@
+"""Every verb that writes is killed and hindered at chosen and at random moments; then the same command gives
+the bytes of a run that nothing interrupted, and leaves no other file."""
+
+import numpy as np
+import pytest
+from ended_commands import Commands
+from writing_verbs import VERBS, Stages, snapshot
+
+CHEAP = ("preprocess", "manifest", "quantize", "f0", "merge", "pack")
+QUICK = tuple(VERBS)[: tuple(VERBS).index("pack") + 1]  # each needs what those before it make
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """The first verbs, in order."""
+    yield from _stages(tmp_path_factory, QUICK)
+
+
+@pytest.fixture(scope="module")
+def all_stages(tmp_path_factory):
+    """All verbs, in order."""
+    yield from _stages(tmp_path_factory, tuple(VERBS))
+
+
+def _stages(tmp_path_factory, names):
+    root = tmp_path_factory.mktemp("interrupted")
+    (root / "work").mkdir()
+    with Commands(root / "work") as run:
+        stages = Stages(root / "stages", run)
+        stages.make(*names)
+        yield stages
+
+
+def check_completed(stages: Stages, name: str) -> None:
+    """The command, run again, leaves what an uninterrupted run leaves, and keeps what was complete."""
+    before = {path: path.stat().st_ino for path in stages.folder.rglob("*") if path.is_file()}
+    left, expected = snapshot(stages.folder), stages.results[name]
+    done = stages.run(*VERBS[name].words.split())
+    assert done.status == 0, f"{name}: {done.err}{done.out}"
+    now = snapshot(stages.folder)
+    assert set(now) == set(expected), f"{name}: {sorted(set(now) ^ set(expected))}"
+    assert [file for file in now if now[file] != expected[file]] == []
+    kinds = VERBS[name].keeps
+    kept = [file for file in left if file.endswith(kinds) and left[file] == expected.get(file)]
+    again = [file for file in kept if (path := stages.folder / file).stat().st_ino != before[path]]
+    assert len(again) <= 1, f"{name}: {again} of {len(kept)} complete files were written again"
+
+
+def kill(stages: Stages, name: str, **how: float) -> None:
+    stages.restore(name)
+    ended = stages.run(*VERBS[name].words.split(), **how)
+    assert ended.status in (-9, -25, 0), f"{name}: {ended.status} {ended.err}"
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_killed_before_a_change_of_the_file_system(name, stages):
+    """Three times in one folder, each time later."""
+    stages.restore(name)
+    for share in (0.2, 0.5, 0.9):
+        ended = stages.run(
+            *VERBS[name].words.split(), change=max(1, int(share * stages.changes[name]))
+        )
+        assert ended.status in (-9, 0), ended.err
+    check_completed(stages, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_before_every_change_of_the_file_system(name, all_stages):
+    for change in range(1, all_stages.changes[name] + 1):
+        kill(all_stages, name, change=change)
+        check_completed(all_stages, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_in_the_middle_of_a_write(name, all_stages):
+    """Every file ends at a size; the kernel ends the process that writes beyond."""
+    sizes = sorted({len(content) for content in all_stages.results[name].values()})
+    for size in {1, 100, *(size * share // 4 for size in sizes for share in (1, 2, 3))}:
+        kill(all_stages, name, size=size)
+        check_completed(all_stages, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VERBS)
+def test_killed_at_random_moments(name, all_stages):
+    """`kill -9` at 50 moments of a run."""
+    for share in np.random.default_rng(5).uniform(size=50):
+        kill(all_stages, name, seconds=share * all_stages.seconds[name])
+        check_completed(all_stages, name)
