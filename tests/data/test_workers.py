@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fairseq_resynth.data.storage.files import atomic_path
-from fairseq_resynth.data.storage.workers import parallel_map, read_ahead
+from fairseq_resynth.data.storage.workers import parallel_map, progress, read_ahead, skip
 
 prefix = ""
 
@@ -109,3 +109,10 @@ def test_an_error_and_an_interruption_end_the_reading():
     assert len(done) < 20 and threading.active_count() < 20
     with pytest.raises(RuntimeError, match="unexpected"):
         list(read_ahead(read, range(100), 2, lambda item: 1, limit=1000))
+
+
+def test_a_bar_that_is_disabled_counts_nothing(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with progress(None, 5, "test") as bar:
+        assert bar.disable
+        skip(bar, 3)

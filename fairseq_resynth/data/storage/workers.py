@@ -146,6 +146,8 @@ def progress(iterable: Iterable[Item] | None, total: int, what: str, done: int =
 
 def skip(bar: tqdm, count: int) -> None:
     """Counts what an earlier run has done. The bar estimates no time from it that the rest takes."""
+    if bar.disable:  # by TQDM_DISABLE: such a bar has none of what follows
+        return
     bar.initial += count
     bar.n += count
     bar.last_print_n += count
