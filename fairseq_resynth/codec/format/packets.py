@@ -81,10 +81,10 @@ def write_packet(form: PacketFormat, packet: Packet) -> bytes:
     speaker = 0 if packet.speaker is None else packet.speaker + 1
     periods = packet.full_units // settings.units_per_period
     _code_head(encoder, form.num_speakers, (speaker, periods, int(last)))
-    coder = PayloadCoder(form.model, encoder, bool(settings.num_f0_codes))
+    coder = PayloadCoder(form.model, encoder, bool(settings.num_f0_codes), packet.number > 0)
     steps = coder.steps(None if last else packet.full_units)
     encode_steps(steps, packet.units.tolist(), packet.f0_codes.tolist(), packet.num_samples)
-    data = bytes([packet.number % NUMBERS]) + encoder.finish()
+    data = bytes([packet.number]) + encoder.finish()
     return data + form.seal(data)
 
 
@@ -96,7 +96,7 @@ def read_packet(form: PacketFormat, data: bytes) -> Packet:
     decoder.feed(data[1:-2], complete=True)
     speaker, periods, last = _code_head(decoder, form.num_speakers, (None, None, None))
     full_units = periods * settings.units_per_period
-    coder = PayloadCoder(form.model, decoder, bool(settings.num_f0_codes))
+    coder = PayloadCoder(form.model, decoder, bool(settings.num_f0_codes), data[0] > 0)
     for _ in coder.steps(None if last else full_units):
         pass
     decoder.finish()
@@ -153,7 +153,7 @@ class PacketWriter:
         streams = self._units[:units], self._f0_codes[:f0_codes]
         self._units, self._f0_codes = self._units[units:], self._f0_codes[f0_codes:]
         number, self._number = self._number, self._number + 1
-        packet = Packet(number, *streams, self.full_units, self._speaker, num_samples)
+        packet = Packet(number % NUMBERS, *streams, self.full_units, self._speaker, num_samples)
         return write_packet(self._form, packet)
 
 

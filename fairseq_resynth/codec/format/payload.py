@@ -68,9 +68,19 @@ def encode_steps(
 class PayloadCoder:
     """Walks through the symbols of a file, encoding or decoding each. One generator serves both directions,
     so that encoder and decoder cannot get out of step: which symbol comes next and how likely each value is
-    depends only on symbols before it."""
+    depends only on symbols before it.
 
-    def __init__(self, model: EntropyModel, coder: ByteEncoder | ByteDecoder, has_f0: bool):
+    A file begins with silence, as the model expects. With `midway` the streams begin anywhere in speech, and
+    every first unit is equally likely, which takes 8 bits instead of 18 for 200 units.
+    """
+
+    def __init__(
+        self,
+        model: EntropyModel,
+        coder: ByteEncoder | ByteDecoder,
+        has_f0: bool,
+        midway: bool = False,
+    ):
         self.bits: Counter[str] = Counter()  # by part: `units`, `runs`, `f0`, `end`, `samples`
         self.bits_by_unit = array("f")  # spent up to the end of each unit's frame
         self._spent = 0.0
@@ -82,7 +92,7 @@ class PayloadCoder:
         self._coder = coder
         self._unit_model = UnitModel(model)
         self._f0_model = F0Model(model) if has_f0 else None
-        self._unit = END
+        self._unit, self._midway = END, midway
         # The last units, A for unknown ones: as many as the F0 codes to come may have in their middle.
         hops = model.settings.f0_code_hop, model.settings.unit_hop
         self._recent: deque[int] = deque(maxlen=hops[0] // hops[1] + 2)
@@ -133,7 +143,10 @@ class PayloadCoder:
             model.saw_change(changed)
             if not changed:
                 return self._seen(self.units, self._unit)
-        value = yield from self._value("units", model.frequencies(), model.end, value)
+        frequencies = model.frequencies()
+        if self._midway and self._unit == END:
+            frequencies = uniform_frequencies(model.end + 1)
+        value = yield from self._value("units", frequencies, model.end, value)
         if value != END:
             model.saw_unit(min(value, model.end))
             self._unit = value
