@@ -16,7 +16,7 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.manifest import read_splits
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.files import read_object
 from fairseq_resynth.data.storage.shards import parse_shard
 
 
@@ -53,7 +53,7 @@ def _representation(args: argparse.Namespace, model: str | None) -> tuple:
         if args.f0_bins < 2:
             raise ValueError(f"--f0-bins {args.f0_bins}: expected 2 or more.")
         hint = "The bins have the rate of the units: run `resynth quantize` first."
-        unit_hop = read_json(Path(args.data) / "units.json", hint)["unit_hop"]
+        unit_hop = read_object(Path(args.data) / "units.json", hint, unit_hop=int)["unit_hop"]
         hop = args.f0_code_hop or math.lcm(unit_hop, F0_HOP)
         if hop < F0_HOP or hop % F0_HOP:
             raise ValueError(f"--f0-code-hop {hop}: expected a multiple of {F0_HOP} samples.")

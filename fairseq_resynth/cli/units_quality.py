@@ -10,7 +10,7 @@ from pathlib import Path
 from fairseq_resynth.cli import common
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.manifest import SPLITS, read_splits
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.files import read_object
 from fairseq_resynth.data.units import read_integer_rows
 from fairseq_resynth.evaluation.unit_quality import (
     aligned_frames,
@@ -36,7 +36,9 @@ def add_arguments(add: common.Options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints PNMI, purities and the use of the codebook over the splits together."""
     data = Path(args.data)
-    made = read_json(data / "units.json", "Make it with `resynth quantize`.")
+    made = read_object(
+        data / "units.json", "Make it with `resynth quantize`.", unit_hop=int, num_clusters=int
+    )
     seconds = made["unit_hop"] / made.get("sample_rate", SAMPLE_RATE)
     splits = args.split or [split for split in SPLITS if (data / f"{split}.units").is_file()]
     alignment = read_alignment(args.alignment)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.storage.files import file_hash, read_json
+from fairseq_resynth.data.storage.files import file_hash, map_array, read_object, reading
 from fairseq_resynth.data.storage.shards import rows_hash
 
 
@@ -35,9 +35,9 @@ def has_stream(data: str | Path, split: str, name: str) -> bool:
 class MappedArray:
     """A memory-mapped array that is pickled as its path; slices of it are arrays."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, hint: str = ""):
         self._path = path
-        self.array = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.array = map_array(path, hint)
 
     def __getitem__(self, span: slice) -> np.ndarray:
         return self.array[span]
@@ -69,6 +69,10 @@ class FlatRows(Sequence[np.ndarray]):
         return np.array(self.values[first : min(first + length, end)], dtype=self.dtype)
 
 
+_FILE = {"file": str, "bytes": int, "hash": str}  # an entry of the index
+_AUDIO = {**_FILE, "rows": [int]}  # the first row, and the one after the last
+
+
 class PackIndex:
     """The index of a packed split: `content`, and the `command` that makes the split again, as a sentence.
     Raises FileNotFoundError if packing was interrupted."""
@@ -76,9 +80,23 @@ class PackIndex:
     def __init__(self, folder: Path):
         remake = f"run `resynth pack DATA --outdir {folder.parent}` again."
         self.folder = folder
-        self.content = read_json(folder / "index.json", f"Packing is not finished: {remake}")
-        source = self.content.get("source", "DATA")
-        self.command = f"Run `resynth pack {source} --outdir {folder.parent}`."
+        path, hint = folder / "index.json", f"Packing is not finished: {remake}"
+        self.content = read_object(
+            path, hint, source=str, rows=str, audio=[_AUDIO], streams={str: _FILE}
+        )
+        self.command = f"Run `resynth pack {self.content['source']} --outdir {folder.parent}`."
+        with reading(path, "the index of a packed split", self.command):
+            for entry in (*self.content["audio"], *self.content["streams"].values()):
+                if entry["file"] != Path(entry["file"]).name:
+                    raise ValueError(f"{entry['file']!r} is no name of a file")
+            bounds = [tuple(entry["rows"]) for entry in self.content["audio"]]
+            if [0, *(stop for _, stop in bounds)] != [*(start for start, _ in bounds), self.rows]:
+                raise ValueError(f"its audio has the rows {bounds}, each after the one before")
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in the audio."""
+        return max((entry["rows"][1] for entry in self.content["audio"]), default=0)
 
     def map(self, entry: dict[str, Any]) -> MappedArray:
         """Maps one file of the split. Raises FileNotFoundError if it does not exist, and ValueError if its
@@ -104,9 +122,15 @@ def packed_integers(path: Path) -> tuple[MappedArray, np.ndarray, int] | None:
             f"{path} and the packed {folder / name}.npy both exist, expected one of them. Delete the text "
             f"file, or write it to the folder that was packed. {index.command}"
         )
-    streams = index.content["streams"]
-    lengths = np.array(index.map(streams[f"{name}_lengths"]).array)
-    return index.map(streams[name]), lengths, streams[name]["largest"]
+    with reading(folder / "index.json", "the index of a packed split", index.command):
+        streams = index.content["streams"]
+        largest = int(streams[name]["largest"])
+        values, counts = index.map(streams[name]), index.map(streams[f"{name}_lengths"])
+        lengths = np.array(counts.array)
+        sound = values.array.ndim == lengths.ndim == 1 and lengths.min(initial=0) >= 0
+        if not sound or lengths.sum() != len(values.array) or values.array.dtype.kind not in "iu":
+            raise ValueError(f"{name}.npy and {name}_lengths.npy do not belong together")
+    return values, lengths, largest
 
 
 @lru_cache(200)  # each has a file descriptor, of which most systems allow 1024 per process
@@ -139,8 +163,19 @@ class PackedAudio:
         self._shards = self._index.content["audio"]
         self._last_rows = np.array([shard["rows"][1] for shard in self._shards])
         self._starts = np.concatenate([[0], np.cumsum(manifest.num_samples)])
-        for number in range(len(self._shards)):  # report a missing shard now, not hours later
-            _map_shard(self._index, number)
+        if self._index.rows != len(manifest):
+            raise ValueError(
+                f"{folder / 'index.json'} has {self._index.rows} rows of audio, {manifest.source} "
+                f"{len(manifest)}. {self._index.command}"
+            )
+        for number, shard in enumerate(self._shards):  # report damage now, not hours later
+            first, end = self._starts[shard["rows"]]
+            found = _map_shard(self._index, number).array
+            if found.shape != (end - first,) or found.dtype != np.int16:
+                raise ValueError(
+                    f"{folder / shard['file']} holds {found.shape} {found.dtype}, expected "
+                    f"({end - first},) int16. {self._index.command}"
+                )
 
     def read(self, row: int, start: int, num_samples: int) -> np.ndarray:
         """(num_samples,) float32 of a row, bit-identical to the file's."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fairseq_resynth.data.storage.files import map_array
+
 DESCRIPTION = "speaker_vectors.json"
 
 
@@ -53,10 +55,9 @@ def read_vectors(data: str | Path, split: str, rows: int) -> np.ndarray:
     command = f"Make it with `resynth speakers {data}`."
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. {command}")
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path} is truncated or not an array: {error}. {command}") from error
-    if vectors.ndim != 2 or len(vectors) != rows:
-        raise ValueError(f"{path} holds {vectors.shape}, its manifest {rows} rows. {command}")
+    vectors = map_array(path, command)
+    if vectors.ndim != 2 or len(vectors) != rows or vectors.dtype.kind != "f":
+        raise ValueError(
+            f"{path} holds {vectors.shape} {vectors.dtype}, its manifest {rows} rows. {command}"
+        )
     return vectors

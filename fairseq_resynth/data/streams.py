@@ -1,7 +1,9 @@
 """Utterances as streams of integers, and `StreamSpec`: the description of the streams of a model."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import numpy as np
 from fairseq_resynth.constants import F0_CODE_HOP, SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.manifest import read_manifest, read_names, require_data_directory
 from fairseq_resynth.data.packed import has_stream
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.files import read_object
 from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.data.unit_files import is_unit_folder, read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
 
 STREAM_NAMES = ("units", "f0", "speaker", *TOKENS)
 UNIT_KEYS = ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop")
+_LEAST_SIZES = {"unit_hop": 1, "num_units": 1, "f0_code_hop": 1, "sample_rate": 1}
+_LEAST_SIZES |= dict.fromkeys(("num_f0_codes", "f0_channels", "speaker_dim"), 0)
 F0_KEYS = ("vqvae_hash", "quantizer_hash", "num_codes")
 
 
@@ -41,6 +45,22 @@ class StreamSpec:
     tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # Content of `speaker_vectors.json`: the encoder, and the mean vector of each speaker.
     speaker_vectors: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if a size is no whole number, or a name no text: the description of a model comes
+        from a file."""
+        for name, value in vars(self).items():
+            least = _LEAST_SIZES.get(name)
+            if least is not None and not (isinstance(value, Integral) and value >= least):
+                raise ValueError(
+                    f"{name} is {ascii(value)[:40]}, expected an integer from {least} on."
+                )
+        for name in (*self.speakers, *itertools.chain(*self.tokens.values())):
+            if not isinstance(name, str):
+                raise ValueError(f"a name is {ascii(name)[:40]}, expected text.")
+        for name in ("units", "f0_codes", "speaker_statistics", "speaker_vectors"):
+            if not isinstance(found := getattr(self, name), dict):
+                raise ValueError(f"{name} is {ascii(found)[:40]}, expected an object.")
 
     def to_dict(self) -> dict[str, Any]:
         """The description in JSON types, where a named token is `styles`, `languages` and so on."""
@@ -122,7 +142,7 @@ class Utterance:
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _chosen_streams(data: Path, split: str, names: str) -> dict[str, bool]:
@@ -164,7 +184,7 @@ def read_streams(
     wanted = _chosen_streams(data, split, names)
     units = _optional_json(data / "units.json")
     made_by = "Make it with `resynth quantize-f0`."
-    codes = read_json(data / "f0_codes.json", made_by) if wanted["f0"] else {}
+    codes = read_object(data / "f0_codes.json", made_by) if wanted["f0"] else {}
     speakers = _names(data, split, "speaker") if wanted["speaker"] else ()
     return StreamSpec(
         unit_hop=_unit_size(data, units, "unit_hop", "--unit-hop", unit_hop),
@@ -197,7 +217,7 @@ def _vector_fields(data: Path, speakers: tuple[str, ...], speaker_input: str) ->
     if not speakers:
         raise ValueError(f"--speaker-input vector needs the stream `speaker` of {data}.")
     path, command = data / "speaker_vectors.json", f"`resynth speakers {data}`"
-    found = read_json(path, f"Make it with {command}.")
+    found = read_object(path, f"Make it with {command}.", means=dict, speaker_dim=int)
     if missing := [name for name in speakers if name not in found["means"]]:
         raise ValueError(f"{path} lacks {first_names(missing)}: run {command} again.")
     found["means"] = {name: found["means"][name] for name in speakers}

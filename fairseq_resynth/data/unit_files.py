@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import TOKENS
-from fairseq_resynth.data.storage.files import read_json, text_lines
+from fairseq_resynth.data.storage.files import (
+    map_array,
+    one_line,
+    read_object,
+    reading,
+    text_lines,
+    unpacked_size,
+)
 from fairseq_resynth.data.units import (
     DURATION_KEYS,
     UNIT_KEYS,
@@ -28,6 +35,7 @@ from fairseq_resynth.data.units import (
 _SPECIAL = re.compile(r"</?s>|<pad>|<unk>|madeupword\d+|<S>|<PAD>|<UNK>")
 _HYPOTHESIS = re.compile(r"H-(\d+)\t(\S+)\t(.*)")
 _COLUMNS = {"audio", "file_name", "id", "name", "spk", "speaker", "f0", *TOKENS, *DURATION_KEYS}
+_SMALL_ARRAYS = 1 << 24  # bytes
 _DATA_DIRECTORY = ("*.tsv", "*.units", "*.pack")
 
 
@@ -132,8 +140,12 @@ def _load_arrays(path: Path, start: bytes) -> Any:
     try:
         archive = start[:2] == b"PK" and zipfile.ZipFile(path).namelist()
         if start[:1] == b"\x93":
-            return np.load(path, allow_pickle=False)
+            return map_array(path)
         if archive and all(name.endswith(".npy") for name in archive):
+            if (size := unpacked_size(path)) > _SMALL_ARRAYS + 100 * path.stat().st_size:
+                raise ValueError(
+                    f"its arrays claim {size >> 20} MiB, more than 100 times the file's"
+                )
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
     except Exception as error:  # a foreign file can make its reader fail in any way
@@ -218,11 +230,9 @@ def _folder_rows(path: Path, key: str, frames: bool) -> list[UnitRow]:
             f"{path} holds the splits {', '.join(splits)}: give the folder of one of them."
         )
     if (path / "state.json").is_file():
-        try:
-            named = read_json(path / "state.json")["_data_files"]
+        named = read_object(path / "state.json", _data_files=list)["_data_files"]
+        with reading(path / "state.json", "that of a saved dataset"):
             files = [path / file["filename"] for file in named]
-        except (KeyError, TypeError) as error:
-            raise _unreadable(path / "state.json", "that of a saved dataset", error) from error
         return [*_table_rows(files, path, key)]
     rows = []
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
@@ -268,13 +278,12 @@ def _table_rows(files: Sequence[Path], source: Path, key: str) -> Iterator[UnitR
                 for values in batch.to_pylist():
                     number += 1
                     yield parse_values(values, f"{source}: row {number}", number, key)
-    except (pyarrow.ArrowException, OSError, MemoryError) as error:
+    except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         raise _unreadable(source, "a table", error) from error
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return ValueError(f"{path} is not readable as {what}: {reason}")
+    return ValueError(f"{path} is not readable as {what}: {one_line(error)}")
 
 
 def _columns(schema: Any, source: Path, key: str) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fairseq_resynth.constants import FEATURE_TYPES, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage.checkpoints import weights_hash
-from fairseq_resynth.data.storage.files import atomic_path, file_hash
+from fairseq_resynth.data.storage.files import atomic_path, file_hash, map_array, reading
 from fairseq_resynth.encoders.frames import Device, FrameEncoder, plan_chunks, without_tf32
 from fairseq_resynth.modules.quantizers import ContentVqvae
 
@@ -81,7 +81,8 @@ def load_kmeans(path: str | Path) -> KMeans:
         raise ValueError(
             f"{path} is not a k-means file of `resynth kmeans` ({error}). {PICKLE_ADVICE}"
         ) from error
-    description = json.loads(metadata.get("kmeans", "{}"))
+    with reading(path, "a k-means", "Make it with `resynth kmeans`."):
+        description = {**json.loads(metadata.get("kmeans", "{}"))}
     missing = {"feature_type", "layer", "unit_hop", "sample_rate"} - set(description)
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: not made by `resynth kmeans`")
@@ -105,12 +106,8 @@ def read_centroids(path: str | Path) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    try:
-        return np.load(path, allow_pickle=False).astype(np.float32)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not a .npy array of numbers ({error}). {PICKLE_ADVICE}"
-        ) from error
+    with reading(path, "centroids", PICKLE_ADVICE):
+        return map_array(path).astype(np.float32)
 
 
 def build_encoder(

@@ -14,7 +14,7 @@ from fairseq_resynth.conversion.convert import Controls, Converted, convert
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.speaker_vectors import DESCRIPTION, parse_vectors
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.files import read_object
 from fairseq_resynth.encoders.speaker import load_encoder
 from fairseq_resynth.measures.statistics import equal_error_rate
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -167,7 +167,8 @@ def measure_bundle(
     `same`, see `DisentanglementTest`.
     """
     data = Path(data)
-    found = read_json(data / DESCRIPTION, f"Make it with `resynth speakers {data}`.")
+    made_by = f"Make it with `resynth speakers {data}`."
+    found = read_object(data / DESCRIPTION, made_by, means=dict, speaker_dim=int, encoder=str)
     manifest = read_manifest(data / f"{split}.tsv")
     lines = read_lines(data / f"{split}.speaker", len(manifest), "resynth manifest")
     names = list(map(str.strip, lines))

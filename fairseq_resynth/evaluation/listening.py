@@ -16,7 +16,13 @@ import scipy.stats
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.audio.files import resample, write_audio
-from fairseq_resynth.data.storage.files import read_json, write_json, write_text
+from fairseq_resynth.data.storage.files import (
+    misfit,
+    read_json,
+    read_object,
+    write_json,
+    write_text,
+)
 from fairseq_resynth.evaluation.metrics.metric import REFERENCE
 from fairseq_resynth.evaluation.report.page import document
 from fairseq_resynth.evaluation.runs.pairing import Collection
@@ -164,10 +170,16 @@ def _page(key: Mapping[str, Any], options: ListeningTest) -> str:
 
 def read_key(path: str | Path) -> dict[str, Any]:
     """Reads a test's `key.json`. Raises FileNotFoundError, or ValueError if it is not a key."""
-    key = read_json(path, "Give the folder of the test with --outdir.")
-    kinds = {"test": str, "kind": str, "stimuli": dict, "trials": list}
-    if not isinstance(key, dict) or any(not isinstance(key.get(k), t) for k, t in kinds.items()):
-        raise ValueError(f"{path} is not the key of a listening test: expected {', '.join(kinds)}")
+    hint = "Give the folder of the test with --outdir."
+    stimulus = {"system": str, "utterance": str}
+    shapes = {"test": str, "stimuli": {str: stimulus}, "trials": [{"stimuli": [str]}]}
+    key = read_json(path, hint)
+    if not (wrong := misfit(key, {"kind": str, **shapes})):
+        used = {name for trial in key["trials"] for name in trial["stimuli"]}
+        unknown = used - set(key["stimuli"]) | {key["kind"]} - set(INSTRUCTIONS)
+        wrong = ", ".join(map(ascii, sorted(unknown)))
+    if wrong:
+        raise ValueError(f"{path} is not the key of a listening test: found {wrong}. {hint}")
     return key
 
 
@@ -180,10 +192,12 @@ def read_results(paths: Sequence[str | Path], key: Mapping[str, Any]) -> list[di
     """
     results, sessions = [], {}
     for path in map(Path, paths):
-        result = read_json(path, "Give files that the page of the test let listeners download.")
-        if not isinstance(result, dict) or result.get("test") != key["test"]:
+        result = read_object(path, "Give files that the page of the test let listeners download.")
+        if result.get("test") != key["test"]:
             raise ValueError(f"{path}: not of this test (its key says {key['test']})")
         session, answers = result.get("session"), result.get("answers")
+        if not isinstance(result.get("listener", ""), str):
+            raise ValueError(f"{path}: damaged, expected text as `listener`")
         if not isinstance(session, str) or not isinstance(answers, list):
             raise ValueError(f"{path}: damaged, expected `session` and a list of `answers`")
         if session in sessions:
@@ -204,7 +218,8 @@ def _check_answers(path: Path, answers: Sequence[Any], key: Mapping[str, Any]) -
         known = known and stimulus in key["trials"][trial]["stimuli"]
         if not known or not isinstance(value, int | float) or not low <= value <= high:
             raise ValueError(
-                f"{path}: answer {answer} is not one of this test, where values are {low} to {high}"
+                f"{path}: answer {ascii(answer)[:200]} is not one of this test, where values are "
+                f"{low} to {high}"
             )
         if (trial, stimulus) in given:
             raise ValueError(f"{path}: question {trial} has two answers for {stimulus}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.storage.files import text_lines
+from fairseq_resynth.data.storage.files import decode_text, text_lines
 from fairseq_resynth.data.units import IntegerRows
 
 
@@ -99,9 +99,7 @@ _TIER = re.compile(
 
 
 def _read_textgrid(file: Path, name: str) -> Iterator[tuple[str, Phone]]:
-    content = file.read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xfe\xff", b"\xff\xfe") else "utf-8-sig"
-    tiers = dict(_TIER.findall(content.decode(encoding)))
+    tiers = dict(_TIER.findall(decode_text(file.read_bytes(), file)))
     if not tiers:
         raise ValueError(f"{file} has no interval tier in Praat's long text form")
     tier = tiers.get("phones", list(tiers.values())[-1])

@@ -134,16 +134,15 @@ def load_bundle(name: str | Path) -> Bundle:
     ValueError for another format or version, or weights that do not fit the configuration."""
     folder = find_bundle(name)
     path = folder / "config.json"
-    config = files.read_json(path, "Make a bundle with `resynth export`.")
+    hint = "Make a bundle with `resynth export`."
+    config = files.read_object(path, hint)
     found = config.get("format"), config.get("version")
     if found != (FORMAT, VERSION):
         raise ValueError(
             f"{path}: found format {found[0]!r} version {found[1]}, expected {FORMAT!r} version {VERSION}."
         )
-    try:
+    with files.reading(path, "the configuration of a bundle", hint):
         return _build(folder, config)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged, a key is missing or unknown: {error}.") from error
 
 
 def _build(folder: Path, config: dict[str, Any]) -> Bundle:
@@ -180,7 +179,8 @@ def _loaded(folder: Path, name: str, build: Callable[[dict[str, Tensor]], nn.Mod
         module = build(weights)
         module.load_state_dict(weights)
     except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{path} does not fit the bundle's config.json: {error}") from error
+        reason = files.one_line(error)
+        raise ValueError(f"{path} does not fit the bundle's config.json: {reason}") from error
     return module.eval()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairseq_resynth.data.speaker_vectors import DESCRIPTION, parse_vectors
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, weights_hash
-from fairseq_resynth.data.storage.files import file_hash, read_json
+from fairseq_resynth.data.storage.files import file_hash, one_line, read_object, reading
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, load_bundle
 from fairseq_resynth.inference.hub import is_checkpoint
@@ -64,7 +64,9 @@ def _load(module: Module, weights: dict[str, Tensor], prefix: str, path: str | P
     try:
         module.load_state_dict(own)
     except RuntimeError as error:
-        raise ValueError(f"{path}: the weights do not fit its configuration: {error}") from error
+        raise ValueError(
+            f"{path}: the weights do not fit its configuration: {one_line(error)}"
+        ) from error
     return module.eval()
 
 
@@ -77,9 +79,10 @@ def load_unit_generator(path: str | Path, ema: bool = False) -> Vocoder:
 
 def _unit_generator(state: dict[str, Any], config: dict[str, Any], path: str | Path) -> Vocoder:
     weights = state["model"]
-    sizes = sizes_from(sizes_class(config["_name"]), with_duration_condition(config, weights))
-    streams = StreamSpec.from_dict(state["task_state"]["streams"])
-    generator = _load(build_vocoder(sizes, streams), weights, "unit_generator.", path)
+    with reading(path, EXPECTED):
+        sizes = sizes_from(sizes_class(config["_name"]), with_duration_condition(config, weights))
+        streams = StreamSpec.from_dict(state["task_state"]["streams"])
+        generator = _load(build_vocoder(sizes, streams), weights, "unit_generator.", path)
     return generator, streams, sizes
 
 
@@ -175,7 +178,8 @@ def with_speaker_vectors(bundle: Bundle, data: str | Path) -> Bundle:
     exist, and ValueError for no table, a speaker without a vector, or more speakers than dimensions.
     """
     path = Path(data) / DESCRIPTION
-    found = read_json(path, f"Make it with `resynth speakers {data}`.")
+    made_by = f"Make it with `resynth speakers {data}`."
+    found = read_object(path, made_by, means=dict, speaker_dim=int)
     streams = bundle.streams
     if streams is None or not streams.speakers or streams.speaker_dim:
         raise ValueError("--speaker-vectors: the model has no table of speakers to replace.")

@@ -5,9 +5,11 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from fairseq_resynth.data.storage.files import atomic_path, file_hash
+from fairseq_resynth.data.storage.files import atomic_path, file_hash, one_line
 
 # The identity of a bundle hashes them in this order.
 WEIGHTS = tuple(
@@ -18,6 +20,7 @@ FILES = (*WEIGHTS, "speakers.json", ENTROPY_FILE, "README.md")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # What `resynth export --to hub-folder` writes and the loaders read.
 PATTERNS = ["*.json", "*.safetensors", "*.md"]
+_MOST_FILES, _LARGEST_RATIO, _SMALL = 1000, 20, 1 << 24  # of an archive; the last in bytes
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 
 
@@ -109,6 +112,20 @@ def _download(url: str, path: Path, optional: bool = False) -> None:
         raise ValueError(f"{url} could not be downloaded: {error}") from error
 
 
+def _bounded(members: Iterable[Any], size: str, archive: Path, name: str) -> Iterator[Any]:
+    """Yields the members of an archive, whose attribute `size` is in bytes. Raises ValueError if it unpacks
+    to more than a bundle has: weights hardly compress, but a few bytes can claim any size."""
+    total, limit = 0, _LARGEST_RATIO * archive.stat().st_size + _SMALL
+    for count, member in enumerate(members, 1):
+        total += getattr(member, size)
+        if total > limit or count > _MOST_FILES:
+            raise ValueError(
+                f"{name} unpacks to more than {limit >> 20} MiB or {_MOST_FILES} files, which is no bundle. "
+                "Unpack it yourself if you trust it, and give the folder."
+            )
+        yield member
+
+
 def _unpack(archive: Path, folder: Path, name: str) -> Path:
     """Unpacks the bundle in an archive, at any depth, to `folder`."""
     import tarfile
@@ -119,17 +136,21 @@ def _unpack(archive: Path, folder: Path, name: str) -> Path:
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as bundle:
-                bundle.extractall(unpacked)  # drops absolute and parent paths itself
+                members = _bounded(bundle.infolist(), "file_size", archive, name)
+                bundle.extractall(unpacked, members)  # drops absolute and parent paths itself
         else:
             with tarfile.open(archive) as bundle:
-                bundle.extractall(unpacked, filter="data")
+                members = _bounded(bundle, "size", archive, name)
+                bundle.extractall(unpacked, members, filter="data")
         configs = sorted(unpacked.rglob("config.json"), key=lambda found: len(found.parts))
         if not configs:
             raise ValueError(f"{name} contains no bundle: it has no config.json.")
         shutil.rmtree(folder, ignore_errors=True)
         configs[0].parent.rename(folder)
-    except (tarfile.TarError, zipfile.BadZipFile, OSError) as error:
-        raise ValueError(f"{name} cannot be unpacked: {error}") from error
+    except Exception as error:  # a damaged archive can make its reader fail in any way
+        if type(error) is ValueError:
+            raise
+        raise ValueError(f"{name} cannot be unpacked: {one_line(error)}") from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     return folder

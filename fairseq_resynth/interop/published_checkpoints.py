@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
-from fairseq_resynth.data.storage.files import read_json, text_lines
+from fairseq_resynth.data.storage.files import read_object, text_lines
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
@@ -88,9 +88,7 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
     file = Path(config) if config else source.parent / "config.json"
     if config is None and LANGUAGES in weights and not file.is_file():
         return Published(source, {}, weights)  # the sizes of Seamless are in its code
-    settings = read_json(file, "It belongs into the folder of the weights, or to --config.")
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} holds a {type(settings).__name__}, expected an object.")
+    settings = read_object(file, "It belongs into the folder of the weights, or to --config.")
     return Published(source, settings, weights)
 
 

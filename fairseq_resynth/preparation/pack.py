@@ -17,7 +17,7 @@ from fairseq_resynth.data.storage.files import array_header, atomic_path, file_h
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard, rows_hash
 from fairseq_resynth.data.storage.workers import parallel_map, progress
-from fairseq_resynth.data.units import read_integer_rows
+from fairseq_resynth.data.units import IntegerRows, read_integer_rows
 
 # Small files, which are copied as they are.
 _COPIED = ("speaker", *TOKENS, "speaker_vectors.npy", "speaker_vectors.json")
@@ -116,6 +116,11 @@ def pack_split(
     `samples_per_file` is the most that an audio file holds, unless its only row is longer. Raises
     FileNotFoundError or ValueError if the manifest or a stream is missing or malformed."""
     manifest = read_manifest(Path(data) / f"{split}.tsv")
+    streams = {  # read first: a malformed one is reported before hours of packing
+        name: read_integer_rows(source, len(manifest), command)
+        for name, command in _STREAMS.items()
+        if (source := Path(data) / f"{split}.{name}").is_file()
+    }
     folder = pack_folder(outdir, split)
     folder.mkdir(parents=True, exist_ok=True)
     plans = _plans(manifest, folder, samples_per_file)
@@ -136,20 +141,23 @@ def pack_split(
             entries = [record.find(plan.file.name, plan.key(record)) for plan in plans]
             outcome.joined = None not in entries
     if outcome.joined:
-        _complete(Path(data), manifest, folder, entries)
+        _complete(Path(data), manifest, folder, entries, streams)
     sizes = [file.stat().st_size for file in folder.iterdir() if file.is_file()]
     outcome.megabytes = sum(sizes) / 2**20
     return outcome
 
 
-def _complete(data: Path, manifest: Manifest, folder: Path, audio: list[dict[str, Any]]) -> None:
+def _complete(
+    data: Path,
+    manifest: Manifest,
+    folder: Path,
+    audio: list[dict[str, Any]],
+    rows: dict[str, IntegerRows],
+) -> None:
     """Packs the streams, copies what is small, and writes the index last."""
     split, outdir = manifest.source.stem, folder.parent
     streams: dict[str, Any] = {}
-    for name, command in _STREAMS.items():
-        if not (source := data / f"{split}.{name}").is_file():
-            continue
-        found = read_integer_rows(source, len(manifest), command)
+    for name, found in rows.items():
         for array, values in ((name, found.values), (f"{name}_lengths", found.lengths)):
             with atomic_path(folder / f"{array}.npy") as temporary:
                 np.save(temporary, values, allow_pickle=False)

@@ -15,7 +15,7 @@ from fairseq_resynth.data.speaker_vectors import (
     read_vectors,
     vectors_path,
 )
-from fairseq_resynth.data.storage.files import read_json, write_json
+from fairseq_resynth.data.storage.files import read_object, write_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import ArrayPart, Item, RowsOutcome, Shard, rows_hash
 
@@ -59,7 +59,7 @@ def write_speaker_means(
     for split in sorted(splits, key=lambda split: (split != "train", split)):
         manifest = read_manifest(data / f"{split}.tsv")
         path = vectors_path(data, split).with_suffix(".json")
-        found = read_json(path, "Make it with `resynth speakers`.")
+        found = read_object(path, "Make it with `resynth speakers`.")
         if any(found.get(name) != value for name, value in description.items()):
             raise ValueError(
                 f"{path}: made by {found.get('encoder')} {found.get('encoder_hash')}, expected "

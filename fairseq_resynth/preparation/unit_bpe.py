@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.files import atomic_path, reading
 from fairseq_resynth.data.units import collapse_runs
 
 # A unit is a character, from the first of a block of 20 000 letters that no normalization changes.
@@ -72,12 +72,10 @@ class UnitBpe:
     def __init__(self, path: str | Path):
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path} does not exist. Make it with `resynth bpe train`.")
-        try:
+        with reading(path, "a sentencepiece model"):
             self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except (RuntimeError, OSError) as error:
-            raise ValueError(f"{path} is not a sentencepiece model: {error}") from error
-        self.vocab_size = self._model.vocab_size()
-        pieces = [self._model.id_to_piece(index) for index in range(self.vocab_size)]
+            self.vocab_size = self._model.vocab_size()
+            pieces = [self._model.id_to_piece(index) for index in range(self.vocab_size)]
         units = [ord(piece) - FIRST for piece in pieces if len(piece) == 1]
         self.num_units = max([unit for unit in units if 0 <= unit < LIMIT], default=-1) + 1
         if not self.num_units:

@@ -150,7 +150,7 @@ def test_pickles_are_refused_unopened(tmp_path, monkeypatch):
     ):
         load_kmeans("km.bin")
     np.save("objects.npy", np.array([_Hostile()], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="objects.npy is not a .npy array of numbers"):
+    with pytest.raises(ValueError, match="objects.npy is not readable as an array of numbers"):
         read_centroids("objects.npy")
     assert not (tmp_path / "sentinel").exists()
 

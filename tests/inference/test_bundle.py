@@ -62,9 +62,13 @@ def change(config, *keys, value=None):
     [
         (["format"], "something else", "expected 'fairseq_resynth bundle' version 1"),
         (["version"], 2, "version 2, expected"),
-        (["streams"], None, "config.json is damaged"),
-        (["streams", "unit_hop"], None, "config.json is damaged"),
-        (["model", "layers"], 3, "config.json is damaged"),
+        (["streams"], None, "config.json is not readable as the configuration of a bundle"),
+        (
+            ["streams", "unit_hop"],
+            None,
+            "config.json is not readable as the configuration of a bundle",
+        ),
+        (["model", "layers"], 3, "config.json is not readable as the configuration of a bundle"),
         (["model", "embedding_dim"], 9, "generator.safetensors does not fit"),
         (["arch"], "unit_wavenet", "the unit vocoder 'unit_wavenet': expected"),
     ],
@@ -88,3 +92,22 @@ def test_damaged_and_missing_weights_are_named(tmp_path):
     weights.unlink()
     with pytest.raises(FileNotFoundError, match="generator.safetensors is missing"):
         load_bundle(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda text: "[1]"),
+        ("config.json", lambda text: text.replace('"unit_hop": 320', '"unit_hop": [320]')),
+        ("config.json", lambda text: text.replace('"bob"', "7")),
+        ("config.json", lambda text: text.replace('"embedding_dim": 8', '"embedding_dim": "x"')),
+        ("generator.safetensors", lambda text: text.replace("conv_pre.bias", "conv_pre.bios")),
+    ],
+)
+def test_a_damaged_bundle_is_one_line(name, change, tmp_path):
+    write_bundle("units, speaker", tmp_path / "bundle")
+    path = tmp_path / "bundle" / name
+    path.write_text(change(path.read_text("latin-1")), "latin-1")
+    with pytest.raises(ValueError, match=name) as raised:
+        load_bundle(tmp_path / "bundle")
+    assert len(str(raised.value).splitlines()) == 1

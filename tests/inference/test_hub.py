@@ -6,6 +6,7 @@ import io
 import shutil
 import tarfile
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -150,3 +151,41 @@ def test_a_missing_checkpoint_is_not_looked_for_on_the_hub(tmp_path, capsys, mon
 def test_nothing_there(server, name, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         find_bundle(name.format(url=server[1]))
+
+
+def test_damaged_archives_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as archive:
+        link = tarfile.TarInfo("a")
+        link.type, link.linkname = tarfile.LNKTYPE, "nothing"
+        archive.addfile(link)
+    whole = (tmp_path / "whole.tar.gz").read_bytes()
+    for name, content in (
+        ("empty", b""),
+        ("cut", whole[:40]),
+        ("link", whole),
+        ("text", b"x" * 99),
+    ):
+        path = tmp_path / f"{name}.tar.gz"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.tar.gz cannot be unpacked") as raised:
+            find_bundle(path)
+        assert len(str(raised.value).splitlines()) == 1
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_archives_that_unpack_to_more_than_a_bundle_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b" " * (20 << 20))
+    with tarfile.open(tmp_path / "claims.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("config.json")
+        member.size = 1 << 40
+        archive.fileobj.write(member.tobuf())
+    with tarfile.open(tmp_path / "many.tar.gz", "w:gz") as archive:
+        for number in range(1001):
+            archive.addfile(tarfile.TarInfo(str(number)))
+    for name in ("bomb.zip", "claims.tar.gz", "many.tar.gz"):
+        with pytest.raises(ValueError, match=f"{name} unpacks to more than .*, which is no bundle"):
+            find_bundle(tmp_path / name)
+    assert not list((tmp_path / "cache").iterdir())

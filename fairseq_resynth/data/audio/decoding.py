@@ -1,6 +1,7 @@
 """Any audio: decoders, how much of a file they must give, and the choice among its channels."""
 
 import contextlib
+import io
 import itertools
 import os
 import re
@@ -140,12 +141,26 @@ def samples_of(frame: "av.AudioFrame") -> np.ndarray:
     return frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
 
 
+class FfmpegFile(io.FileIO):
+    """A file for PyAV. FFmpeg seeks to where a damaged header says, and PyAV prints the traceback of an error
+    that a file object raises; -1 tells FFmpeg that the seek failed."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return -1
+
+
 def _decode_with_av(path: Path, demuxer: str | None = None) -> Decoded:
     import av
 
     # A playlist may not name other files and addresses. The file object also allows any file name.
     options = {"protocol_whitelist": ""}
-    with path.open("rb") as file, av.open(file, format=demuxer, options=options) as container:
+    with (
+        FfmpegFile(path) as file,
+        av.open(file, format=demuxer, options=options) as container,
+    ):
         if not container.streams.audio:
             raise ValueError(f"{path} has no audio stream")
         stream = container.streams.audio[0]

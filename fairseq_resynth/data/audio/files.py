@@ -178,17 +178,23 @@ def read_audio(path: str | Path, start: int = 0, num_samples: int = -1) -> np.nd
     and ValueError if there are non-finite samples."""
     with _open_prepared(path) as sound:
         start = sound.seek(min(start, sound.frames))
-        wav = sound.read(num_samples, dtype="float32")
         left = sound.frames - start
+        wanted = left if num_samples < 0 else min(num_samples, left)
+        # In blocks, since a damaged header can claim any number of samples.
+        wav = np.concatenate([*_blocks(sound, wanted)] or [np.zeros(0, np.float32)])
         is_estimate = sound.format == "MP3"  # its length
-        if not is_estimate and len(wav) < (
-            expected := left if num_samples < 0 else min(num_samples, left)
-        ):
+        if not is_estimate and len(wav) < wanted:
             raise ValueError(
-                f"{path} is damaged or cut off: expected {expected} samples from {start} on, found {len(wav)}"
+                f"{path} is damaged or cut off: expected {wanted} samples from {start} on, found {len(wav)}"
             )
     require_finite(path, wav)
     return wav
+
+
+def _blocks(sound: soundfile.SoundFile, count: int) -> Iterator[np.ndarray]:
+    while count > 0 and len(block := sound.read(min(count, 1 << 20), dtype="float32")):
+        count -= len(block)
+        yield block
 
 
 def require_finite(path: str | Path, wav: np.ndarray) -> None:

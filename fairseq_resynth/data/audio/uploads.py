@@ -188,6 +188,8 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise ValueError(f"{name} has no sound in it, only {kinds}")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise ValueError(f"{name} has sound of an unknown encoding")
         if not _LOWEST_RATE <= (rate := stream.codec_context.sample_rate) <= _HIGHEST_RATE:
             raise ValueError(
                 f"{name} has {rate} samples per second, expected {_LOWEST_RATE} to {_HIGHEST_RATE}"

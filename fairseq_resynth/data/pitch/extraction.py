@@ -17,7 +17,7 @@ import numpy as np
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.packed import FlatRows, MappedArray
-from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.files import read_object
 from fairseq_resynth.data.storage.shards import rows_hash
 
 SHORTEST = 320  # samples: one unit, and one analysis frame of YAAPT
@@ -211,13 +211,10 @@ class F0Cache(FlatRows):
         command = f"Run `resynth f0 {data_dir}`."
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist. {command}")
-        self.description: dict[str, Any] = read_json(path.with_suffix(".json"), command)
+        self.description = read_object(path.with_suffix(".json"), command, rows=str)
         if self.description["rows"] != rows_hash(manifest):
             raise ValueError(f"{path} was made from another {manifest.source.name}. {command}")
-        try:
-            values = MappedArray(path)
-        except ValueError as error:
-            raise ValueError(f"{path} is truncated or not an array: {error}. {command}") from error
+        values = MappedArray(path, command)
         super().__init__(values, num_frames(manifest.num_samples))
         found, frames = values.array, int(self._ends[-1])
         if found.shape != (frames,) or found.dtype != np.float32:

@@ -1,5 +1,6 @@
 """F0 statistics of speakers by name (`speakers.json`), and normalization with them."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ class SpeakerStatistics:
         """The content of `speakers.json`. Raises ValueError if a key is missing or not a number."""
         try:
             for entry in (*values["speakers"].values(), values["global"]):
-                float(entry["f0_mean"]), float(entry["f0_std"])
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+                mean, std = entry["f0_mean"], entry["f0_std"]
+                if not (0 <= mean + 0.0 < math.inf and 0 <= std + 0.0 < math.inf):
+                    raise ValueError(f"finite Hz: f0_mean is {mean}, f0_std {std}")
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"speaker statistics lack {error}, expected "
                 '{"speakers": {NAME: {"f0_mean", "f0_std", "num_voiced"}}, "global": {…}}'

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fairseq_resynth.data.storage.files import unpacked_size
+
 
 @contextmanager
 def refusals(path: Path, what: str, allowed: Sequence[Any]) -> Iterator[None]:
@@ -21,6 +23,9 @@ def refusals(path: Path, what: str, allowed: Sequence[Any]) -> Iterator[None]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected {what}")
     try:
+        # torch stores its members without compression, but would also unpack compressed ones.
+        if unpacked_size(path) > path.stat().st_size:
+            raise ValueError("it would unpack to more bytes than the file has")
         with torch.serialization.safe_globals(list(allowed)):
             yield
     except Exception as error:  # a foreign file can make its reader fail in any way

@@ -11,6 +11,7 @@ import re
 import secrets
 import socket
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -184,6 +185,77 @@ def read_json(path: str | Path, hint: str = "") -> Any:
         return json.loads(decode_text(path.read_bytes(), path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}. {hint}".strip()) from error
+
+
+def read_object(path: str | Path, hint: str = "", **shapes: Any) -> dict[str, Any]:
+    """Reads a JSON object, as `read_json` does. Raises ValueError as well if it lacks a key of `shapes`, or
+    what is under it has another shape, see `misfit`."""
+    values = read_json(path, hint)
+    if wrong := misfit(values, shapes):
+        raise ValueError(f"{path} is damaged: found {wrong}. {hint}".strip())
+    return values
+
+
+def misfit(value: Any, shape: Any, place: str = "") -> str:
+    """What in a value of JSON does not have a shape, as text; empty if all has. A shape is a type or a union
+    of types; `[shape]`, a list; `{str: shape}`, an object with any keys; an object with these keys or more;
+    or a tuple of shapes, any of which will do and which may be missing from an object."""
+    found = f"{ascii(value)[:40]}{f' as {place}' if place else ''}"
+    if isinstance(shape, tuple):
+        return min((misfit(value, inner, place) for inner in shape), key=len)
+    if not isinstance(shape, list | dict):
+        right = isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
+        return "" if right else found
+    if not isinstance(value, type(shape)):
+        return f"{found}, expected {'a list' if isinstance(shape, list) else 'an object'}"
+    if isinstance(shape, dict) and str not in shape:
+        known = [key for key in shape if key in value or not isinstance(shape[key], tuple)]
+        if missing := [key for key in known if key not in value]:
+            return f"no {missing[0]}{f' in {place}' if place else ''}"
+        parts = [(key, value[key], shape[key]) for key in known]
+    else:
+        inner = shape[str] if isinstance(shape, dict) else shape[0]
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        parts = [(key, item, inner) for key, item in items]
+    prefix = f"{place}/" if place else ""
+    wrong = (misfit(item, inner, f"{prefix}{ascii(key)[:40]}") for key, item, inner in parts)
+    return next(filter(None, wrong), "")
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str, hint: str = "") -> Iterator[None]:
+    """Turns whatever a damaged file makes its reader raise into a ValueError of one line that names the file
+    and says what it should be; a ValueError that names it, or a file beside it, stays as it is."""
+    try:
+        yield
+    except Exception as error:  # KeyError, TypeError, MemoryError, and those of other libraries
+        own = type(error) in (ValueError, FileNotFoundError) and len(str(error).splitlines()) == 1
+        if own and any(name in str(error) for name in (str(path), f"{Path(path).parent}/")):
+            raise
+        raise ValueError(
+            f"{path} is not readable as {what}: {one_line(error)}. {hint}".strip()
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, or its name, in one line of up to 300 characters."""
+    text = " ".join(str(error).split())[:300].rstrip(".")
+    return f"{text} is missing" if isinstance(error, KeyError) else text or type(error).__name__
+
+
+def unpacked_size(path: str | Path) -> int:
+    """The bytes that the members of a ZIP archive claim to have; 0 for any other file."""
+    if not zipfile.is_zipfile(path):
+        return 0
+    with zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist())
+
+
+def map_array(path: str | Path, hint: str = "") -> np.ndarray:
+    """Maps a .npy file of numbers into memory, read-only, so that a damaged one cannot claim memory. Raises
+    ValueError if it is not one, or shorter than its header says."""
+    with reading(path, "an array of numbers (.npy)", hint):
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 def array_header(shape: tuple[int, ...], kind: str) -> bytes:

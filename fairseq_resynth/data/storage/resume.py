@@ -125,9 +125,13 @@ class Record:
             if "input" in line:
                 *status, content = line["is"]
                 self._inputs[line["input"]] = _INPUT.pack(*status, bytes.fromhex(content))
-            else:
+            elif isinstance(line["facts"], dict) and (
+                not line["made"] or isinstance(line["is"], list) and len(line["is"]) == 3
+            ):
                 self._hold(line, text)
-        except (ValueError, TypeError, KeyError, struct.error) as error:
+            else:
+                raise ValueError("expected facts, and the size, time and hash of a file")
+        except (ValueError, TypeError, KeyError, RecursionError, struct.error) as error:
             raise ValueError(
                 f"{where}: damaged, found {text[:40]!r}. Delete the file; what it records is made again."
             ) from error

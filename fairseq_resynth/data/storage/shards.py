@@ -24,7 +24,7 @@ from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import (
     array_header,
     atomic_path,
-    read_json,
+    read_object,
     unwritable,
     write_json,
 )
@@ -33,6 +33,9 @@ from fairseq_resynth.data.storage.workers import parallel_map, progress
 
 logger = logging.getLogger(__name__)
 _PART = re.compile(r"(?P<target>.+)\.\d+-of-(?P<count>\d+)")
+# What the JSON file beside a part holds.
+_STATE = {"key": dict, "settings": dict, "manifest": str, "described": dict, "failed": {str: str}}
+_STATE |= {"complete": bool, "shape": ([int], type(None))}
 _STAMP = 8  # bytes per row
 _NOT_DONE, _UNREADABLE = bytes(_STAMP), b"\xff" * _STAMP
 
@@ -151,7 +154,7 @@ class Part:
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state, stamps = Path(f"{self.path}.json"), Path(f"{self.path}.rows")
-        known = read_json(state) if state.is_file() and self.path.is_file() else {}
+        known = read_object(state) if state.is_file() and self.path.is_file() else {}
         if any(known.get(name) != self._state[name] for name in ("key", "settings")):
             for old in (state, stamps, self.path):
                 old.unlink(missing_ok=True)
@@ -357,7 +360,7 @@ def remove_parts(path: Path, count: int, key: Mapping[str, Any]) -> None:
     whose description has been removed already."""
     for part in _parts(path, count):
         state = Path(f"{part}.json")
-        if not state.is_file() or read_json(state)["key"] == key:
+        if not state.is_file() or read_object(state, key=dict)["key"] == key:
             for file in (state, Path(f"{part}.rows"), part):
                 file.unlink(missing_ok=True)
 
@@ -366,7 +369,11 @@ def part_states(path: Path, count: int) -> dict[Path, dict[str, Any]]:
     """What each part that exists says of itself: `key`, `settings`, `manifest`, `complete`, …"""
     described = {part: Path(f"{part}.json") for part in _parts(path, count)}
     files = described.items()
-    return {part: read_json(file) for part, file in files if part.is_file() and file.is_file()}
+    return {
+        part: read_object(file, **_STATE)
+        for part, file in files
+        if part.is_file() and file.is_file()
+    }
 
 
 def missing_parts(path: Path, count: int, key: Mapping[str, Any] | None = None) -> list[int]:
@@ -396,7 +403,7 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
         return False
     parts = _parts(path, count)
     try:
-        states = [read_json(Path(f"{part}.json")) for part in parts]
+        states = [read_object(Path(f"{part}.json"), **_STATE) for part in parts]
         files = [Path(f"{part}.rows") for part in parts]
         stamps = b"".join(file.read_bytes() for file in files if file.is_file())
         with atomic_path(path) as temporary:

@@ -75,13 +75,13 @@ def read_results(folder: Path) -> dict[Path, dict[str, float]]:
             for number, line in enumerate(text_lines(results), 1):
                 try:
                     result = json.loads(line)
-                    path = paths[result["key"]]
-                except (ValueError, TypeError, KeyError) as error:
+                    path, figures = paths[result["key"]], _figures(result)
+                except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                     raise ValueError(
                         f"{results}:{number}: expected a JSON object with the `key` of an utterance in "
                         f"{listed}, found {line[:60]!r}; run VERSA on that list again"
                     ) from error
-                found.setdefault(Path(path), {}).update(_figures(result))
+                found.setdefault(Path(path), {}).update(figures)
     return found
 
 

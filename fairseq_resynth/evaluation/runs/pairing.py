@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.manifest import read_lines, read_manifest
-from fairseq_resynth.data.storage.files import read_json, text_lines
+from fairseq_resynth.data.storage.files import misfit, read_json, text_lines
 
 Trials = dict[str, set[str]]  # utterance -> the speakers that it is scored against
 
@@ -85,13 +85,10 @@ def named_folder(text: str) -> tuple[str, Path]:
 def _read_given(path: Path) -> dict[str, dict[str, float]]:
     """Reads {name: {figure: number}}; empty without the file."""
     given = read_json(path) if path.is_file() else {}
-    for figures in given.values() if isinstance(given, dict) else [given]:
-        values = figures.values() if isinstance(figures, dict) else [None]
-        if not all(isinstance(value, int | float) for value in values):
-            raise ValueError(
-                f"{path}: expected {{name: {{figure: number}}}}, found {str(figures)[:60]}; "
-                "remove the file"
-            )
+    if wrong := misfit(given, {str: {str: int | float}}):
+        raise ValueError(
+            f"{path}: expected {{name: {{figure: number}}}}, found {wrong}; remove the file"
+        )
     return given
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import fairseq_resynth
-from fairseq_resynth.data.storage.files import read_json, write_json, write_text
+from fairseq_resynth.data.storage.files import misfit, read_json, write_json, write_text
 from fairseq_resynth.evaluation.metrics.metric import REFERENCE, Column, Metric, Row
 from fairseq_resynth.measures.statistics import bootstrap, mean_interval
 
@@ -27,6 +27,53 @@ FACTS = ("metrics", "missing", "unpaired", "settings")
 DETAILS = ("f0_reference", "f0_generated", "speaker_scores")
 POOLED_RESAMPLES = 200  # fewer than for means, since each equal error rate sorts all trials
 _MADE_BY = "Make it with `resynth evaluate`."
+# The shapes of the JSON files, see `misfit`.
+_NUMBER, _BETTER = int | float | None, ("lower", "higher", "")
+_COLUMN = {
+    "name": str,
+    "label": str,
+    "better": str,
+    "weight": str,
+    "digits": int,
+    "scale": int | float,
+}
+_FIGURES = {str: {"mean": _NUMBER, "low": _NUMBER, "high": _NUMBER, "count": int, "undefined": int}}
+_TRACK = ([_NUMBER], type(None))
+_SHAPES = {
+    "evaluation": {
+        "columns": [_COLUMN],
+        "metrics": [{"name": str, "version": str, "predicts": str}],
+        "missing": {str: str},
+        "unpaired": {str: {"only_generated": [str], "only_reference": [str]}},
+        "settings": {"without_transcript": ([str], type(None))},
+    },
+    "rows": [
+        {
+            **dict.fromkeys(("system", "name", "reference_name", "speaker"), str),
+            **dict.fromkeys(("generated", "reference", "error"), str),
+            **{
+                "notes": [str],
+                "problems": {str: str},
+                "transcript": (str | None,),
+                "heard": (str | None,),
+            },
+        }
+    ],
+    "summary": {
+        str: {
+            **{"utterances": int, "failed": int, "all": _FIGURES},
+            **{"speakers": {str: _FIGURES}, "pairs": {str: _FIGURES}},
+        }
+    },
+    "details": {
+        str: {
+            str: {
+                **{"f0_reference": _TRACK, "f0_generated": _TRACK},
+                "speaker_scores": ({str: int | float}, type(None)),
+            }
+        }
+    },
+}
 Figures = dict[str, dict[str, float]]
 
 
@@ -238,24 +285,32 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         read_json(folder / f"{name}.json", _MADE_BY)
         for name in ("evaluation", "rows", "summary", "details")
     )
-    try:
-        if facts.get("format") != FORMAT:
-            raise ValueError(
-                f"{folder}/evaluation.json has format {facts.get('format')}, expected {FORMAT}. "
-                f"{_MADE_BY}"
-            )
-        for row in rows:
-            for key in ("generated", "reference"):
-                row[key] = os.path.normpath(folder / row[key])
-            _ = [row[key] for key in ("system", "name", "reference_name", "speaker", *ERRORS)]
-            _ = [summary[row["system"]][key] for key in ("all", "speakers", "pairs")]
-        columns = [Column(**column) for column in facts["columns"]]
-        rest = {name: facts[name] for name in FACTS}
-    except (KeyError, TypeError, AttributeError) as error:
+    if isinstance(facts, dict) and facts.get("format") != FORMAT:
         raise ValueError(
-            f"{folder} is a damaged evaluation ({type(error).__name__}: {error}). {_MADE_BY}"
-        ) from error
-    return Evaluation(rows, summary, columns, details=details, **rest)
+            f"{folder}/evaluation.json has format {ascii(facts.get('format'))[:40]}, expected {FORMAT}. "
+            f"{_MADE_BY}"
+        )
+    found = {"evaluation": facts, "rows": rows, "summary": summary, "details": details}
+    wrong = misfit(found, _SHAPES)
+    if not wrong:
+        columns = [
+            Column(**{name: column[name] for name in _COLUMN}) for column in facts["columns"]
+        ]
+        wrong = misfit(rows, [{column.name: (_NUMBER,) for column in columns}], "rows")
+        unknown = sorted({row["system"] for row in rows} - set(summary))
+        odd = [c.name for c in columns if c.better not in _BETTER or not 0 <= c.digits < 20]
+        wrong = wrong or ", ".join(
+            [f"the unknown system {ascii(name)}" for name in unknown]
+            + [f"the column {ascii(name)}" for name in odd]
+        )
+    if wrong:
+        raise ValueError(f"{folder} is a damaged evaluation: found {wrong}. {_MADE_BY}")
+    for row in rows:
+        for key in ("generated", "reference"):
+            row[key] = os.path.normpath(folder / row[key])
+    return Evaluation(
+        rows, summary, columns, details=details, **{name: facts[name] for name in FACTS}
+    )
 
 
 def join(folders: Sequence[str | Path]) -> Evaluation:

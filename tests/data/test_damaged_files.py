@@ -1,0 +1,210 @@
+"""Damage that mutations of valid files found in the readers of a data directory."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+from small_corpus import write_data, write_f0_data
+
+from fairseq_resynth.cli.main import main
+from fairseq_resynth.data.audio.decoding import FfmpegFile
+from fairseq_resynth.data.audio.files import read_audio
+from fairseq_resynth.data.audio.uploads import decode_audio_bytes
+from fairseq_resynth.data.manifest import read_manifest
+from fairseq_resynth.data.packed import open_audio
+from fairseq_resynth.data.pitch.extraction import F0Cache
+from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
+from fairseq_resynth.data.speaker_vectors import read_vectors
+from fairseq_resynth.data.storage.files import misfit
+from fairseq_resynth.data.storage.resume import Record
+from fairseq_resynth.data.streams import read_streams
+from fairseq_resynth.data.unit_files import read_unit_file
+from fairseq_resynth.data.units import read_integer_rows
+from fairseq_resynth.preparation.pack import pack_split
+from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A data directory with an F0 cache, and a packed one beside it."""
+    folder = tmp_path_factory.mktemp("damaged")
+    write_f0_data(folder / "data", {"train": [2560, 3840]})
+    pack_split(folder / "data", "train", folder / "pack")
+    return folder
+
+
+@pytest.fixture
+def data(packed, tmp_path):
+    """A copy to damage."""
+    shutil.copytree(packed, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("units.json", [1], "units.json is damaged: found .1., expected an object"),
+        ("f0_codes.json", "x", "f0_codes.json is damaged: found 'x', expected an object"),
+        ("f0_codes.json", {"num_codes": [5]}, r"num_f0_codes is \[5\], expected an integer from 0"),
+        ("f0_codes.json", {"f0_code_hop": 0, "num_codes": 5}, "f0_code_hop is 0, expected .* from 1"),
+        ("speaker_vectors.json", {"means": {}}, "found no speaker_dim"),
+        ("speaker_vectors.json", {"speaker_dim": 4}, "found no means"),
+    ],
+)  # fmt: skip
+def test_descriptions_of_streams(data, name, content, complaint):
+    (data / "data" / name).write_text(json.dumps(content))
+    speakers = "vector" if name == "speaker_vectors.json" else "table"
+    with pytest.raises(ValueError, match=complaint):
+        read_streams(data / "data", speaker_input=speakers)
+
+
+def test_statistics_are_numbers(data):
+    path = data / "data" / "speakers.json"
+    entry = {"f0_mean": "120", "f0_std": 20.0}
+    path.write_text(json.dumps({"speakers": {}, "global": entry}))
+    with pytest.raises(ValueError, match="speakers.json: speaker statistics lack"):
+        SpeakerStatistics.load(path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"\x93NUMPY\x01\x00\x03\x00{{{", b"", b"\x93NUMPY\x01\x00v\x00"]
+)
+def test_arrays_with_damaged_headers(data, header):
+    folder = data / "data"
+    manifest = read_manifest(folder / "train.tsv")
+    for path in (folder / "f0" / "train.npy", folder / "train.speaker_vectors.npy"):
+        path.write_bytes(header)
+    for read in (
+        lambda: F0Cache(folder, "train", manifest),
+        lambda: read_vectors(folder, "train", 2),
+    ):
+        with pytest.raises(ValueError, match=r"train\S*npy is not readable as an array of numbers"):
+            read()
+
+
+def test_description_of_the_f0_cache(data):
+    folder = data / "data"
+    for content, complaint in (([], "expected an object"), ({}, "found no rows")):
+        (folder / "f0" / "train.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=complaint):
+            F0Cache(folder, "train", read_manifest(folder / "train.tsv"))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda index: index.pop("rows"), "found no rows"),
+        (lambda index: index["audio"][0].pop("bytes"), "found no bytes in 'audio'/0"),
+        (lambda index: index["audio"][0].update(rows=[0, 640]), "has 640 rows of audio"),
+        (lambda index: index["audio"][0].update(rows=[1, 2]), "has the rows"),
+        (lambda index: index["streams"]["units"].update(file="../../units.npy"), "no name of a file"),
+        (lambda index: index["streams"].pop("units_lengths"), "'units_lengths' is missing"),
+        (lambda index: index["streams"].update(units=[1]), "expected an object"),
+    ],
+)  # fmt: skip
+def test_index_of_a_pack(data, change, complaint):
+    path = data / "pack" / "train.pack" / "index.json"
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=complaint):
+        open_audio(data / "pack", "train", read_manifest(data / "pack" / "train.tsv"))
+        read_integer_rows(data / "pack" / "train.units", 2, "resynth quantize")
+
+
+def test_audio_of_a_pack_is_as_long_as_its_rows(data):
+    path = data / "pack" / "train.pack" / "audio-00000.npy"
+    head = path.read_bytes()
+    path.write_bytes(head.replace(b"(6400,)", b"(6300,)"))  # as many bytes
+    with pytest.raises(ValueError, match=r"holds \(6300,\) int16, expected \(6400,\)"):
+        open_audio(data / "pack", "train", read_manifest(data / "pack" / "train.tsv"))
+
+
+def test_pack_reads_the_units_before_it_writes(tmp_path, capsys):
+    data = write_data(tmp_path / "data", {"train": [2560]})
+    (data / "train.units").write_text("1 2 x\n")
+    assert main(["pack", str(data), "--outdir", str(tmp_path / "pack"), "--workers", "0"]) == 2
+    assert "train.units:1" in capsys.readouterr().err
+    assert not (tmp_path / "pack").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"made": "a", "by": "k", "is": 1, "facts": {}}', '{"made": "a", "by": "k", "is": [1, 2, "h"]}',
+     "[" * 20_000 + "]" * 20_000],
+)  # fmt: skip
+def test_record(tmp_path, line):
+    (tmp_path / ".made_by").mkdir()
+    (tmp_path / ".made_by" / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match="a.jsonl:1: damaged"):
+        Record(tmp_path)
+
+
+def test_names_of_columns_that_are_no_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "a.arrow"
+    table = pyarrow.table({"units": [[1, 2]], "audio": ["a"]})
+    with pyarrow.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    path.write_bytes(path.read_bytes().replace(b"audio", b"au\xb4io"))
+    with pytest.raises(ValueError, match="a.arrow is not readable as a table"):
+        read_unit_file(path)
+
+
+def test_pieces_of_byte_pairs_that_are_no_text(tmp_path):
+    path = tmp_path / "units.bpe"
+    train_bpe([np.array([1, 2, 3, 1, 2])], 4, 9, path)
+    path.write_bytes(path.read_bytes().replace("\u4e01\u4e02".encode(), b"\xc9#\xec\x12U\xb6"))
+    with pytest.raises(ValueError, match="units.bpe is not readable as a sentencepiece model"):
+        UnitBpe(path)
+
+
+def test_flac_that_claims_hours_takes_no_memory_for_them(tmp_path):
+    import resource
+
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros(16000), 16000)
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F  # the highest bits of the number of samples in STREAMINFO: 2**36
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"a\.flac"):
+        read_audio(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_a_seek_to_nowhere_is_a_code_for_ffmpeg(tmp_path):
+    # PyAV prints the traceback of what its file object raises.
+    (tmp_path / "a.caf").write_bytes(b"caff")
+    with FfmpegFile(tmp_path / "a.caf") as file:
+        assert [file.seek(place) for place in (-1, 1 << 62, 1 << 70, 2)] == [-1, -1, -1, 2]
+
+
+def test_sound_of_an_unknown_encoding():
+    import io
+
+    stream = io.BytesIO()
+    soundfile.write(stream, np.zeros(1600), 16000, format="WAV")
+    content = stream.getvalue().replace(b"fmt \x10\0\0\0\x01\0", b"fmt \x10\0\0\0\x77\x77")
+    with pytest.raises(ValueError, match="sound of an unknown encoding|not readable as audio"):
+        decode_audio_bytes(content, 10)
+
+
+def test_misfit_names_the_place():
+    shape = {"a": [{str: int}], "b": (str,)}
+    assert misfit({"a": [{"x": 1}]}, shape) == ""
+    assert misfit({"a": [{"x": 1}, {"y": True}]}, shape) == "True as 'a'/1/'y'"
+    assert misfit({"b": "x"}, shape) == "no a"
+    assert misfit({"a": {}, "b": "x"}, shape) == "{} as 'a', expected a list"
+    assert misfit({"a": [], "b": 2}, shape) == "2 as 'b'"
+
+
+def test_compressed_members_cannot_claim_memory(tmp_path):
+    for name, member in (("a.pt", "a/data.pkl"), ("a.npz", "a.npy")):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(member, b"\0" * (20 << 20))
+        with pytest.raises(ValueError, match="would unpack to more bytes|claim 20 MiB"):
+            read_unit_file(tmp_path / name)
