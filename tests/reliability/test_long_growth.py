@@ -66,7 +66,7 @@ def test_what_was_done_before_counts_but_says_nothing_of_the_rest(monkeypatch):
 
 
 def test_mel_cepstra_of_long_recordings_take_little_more_than_the_recording(monkeypatch):
-    """Of an hour they took 9 GB when they were computed at once."""
+    """They took 100 MB per minute when they were computed at once."""
     monkeypatch.setattr(spectral, "_newton", lambda cepstrum, *rest: cepstrum)
     wav = np.zeros(60 * 16000, np.float32)
     spectral.mel_cepstrum(wav[:2048])  # what is kept for later calls
