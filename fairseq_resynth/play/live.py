@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import struct
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -19,15 +20,22 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.live import LiveConverter
+from fairseq_resynth.play.connections import WINDOW_SECONDS, Connection
 from fairseq_resynth.play.sessions import PlaySession, json_object
 
 MAX_MESSAGE = 1 << 20  # bytes; 5 s at 48 kHz
 # Seconds by which the audio may come faster than time; more waits in the client, so that nobody keeps the
 # model from others.
 MAX_AHEAD = 2.0
+MAX_CREDIT = (
+    30.0  # seconds by which the audio may come late, and then faster than time until it is not
+)
+PIECE_SECONDS = 0.5  # of audio that a conversion takes before others have their turn
+# Seconds of audio that a message, and any other frame, counts as at least.
+MESSAGE_SECONDS, FRAME_SECONDS, TEXT_SECONDS = 0.001, 0.01, 0.1
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of the handshake, RFC 6455, section 1.3
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-NORMAL, PROTOCOL_ERROR, UNSUPPORTED, POLICY, TOO_BIG, FAILED = 1000, 1002, 1003, 1008, 1009, 1011
+NORMAL, PROTOCOL_ERROR, POLICY, TOO_BIG, TRY_LATER = 1000, 1002, 1008, 1009, 1013
 
 
 class SocketError(Exception):
@@ -48,33 +56,48 @@ def accept_key(headers: Mapping[str, str]) -> str:
 
 
 class WebSocket:
-    """The server's end of a WebSocket after its handshake."""
+    """The server's end of a WebSocket after its handshake, as the page needs it, without extensions."""
 
-    def __init__(self, reader: BinaryIO, writer: BinaryIO):
-        self._reader, self._writer = reader, writer
+    def __init__(self, reader: BinaryIO, connection: Connection):
+        self._reader, self._connection = reader, connection
+        self._ahead, self._paced = 0.0, time.monotonic()
 
     def messages(self) -> Iterator[str | bytes]:
         """Yields texts and bytes until the client closes; answers pings. Raises SocketError for anything
         that breaks the protocol or is larger than 1 MB, and ConnectionError if the client is gone."""
-        kind, parts = CONTINUATION, b""
+        kind, parts, room = CONTINUATION, [b""], MAX_MESSAGE
+        self._connection.expect(WINDOW_SECONDS)
         while True:
-            last, code, data = self._frame(MAX_MESSAGE - len(parts))
+            last, code, data = self._frame(room)
             if code == CLOSE:
                 self.send(data[:2], CLOSE)
                 return
             if code == PING:
                 self.send(data, PONG)
+            if not last or code in (PING, PONG):
+                self.pace(FRAME_SECONDS)
             if code in (PING, PONG):
                 continue
             if (code == CONTINUATION) != (kind != CONTINUATION) or code > BINARY:
                 raise SocketError(PROTOCOL_ERROR, f"found a frame of kind {code} out of place")
-            kind, parts = kind or code, parts + data
+            kind, room = kind or code, room - len(data)
+            parts.append(data)
             if last:
+                message = b"".join(parts)
                 try:
-                    yield parts.decode() if kind == TEXT else parts
+                    yield message.decode() if kind == TEXT else message
                 except UnicodeDecodeError as error:
                     raise SocketError(POLICY, "the text is not UTF-8") from error
-                kind, parts = CONTINUATION, b""
+                kind, parts, room = CONTINUATION, [b""], MAX_MESSAGE
+                if message:
+                    self._connection.expect(WINDOW_SECONDS)
+
+    def pace(self, seconds: float) -> None:
+        """Counts `seconds` of audio, and waits until they are not too far ahead of time."""
+        now = time.monotonic()
+        self._ahead = max(self._ahead - (now - self._paced), -MAX_CREDIT) + seconds
+        self._paced = now
+        time.sleep(max(self._ahead - MAX_AHEAD, 0))
 
     def send(self, data: bytes, kind: int = BINARY) -> None:
         """Sends one message."""
@@ -82,7 +105,9 @@ class WebSocket:
         head = bytes([0x80 | kind, min(size, 126) if size < 1 << 16 else 127])
         head += struct.pack(">H", size) if 126 <= size < 1 << 16 else b""
         head += struct.pack(">Q", size) if size >= 1 << 16 else b""
-        self._writer.write(head + data)
+        if kind != PONG:  # pings alone keep nothing open
+            self._connection.expect(WINDOW_SECONDS)
+        self._connection.write(head + data)
 
     def say(self, **values: Any) -> None:
         """Sends JSON."""
@@ -91,6 +116,13 @@ class WebSocket:
     def close(self, code: int) -> None:
         """Sends the frame that closes."""
         self.send(struct.pack(">H", code), CLOSE)
+
+    def refuse(self, code: int, sentence: str) -> None:
+        """Says why, and closes; a client that reads nothing does not hear it."""
+        self._connection.expect(1.0)
+        with contextlib.suppress(OSError):
+            self.say(error=sentence)
+            self.close(code)
 
     def _frame(self, limit: int) -> tuple[bool, int, bytes]:
         """(whether it is the last of its message, its kind, its data)."""
@@ -116,23 +148,30 @@ class WebSocket:
         return data
 
 
-def converse(socket: WebSocket, session: PlaySession) -> None:
+def converse(socket: WebSocket, session: PlaySession, slots: threading.BoundedSemaphore) -> None:
     """Converts until the client ends, leaves, or sends what cannot be used; that is answered with one
-    sentence. What was converted before is sent in any case."""
+    sentence. What was converted before is sent in any case. A conversion takes one of the slots."""
+    conversation = _Conversation(socket, session, slots)
     try:
-        _Conversation(socket, session).run()
+        conversation.run()
     except SocketError as error:
-        with contextlib.suppress(OSError):
-            socket.say(error=str(error))
-            socket.close(error.code)
+        socket.refuse(error.code, str(error))
+    except TimeoutError:
+        socket.refuse(POLICY, f"nothing was sent, or read, for {WINDOW_SECONDS:g} s")
+    finally:
+        conversation.release()
 
 
 class _Conversation:
-    def __init__(self, socket: WebSocket, session: PlaySession):
-        self._socket, self._session = socket, session
+    def __init__(self, socket: WebSocket, session: PlaySession, slots: threading.BoundedSemaphore):
+        self._socket, self._session, self._slots = socket, session, slots
         self._converter: LiveConverter | None = None
+        self._has_slot = False
         self._rate = SAMPLE_RATE
-        self._began, self._seconds = time.monotonic(), 0.0  # of audio since then
+
+    def release(self) -> None:
+        if self._has_slot:
+            self._slots.release()
 
     def run(self) -> None:
         for message in self._socket.messages():
@@ -152,14 +191,15 @@ class _Conversation:
         if len(data) % 4:
             raise ValueError(f"found {len(data)} bytes, expected float32 samples of 4 bytes")
         samples = np.frombuffer(data, "<f4")
-        self._seconds += len(samples) / self._rate
-        early = self._seconds - MAX_AHEAD - (time.monotonic() - self._began)
-        if early > 0:
-            time.sleep(early)
-        self._send(self._session.push_live(self._converter, samples, self._rate))
+        size = round(PIECE_SECONDS * self._rate)
+        for start in range(0, len(samples) or 1, size):
+            piece = samples[start : start + size]
+            self._socket.pace(max(len(piece) / self._rate, MESSAGE_SECONDS))
+            self._send(self._session.push_live(self._converter, piece, self._rate))
 
     def _change(self, text: str) -> bool:
         """Begins a conversion as JSON says; False if it ends the last one."""
+        self._socket.pace(TEXT_SECONDS)
         values = json_object(text, "the text")
         if values.get("end"):
             self._flush()
@@ -168,6 +208,9 @@ class _Conversation:
         rate = values.pop("sample_rate", SAMPLE_RATE)
         if not isinstance(rate, int):
             raise ValueError(f"sample_rate is {str(rate)[:80]!r}, expected a whole number of Hz")
+        if not self._has_slot and not self._slots.acquire(blocking=False):
+            raise SocketError(TRY_LATER, "other live conversions are running: try again later")
+        self._has_slot = True
         converter = self._session.start_live(values, rate)
         self._flush()
         self._converter, self._rate = converter, rate

@@ -1,11 +1,14 @@
 """The web server of the page, on Python's own `http.server`: one request at a time reaches the model."""
 
 import contextlib
+import io
 import ipaddress
 import json
 import logging
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,14 +17,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fairseq_resynth.evaluation.report.page import asset
+from fairseq_resynth.play.connections import LEAST_BYTES, WINDOW_SECONDS, Connections
 from fairseq_resynth.play.live import WebSocket, accept_key, converse
 from fairseq_resynth.play.sessions import PlaySession, RecordingExpired
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_REQUEST_BYTES = 1 << 16  # of JSON
-MAX_PENDING = 8  # requests with a body at a time, each up to the upload limit in memory
+MAX_PENDING = 64  # requests that wait for the model
+MAX_HELD = 8  # times the upload limit, in bytes of all requests together
 MAX_LIVE = 2  # live conversions at a time; each takes a processor core
-TIMEOUT_SECONDS = 30.0  # without a byte until a connection is closed
 _READ_BYTES = 1 << 16
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -31,6 +35,10 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_FULL = (
+    b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Type: application/json\r\n\r\n"
+    + (b'{"error": "too many connections are open: try again later"}')
+)
 
 
 class RequestError(Exception):
@@ -48,10 +56,15 @@ class PlayServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = (
+        128  # connections that wait to be accepted; the rest would try again after a second
+    )
 
     def __init__(self, address: tuple[str, int], session: PlaySession, max_bytes: int):
         self.session, self.max_bytes, self.bound = session, max_bytes, address[0]
+        self.connections = Connections()
         self.slots = threading.BoundedSemaphore(MAX_PENDING)
+        self._held, self._held_lock = 0, threading.Lock()
         self.live_slots = threading.BoundedSemaphore(MAX_LIVE)
         self.files = {
             "/": ("text/html", (ASSETS / "play.html").read_bytes()),
@@ -70,6 +83,27 @@ class PlayServer(ThreadingHTTPServer):
         host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.server_address[1]}/"
 
+    def hold(self, count: int) -> bool:
+        """Counts bytes that a request keeps in memory, or gives back; False if they are too many."""
+        with self._held_lock:
+            fits = self._held + count <= MAX_HELD * self.max_bytes
+            self._held += count if fits else 0
+        return fits
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts a thread for a new connection, or refuses it."""
+        if self.connections.add(request):
+            super().process_request(request, client_address)
+            return
+        with contextlib.suppress(OSError):
+            request.send(_FULL)
+        self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection."""
+        self.connections.remove(request)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Logs a broken connection at the level of debugging, without a traceback on the terminal."""
         logging.getLogger(__name__).debug("connection of %s broke", client_address, exc_info=True)
@@ -77,8 +111,15 @@ class PlayServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: PlayServer
-    timeout = TIMEOUT_SECONDS
     server_version, sys_version = "resynth", ""
+
+    def setup(self) -> None:
+        """Reads and writes within the limits of a `Connection`."""
+        self.connection = self.request
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.held = 0  # bytes of the body that the server counts
+        self.limited = self.server.connections[self.request]
+        self.rfile, self.wfile = io.BufferedReader(self.limited, _READ_BYTES), self.limited
 
     def do_GET(self) -> None:
         """Answers with the page, its files or the description of the model."""
@@ -89,7 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(self._post)
 
     def _serve(self, action: Callable[[], None]) -> None:
+        self.limited.expect_body()
         try:
+            if len(self.headers.get_all("Host", [])) > 1:
+                raise RequestError(HTTPStatus.BAD_REQUEST, "the request names several hosts")
             reason = check_origin(self.headers, self.server.bound)
             if reason:
                 raise RequestError(HTTPStatus.FORBIDDEN, reason)
@@ -121,26 +165,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _live(self) -> None:
         key = accept_key(self.headers)
-        if not self.server.live_slots.acquire(blocking=False):
-            raise RequestError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{MAX_LIVE} live conversions are running: try again later",
-            )
-        try:
-            self.close_connection = True
-            self.wfile.write(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                + f"Sec-WebSocket-Accept: {key}\r\n\r\n".encode()
-            )
-            converse(WebSocket(self.rfile, self.wfile), self.server.session)
-        finally:
-            self.server.live_slots.release()
-        # What the client still sends is read for a moment: cut off while sending, it would see no answer.
-        self.connection.settimeout(1.0)
+        self.close_connection = True
+        self.wfile.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            + f"Sec-WebSocket-Accept: {key}\r\n\r\n".encode()
+        )
+        converse(WebSocket(self.rfile, self.limited), self.server.session, self.server.live_slots)
+        self._drain()
+
+    def _drain(self, most: float = math.inf, seconds: float = 1.0) -> None:
+        """Reads what the client still sends, for a moment: cut off while sending, it would see no answer."""
+        end = time.monotonic() + seconds
+        self.limited.expect(seconds)
         with contextlib.suppress(OSError):
-            for _ in range(64):
-                if not self.rfile.read1(_READ_BYTES):
+            while most > 0 and time.monotonic() < end:
+                if not (piece := self.rfile.read1(_READ_BYTES)):
                     break
+                most -= len(piece)
 
     def _post(self) -> None:
         session, largest = self.server.session, self.server.max_bytes
@@ -152,15 +193,20 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path not in actions:
             raise RequestError(HTTPStatus.NOT_FOUND, f"nothing can be sent to {self.path[:100]}")
         action, limit = actions[self.path]
-        if not self.server.slots.acquire(blocking=False):
-            raise RequestError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{MAX_PENDING} requests are waiting: try again later",
-            )
         try:
-            self._answer(action(self._body(limit)))
+            body = self._body(limit)
+            if not self.server.slots.acquire(blocking=False):
+                raise self._busy(f"{MAX_PENDING} requests are waiting")
+            try:
+                answer = action(body)
+            finally:
+                self.server.slots.release()
         finally:
-            self.server.slots.release()
+            self.server.hold(-self.held)
+        self._answer(answer)
+
+    def _busy(self, reason: str) -> RequestError:
+        return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}: try again later")
 
     def _body(self, limit: int) -> bytes:
         kind = self.headers.get_content_type()
@@ -181,34 +227,44 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"the request has {length / 1e6:.3g} MB, expected up to {limit / 1e6:.3g} MB",
             )
-        body = self.rfile.read(length)
-        if len(body) < length:
-            raise RequestError(
-                HTTPStatus.BAD_REQUEST, f"the upload broke off: {len(body)} of {length} bytes came"
-            )
-        return body
+        pieces: list[bytes] = []
+        while self.held < length:
+            piece = self.rfile.read1(min(_READ_BYTES, length - self.held))
+            if not piece:
+                raise RequestError(
+                    HTTPStatus.BAD_REQUEST,
+                    f"the upload broke off: {self.held} of {length} bytes came",
+                )
+            if not self.server.hold(len(piece)):
+                self.server.connections.cut_off_slow()
+                raise self._busy("the uploads of others fill the memory")
+            self.held += len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def _length(self) -> int | None:
         text = self.headers.get("Content-Length", "")
+        if "Transfer-Encoding" in self.headers:  # which of the two counts is a matter of dispute
+            return None
         return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
     def _refuse(self, error: RequestError) -> None:
         """Answers after the rest of the body: a browser that is cut off while sending shows no answer."""
-        left = min(self._length() or 0, 4 * self.server.max_bytes)
-        if error.status == HTTPStatus.BAD_REQUEST:
-            left = 0  # the body ended early
-        self.connection.settimeout(1.0)
-        with contextlib.suppress(TimeoutError):
-            while left > 0:
-                piece = self.rfile.read(min(left, _READ_BYTES))
-                left -= len(piece) or left
+        if error.status != HTTPStatus.BAD_REQUEST:  # then the body ended early
+            self._drain(min(self._length() or 0, 4 * self.server.max_bytes), 2.0)
         self._answer({"error": str(error)}, error.status)
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+        self._drain()
 
     def _answer(self, values: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(json.dumps(values).encode(), "application/json", status)
 
     def _send(self, content: bytes, kind: str, status: HTTPStatus) -> None:
+        self.limited.expect(WINDOW_SECONDS, LEAST_BYTES)
         self.send_response(status)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", "2")
         for name, value in _HEADERS.items():
             self.send_header(name, value)
         self.send_header("Content-Type", kind)

@@ -4,10 +4,12 @@ A browser's JSON becomes controls and a voice; no text in it is a path.
 """
 
 import atexit
+import contextlib
 import hashlib
 import json
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +50,35 @@ class Recording:
     voice: Voice | None = None
 
 
+class Turns:
+    """A lock: its threads take turns in the order they came, except that one that is live has the next turn
+    after each that is not, so that neither kind waits for many of the other."""
+
+    def __init__(self) -> None:
+        self._guard, self._taken = threading.Lock(), False
+        self._waiting: dict[bool, deque[threading.Lock]] = {True: deque(), False: deque()}
+
+    @contextlib.contextmanager
+    def take(self, live: bool = False) -> Iterator[None]:
+        """A turn."""
+        mine = threading.Lock()
+        with self._guard:
+            if self._taken:
+                mine.acquire()
+                self._waiting[live].append(mine)
+            self._taken = True
+        mine.acquire()
+        try:
+            yield
+        finally:
+            with self._guard:
+                following = self._waiting[not live] or self._waiting[live]
+                if following:
+                    following.popleft().release()
+                else:
+                    self._taken = False
+
+
 class PlaySession:
     """Answers one request at a time, from any thread; recordings have up to `max_seconds`.
 
@@ -63,7 +94,7 @@ class PlaySession:
                 "--kmeans FILE."
             )
         self.system, self.codec, self.max_seconds = system, codec, max_seconds
-        self._lock = threading.Lock()
+        self._turns = Turns()
         self._recordings: OrderedDict[str, Recording] = OrderedDict()
 
     @classmethod
@@ -98,7 +129,7 @@ class PlaySession:
         Raises ValueError if it is not audio, silent, shorter than 0.25 s or longer than allowed.
         """
         wav, notes = self._decoded(data, "the recording")
-        with self._lock:
+        with self._turns.take():
             summary = {**self._summary(wav), "notes": notes}
             return {**summary, "key": self._keep(data, "source", Recording(wav))}
 
@@ -114,7 +145,7 @@ class PlaySession:
                 f"{', '.join(streams.speakers) or 'none'}"
             )
         wav, notes = self._decoded(data, "the reference")
-        with self._lock:
+        with self._turns.take():
             voice = measure_voice([("recording", wav)], streams)
             entry = {name: round(float(value), 1) for name, value in voice.entry.items()}
             summary = {**self._summary(wav), "statistics": entry, "notes": notes}
@@ -127,7 +158,7 @@ class PlaySession:
         Raises RecordingExpired if the recording is no longer kept, else ValueError.
         """
         request = parse_request(body, self.system.streams)
-        with self._lock:
+        with self._turns.take():
             source, target = self._find(request.source), self._target(request)
             done = convert(self.system, source.wav, target, request.speaker, request.controls)
             streams = self.system.streams
@@ -144,7 +175,7 @@ class PlaySession:
         """A live conversion as the JSON of `parse_request` without a source says; its result is at
         `sample_rate` in Hz. Raises as `speak`, and ValueError for what a live stream cannot change."""
         request = request_of({**values, "source": "live"}, self.system.streams)
-        with self._lock:
+        with self._turns.take(live=True):
             target = self._target(request)
             return LiveConverter(
                 self.system, target, request.speaker, request.controls, output_rate=sample_rate
@@ -155,7 +186,7 @@ class PlaySession:
     ) -> np.ndarray:
         """What `converter.push` returns for (n,) samples, or `flush` for None, while nobody else uses the
         model."""
-        with self._lock:
+        with self._turns.take(live=True):
             return converter.flush() if samples is None else converter.push(samples, sample_rate)
 
     def _target(self, request: "ConversionRequest") -> str | Voice | None:

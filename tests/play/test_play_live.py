@@ -231,14 +231,20 @@ def test_a_client_that_floods_is_slowed_and_others_are_served(server, monkeypatc
 
 
 def test_slots_are_limited_and_given_back(server):
-    clients = [Client(server) for _ in range(MAX_LIVE)]
-    assert Client(server).status == 503
-    for client in clients:
+    clients = [Client(server) for _ in range(2 * MAX_LIVE)]
+    for client in clients[MAX_LIVE:]:
         client.start()
+        assert "delay" in json.loads(client.receive()[1])
+    clients[0].start()
+    _, said, code = clients[0].rest()
+    assert code == 1013 and "other live conversions are running" in said[0]["error"]
+    for client in clients[1:]:
         client.socket.close()
         client.stream.close()  # gone without a word
     wait_until(lambda: free(server))
-    assert Client(server).status == 101
+    client = Client(server)
+    client.start()
+    assert "delay" in json.loads(client.receive()[1])
 
 
 def test_strangers_and_other_requests_get_no_socket(server):

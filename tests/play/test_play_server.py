@@ -22,7 +22,13 @@ from fairseq_resynth.conversion.convert import Controls, convert
 from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.streams import Utterance
-from fairseq_resynth.play.server import MAX_REQUEST_BYTES, PlayServer, check_origin, is_loopback
+from fairseq_resynth.play.server import (
+    MAX_PENDING,
+    MAX_REQUEST_BYTES,
+    PlayServer,
+    check_origin,
+    is_loopback,
+)
 from fairseq_resynth.play.sessions import MAX_RECORDINGS, PlaySession
 from fairseq_resynth.resynthesizer import Resynthesizer
 
@@ -309,7 +315,9 @@ def test_requests_at_once_wait_for_each_other(ask, source, system, monkeypatch):
 
 
 def test_more_requests_than_slots_are_told_to_wait(server, ask):
-    taken = [server.slots.acquire(timeout=60) for _ in range(8)]  # earlier ones may still leave
+    taken = [
+        server.slots.acquire(timeout=60) for _ in range(MAX_PENDING)
+    ]  # earlier ones may still leave
     status, answer = ask("/api/source", ENGLISH.read_bytes())
     for _ in taken:
         server.slots.release()

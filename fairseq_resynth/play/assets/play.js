@@ -13,9 +13,13 @@ function problem(sentence) {
 
 async function ask(path, body, type) {
   let answer;
+  const patience = Date.now() + 60000;
   try {
     const options = body === undefined ? {} : { method: "POST", body, headers: { "Content-Type": type } };
-    answer = await fetch(path, options);
+    do {
+      if (answer) await new Promise((done) => setTimeout(done, 2000));
+      answer = await fetch(path, options);
+    } while (answer.status === 503 && Date.now() < patience); // the server is busy
   } catch {
     throw new Error("The server does not answer: is `resynth play` still running?");
   }
