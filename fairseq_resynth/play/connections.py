@@ -24,13 +24,14 @@ class Connection(io.RawIOBase):
         self._socket = connection
         self._waits = False  # for its client
         self._room: float = MAX_HEADER_BYTES
-        self.expect(WINDOW_SECONDS)
+        self.expect()
 
-    def expect(self, seconds: float, least: float = math.inf) -> None:
-        """The client has `seconds` from now for what is read or written next, and again as many whenever it
-        took or sent `least` bytes in them."""
+    def expect(self, seconds: float | None = None, least: float = math.inf) -> None:
+        """The client has `seconds` from now, 30 by default, for what is read or written next, and again as
+        many whenever it took or sent `least` bytes in them."""
         self._began, self._moved = time.monotonic(), 0
-        self._seconds, self._least = seconds, least
+        self._seconds = WINDOW_SECONDS if seconds is None else seconds
+        self._least = least
 
     def expect_body(self) -> None:
         """The headers are complete: as many bytes as the caller wants may follow, at half a megabyte per 30 s
@@ -39,7 +40,7 @@ class Connection(io.RawIOBase):
         self._least = LEAST_BYTES
 
     def is_slow(self) -> bool:
-        """Whether the server has been waiting for the client of which it will soon be tired."""
+        """Whether the server waits for a client that is on the way to being too slow."""
         passed = time.monotonic() - self._began
         return (
             self._waits
@@ -77,15 +78,19 @@ class Connection(io.RawIOBase):
             sent += self._move(self._socket.send, view[sent : sent + _PIECE])
         return sent
 
+    def left(self) -> float:
+        """Seconds that the client still has. Raises TimeoutError if it has none."""
+        left = self._began + self._seconds - time.monotonic()
+        if left <= 0:
+            if self._moved < self._least:
+                raise TimeoutError("the client is too slow")
+            self.expect(self._seconds, self._least)
+            return self._seconds
+        return left
+
     def _move(self, operation: Callable[[Any], int], data: Any) -> int:
         while True:
-            left = self._began + self._seconds - time.monotonic()
-            if left <= 0:
-                if self._moved < self._least:
-                    raise TimeoutError("the client is too slow")
-                self.expect(self._seconds, self._least)
-                continue
-            self._socket.settimeout(left)
+            self._socket.settimeout(self.left())
             self._waits = True
             try:
                 count = operation(data)

@@ -20,7 +20,7 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.live import LiveConverter
-from fairseq_resynth.play.connections import WINDOW_SECONDS, Connection
+from fairseq_resynth.play.connections import Connection
 from fairseq_resynth.play.sessions import PlaySession, json_object
 
 MAX_MESSAGE = 1 << 20  # bytes; 5 s at 48 kHz
@@ -32,7 +32,7 @@ MAX_CREDIT = (
 )
 PIECE_SECONDS = 0.5  # of audio that a conversion takes before others have their turn
 # Seconds of audio that a message, and any other frame, counts as at least.
-MESSAGE_SECONDS, FRAME_SECONDS, TEXT_SECONDS = 0.001, 0.01, 0.1
+MESSAGE_SECONDS, FRAME_SECONDS, TEXT_SECONDS = 0.001, 0.05, 0.1
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of the handshake, RFC 6455, section 1.3
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NORMAL, PROTOCOL_ERROR, POLICY, TOO_BIG, TRY_LATER = 1000, 1002, 1008, 1009, 1013
@@ -66,7 +66,7 @@ class WebSocket:
         """Yields texts and bytes until the client closes; answers pings. Raises SocketError for anything
         that breaks the protocol or is larger than 1 MB, and ConnectionError if the client is gone."""
         kind, parts, room = CONTINUATION, [b""], MAX_MESSAGE
-        self._connection.expect(WINDOW_SECONDS)
+        self._connection.expect()
         while True:
             last, code, data = self._frame(room)
             if code == CLOSE:
@@ -76,6 +76,7 @@ class WebSocket:
                 self.send(data, PONG)
             if not last or code in (PING, PONG):
                 self.pace(FRAME_SECONDS)
+                self._connection.left()  # also while frames come that were received before
             if code in (PING, PONG):
                 continue
             if (code == CONTINUATION) != (kind != CONTINUATION) or code > BINARY:
@@ -90,7 +91,7 @@ class WebSocket:
                     raise SocketError(POLICY, "the text is not UTF-8") from error
                 kind, parts, room = CONTINUATION, [b""], MAX_MESSAGE
                 if message:
-                    self._connection.expect(WINDOW_SECONDS)
+                    self._connection.expect()
 
     def pace(self, seconds: float) -> None:
         """Counts `seconds` of audio, and waits until they are not too far ahead of time."""
@@ -106,7 +107,7 @@ class WebSocket:
         head += struct.pack(">H", size) if 126 <= size < 1 << 16 else b""
         head += struct.pack(">Q", size) if size >= 1 << 16 else b""
         if kind != PONG:  # pings alone keep nothing open
-            self._connection.expect(WINDOW_SECONDS)
+            self._connection.expect()
         self._connection.write(head + data)
 
     def say(self, **values: Any) -> None:
@@ -157,7 +158,7 @@ def converse(socket: WebSocket, session: PlaySession, slots: threading.BoundedSe
     except SocketError as error:
         socket.refuse(error.code, str(error))
     except TimeoutError:
-        socket.refuse(POLICY, f"nothing was sent, or read, for {WINDOW_SECONDS:g} s")
+        socket.refuse(POLICY, "no audio came, or nothing was read, for too long")
     finally:
         conversation.release()
 

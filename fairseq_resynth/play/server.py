@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fairseq_resynth.evaluation.report.page import asset
-from fairseq_resynth.play.connections import LEAST_BYTES, WINDOW_SECONDS, Connections
+from fairseq_resynth.play.connections import LEAST_BYTES, Connections
 from fairseq_resynth.play.live import WebSocket, accept_key, converse
 from fairseq_resynth.play.sessions import PlaySession, RecordingExpired
 
@@ -182,6 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if not (piece := self.rfile.read1(_READ_BYTES)):
                     break
                 most -= len(piece)
+                time.sleep(0.005)  # so that a flood does not keep the processor
 
     def _post(self) -> None:
         session, largest = self.server.session, self.server.max_bytes
@@ -261,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(json.dumps(values).encode(), "application/json", status)
 
     def _send(self, content: bytes, kind: str, status: HTTPStatus) -> None:
-        self.limited.expect(WINDOW_SECONDS, LEAST_BYTES)
+        self.limited.expect(least=LEAST_BYTES)
         self.send_response(status)
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             self.send_header("Retry-After", "2")

@@ -4,14 +4,15 @@ A browser's JSON becomes controls and a voice; no text in it is a path.
 """
 
 import atexit
-import contextlib
 import hashlib
 import json
 import threading
+import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,6 +36,7 @@ MAX_RECORDINGS = 32  # kept in memory; the oldest is dropped first
 PCM_BITS = 16 * SAMPLE_RATE  # bit/s of the waveform with 16 bits per sample
 _DECODER = UploadDecoder()
 atexit.register(_DECODER.close)
+Result = TypeVar("Result")
 _TEXTS = ("source", "voice", "reference", "speaker", "pitch", "durations", *TOKENS)
 
 
@@ -51,32 +53,49 @@ class Recording:
 
 
 class Turns:
-    """A lock: its threads take turns in the order they came, except that one that is live has the next turn
-    after each that is not, so that neither kind waits for many of the other."""
+    """Runs functions one at a time, in one thread, so that their memory does not grow with the number of
+    clients. They run in the order they came, except that a live one follows each that is not and the other
+    way round: neither kind waits for many of the other."""
 
     def __init__(self) -> None:
-        self._guard, self._taken = threading.Lock(), False
-        self._waiting: dict[bool, deque[threading.Lock]] = {True: deque(), False: deque()}
+        self._waiting: dict[bool, deque[Callable[[], None] | None]] = {
+            True: deque(),
+            False: deque(),
+        }
+        self._given = threading.Semaphore(0)
+        threading.Thread(target=self._work, daemon=True).start()
 
-    @contextlib.contextmanager
-    def take(self, live: bool = False) -> Iterator[None]:
-        """A turn."""
-        mine = threading.Lock()
-        with self._guard:
-            if self._taken:
-                mine.acquire()
-                self._waiting[live].append(mine)
-            self._taken = True
-        mine.acquire()
-        try:
-            yield
-        finally:
-            with self._guard:
-                following = self._waiting[not live] or self._waiting[live]
-                if following:
-                    following.popleft().release()
-                else:
-                    self._taken = False
+    def run(self, function: Callable[[], Result], live: bool = False) -> Result:
+        """Waits for its turn; returns and raises what the function does."""
+        future: Future[Result] = Future()
+
+        def fulfil() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._give(fulfil, live)
+        return future.result()
+
+    def close(self) -> None:
+        """Ends the thread, after those that wait for it."""
+        self._give(None, live=False)
+
+    def _give(self, work: Callable[[], None] | None, live: bool) -> None:
+        self._waiting[live].append(work)
+        self._given.release()
+
+    def _work(self) -> None:
+        live = False
+        while True:
+            self._given.acquire()
+            live = not live if self._waiting[not live] else live
+            work = self._waiting[live].popleft()
+            if work is None:
+                return
+            work()
+            del work  # and with it what the client sent
 
 
 class PlaySession:
@@ -95,6 +114,7 @@ class PlaySession:
             )
         self.system, self.codec, self.max_seconds = system, codec, max_seconds
         self._turns = Turns()
+        weakref.finalize(self, self._turns.close)
         self._recordings: OrderedDict[str, Recording] = OrderedDict()
 
     @classmethod
@@ -129,9 +149,10 @@ class PlaySession:
         Raises ValueError if it is not audio, silent, shorter than 0.25 s or longer than allowed.
         """
         wav, notes = self._decoded(data, "the recording")
-        with self._turns.take():
-            summary = {**self._summary(wav), "notes": notes}
-            return {**summary, "key": self._keep(data, "source", Recording(wav))}
+        key = self._key(data, "source")
+        return self._turns.run(
+            lambda: {**self._summary(wav), "notes": notes, "key": self._keep(key, Recording(wav))}
+        )
 
     def add_reference(self, data: bytes) -> dict[str, Any]:
         """Keeps a few seconds of the target speaker; returns and raises the same as `add_source`.
@@ -145,11 +166,15 @@ class PlaySession:
                 f"{', '.join(streams.speakers) or 'none'}"
             )
         wav, notes = self._decoded(data, "the reference")
-        with self._turns.take():
+        key = self._key(data, "reference")
+
+        def measured() -> dict[str, Any]:
             voice = measure_voice([("recording", wav)], streams)
             entry = {name: round(float(value), 1) for name, value in voice.entry.items()}
             summary = {**self._summary(wav), "statistics": entry, "notes": notes}
-            return {**summary, "key": self._keep(data, "reference", Recording(wav, voice))}
+            return {**summary, "key": self._keep(key, Recording(wav, voice))}
+
+        return self._turns.run(measured)
 
     def speak(self, body: bytes) -> dict[str, Any]:
         """Converts an uploaded recording as the JSON of `parse_request` says.
@@ -158,36 +183,42 @@ class PlaySession:
         Raises RecordingExpired if the recording is no longer kept, else ValueError.
         """
         request = parse_request(body, self.system.streams)
-        with self._turns.take():
-            source, target = self._find(request.source), self._target(request)
-            done = convert(self.system, source.wav, target, request.speaker, request.controls)
-            streams = self.system.streams
-            return {
-                **self._summary(done.wav, done.f0),
-                "title": request.title,
-                "units": done.speech.units.tolist(),
-                "unit_seconds": streams.unit_hop / streams.sample_rate,
-                "notes": list(done.notes),
-                "bits": bit_rates(done.speech, streams, self.codec),
-            }
+        return self._turns.run(lambda: self._convert(request))
+
+    def _convert(self, request: "ConversionRequest") -> dict[str, Any]:
+        source, target = self._find(request.source), self._target(request)
+        done = convert(self.system, source.wav, target, request.speaker, request.controls)
+        streams = self.system.streams
+        return {
+            **self._summary(done.wav, done.f0),
+            "title": request.title,
+            "units": done.speech.units.tolist(),
+            "unit_seconds": streams.unit_hop / streams.sample_rate,
+            "notes": list(done.notes),
+            "bits": bit_rates(done.speech, streams, self.codec),
+        }
 
     def start_live(self, values: dict[str, Any], sample_rate: int) -> LiveConverter:
         """A live conversion as the JSON of `parse_request` without a source says; its result is at
         `sample_rate` in Hz. Raises as `speak`, and ValueError for what a live stream cannot change."""
         request = request_of({**values, "source": "live"}, self.system.streams)
-        with self._turns.take(live=True):
-            target = self._target(request)
-            return LiveConverter(
-                self.system, target, request.speaker, request.controls, output_rate=sample_rate
-            )
+        speaker, controls = request.speaker, request.controls
+        return self._turns.run(
+            lambda: LiveConverter(
+                self.system, self._target(request), speaker, controls, output_rate=sample_rate
+            ),
+            live=True,
+        )
 
     def push_live(
         self, converter: LiveConverter, samples: np.ndarray | None, sample_rate: int
     ) -> np.ndarray:
         """What `converter.push` returns for (n,) samples, or `flush` for None, while nobody else uses the
         model."""
-        with self._turns.take(live=True):
-            return converter.flush() if samples is None else converter.push(samples, sample_rate)
+        return self._turns.run(
+            lambda: converter.flush() if samples is None else converter.push(samples, sample_rate),
+            live=True,
+        )
 
     def _target(self, request: "ConversionRequest") -> str | Voice | None:
         if not request.reference:
@@ -219,8 +250,11 @@ class PlaySession:
             "voiced_share": round(float((f0 > 0).mean()), 3) if len(f0) else 0.0,
         }
 
-    def _keep(self, data: bytes, kind: str, recording: Recording) -> str:
-        key = hashlib.sha256(kind.encode() + data).hexdigest()[:32]
+    @staticmethod
+    def _key(data: bytes, kind: str) -> str:
+        return hashlib.sha256(kind.encode() + data).hexdigest()[:32]
+
+    def _keep(self, key: str, recording: Recording) -> str:
         self._recordings[key] = recording
         self._recordings.move_to_end(key)
         while len(self._recordings) > MAX_RECORDINGS:

@@ -104,10 +104,14 @@ def _serve() -> None:
         data = into.read(size)
         reader, writer = os.pipe()
         if not (child := os.fork()):
-            os.close(reader)
-            with open(writer, "wb") as answer:
-                _answer(answer, data, max_seconds, name)
-            os._exit(0)
+            status = 1
+            try:
+                os.close(reader)
+                with open(writer, "wb") as answer:
+                    _answer(answer, data, max_seconds, name)
+                status = 0
+            finally:
+                os._exit(status)
         os.close(writer)
         with open(reader, "rb") as stream:
             answered = stream.read()
@@ -135,7 +139,7 @@ def _answer(out: BinaryIO, data: bytes, max_seconds: float, name: str) -> None:
     signal.alarm(WAIT_SECONDS)
     try:
         wav, notes = decode_audio_bytes(data, max_seconds, name)
-    except (ValueError, MemoryError) as error:
+    except ValueError as error:
         out.write(json.dumps({"error": str(error), "bytes": 0}).encode() + b"\n")
     else:
         out.write(json.dumps({"notes": notes, "bytes": wav.nbytes}).encode() + b"\n")
