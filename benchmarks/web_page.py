@@ -65,35 +65,46 @@ HANDSHAKE = (
     + base64.b64encode(bytes(16))
     + b"\r\n\r\n"
 )
-BEGIN = HANDSHAKE + frame(b'{"sample_rate": 16000}', 1)
-FLOODS = {
-    "headers byte by byte": Flood(b"GET / HTTP/1.1\r\n" + HOST + b"X: ", b"x", 1.0),
-    "nothing at all": Flood(b""),
-    "bodies byte by byte": Flood(post("/api/source", "Content-Length: 300000"), b"x", 1.0),
-    "bodies that stop": Flood(post("/api/source", "Content-Length: 300000") + bytes(200_000)),
-    "10 GB claimed": Flood(post("/api/source", "Content-Length: 10000000000"), bytes(1 << 16)),
-    "10 GB in chunks": Flood(
-        post("/api/source", "Transfer-Encoding: chunked"), b"10000\r\n" + bytes(1 << 16) + b"\r\n"
-    ),
-    "endless headers": Flood(b"GET / HTTP/1.1\r\n" + HOST, b"X: " + b"x" * 60_000 + b"\r\n"),
-    "pipelined requests": Flood(b"", (b"GET /api/model HTTP/1.1\r\n" + HOST + b"\r\n") * 100),
-    "garbage": Flood(b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03", bytes(range(256)) * 64),
-    "requests whose answers are not read": Flood(
-        b"GET /play.js HTTP/1.1\r\n" + HOST + b"\r\n", reads=False
-    ),
-    "sockets that are idle": Flood(HANDSHAKE),
-    "sockets that ping": Flood(HANDSHAKE, frame(b"x" * 125, 9) * 100),
-    "sockets that ping and do not read": Flood(HANDSHAKE, frame(b"x" * 125, 9) * 100, reads=False),
-    "sockets with endless fragments": Flood(
-        HANDSHAKE + frame(b"x", 1, last=False), frame(b"", 0, last=False) * 100
-    ),
-    "sockets with giant frames": Flood(HANDSHAKE + frame(b"", 2, size=1 << 62), bytes(1 << 16)),
-    "sockets with unmasked frames": Flood(HANDSHAKE, b"\x82\x01x" * 100),
-    "sockets that stop in a frame": Flood(HANDSHAKE + frame(b"", 2, size=1000) + bytes(500)),
-    "sockets that begin again and again": Flood(BEGIN, frame(b'{"sample_rate": 8000}', 1) * 100),
-    "sockets with a day of audio": Flood(BEGIN, frame(bytes(1 << 20), 2)),
-    "sockets with single samples": Flood(BEGIN, frame(bytes(4), 2) * 1000),
-}
+
+
+def floods(voice: str | None) -> dict[str, Flood]:
+    """The attacks by name; some begin a live conversion to a voice of the model."""
+    begin = json.dumps({"sample_rate": 16000, "voice": voice}).encode()
+    return {
+        "headers byte by byte": Flood(b"GET / HTTP/1.1\r\n" + HOST + b"X: ", b"x", 1.0),
+        "nothing at all": Flood(b""),
+        "bodies byte by byte": Flood(post("/api/source", "Content-Length: 300000"), b"x", 1.0),
+        "bodies that stop": Flood(post("/api/source", "Content-Length: 300000") + bytes(200_000)),
+        "10 GB claimed": Flood(post("/api/source", "Content-Length: 10000000000"), bytes(1 << 16)),
+        "10 GB in chunks": Flood(
+            post("/api/source", "Transfer-Encoding: chunked"),
+            b"10000\r\n" + bytes(1 << 16) + b"\r\n",
+        ),
+        "endless headers": Flood(b"GET / HTTP/1.1\r\n" + HOST, b"X: " + b"x" * 60_000 + b"\r\n"),
+        "pipelined requests": Flood(b"", (b"GET /api/model HTTP/1.1\r\n" + HOST + b"\r\n") * 100),
+        "garbage": Flood(b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03", bytes(range(256)) * 64),
+        "requests whose answers are not read": Flood(
+            b"GET /play.js HTTP/1.1\r\n" + HOST + b"\r\n", reads=False
+        ),
+        "sockets that are idle": Flood(HANDSHAKE),
+        "sockets that ping": Flood(HANDSHAKE, frame(b"x" * 125, 9) * 100),
+        "sockets that ping and do not read": Flood(
+            HANDSHAKE, frame(b"x" * 125, 9) * 100, reads=False
+        ),
+        "sockets with endless fragments": Flood(
+            HANDSHAKE + frame(b"x", 1, last=False), frame(b"", 0, last=False) * 100
+        ),
+        "sockets with giant frames": Flood(HANDSHAKE + frame(b"", 2, size=1 << 62), bytes(1 << 16)),
+        "sockets with unmasked frames": Flood(HANDSHAKE, b"\x82\x01x" * 100),
+        "sockets that stop in a frame": Flood(HANDSHAKE + frame(b"", 2, size=1000) + bytes(500)),
+        "sockets that begin again and again": Flood(
+            HANDSHAKE + frame(begin, 1), frame(begin, 1) * 100
+        ),
+        "sockets with a day of audio": Flood(HANDSHAKE + frame(begin, 1), frame(bytes(1 << 20), 2)),
+        "sockets with single samples": Flood(
+            HANDSHAKE + frame(begin, 1), frame(bytes(4), 2) * 1000
+        ),
+    }
 
 
 class Attacker:
@@ -362,7 +373,9 @@ def main() -> None:
         recording = SPEECH.read_bytes()
         for _ in range(3):  # the first upload starts the decoder, and fills caches
             request(address, "/api/source", recording)
-        speech = Flood(BEGIN, frame(bytes(12800), 2), 0.2)
+        voices = json.loads(request(address, "/api/model")[1])["speakers"]
+        begin = json.dumps({"voice": voices[0] if voices else None}).encode()
+        speech = Flood(HANDSHAKE + frame(begin, 1), frame(bytes(12800), 2), 0.2)
         run_flood(address, speech, connections=1, seconds=10)  # loads what live conversion needs
         attacks: dict[str, Callable[[], collections.Counter]] = {
             "none": lambda: time.sleep(min(args.seconds, 20)) or collections.Counter(),
@@ -374,7 +387,7 @@ def main() -> None:
             attacks[f"{name}, {len(data)} bytes"] = lambda data=data: upload_at_once(
                 address, [data] * 8
             )
-        for name, flood in FLOODS.items():
+        for name, flood in floods(voices[0] if voices else None).items():
             attacks[name] = lambda flood=flood: run_flood(
                 address, flood, args.connections, args.seconds
             )

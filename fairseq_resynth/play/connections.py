@@ -78,19 +78,15 @@ class Connection(io.RawIOBase):
             sent += self._move(self._socket.send, view[sent : sent + _PIECE])
         return sent
 
-    def left(self) -> float:
-        """Seconds that the client still has. Raises TimeoutError if it has none."""
-        left = self._began + self._seconds - time.monotonic()
-        if left <= 0:
-            if self._moved < self._least:
-                raise TimeoutError("the client is too slow")
-            self.expect(self._seconds, self._least)
-            return self._seconds
-        return left
-
     def _move(self, operation: Callable[[Any], int], data: Any) -> int:
         while True:
-            self._socket.settimeout(self.left())
+            left = self._began + self._seconds - time.monotonic()
+            if left <= 0:
+                if self._moved < self._least:
+                    raise TimeoutError("the client is too slow")
+                self.expect(self._seconds, self._least)
+                continue
+            self._socket.settimeout(left)
             self._waits = True
             try:
                 count = operation(data)

@@ -24,6 +24,7 @@ from fairseq_resynth.play.connections import Connection
 from fairseq_resynth.play.sessions import PlaySession, json_object
 
 MAX_MESSAGE = 1 << 20  # bytes; 5 s at 48 kHz
+MAX_FRAMES = 100  # fragments, pings and pongs between two messages
 # Seconds by which the audio may come faster than time; more waits in the client, so that nobody keeps the
 # model from others.
 MAX_AHEAD = 2.0
@@ -65,7 +66,7 @@ class WebSocket:
     def messages(self) -> Iterator[str | bytes]:
         """Yields texts and bytes until the client closes; answers pings. Raises SocketError for anything
         that breaks the protocol or is larger than 1 MB, and ConnectionError if the client is gone."""
-        kind, parts, room = CONTINUATION, [b""], MAX_MESSAGE
+        kind, parts, room, frames = CONTINUATION, [b""], MAX_MESSAGE, 0
         self._connection.expect()
         while True:
             last, code, data = self._frame(room)
@@ -75,8 +76,10 @@ class WebSocket:
             if code == PING:
                 self.send(data, PONG)
             if not last or code in (PING, PONG):
+                frames += 1
                 self.pace(FRAME_SECONDS)
-                self._connection.left()  # also while frames come that were received before
+            if frames > MAX_FRAMES:
+                raise SocketError(POLICY, f"over {MAX_FRAMES} frames came without a message")
             if code in (PING, PONG):
                 continue
             if (code == CONTINUATION) != (kind != CONTINUATION) or code > BINARY:
@@ -89,7 +92,7 @@ class WebSocket:
                     yield message.decode() if kind == TEXT else message
                 except UnicodeDecodeError as error:
                     raise SocketError(POLICY, "the text is not UTF-8") from error
-                kind, parts, room = CONTINUATION, [b""], MAX_MESSAGE
+                kind, parts, room, frames = CONTINUATION, [b""], MAX_MESSAGE, 0
                 if message:
                     self._connection.expect()
 
