@@ -102,7 +102,7 @@ def floods(voice: str | None) -> dict[str, Flood]:
         ),
         "sockets with a day of audio": Flood(HANDSHAKE + frame(begin, 1), frame(bytes(1 << 20), 2)),
         "sockets with single samples": Flood(
-            HANDSHAKE + frame(begin, 1), frame(bytes(4), 2) * 1000
+            HANDSHAKE + frame(begin, 1), frame(bytes(4), 2) * 100, 0.05
         ),
     }
 

@@ -4,6 +4,10 @@ A client sends JSON text, `{"sample_rate": 48000, "voice": NAME, "speaker": NAME
 as for a conversion, and then float32 little-endian samples at that rate in binary messages; it gets its
 result in the same form. Another JSON text changes voice, pitch or rate from there on; `{"end": true}` ends.
 The server answers each with JSON: `{"delay": seconds}`, `{"ended": true}` or `{"error": sentence}`.
+
+Frames are read here, in some thirty lines, because the page needs nothing but the base install. A library
+such as wsproto would not shorten what matters, the limits on messages, frames and time; the tests use it as
+a client.
 """
 
 import base64
