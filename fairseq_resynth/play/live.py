@@ -28,7 +28,8 @@ from fairseq_resynth.play.connections import Connection
 from fairseq_resynth.play.sessions import PlaySession, json_object
 
 MAX_MESSAGE = 1 << 20  # bytes; 5 s at 48 kHz
-MAX_FRAMES = 100  # fragments, pings and pongs between two messages
+MIN_MESSAGE = 64  # bytes; smaller ones are no use of the page
+MAX_FRAMES = 100  # fragments, pings, pongs and small messages between two others
 # Seconds by which the audio may come faster than time; more waits in the client, so that nobody keeps the
 # model from others.
 MAX_AHEAD = 2.0
@@ -82,8 +83,8 @@ class WebSocket:
             if not last or code in (PING, PONG):
                 frames += 1
                 self.pace(FRAME_SECONDS)
-            if frames > MAX_FRAMES:
-                raise SocketError(POLICY, f"over {MAX_FRAMES} frames came without a message")
+            if frames > MAX_FRAMES:  # whose pace alone would keep a conversion from others
+                raise SocketError(POLICY, f"over {MAX_FRAMES} frames came without a larger message")
             if code in (PING, PONG):
                 continue
             if (code == CONTINUATION) != (kind != CONTINUATION) or code > BINARY:
@@ -96,7 +97,8 @@ class WebSocket:
                     yield message.decode() if kind == TEXT else message
                 except UnicodeDecodeError as error:
                     raise SocketError(POLICY, "the text is not UTF-8") from error
-                kind, parts, room, frames = CONTINUATION, [b""], MAX_MESSAGE, 0
+                frames = frames + 1 if len(message) < MIN_MESSAGE else 0
+                kind, parts, room = CONTINUATION, [b""], MAX_MESSAGE
                 if message:
                     self._connection.expect()
 
