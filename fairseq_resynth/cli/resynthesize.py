@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes a file for each recording."""
     from fairseq_resynth.constants import SAMPLE_RATE
     from fairseq_resynth.data.audio.files import write_audio
+    from fairseq_resynth.data.storage.files import require_written
 
     outputs = _outputs(args)
     system = common.load_resynthesizer(args)
@@ -61,4 +62,5 @@ def run(args: argparse.Namespace) -> int:
         seconds = len(wav) / SAMPLE_RATE
         files.append({"output": str(output), "units": len(speech.units), "seconds": seconds})
         lines.append(f"{output}: {len(speech.units)} units, {seconds:.2f} s")
+    require_written(*outputs)
     return common.report(args, {"files": files}, lines)

@@ -120,6 +120,10 @@ def save_bundle(
     }
     files.write_text(folder / "README.md", model_card(bundle, license_name))
     files.write_json(folder / "config.json", config)
+    if _identity(folder) != bundle.identity:
+        raise FileNotFoundError(
+            f"{folder} was removed or changed while it was written: run the command again"
+        )
     return bundle.identity
 
 

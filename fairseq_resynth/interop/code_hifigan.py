@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairseq_resynth.data.storage.files import atomic_path, write_json, write_text
+from fairseq_resynth.data.storage.files import (
+    atomic_path,
+    require_written,
+    write_json,
+    write_text,
+)
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.interop.published_checkpoints import (
@@ -219,6 +224,7 @@ def export_code_hifigan(bundle: Bundle, outdir: str | Path) -> dict[str, Any]:
         quantizer = Bundle(None, None, None, bundle.f0_vqvae, bundle.f0_model)
         save_bundle(outdir / "f0_quantizer", quantizer)
     write_json(outdir / "config.json", config)
+    require_written(outdir / "model.pt")
     return config
 
 

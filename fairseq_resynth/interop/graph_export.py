@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_resynth.constants import F0_HOP, TOKENS
-from fairseq_resynth.data.storage.files import atomic_path, write_json
+from fairseq_resynth.data.storage.files import atomic_path, require_written, write_json
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.modules.duration_predictor import expand_counts
@@ -118,6 +118,7 @@ def export_graph(bundle: Bundle, outdir: str | Path, kind: str) -> list[str]:
         "identity": bundle.identity,
     }
     write_json(outdir / "graph.json", description)
+    require_written(*(outdir / file for file in files))
     return [*files, "graph.json"]
 
 

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -116,3 +118,26 @@ def test_a_bar_that_is_disabled_counts_nothing():
     with tqdm(total=5, disable=True) as bar:
         skip(bar, 3)
         assert not bar.n
+
+
+PRINTING = """
+import os, sys
+from fairseq_resynth.data.storage.workers import parallel_map
+if __name__ == "__main__":
+    list(parallel_map(os.getpgid, [0, 0, 0, 0], 2))
+    for _ in parallel_map(os.getpgid, iter(lambda: 0, None), 2):
+        print("made", flush=True)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    """They hold the write end of its output; a reader finds the end of it once all are gone."""
+    (tmp_path / "run.py").write_text(PRINTING)
+    command = [sys.executable, tmp_path / "run.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"made\n"
+        process.kill()
+        ended = threading.Thread(target=process.stdout.read, daemon=True)
+        ended.start()
+        ended.join(120)
+        assert not ended.is_alive()

@@ -7,6 +7,8 @@ process can be killed before the n-th change, for every n. A limit on the size o
 of a write, also of a library in C.
 """
 
+import errno
+import fcntl
 import json
 import os
 import resource
@@ -113,19 +115,16 @@ def _limit_files(size: int, heed: int) -> None:
 
 
 def _without_locks() -> None:
-    import errno
-    import fcntl
-
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     fcntl.flock = fcntl.lockf = refuse
 
 
-def _child(request: dict, files: dict[str, Path], pipe: int) -> int:
+def _child(request: dict, streams: dict[str, tuple[int, int]], pipe: int) -> int:
     os.chdir(request["folder"])
     for number, stream in ((1, "out"), (2, "err")):
-        os.dup2(os.open(files[stream], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.dup2(streams[stream][1], number)
     sys.stdin = open(request["stdin"]) if "stdin" in request else open(os.devnull)
     if not request.get("locks", True):
         _without_locks()
@@ -160,10 +159,11 @@ def _child(request: dict, files: dict[str, Path], pipe: int) -> int:
     return status or 0
 
 
-def _answer(request: dict, scratch: Path) -> dict:
-    files = {name: scratch / name for name in ("out", "err")}
-    for file in files.values():
-        file.write_bytes(b"")
+def _answer(request: dict) -> dict:
+    # Pipes that hold all that is printed, since no limit on the size of files applies to them
+    streams = {name: os.pipe() for name in ("out", "err")}
+    for _, end in streams.values():
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 1 << 20)
     read, write = os.pipe()
     started = time.monotonic()
     process = os.fork()
@@ -171,7 +171,7 @@ def _answer(request: dict, scratch: Path) -> dict:
         status = 1
         try:
             os.close(read)
-            status = _child(request, files, write)
+            status = _child(request, streams, write)
         finally:
             os._exit(status)
     os.close(write)
@@ -184,13 +184,16 @@ def _answer(request: dict, scratch: Path) -> dict:
     seconds = time.monotonic() - started
     with open(read) as pipe:
         count = int(pipe.read() or 0)
-    text = {name: file.read_text(errors="replace") for name, file in files.items()}
+    text = {}
+    for name, (start, end) in streams.items():
+        os.close(end)
+        with open(start, errors="replace") as stream:
+            text[name] = stream.read()
     return {"status": status, **text, "changes": count, "seconds": seconds}
 
 
 def _serve() -> None:
     import importlib
-    import tempfile
 
     import soundfile  # noqa: F401
     import torch
@@ -209,9 +212,8 @@ def _serve() -> None:
     assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the threads of an import"
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    with tempfile.TemporaryDirectory() as scratch:
-        for line in sys.stdin:
-            print(json.dumps(_answer(json.loads(line), Path(scratch))), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

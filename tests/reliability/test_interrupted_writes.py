@@ -1,6 +1,9 @@
 """Every verb that writes is killed and hindered at chosen and at random moments; then the same command gives
 the bytes of a run that nothing interrupted, and leaves no other file."""
 
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from ended_commands import Commands
@@ -89,3 +92,86 @@ def test_killed_at_random_moments(name, all_stages):
     for share in np.random.default_rng(5).uniform(size=50):
         kill(all_stages, name, seconds=share * all_stages.seconds[name])
         check_completed(all_stages, name)
+
+
+OUTPUTS = {"preprocess": "audio", "pack": "pack", "convert": "converted", "export": "hub"}
+
+
+def check_refused(ended, folder: str = "") -> None:
+    """One sentence with a path and the reason, for each file that failed or at the end."""
+    assert ended.status in (1, 2), ended
+    text = ended.err + ended.out
+    assert "Traceback" not in text and folder in text
+    reasons = ("File too large", "No space left", "No such file", "removed", "Read-only")
+    assert any(reason in text for reason in reasons), text
+
+
+def full_disk(stages: Stages, name: str) -> None:
+    before, after = snapshot(stages.root / name), stages.results[name]
+    size = max(len(content) for file, content in after.items() if before.get(file) != content)
+    stages.restore(name)
+    check_refused(stages.run(*VERBS[name].words.split(), full=size * 2 // 3))
+    check_completed(stages, name)
+
+
+@pytest.mark.parametrize("name", ["preprocess", "f0"])
+def test_a_full_disk(name, stages):
+    """No file may grow beyond two thirds of the largest; then the same command completes."""
+    full_disk(stages, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VERBS)
+def test_a_full_disk_in_every_verb(name, all_stages):
+    full_disk(all_stages, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_folder_that_disappears(name, all_stages):
+    """The folder of the results is removed when two thirds of them are there."""
+    all_stages.restore(name)
+    change = all_stages.changes[name] * 2 // 3
+    words = VERBS[name].words.split()
+    ended = all_stages.run(*words, vanish=change, gone=OUTPUTS[name])
+    check_refused(ended, OUTPUTS[name])
+    check_completed(all_stages, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("options", ["ro", "size=8k"])
+def test_a_mounted_folder_that_is_read_only_or_full(name, options, all_stages):
+    all_stages.restore(name)
+    folder = all_stages.folder / OUTPUTS[name]
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs the rights of root")
+    try:
+        ended = all_stages.run(*VERBS[name].words.split())
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    check_refused(ended, OUTPUTS[name])
+    check_completed(all_stages, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["quantize", "f0", "quantize-f0", "speakers", "preprocess", "pack"]
+)
+@pytest.mark.parametrize("shards", [("1/2", "2/2"), ("1/1", "1/1")])
+def test_two_tasks_at_once_where_there_are_no_locks(name, shards, all_stages):
+    """Different shards, and the same one twice; the command again finds the bytes of one run."""
+    with Commands(all_stages.folder) as other:
+        for _ in range(5):
+            all_stages.restore(name)
+            words = VERBS[name].words.split()
+            with ThreadPoolExecutor(2) as pool:
+                tasks = [
+                    pool.submit(run, *words, "--shard", shard, locks=False)
+                    for run, shard in zip((all_stages.run, other), shards, strict=True)
+                ]
+            for task in tasks:
+                assert task.result().status == 0, task.result()
+            check_completed(all_stages, name)

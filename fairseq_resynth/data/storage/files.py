@@ -106,7 +106,7 @@ def _write_error(error: Exception, temporary: Path) -> OSError | None:
             stream.write(bytes(1 << 16))
     except OSError as cause:
         return cause
-    return error if isinstance(error, OSError) and error.errno and not error.filename else None
+    return error if isinstance(error, OSError) and error.strerror and not error.filename else None
 
 
 def _spellings(path: Path) -> tuple[str, bytes]:
@@ -118,6 +118,15 @@ def unwritable(path: str | Path, cause: OSError) -> OSError:
     error = OSError(f"{path} could not be written: {cause.strerror or cause}")
     error.errno = cause.errno
     return error
+
+
+def require_written(*paths: Path) -> None:
+    """Raises FileNotFoundError if a file that this process has written does not exist any more."""
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} was removed while its folder was written: run the command again"
+            )
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -88,7 +88,7 @@ class Record:
         self.folder = Path(folder)
         self._own = self.folder / FOLDER / f"{unique_name()}.jsonl"
         self._waiting: list[str] = []
-        self._identity: tuple[int, int] | None = None  # of the folder, from the first line on
+        self._flushed = 0.0  # when the last line was appended
         # All as text or bytes, which take less memory than parsed lines. A name and key may have lines
         # of several hashes, because results are not always bit-identical.
         self._made: dict[str, str] = {}  # name -> its lines
@@ -293,15 +293,15 @@ class Record:
         if not waiting:
             return
         try:
-            self._own.parent.mkdir(parents=True, exist_ok=True)
-            status = self.folder.stat()
-            if self._identity not in (None, (status.st_dev, status.st_ino)):
+            # After an hour, another process may have merged and removed the file of this one.
+            if time.time() - self._flushed < _SETTLED / 2 and not self._own.is_file():
                 raise FileNotFoundError(
                     errno.ENOENT, "the folder was removed or replaced meanwhile"
                 )
-            self._identity = status.st_dev, status.st_ino
+            self._own.parent.mkdir(parents=True, exist_ok=True)
             with self._own.open("ab", buffering=0) as stream:
                 _append(stream, ("\n".join(waiting) + "\n").encode())
+            self._flushed = time.time()
         except OSError as error:
             self._waiting[:0] = waiting
             raise unwritable(self.folder, error) from error

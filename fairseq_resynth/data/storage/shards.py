@@ -278,7 +278,10 @@ class ArrayPart(Part):
 
     def __enter__(self):
         super().__enter__()
-        self._stream.truncate(int(self._starts[-1]) * 4)
+        try:
+            self._stream.truncate(int(self._starts[-1]) * 4)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         return self
 
     def fill(

@@ -8,6 +8,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -30,8 +31,16 @@ def _start_worker(setup: Callable[[], object] | None) -> None:
     # Ctrl-C reaches the whole process group. Only the parent handles it, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if setup:
         setup()
+
+
+def _end_with_parent() -> None:
+    """Ends this process once its parent has been killed; the pool's own loop would wait for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:
