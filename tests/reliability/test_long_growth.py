@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import tqdm.std
 
+from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.storage import resume
 from fairseq_resynth.data.storage.resume import FOLDER, Record
+from fairseq_resynth.data.storage.shards import LinesPart, Shard
 from fairseq_resynth.data.storage.workers import progress, skip
 from fairseq_resynth.evaluation.metrics.metric import Comparison
 from fairseq_resynth.evaluation.metrics.signal import MelCepstralDistortion
@@ -45,6 +48,23 @@ def test_a_record_holds_less_than_a_kilobyte_per_file(tmp_path):
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     held, most = taken(lambda: Record(tmp_path))
     assert held < 1000 * files and most < 1100 * files
+
+
+def test_hashes_of_recordings_do_not_wait_for_the_end_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "_CLOCK", -1e6)  # as if the recordings were old
+    names = [f"{number}.wav" for number in range(1200)]
+    for name in names:
+        (tmp_path / name).touch()
+    manifest, record = (
+        Manifest(tmp_path / "train.tsv", tmp_path, names, [320] * 1200),
+        Record(tmp_path),
+    )
+    waiting = []
+    with LinesPart(record, "train.units", manifest, Shard(), {}, {}) as part:
+        for row in part.rows:
+            part.append({row: "1"}, {row: part.stamp(row)})
+            waiting.append(len(record._waiting))
+    assert 100 < max(waiting) <= 1000 and waiting[-1] < 300
 
 
 def test_what_was_done_before_counts_but_says_nothing_of_the_rest(monkeypatch):

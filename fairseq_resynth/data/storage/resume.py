@@ -286,12 +286,12 @@ class Record:
         self._waiting.append(text)
         self.flush()
 
-    def flush(self) -> None:
-        """Appends the lines that are still in memory. Raises OSError if the folder cannot be written to, or
-        has been removed or replaced since the first line."""
-        waiting, self._waiting = self._waiting, []  # threads may add to the new list meanwhile
-        if not waiting:
+    def flush(self, least: int = 1) -> None:
+        """Appends the lines that are still in memory, if there are `least` or more. Raises OSError if the
+        folder cannot be written to, or has been removed or replaced since the first line."""
+        if len(self._waiting) < least:
             return
+        waiting, self._waiting = self._waiting, []  # threads may add to the new list meanwhile
         try:
             # After an hour, another process may have merged and removed the file of this one.
             if time.time() - self._flushed < _SETTLED / 2 and not self._own.is_file():

@@ -37,6 +37,7 @@ _PART = re.compile(r"(?P<target>.+)\.\d+-of-(?P<count>\d+)")
 _STATE = {"key": dict, "settings": dict, "manifest": str, "described": dict, "failed": {str: str}}
 _STATE |= {"complete": bool, "shape": ([int], type(None))}
 _STAMP = 8  # bytes per row
+MOST_WAITING = 1000  # hashes of recordings that wait in memory to be recorded
 _NOT_DONE, _UNREADABLE = bytes(_STAMP), b"\xff" * _STAMP
 
 
@@ -185,6 +186,7 @@ class Part:
         self._stamps.seek(_STAMP * (row - self.rows.start))
         self._stamps.write(stamp)
         self._stamps.flush()
+        self.record.flush(MOST_WAITING)
 
     def close(self, failed: Mapping[str, str], accept: bool = False) -> bool:
         """Marks the part as complete, unless rows `failed` (path -> reason) and it is not to `accept` that,
