@@ -1,6 +1,6 @@
 """Bits saved on anyone's tokens: the codec's context models beside fixed length, zlib and xz.
 
-usage: python benchmarks/token_streams.py [--codes FILE …] [--network 256] [--rvq-size 64]
+usage: python benchmarks/token_streams.py [--codes FILE …] [--network 256] [--voices english …]
 
 Every other utterance, from the first on, is fitted on, and the rest coded, decoded and compared. FILE are
 unit files, such as the released HuBERT codes. From the embedded speech come units (k-means on log-mel frames)
@@ -23,13 +23,16 @@ from fairseq_resynth.evaluation.codecs.bench import run_token_bench
 from fairseq_resynth.preparation.kmeans import fit_centroids
 
 SPEECH = Path(__file__).resolve().parents[1] / "examples/asterisk/speech"
-CODEBOOKS = 4
+CODEBOOKS, RVQ_SIZE = 4, 64
 
 
-def speech_features() -> list[np.ndarray]:
-    """(T, D) log-mel frames of each embedded recording."""
-    encoder = LogMelEncoder()
-    wavs = [torch.from_numpy(read_audio(path)) for path in sorted(SPEECH.rglob("*.flac"))]
+def speech_features(voices: list[str]) -> list[np.ndarray]:
+    """(T, D) log-mel frames of each embedded recording of some voices."""
+    encoder, paths = (
+        LogMelEncoder(),
+        [p for v in voices for p in sorted((SPEECH / v).glob("*.flac"))],
+    )
+    wavs = [torch.from_numpy(read_audio(path)) for path in paths]
     return [encoder.features([wav])[0].numpy() for wav in wavs]
 
 
@@ -74,8 +77,10 @@ def main() -> None:
     )
     parser.add_argument("--codes", nargs="*", default=[], metavar="FILE", help="unit files")
     parser.add_argument("--network", type=int, default=256, help="size of the network; 0: none")
-    parser.add_argument("--rvq-size", type=int, default=64, help="centroids of each codebook")
-    parser.add_argument("--skip-speech", action="store_true", help="only the --codes")
+    voices = sorted(path.name for path in SPEECH.iterdir() if path.is_dir())
+    parser.add_argument(
+        "--voices", nargs="*", default=voices, help="of the speech; none: only CODES"
+    )
     args = parser.parse_args()
     print(
         "| tokens | vocabulary | frames | fixed | zlib each | zlib all | xz all | codec | saved |"
@@ -83,11 +88,11 @@ def main() -> None:
     print("|---|---|" + "---:|" * 7)
     for path in args.codes:
         measure(Path(path).stem, read_tokens(path), args.network)
-    if args.skip_speech:
+    if not args.voices:
         return
-    rows = speech_features()
+    rows = speech_features(args.voices)
     measure("log-mel units", residual_codes(rows, 100, 1), args.network)
-    codes = residual_codes(rows, args.rvq_size, CODEBOOKS)
+    codes = residual_codes(rows, RVQ_SIZE, CODEBOOKS)
     together = measure("residual quantizer", codes, args.network)
     alone = 0.0
     for codebook in range(CODEBOOKS):

@@ -61,6 +61,7 @@ NOT_RUN = {
     "resynth evaluate --bundle examples/asterisk/bundle": "Whisper and all prompts of Asterisk",
     "resynth evaluate --generated asterisk/report/resynthesis/english": "of the command before",
     "resynth disentanglement DATA": "a trained voice; test_trained_disentanglement.py",
+    "python benchmarks/token_streams.py": "all released codes",
     "resynth codec-bench examples/asterisk/held_out": "minutes; tests/codec has less speech",
     "resynth import": "published checkpoints; tests/interop makes some of their layouts",
     "resynth listening-test --outdir TEST --collect": "answers of listeners; tests/evaluation",

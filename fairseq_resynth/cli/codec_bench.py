@@ -9,6 +9,7 @@ resynth codec-bench DATA --bundle B --packets 0.5 --loss 0 5 10 20 --outdir OUT
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -85,16 +86,19 @@ def _count(args: argparse.Namespace) -> int:
     from fairseq_resynth.evaluation.codecs.bench import run_bench, run_token_bench
 
     summary, how = {"model": args.model}, (args.split, args.units_key)
+    progress = partial(tqdm, desc="codec-bench", unit="file", mininterval=0.5)
     if is_token_model(args.model):
-        model, bench = TokenModel.load(args.model), run_token_bench
-        codebooks = len(model.vocabularies)
-        rows = [row for path in args.data for row in read_tokens(path, codebooks, *how)]
+        tokenizer = TokenModel.load(args.model)
+        codebooks = len(tokenizer.vocabularies)
+        tokens = [row for path in args.data for row in read_tokens(path, codebooks, *how)]
+        with progress(total=len(tokens)) as bar:
+            found, files = run_token_bench(tokenizer, tokens, bar.update)
     else:
-        model, bench = EntropyModel.load(args.model), run_bench
+        model = EntropyModel.load(args.model)
         summary["identity"] = model.identity.hex()
         rows = [row for path in args.data for row in read_utterances(path, *how)]
-    with tqdm(total=len(rows), desc="codec-bench", unit="file", mininterval=0.5) as bar:
-        found, files = bench(model, rows, bar.update)
+        with progress(total=len(rows)) as bar:
+            found, files = run_bench(model, rows, bar.update)
     summary |= found
     lines = [f"{name}: {value}" for name, value in summary.items()]
     if args.json:

@@ -92,7 +92,8 @@ class TokenModel:
         count = streams.shape[1]
         first = self._first_coder(encoder)
         encode_steps(first.steps(count), streams[0].tolist(), streams[1:2].ravel().tolist())
-        bits = [first.bits["units"] + first.bits["runs"], first.bits["f0"]][: len(streams)]
+        coded: list[float] = [first.bits["units"] + first.bits["runs"], first.bits["f0"]]
+        bits = coded[: len(streams)]
         bits += [self._code(stream, encoder, streams) for stream in range(2, len(streams))]
         by_codebook = np.add.reduceat(
             bits, np.cumsum([0, *(1 + bool(b) for b in self._bases)])[:-1]

@@ -8,12 +8,15 @@ from test_bitstream import at_other_hops, mutate
 from fairseq_resynth.codec.format import packets as packets_format
 from fairseq_resynth.codec.format.packets import (
     OVERHEAD_BYTES,
+    Packet,
     PacketFormat,
     PacketWriter,
     frame_packets,
     read_packet,
     unframe_packets,
+    write_packet,
 )
+from fairseq_resynth.codec.format.payload import PayloadCoder, encode_steps
 from fairseq_resynth.codec.format.range_coder import ByteEncoder, CodecError
 from fairseq_resynth.codec.reception import GapFiller, Receiver, ranges
 from fairseq_resynth.data.streams import Utterance
@@ -74,6 +77,21 @@ def test_number_and_checksum_take_three_bytes(monkeypatch):
     packets = packed(speech(), 1.0)
     assert [len(data) for data in packets] == [len(data) + OVERHEAD_BYTES for data in coded]
     assert OVERHEAD_BYTES == 3
+
+
+def test_the_first_unit_of_a_later_packet_is_as_likely_as_any():
+    """The model takes the beginning of a file for silence, and packets begin anywhere."""
+    bits = []
+    for midway in (False, True):
+        coder = PayloadCoder(tables_model(0), ByteEncoder(), False, midway)
+        encode_steps(coder.steps(2), [50, 51], [])
+        bits.append(coder.bits_by_unit[0])
+    assert bits[1] == pytest.approx(np.log2(101), abs=1e-3) and bits[0] > bits[1] + 3
+    form, packets = packet_format(tables_model(0)), [0, 256]
+    data = [
+        write_packet(form, Packet(n % 256, np.full(4, 50), np.zeros(0, int), 4)) for n in packets
+    ]
+    assert data[0] == data[1]  # the number that is sent decides
 
 
 @pytest.mark.parametrize("hops", [(480, 320), (200, 1280)])

@@ -115,7 +115,8 @@ def run_token_bench(
     before rounding; and the bytes of each utterance. `progress` is called after each. Raises ValueError if an
     utterance has other codebooks than the model, and AssertionError if it does not decode to itself.
     """
-    rows, bits, start = [], np.zeros(len(model.vocabularies)), time.process_time()
+    rows: list[dict[str, Any]] = []
+    bits, start = np.zeros(len(model.vocabularies)), time.process_time()
     for one in tokens:
         data, by_codebook = model.encode(one)
         if not np.array_equal(model.decode(data), one.frames):
@@ -148,7 +149,10 @@ def stored_bits(tokens: Sequence[Tokens], vocabularies: Sequence[int]) -> dict[s
     frames = sum(len(one.frames) for one in tokens)
     found = {"fixed": frames * sum((size - 1).bit_length() for size in vocabularies)}
     # LZMA2 alone: the container of an .xz file would add 60 bytes to each utterance.
-    xz = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9}]}
+    xz: dict[str, Any] = {
+        "format": lzma.FORMAT_RAW,
+        "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9}],
+    }
     for suffix, parts in (("", pieces), ("_all", [b"".join(pieces)])):
         found[f"zlib{suffix}"] = 8 * sum(len(zlib.compress(part, 9)) for part in parts)
         found[f"xz{suffix}"] = 8 * sum(len(lzma.compress(part, **xz)) for part in parts)
