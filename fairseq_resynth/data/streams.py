@@ -51,7 +51,7 @@ class StreamSpec:
         from a file."""
         for name, value in vars(self).items():
             least = _LEAST_SIZES.get(name)
-            if least is not None and not (isinstance(value, Integral) and value >= least):
+            if least is not None and not (isinstance(value, Integral) and least <= value < 1 << 31):
                 raise ValueError(
                     f"{name} is {ascii(value)[:40]}, expected an integer from {least} on."
                 )

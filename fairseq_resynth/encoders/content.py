@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fairseq_resynth.constants import FEATURE_TYPES, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage.checkpoints import weights_hash
-from fairseq_resynth.data.storage.files import atomic_path, file_hash, map_array, reading
+from fairseq_resynth.data.storage.files import atomic_path, file_hash, map_array, one_line, reading
 from fairseq_resynth.encoders.frames import Device, FrameEncoder, plan_chunks, without_tf32
 from fairseq_resynth.modules.quantizers import ContentVqvae
 
@@ -79,7 +79,7 @@ def load_kmeans(path: str | Path) -> KMeans:
             metadata, centroids = stream.metadata() or {}, stream.get_tensor("centroids")
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f"{path} is not a k-means file of `resynth kmeans` ({error}). {PICKLE_ADVICE}"
+            f"{path} is not a k-means file of `resynth kmeans` ({one_line(error)}). {PICKLE_ADVICE}"
         ) from error
     with reading(path, "a k-means", "Make it with `resynth kmeans`."):
         description = {**json.loads(metadata.get("kmeans", "{}"))}

@@ -49,6 +49,7 @@ def data(packed, tmp_path):
         ("units.json", [1], "units.json is damaged: found .1., expected an object"),
         ("f0_codes.json", "x", "f0_codes.json is damaged: found 'x', expected an object"),
         ("f0_codes.json", {"num_codes": [5]}, r"num_f0_codes is \[5\], expected an integer from 0"),
+        ("f0_codes.json", {"num_codes": 10**30}, "num_f0_codes is 1000.*, expected an integer"),
         ("f0_codes.json", {"f0_code_hop": 0, "num_codes": 5}, "f0_code_hop is 0, expected .* from 1"),
         ("speaker_vectors.json", {"means": {}}, "found no speaker_dim"),
         ("speaker_vectors.json", {"speaker_dim": 4}, "found no means"),

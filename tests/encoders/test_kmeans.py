@@ -172,3 +172,11 @@ def test_files_of_the_torchaudio_encoder_name_its_replacement(tmp_path):
     for checkpoint in (None, tmp_path / "HUBERT_BASE"):
         with pytest.raises(ValueError, match="--feature-type hf reads the same models"):
             ContentEncoder.from_kmeans(tmp_path / "km.safetensors", checkpoint)
+
+
+def test_a_damaged_header_is_one_line(tmp_path):
+    header = '{"centroids": {"dtype": "\u2028", "shape": [1, 1], "data_offsets": [0, 4]}}'.encode()
+    (tmp_path / "km.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match="is not a k-means file") as raised:
+        load_kmeans(tmp_path / "km.safetensors")
+    assert len(str(raised.value).splitlines()) == 1

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from fairseq_resynth.codec.entropy.network import IntegerNetwork
 from fairseq_resynth.codec.entropy.ngrams import NgramTables
-from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.files import atomic_path, one_line
 
 FORMAT = "resynth-entropy-1"
 ORDERS = {"unit": 5, "run": 3, "rate": 2, "f0": 4, "f0_by_unit": 3}  # by table, order 0 included
@@ -139,7 +139,9 @@ class EntropyModel:
                 metadata = stored.metadata() or {}
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is not a context model: {error}. {MADE_BY}") from error
+            raise ValueError(
+                f"{path} is not a context model: {one_line(error)}. {MADE_BY}"
+            ) from error
         if (found := metadata.get("format", "no format name")) != FORMAT:
             raise ValueError(f"{path}: expected {FORMAT}, found {found}. {MADE_BY}")
         try:
