@@ -16,6 +16,7 @@ import http.client
 import io
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -366,6 +367,7 @@ def main() -> None:
     command += ["--bundle", args.bundle]
     if args.content_checkpoint:
         command += ["--content-checkpoint", args.content_checkpoint]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server ends as well
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         url = json.loads(server.stdout.readline())["url"]

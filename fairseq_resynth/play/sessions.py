@@ -63,7 +63,8 @@ class Turns:
             False: deque(),
         }
         self._given = threading.Semaphore(0)
-        threading.Thread(target=self._work, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def run(self, function: Callable[[], Result], live: bool = False) -> Result:
         """Waits for its turn; returns and raises what the function does."""
@@ -75,16 +76,18 @@ class Turns:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._give(fulfil, live)
+        self._waiting[live].append(fulfil)
+        self._given.release()
         return future.result()
 
     def close(self) -> None:
-        """Ends the thread, after those that wait for it."""
-        self._give(None, live=False)
-
-    def _give(self, work: Callable[[], None] | None, live: bool) -> None:
-        self._waiting[live].append(work)
+        """Ends the thread after what it is at, and drops what waits: a thread that is in torch when Python
+        ends would abort the process."""
+        for waiting in self._waiting.values():
+            waiting.appendleft(None)
         self._given.release()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _work(self) -> None:
         live = False

@@ -328,7 +328,18 @@ def test_live_work_and_other_work_take_turns():
     assert done == ["live 3", "upload 0", "live 4", "upload 1", "upload 2"]
     with pytest.raises(ZeroDivisionError):
         turns.run(lambda: 1 / 0)
-    turns.close()
+    busy, go = threading.Event(), threading.Event()
+    work = threading.Thread(target=turns.run, args=(lambda: (busy.set(), go.wait()),))
+    work.start()
+    busy.wait()
+    closing = threading.Thread(target=turns.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()  # until the work is done: Python must not end while torch runs
+    go.set()
+    closing.join()
+    work.join()
+    assert not turns._thread.is_alive()
 
 
 @pytest.mark.slow
