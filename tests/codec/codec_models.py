@@ -44,7 +44,7 @@ def tables_model(num_f0_codes: int = 20) -> EntropyModel:
 
 @lru_cache
 def network_model() -> EntropyModel:
-    """The same tables with a network of random integers, the same on every machine."""
+    """The same tables with a network and confusions of random integers, the same on every machine."""
     rng, hidden, depth, runs = np.random.default_rng(5), 24, 8, 25
 
     def draw(*shape: int) -> np.ndarray:
@@ -67,7 +67,12 @@ def network_model() -> EntropyModel:
         "unit": np.r_[model.weights["unit"] // 2, 1 << 15],
         "run": np.r_[model.weights["run"] // 2, 1 << 15],
     }
-    return replace(model, network=network, weights={**model.weights, **weights})
+    confusions = {
+        "units": (np.arange(100)[:, None] + rng.integers(1, 100, (100, 8)).cumsum(axis=1)) % 100,
+        "counts": rng.integers(1, 1 << 16, (100, 8)),
+    }
+    weights = {**model.weights, **weights}
+    return replace(model, network=network, weights=weights, confusions=confusions)
 
 
 def speech_files(count: int) -> list[Path]:

@@ -111,13 +111,13 @@ def test_f0_codes_of_any_ratio_come_back_and_stay_with_their_units(hops):
 
 def test_files_keep_their_bytes():
     """What was encoded before F0 codes could have any hop: 320 samples per unit and 1280 per code."""
-    digest = hashlib.sha256()
+    digest, model = hashlib.sha256(), replace(tables_model(), confusions={})  # format 1
     for seed, row in enumerate(released("vctk")[60:64]):
         row = with_f0(row, seed)
         for length in (len(row.units), len(row.units) - 1, len(row.units) - 2):
             for codes in (row.f0_codes, row.f0_codes[: -(-length // 4)], row.f0_codes[:5]):
                 code = SpeechCode(row.units[:length], codes)
-                digest.update(write_bytes(tables_model(), IDENTITY, code))
+                digest.update(write_bytes(model, IDENTITY, code))
     assert digest.hexdigest()[:16] == "64e995c65c697c7e"
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from codec_models import NO_NETWORK, network_model, released, tables_model, with_f0
 
+from fairseq_resynth.codec.entropy.context_model import blend, confuse, learn_confusions
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
 from fairseq_resynth.codec.entropy.fitting import (
     TrainingOptions,
@@ -30,6 +31,7 @@ SCRIPT = """
 import sys
 import numpy as np
 from fairseq_resynth.codec.format.bitstream import SpeechCode, write_bytes
+from fairseq_resynth.codec.entropy.context_model import blend, confuse, learn_confusions
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 units, codes = (np.array(text.split(), np.int64) for text in sys.argv[2:4])
 code = SpeechCode(units, codes, 3, None)
@@ -65,15 +67,71 @@ def test_bytes_do_not_depend_on_compiler_processor_and_threads(tmp_path, variabl
     assert done.stdout.strip() == encode_row(network_model(), 40).hex()
 
 
-def test_bytes_are_those_of_format_1():
-    """If this changes, files written before can no longer be read: make it format 2 instead."""
-    model = network_model()
-    assert model.identity.hex()[:16] == "a120d6be9fc11612"
+@pytest.mark.parametrize(
+    ("changes", "identity", "expected"),
+    [
+        ({"confusions": {}}, "a120d6be9fc11612", "6e0f4ca7752b9ce4"),  # format 1
+        ({}, "aea3f80c966869b2", "5294fd6d4de95cf0"),  # format 2
+    ],
+)
+def test_bytes_are_those_of_the_format(changes, identity, expected):
+    """If this changes, files written before can no longer be read: make it format 3 instead."""
+    model = replace(network_model(), **changes)
+    assert model.identity.hex()[:16] == identity
     digest = hashlib.sha256()
     for row in released("lj")[:5] + released("vctk")[:5]:
         row = with_f0(row)
         digest.update(write_bytes(model, b"0" * 16, SpeechCode(row.units, row.f0_codes, 1)))
-    assert digest.hexdigest()[:16] == "6e0f4ca7752b9ce4"
+    assert digest.hexdigest()[:16] == expected
+
+
+def test_models_of_both_formats_are_read(tmp_path):
+    path, model = tmp_path / "entropy.safetensors", network_model()
+    formats = []
+    for written in (replace(model, confusions={}), model):
+        written.save(path)
+        read = EntropyModel.load(path)
+        assert read.identity == written.identity
+        assert encode_row(read, 100) == encode_row(written, 100)
+        formats.append(read.format)
+    assert formats == ["resynth-entropy-1", "resynth-entropy-2"]
+
+
+def test_confusions_keep_the_sum_and_learn_the_voice():
+    units = np.array([[0, 1], [1, 0], [2, 0]])
+    counts = np.array([[60000, 5000], [60000, 5000], [65536, 0]])
+    mixed = np.array([15_000_000, 1000, 500_000, 70_000])  # the end comes last
+    second, frequencies, share = np.zeros(4, np.int64), np.zeros(4, np.int64), 1 << 14
+    likely = []
+    for _ in range(20):  # this voice has unit 1 where unit 0 is expected
+        confuse(mixed, units, counts, 2, second)
+        assert second.sum() == mixed.sum() and second[2] == 0 and second.min() >= 0
+        blend(mixed, second, share, frequencies)
+        assert frequencies.sum() == mixed.sum() and frequencies.min() >= 0
+        likely.append(frequencies[1])
+        share = learn_confusions(mixed, units, counts, second, share, frequencies, 1)
+    assert (np.diff(likely) > 0).all() and likely[-1] > 10 * likely[0]
+    assert share > 60000
+    assert 0 <= 2 * 65000 + 20 * 65536 - counts[:2].sum() <= 40  # rounded down
+
+
+def test_fitted_confusions_are_units_with_the_same_neighbors():
+    sentence = np.array([0, 1, 2, 3, 4])
+    other = np.array([0, 5, 2, 6, 4])
+    rows = [Utterance(row, name="a") for row in (sentence, other) * 3]
+    confusions = fit_entropy_model(rows, Settings(7), NO_NETWORK).confusions
+    assert confusions["units"][1, :2].tolist() == [1, 5]
+    assert confusions["units"][6, :2].tolist() == [6, 3]
+    assert confusions["counts"][1, 1] > 0 and (confusions["counts"][:, 0] > 60000).all()
+
+
+def test_an_unseen_voice_costs_less_with_confusions():
+    """Every second unit of the voice is another than that of the voices that the tables were fitted on."""
+    model = tables_model(0)
+    near = np.arange(101)
+    near[:100:2] = model.confusions["units"][::2, 1]
+    rows = [replace(row, units=near[row.units]) for row in released("vctk")[100:110]]
+    assert content_rate(model, rows) < 0.97 * content_rate(replace(model, confusions={}), rows)
 
 
 def test_committed_model_writes_the_bytes_that_it_wrote_before():
@@ -117,6 +175,9 @@ def _damage(model: EntropyModel, what: str) -> EntropyModel:
         return replace(model, tables={**model.tables, "unit": changes[what]})
     if what == "weights":
         return replace(model, weights={**model.weights, "unit": np.zeros(2, np.int64)})
+    if what == "confusions":
+        confusions = {**model.confusions, "units": model.confusions["units"] + 1}
+        return replace(model, confusions=confusions)
     if what == "f0_end":
         return replace(model, f0_end=model.f0_end * 0)
     network = replace(model.network, recurrent=model.network.recurrent * 10000)
@@ -124,7 +185,7 @@ def _damage(model: EntropyModel, what: str) -> EntropyModel:
 
 
 @pytest.mark.parametrize(
-    "what", ["symbols", "ends", "counts", "firsts", "weights", "f0_end", "network"]
+    "what", ["symbols", "ends", "counts", "firsts", "weights", "f0_end", "network", "confusions"]
 )
 def test_damaged_model_is_refused_with_the_command(tmp_path, what):
     path = tmp_path / "entropy.safetensors"

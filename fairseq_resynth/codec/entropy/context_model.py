@@ -31,7 +31,9 @@ BIAS_LIMIT = 8 << 16
 CACHE_SIZE = 1 << 16
 CACHE_PRIOR = 20
 CACHE_SHARE = 13107  # 0.2 in Q16, at the start
-CACHE_LEAST = 655  # 0.01 in Q16: a share that has fallen to 0 could never rise again
+CONFUSION_SHARE = 7864  # 0.12 in Q16, at the start
+CONFUSION_LEAST = 1 << 11  # less likely units, of 2**24, stand for themselves
+SHARE_LEAST = 655  # 0.01 in Q16: a share that has fallen to 0 could never rise again
 
 
 @njit(cache=True)
@@ -74,6 +76,24 @@ def learn(experts, weights, bias, frequencies, symbol: int, rates) -> None:
 
 
 @njit(cache=True)
+def blend(first: np.ndarray, second: np.ndarray, share: int, frequencies: np.ndarray) -> None:
+    """Writes (symbols,) `frequencies` with the sum of `first`, of which `share`, Q16, are the second's."""
+    rest = first.sum()
+    for symbol in range(len(first)):
+        value = first[symbol] + ((second[symbol] - first[symbol]) * share >> 16)
+        # The sum of the second may be another: never give out more than is left.
+        frequencies[symbol] = max(min(value, rest), 0)
+        rest -= frequencies[symbol]
+    frequencies[first.argmax()] += rest
+
+
+@njit(cache=True)
+def _new_share(share, likely, frequency):
+    moved = share * (likely + 1) // (frequency + 1)
+    return min(max(moved, SHARE_LEAST), (1 << 16) - SHARE_LEAST)
+
+
+@njit(cache=True)
 def blend_cache(
     mixed: np.ndarray, cache: np.ndarray, context: int, share: int, frequencies: np.ndarray
 ) -> None:
@@ -84,13 +104,7 @@ def blend_cache(
     `context` is the last unit, `share` the weight of the second opinion, Q16. Writes (symbols,) frequencies
     with the sum of `mixed`.
     """
-    second, rest = _second_opinion(mixed, cache, context), mixed.sum()
-    for symbol in range(len(mixed)):
-        value = mixed[symbol] + ((second[symbol] - mixed[symbol]) * share >> 16)
-        # Counts are shares of 2**24 and `mixed` of 2**24 - symbols: never give out more than is left.
-        frequencies[symbol] = max(min(value, rest), 0)
-        rest -= frequencies[symbol]
-    frequencies[mixed.argmax()] += rest
+    blend(mixed, _second_opinion(mixed, cache, context), share, frequencies)
 
 
 @njit(cache=True)
@@ -105,8 +119,55 @@ def learn_cache(mixed, cache, context: int, share: int, frequencies, symbol: int
     """Counts a symbol in the cache; returns the new share of the second opinion by Bayes' rule, Q16."""
     likely = _second_opinion(mixed, cache, context)[symbol]
     cache[(context * len(mixed) + symbol) & (CACHE_SIZE - 1)] += 1
-    moved = share * (likely + 1) // (frequencies[symbol] + 1)
-    return min(max(moved, CACHE_LEAST), (1 << 16) - CACHE_LEAST)
+    return _new_share(share, likely, frequencies[symbol])
+
+
+@njit(cache=True)
+def confuse(
+    mixed: np.ndarray, units: np.ndarray, counts: np.ndarray, masked: int, second: np.ndarray
+) -> None:
+    """Writes what follows if this voice has another unit where those of the fitted ones had the expected one.
+
+    Unknown voices and languages fall into other clusters than those that the model was fitted on. Each unit
+    stands for one of its `units`, (A, K) int64, in proportion to `counts`, (A, K) int64 Q16, so that
+    p(s) = sum_a p(a) n(a, s) / sum_k n(a, k). The (A + 1,) frequencies `second` have the sum of `mixed`;
+    that of `masked`, if it is not -1, is 0.
+    """
+    second[:] = 0
+    second[len(units)] = mixed[len(units)]  # the end has no other name
+    for unit in range(len(units)):
+        if mixed[unit] < CONFUSION_LEAST:
+            second[unit] += mixed[unit]
+            continue
+        total = counts[unit].sum()
+        for place in range(units.shape[1]):
+            second[units[unit, place]] += mixed[unit] * counts[unit, place] // total
+    if masked >= 0:
+        second[masked] = 0
+    budget, total = mixed.sum(), max(second.sum(), 1)
+    second[:] = second * budget // total
+    second[mixed.argmax()] += budget - second.sum()
+
+
+@njit(cache=True)
+def learn_confusions(mixed, units, counts, second, share: int, frequencies, symbol: int) -> int:
+    """Counts for which expected units `symbol` stood, in place, by the probability of each; returns the new
+    share of the second opinion by Bayes' rule, Q16. The arrays are those of `confuse`, `frequencies` those
+    after the blend."""
+    causes = np.zeros(len(units), np.int64)
+    for unit in range(len(units)):
+        if mixed[unit] >= CONFUSION_LEAST:
+            for place in range(units.shape[1]):
+                if units[unit, place] == symbol:
+                    causes[unit] = mixed[unit] * counts[unit, place] // counts[unit].sum()
+    total = causes.sum()
+    if total > 0:
+        for unit in range(len(units)):
+            if causes[unit] > 0:
+                for place in range(units.shape[1]):
+                    if units[unit, place] == symbol:
+                        counts[unit, place] += (causes[unit] << 16) // total
+    return _new_share(share, second[symbol], frequencies[symbol])
 
 
 @njit(cache=True)
@@ -150,6 +211,11 @@ class UnitModel:
         self._bias, self._mixed, self._frequencies = np.zeros((3, self.end + 1), np.int64)
         self._cache = np.zeros(CACHE_SIZE, np.int32)
         self._share = CACHE_SHARE
+        self._confusions = None
+        if model.confusions:
+            self._confusions = model.confusions["units"], model.confusions["counts"].copy()
+            self._second, self._blended = np.zeros((2, self.end + 1), np.int64)
+            self._confusion_share = CONFUSION_SHARE
         self._tail = TAIL_START
         self._probability = 0
         self._network = None if model.network is None else NetworkState(model.network, self.end)
@@ -184,14 +250,25 @@ class UnitModel:
         # After a change the old unit cannot follow, so it gets no share; but any may begin a file.
         masked = self.unit if self.unit != self.end else -1
         mix(self._experts, self._unit_weights, self._bias, masked, self._mixed)
-        blend_cache(self._mixed, self._cache, self.unit, self._share, self._frequencies)
+        expected = self._mixed
+        if self._confusions is not None:
+            expected = self._blended
+            confuse(self._mixed, *self._confusions, masked, self._second)
+            blend(self._mixed, self._second, self._confusion_share, expected)
+        blend_cache(expected, self._cache, self.unit, self._share, self._frequencies)
         return self._frequencies
 
     def saw_unit(self, unit: int) -> None:
         """Learns the unit that follows; A stands for a unit that the model does not have."""
         learn(self._experts, self._unit_weights, self._bias, self._mixed, unit, self._unit_rates)
+        expected = self._mixed
+        if self._confusions is not None:
+            expected = self._blended
+            self._confusion_share = learn_confusions(
+                self._mixed, *self._confusions, self._second, self._confusion_share, expected, unit
+            )
         self._share = learn_cache(
-            self._mixed, self._cache, self.unit, self._share, self._frequencies, unit
+            expected, self._cache, self.unit, self._share, self._frequencies, unit
         )
         self._past[:, 1:] = self._past[:, :-1]
         self._past[:, 0] = unit, self._run

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fairseq_resynth.codec.entropy.network import IntegerNetwork
 from fairseq_resynth.codec.entropy.ngrams import NgramTables
 from fairseq_resynth.data.storage.files import atomic_path, one_line
 
-FORMAT = "resynth-entropy-1"
+FORMATS = ("resynth-entropy-1", "resynth-entropy-2")  # the second: with confusions
 ORDERS = {"unit": 5, "run": 3, "rate": 2, "f0": 4, "f0_by_unit": 3}  # by table, order 0 included
 LONGEST_PERIOD = 4096  # units
 MADE_BY = "Fit one with `resynth fit-codec DATA --out entropy.safetensors`."
@@ -78,11 +78,19 @@ class EntropyModel:
     # unit: how often the F0 codes went on, and how often they ended.
     f0_end: np.ndarray
     network: IntegerNetwork | None = None  # None if the tables are used alone
+    # `units`, (A, K) int64: of each unit, itself and those that follow and precede the same units; `counts`,
+    # (A, K) int64 Q16: how much each is believed to stand for it. Empty in files of format 1.
+    confusions: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def format(self) -> str:
+        """The name of the format of the file that holds this model."""
+        return FORMATS[bool(self.confusions)]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array by its name in the file."""
         groups = {f"tables.{name}": vars(self.tables[name]) for name in ORDERS}
-        groups |= {"weights": self.weights, "rates": self.rates}
+        groups |= {"weights": self.weights, "rates": self.rates, "confusions": self.confusions}
         groups |= {"network": vars(self.network)} if self.network is not None else {}
         named = {"f0_end": self.f0_end}
         for group, arrays in groups.items():
@@ -93,7 +101,7 @@ class EntropyModel:
     def identity(self) -> bytes:
         """16 bytes that name the model: BLAKE2b of the settings and of every array's shape and values."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps([FORMAT, asdict(self.settings)], sort_keys=True).encode())
+        digest.update(json.dumps([self.format, asdict(self.settings)], sort_keys=True).encode())
         for name, array in sorted(self.arrays().items()):
             digest.update(f"{name}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
@@ -118,6 +126,13 @@ class EntropyModel:
             sound = weights.shape == (size,) and rates.shape == (2,)
             if not sound or max(abs(weights).max(), abs(rates).max()) > 1 << 18:
                 raise ValueError(f"the weights {name!r} of the context model are damaged")
+        if self.confusions:
+            units, counts = self.confusions["units"], self.confusions["counts"]
+            sound = units.shape == counts.shape and units.shape[:-1] == (settings.num_units,)
+            if not sound or units.size == 0 or units.min() < 0 or units.max() >= settings.num_units:
+                raise ValueError("the confusions of the context model are damaged")
+            if counts.min() < 0 or counts.max() > 1 << 24 or counts.sum(axis=1).min() < 1:
+                raise ValueError("the counts of the confusions of the context model are damaged")
         sound = self.f0_end.shape == (settings.units_per_period, 3, 2)
         if not sound or self.f0_end.min() < 1 or self.f0_end.max() > 1 << 30:
             raise ValueError("the array 'f0_end' of the context model is damaged")
@@ -125,7 +140,7 @@ class EntropyModel:
     def save(self, path: str | Path) -> None:
         """Writes safetensors, each array in the smallest integer type that holds it."""
         packed = {name: _smallest(array) for name, array in self.arrays().items()}
-        metadata = {"format": FORMAT, "settings": json.dumps(asdict(self.settings))}
+        metadata = {"format": self.format, "settings": json.dumps(asdict(self.settings))}
         with atomic_path(path) as temporary:
             temporary.write_bytes(save(packed, metadata))
 
@@ -142,8 +157,9 @@ class EntropyModel:
             raise ValueError(
                 f"{path} is not a context model: {one_line(error)}. {MADE_BY}"
             ) from error
-        if (found := metadata.get("format", "no format name")) != FORMAT:
-            raise ValueError(f"{path}: expected {FORMAT}, found {found}. {MADE_BY}")
+        if (found := metadata.get("format", "no format name")) not in FORMATS:
+            expected = " or ".join(FORMATS)
+            raise ValueError(f"{path}: expected {expected}, found {found}. {MADE_BY}")
         try:
             model = cls._assemble(metadata, arrays)
             model.check()
@@ -172,6 +188,7 @@ class EntropyModel:
             group("rates.", np.int64),
             arrays["f0_end"].astype(np.int64),
             IntegerNetwork(**network) if network else None,
+            group("confusions.", np.int64),
         )
 
 

@@ -35,6 +35,9 @@ _WEIGHTS = {
     },
 }
 _RATES = {"unit": (0.0005, 0.2), "run": (0.002, 0.0), "f0": (0.002, 0.05)}
+# Of each unit: how many others may stand for it, how much it stands for itself at first, and the number of
+# observations that this belief is worth.
+_CONFUSED, _UNCONFUSED, _CONFUSION_STRENGTH = 20, 0.95, 1.0
 # How often a context of each order must occur to be kept: long contexts seen once only make the file larger.
 _LEAST = {
     "unit": (1, 1, 1, 2, 2),
@@ -178,6 +181,25 @@ def to_integers(network: ContextNetwork) -> IntegerNetwork:
     return IntegerNetwork(**rounded)
 
 
+def _confusions(runs: Sequence[Run], num_units: int) -> dict[str, np.ndarray]:
+    """Which units another voice may have in place of each: those with the most similar neighbors."""
+    neighbors = np.zeros((num_units, 2, num_units), np.float32)
+    for units, _ in runs:
+        np.add.at(neighbors, (units[1:], 0, units[:-1]), 1)
+        np.add.at(neighbors, (units[:-1], 1, units[1:]), 1)
+    flat = neighbors.reshape(num_units, -1)
+    shares = np.sqrt(flat / np.maximum(flat.sum(axis=1, keepdims=True), 1))
+    similarity = shares @ shares.T  # Bhattacharyya's coefficients
+    np.fill_diagonal(similarity, 2)  # each unit comes first among its own
+    units = np.argsort(-similarity, axis=1, kind="stable")[:, : _CONFUSED + 1]
+    closeness = np.take_along_axis(similarity, units, axis=1)[:, 1:].astype(np.float64) ** 4
+    total = closeness.sum(axis=1, keepdims=True)
+    others = (1 - _UNCONFUSED) * closeness / np.maximum(total, 1e-9)
+    counts = np.concatenate([np.full((num_units, 1), _UNCONFUSED), others], axis=1)
+    counts = np.round(counts * _CONFUSION_STRENGTH * 65536).astype(np.int64)
+    return {"units": units.astype(np.int64), "counts": counts}
+
+
 def _past(rows: Sequence[np.ndarray], by: int, filler: int) -> np.ndarray:
     """Concatenates the rows, each moved `by` places to the right: what stood `by` places before."""
     moved = [np.concatenate([np.full(by, filler), row])[: len(row)] for row in rows]
@@ -268,7 +290,8 @@ def fit_entropy_model(
         {name: np.round(np.array(row) * 65536).astype(np.int64) for name, row in rows.items()}
         for rows in (_WEIGHTS[network is not None], _RATES)
     )
-    return EntropyModel(settings, tables, weights, rates, _f0_end(utterances, settings), network)
+    ends, confusions = _f0_end(utterances, settings), _confusions(runs, end)
+    return EntropyModel(settings, tables, weights, rates, ends, network, confusions)
 
 
 def _check(utterances: Sequence[Utterance], settings: Settings) -> None:
