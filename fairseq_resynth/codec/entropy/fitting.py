@@ -183,20 +183,27 @@ def to_integers(network: ContextNetwork) -> IntegerNetwork:
 
 def _confusions(runs: Sequence[Run], num_units: int) -> dict[str, np.ndarray]:
     """Which units another voice may have in place of each: those with the most similar neighbors."""
-    neighbors = np.zeros((num_units, 2, num_units), np.float32)
+    seen = np.unique(np.concatenate([units for units, _ in runs]))
+    neighbors = np.zeros((len(seen), 2, len(seen)), np.float32)
     for units, _ in runs:
-        np.add.at(neighbors, (units[1:], 0, units[:-1]), 1)
-        np.add.at(neighbors, (units[:-1], 1, units[1:]), 1)
-    flat = neighbors.reshape(num_units, -1)
-    shares = np.sqrt(flat / np.maximum(flat.sum(axis=1, keepdims=True), 1))
-    similarity = shares @ shares.T  # Bhattacharyya's coefficients
+        places = np.searchsorted(seen, units)
+        np.add.at(neighbors, (places[1:], 0, places[:-1]), 1)
+        np.add.at(neighbors, (places[:-1], 1, places[1:]), 1)
+    flat = neighbors.reshape(len(seen), -1)
+    flat /= np.maximum(flat.sum(axis=1, keepdims=True), 1)
+    np.sqrt(flat, out=flat)
+    similarity = flat @ flat.T  # Bhattacharyya's coefficients
     np.fill_diagonal(similarity, 2)  # each unit comes first among its own
-    units = np.argsort(-similarity, axis=1, kind="stable")[:, : _CONFUSED + 1]
-    closeness = np.take_along_axis(similarity, units, axis=1)[:, 1:].astype(np.float64) ** 4
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : _CONFUSED + 1]
+    closeness = np.take_along_axis(similarity, nearest, axis=1)[:, 1:].astype(np.float64) ** 4
     total = closeness.sum(axis=1, keepdims=True)
-    others = (1 - _UNCONFUSED) * closeness / np.maximum(total, 1e-9)
-    counts = np.concatenate([np.full((num_units, 1), _UNCONFUSED), others], axis=1)
-    counts = np.round(counts * _CONFUSION_STRENGTH * 65536).astype(np.int64)
+    # Units that never occur stand for themselves alone.
+    units = (np.arange(num_units)[:, None] + np.arange(nearest.shape[1])) % num_units
+    shares = np.zeros(units.shape)
+    shares[:, 0] = _UNCONFUSED
+    units[seen] = seen[nearest]
+    shares[seen, 1:] = (1 - _UNCONFUSED) * closeness / np.maximum(total, 1e-9)
+    counts = np.round(shares * _CONFUSION_STRENGTH * 65536).astype(np.int64)
     return {"units": units.astype(np.int64), "counts": counts}
 
 
