@@ -208,29 +208,49 @@ def write_wavs(
     _refuse_recordings(jobs, outdir)
     options = subtype, peak_normalize, with_reference
     with Record(outdir) as record:
-        todo: list[tuple[Job, str]] = []
-        for job in jobs:
-            reference = job.reference if with_reference else None
-            key = record.key(settings, job.speech, reference, *options)
-            if record.find(f"{job.name}.wav", key) is None:
-                todo.append((job, key))
-        outcome.reused = len(jobs) - len(todo)
+        keys = [
+            record.key(settings, job.speech, job.reference if with_reference else None, *options)
+            for job in jobs
+        ]
+        todo = [
+            record.find(f"{job.name}.wav", key) is None for job, key in zip(jobs, keys, strict=True)
+        ]
+        outcome.reused = len(jobs) - sum(todo)
         reuse(outcome.reused)
-        for start in range(0, len(todo), WINDOW):
-            window = todo[start : start + WINDOW]
-            speech = _synthesized(decoder, [job for job, _ in window], peak_normalize, outcome)
-            for (job, key), pieces in zip(window, speech, strict=True):
-                with record.writing(f"{job.name}.wav", key) as temporary:
-                    length = write_audio(temporary, pieces, subtype=subtype)
-                if with_reference and job.reference:
-                    wav = read_audio(
-                        job.reference, 0, min(length, job.speech.num_samples or length)
-                    )
-                    write_audio(outdir / f"{job.name}_reference.wav", wav, subtype=subtype)
-                outcome.seconds += length / SAMPLE_RATE
-                outcome.written += 1
-            advance(len(window))
+        # A window of which some is done is synthesized again as a whole: the last bits of samples depend on
+        # the utterances that are decoded together.
+        for start in range(0, len(jobs), WINDOW):
+            window = slice(start, start + WINDOW)
+            if not any(todo[window]):
+                continue
+            speech = _synthesized(decoder, jobs[window], peak_normalize, outcome)
+            for job, key, wanted, pieces in zip(
+                jobs[window], keys[window], todo[window], speech, strict=True
+            ):
+                if wanted:
+                    length = _write_job(record, job, key, pieces, subtype, with_reference)
+                    outcome.seconds += length / SAMPLE_RATE
+                    outcome.written += 1
+            advance(sum(todo[window]))
     return outcome
+
+
+def _write_job(
+    record: Record,
+    job: Job,
+    key: str,
+    pieces: Iterable[np.ndarray],
+    subtype: str,
+    with_reference: bool,
+) -> int:
+    """Writes the files of a job, and returns the number of samples. The recording is written before the
+    synthesis is recorded, so that a run that is killed between them makes both again."""
+    with record.writing(f"{job.name}.wav", key) as temporary:
+        length = write_audio(temporary, pieces, subtype=subtype)
+        if with_reference and job.reference:
+            wav = read_audio(job.reference, 0, min(length, job.speech.num_samples or length))
+            write_audio(record.folder / f"{job.name}_reference.wav", wav, subtype=subtype)
+    return length
 
 
 def _refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:

@@ -72,8 +72,8 @@ def mel_cepstral_distortion(
     if not dtw:
         reference, generated = align_waveforms(reference, generated, sample_rate)
     order, alpha = WARPING[sample_rate]
-    cepstra = (mel_cepstrum(wav, order, alpha) for wav in (reference, generated))
-    return cepstral_distance(*cepstra, dtw, loudness)
+    first, second = (mel_cepstrum(wav, order, alpha) for wav in (reference, generated))
+    return cepstral_distance(first, second, dtw, loudness)
 
 
 def cepstral_distance(

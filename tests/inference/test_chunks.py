@@ -6,6 +6,7 @@ import soundfile
 import torch
 
 from fairseq_resynth.data.streams import StreamSpec, Utterance
+from fairseq_resynth.inference import synthesis
 from fairseq_resynth.inference.decoder import (
     ChunkDecoder,
     UnitDecoder,
@@ -107,6 +108,36 @@ def test_a_long_utterance_is_written_in_pieces(tmp_path, monkeypatch):
         np.testing.assert_allclose(written, wav, atol=1e-5, rtol=0)
     at_once = decode_all(decoder, [job.speech for job in jobs])  # in chunks as well, in memory
     np.testing.assert_allclose(at_once[0], expected[0], atol=1e-5, rtol=0)
+
+
+def test_an_interrupted_synthesis_continues_to_the_same_bytes(tmp_path, monkeypatch):
+    """At any of its writes, also of the recording; the utterances of a batch stay together."""
+    decoder, _ = make("vocos")
+    soundfile.write(tmp_path / "a.wav", np.zeros(32000), 16000)
+    jobs = [Job(str(size), utterance(size), tmp_path / "a.wav") for size in (90, 31, 60)]
+
+    def run(folder):
+        write_wavs(decoder, jobs, folder, {}, subtype="FLOAT", with_reference=True)
+        return {path.name: path.read_bytes() for path in folder.glob("*.wav")}
+
+    expected = run(tmp_path / "whole")
+    assert len(expected) == 6
+    write, calls = synthesis.write_audio, 0
+
+    def stopped(*args, **named):
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            raise KeyboardInterrupt
+        return write(*args, **named)
+
+    for last in range(1, 7):
+        calls, folder = 0, tmp_path / f"stopped_{last}"
+        monkeypatch.setattr(synthesis, "write_audio", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+        monkeypatch.setattr(synthesis, "write_audio", write)
+        assert run(folder) == expected
 
 
 @torch.no_grad()

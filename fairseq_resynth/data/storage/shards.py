@@ -365,20 +365,24 @@ def remove_parts(path: Path, count: int, key: Mapping[str, Any]) -> None:
     whose description has been removed already."""
     for part in _parts(path, count):
         state = Path(f"{part}.json")
-        if not state.is_file() or read_object(state, key=dict)["key"] == key:
+        if _read_state(state, key=dict).get("key", key) == key:
             for file in (state, Path(f"{part}.rows"), part):
                 file.unlink(missing_ok=True)
 
 
 def part_states(path: Path, count: int) -> dict[Path, dict[str, Any]]:
     """What each part that exists says of itself: `key`, `settings`, `manifest`, `complete`, …"""
-    described = {part: Path(f"{part}.json") for part in _parts(path, count)}
-    files = described.items()
-    return {
-        part: read_object(file, **_STATE)
-        for part, file in files
-        if part.is_file() and file.is_file()
-    }
+    parts = [part for part in _parts(path, count) if part.is_file()]
+    states = {part: _read_state(Path(f"{part}.json"), **_STATE) for part in parts}
+    return {part: state for part, state in states.items() if state}
+
+
+def _read_state(path: Path, **shapes: Any) -> dict[str, Any]:
+    """What a part says of itself; empty if another task has joined the parts and removed it, perhaps now."""
+    try:
+        return read_object(path, **shapes)
+    except FileNotFoundError:
+        return {}
 
 
 def missing_parts(path: Path, count: int, key: Mapping[str, Any] | None = None) -> list[int]:

@@ -122,17 +122,17 @@ class MelCepstralDistortion(Metric):
         """The distances; the one without DTW is undefined where lengths differ by more than 0.2 s, those with
         DTW for recordings of many minutes."""
         pair, notes = comparison.wavs, []
-        cepstra = [spectral.mel_cepstrum(wav) for wav in pair]
+        first, second = (spectral.mel_cepstrum(wav) for wav in pair)
         distance, undefined = spectral.cepstral_distance, float("nan")
         try:
-            warped = distance(*cepstra, dtw=True), distance(*cepstra, dtw=True, loudness=True)
+            warped = tuple(distance(first, second, True, loudness) for loudness in (False, True))
         except TooLongError as error:
             warped = undefined, undefined
             notes.append(str(error))
         result: dict[str, Any] = dict(zip(("mcd_dtw", "mcd_dtw_c0"), warped, strict=True))
         try:
             spectral.align_waveforms(*pair)
-            result["mcd"] = distance(*cepstra)
+            result["mcd"] = distance(first, second)
         except ValueError as error:
             result["mcd"] = undefined
             notes.append(str(error))
