@@ -312,8 +312,8 @@ def test_a_client_that_begins_again_and_again_is_slowed(server, released, monkey
 
 
 def test_live_work_and_other_work_take_turns():
-    turns, done, go = Turns(), [], threading.Event()
-    threads = [threading.Thread(target=turns.run, args=(go.wait,))]
+    turns, done, begun, go = Turns(), [], threading.Event(), threading.Event()
+    threads = [threading.Thread(target=turns.run, args=(lambda: (begun.set(), go.wait()),))]
     for number, live in enumerate([False, False, False, True, True]):
         name = f"{'live' if live else 'upload'} {number}"
         threads.append(
@@ -321,7 +321,8 @@ def test_live_work_and_other_work_take_turns():
         )
     for count, thread in enumerate(threads):
         thread.start()
-        wait_until(lambda n=count: n == 0 or sum(map(len, turns._waiting.values())) >= n)
+        begun.wait()  # then the first one waits no more
+        wait_until(lambda n=count: sum(map(len, turns._waiting.values())) >= n)
     go.set()
     for thread in threads:
         thread.join()
