@@ -33,8 +33,8 @@ HEAD = """# Samples
 
 Listen to what the streams keep, and to what changing one of them does.
 
-Six prompts that the bundle in `examples/asterisk` never heard in training (3.4 million parameters,
-trained for 80 minutes on one core). Each is a recording; the speech made from its units, pitch codes
+Six prompts that the bundle in `examples/asterisk` never heard in training (3.5 million parameters,
+trained for 91 minutes on one core). Each is a recording; the speech made from its units, pitch codes
 and speaker; the same with another speaker or other pitch codes; and, for comparison, two codecs that
 keep the waveform or its spectrum. The bits per second are those of the whole `.rsyn` file with header
 and checksum, of Opus' packets and of Codec2's file, in which a frame of 28 bits takes 4 bytes. The

@@ -54,12 +54,20 @@ encoder=(--content-checkpoint "$WHISPER")
 for folder in "$out"/unheard/*/; do
   voice=$(basename "$folder")
   mapfile -t clips < <(find "$folder" -name '*.flac' -size +40k | sort | head -n 45)
-  [ ${#clips[@]} -ge 10 ] || fail "$folder has ${#clips[@]} recordings of a second or more, expected at least 10"
+  if [ ${#clips[@]} -lt 10 ]; then
+    echo "$voice is left out: ${#clips[@]} of its recordings have a second or more, ten are needed"
+    continue
+  fi
+  # Some clips are sounds, which `convert` refuses as references.
+  until resynth convert "$out/audio/test" --bundle "$out/bundle" "${encoder[@]}" --target "$(IFS=,; echo "${clips[*]:0:5}")" \
+    --outdir "$out/converted/$voice/test" --device "$DEVICE" 2> "$out/convert.log"; do
+    refused=$(sed -n 's/.*error: reference \([^:]*\): .*/\1/p' "$out/convert.log")
+    [ -n "$refused" ] && [ ${#clips[@]} -gt 10 ] || fail "$(tail -n 1 "$out/convert.log")"
+    echo "$refused is no reference: it has no voice throughout"
+    mapfile -t clips < <(printf '%s\n' "${clips[@]}" | grep -vxF "$refused")
+  done
   mkdir -p "$out/enroll/$voice"
   cp -n "${clips[@]:5}" "$out/enroll/$voice/"
-  target=$(IFS=,; echo "${clips[*]:0:5}")
-  resynth convert "$out/audio/test" --bundle "$out/bundle" "${encoder[@]}" --target "$target" \
-    --outdir "$out/converted/$voice/test" --device "$DEVICE"
 done
 step "8 Words and voices, measured; and Asterisk's and Kokoro's own voices"
 resynth evaluate --generated "any_to_any=$out/converted" --pattern '{target}/{name}' --reference "$data" \
