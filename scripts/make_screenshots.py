@@ -54,6 +54,10 @@ def report(browser: webdriver.Chrome, folder: Path, path: Path) -> None:
     subprocess.run([*RESYNTH, "evaluate", *compare, "--outdir", folder / "report"], check=True)
     browser.set_window_size(WIDTH, 5000)
     browser.get((folder / "report" / "index.html").as_uri())
+    loaded = (
+        "return [...document.querySelectorAll('audio')].slice(0, 4).every(a => a.readyState > 0)"
+    )
+    WebDriverWait(browser, 60).until(lambda _: browser.execute_script(loaded))
     page = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
     top = _bottom(browser, "table")
     listen = browser.find_element("xpath", "//h2[text()='Listen']").rect["y"]
