@@ -222,9 +222,8 @@ def check_speaking(place: Path) -> None:
 
 
 def check_codec(place: Path) -> None:
-    assert (
-        10 < (place / "speech.rsyn").stat().st_size < 400
-    )  # of 25,000 samples that the model was fitted on
+    # Of a recording that the model was fitted on.
+    assert 10 < (place / "speech.rsyn").stat().st_size < 400
     assert (place / "other.wav").stat().st_size > (place / "speech.wav").stat().st_size > 1e4
 
 

@@ -135,9 +135,8 @@ class Receiver:
             if self._next not in self._held and (window is None or len(self._held) <= window):
                 break
             packet = self._held.pop(self._next, None)
-            if (
-                packet is None or packet.full_units != self.full_units
-            ):  # the checksum failed to tell
+            # Another size: damage that the checksum failed to tell.
+            if packet is None or packet.full_units != self.full_units:
                 self.reception.missing.append(self._next)
                 self._gap += 1
             else:
@@ -157,9 +156,8 @@ class GapFiller:
     def __init__(self, settings: Settings, fade: bool):
         self.num_units = 0  # so far
         self._settings, self._fade = settings, fade
-        self._before: Sequence[np.ndarray] = np.zeros(
-            (2, 0), np.int64
-        )  # the streams of the packet before
+        # The streams of the packet before.
+        self._before: Sequence[np.ndarray] = np.zeros((2, 0), np.int64)
         self._gaps: list[tuple[int, int]] = []  # first sample, end
 
     def streams(self, gap: int, packet: Packet) -> tuple[np.ndarray, np.ndarray]:

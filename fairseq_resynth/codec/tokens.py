@@ -144,11 +144,10 @@ class TokenModel:
 
     def save(self, path: str | Path) -> None:
         """Writes safetensors that hold the file of each context model."""
-        with tempfile.TemporaryDirectory() as folder:
-            files = {}
-            for number, model in enumerate(self.models):
-                model.save(Path(folder, "model"))
-                files[f"{number:03}"] = np.frombuffer(Path(folder, "model").read_bytes(), np.uint8)
+        files = {
+            f"{number:03}": np.frombuffer(model.to_bytes(), np.uint8)
+            for number, model in enumerate(self.models)
+        }
         metadata = {"format": FORMAT, "vocabularies": json.dumps(self.vocabularies)}
         with atomic_path(path) as temporary:
             temporary.write_bytes(save(files, metadata))

@@ -31,9 +31,8 @@ def merge(data_dir: str | Path) -> tuple[list[str], dict[str, list[str]]]:
     joined, waiting = [], {}
     for target, count in {**find_parts(data), **find_parts(data / "f0")}.items():
         name, states = target.relative_to(data).as_posix(), part_states(target, count)
-        if _are_joined(
-            data, name, states
-        ):  # by a run that was killed before it removed all of them
+        # By a run that was killed before it removed all of them.
+        if _are_joined(data, name, states):
             remove_parts(target, count, next(iter(states.values()), {"key": None})["key"])
             joined.append(name)
         elif missing := missing_parts(target, count):

@@ -137,12 +137,16 @@ class EntropyModel:
         if not sound or self.f0_end.min() < 1 or self.f0_end.max() > 1 << 30:
             raise ValueError("the array 'f0_end' of the context model is damaged")
 
-    def save(self, path: str | Path) -> None:
-        """Writes safetensors, each array in the smallest integer type that holds it."""
+    def to_bytes(self) -> bytes:
+        """The model as safetensors, each array in the smallest integer type that holds it."""
         packed = {name: _smallest(array) for name, array in self.arrays().items()}
         metadata = {"format": self.format, "settings": json.dumps(asdict(self.settings))}
+        return save(packed, metadata)
+
+    def save(self, path: str | Path) -> None:
+        """Writes `to_bytes` to a file."""
         with atomic_path(path) as temporary:
-            temporary.write_bytes(save(packed, metadata))
+            temporary.write_bytes(self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> "EntropyModel":

@@ -55,9 +55,8 @@ class Packet:
     f0_codes: np.ndarray  # (F,) int64, empty without an F0 stream
     full_units: int  # number of units in every packet of the stream but the last
     speaker: int | None = None  # row in the bundle's table
-    num_samples: int | None = (
-        None  # of the waveform from the first unit on, in the last packet alone
-    )
+    # Of the waveform from the first unit on, in the last packet alone.
+    num_samples: int | None = None
 
 
 def _code_head(

@@ -21,9 +21,8 @@ import numpy as np
 _TEMPORARY = re.compile(
     r"\..*\.(?P<place>[0-9a-f]{12})\.(?P<process>\d+)\.[0-9a-f]{12}\.tmp(\..*)?"
 )
-_ABANDONED = (
-    86400.0  # seconds after which a temporary file of another machine belongs to no process
-)
+# Seconds after which a temporary file of another machine belongs to no process.
+_ABANDONED = 86400.0
 _cleaned: set[str] = set()  # folders
 
 

@@ -144,11 +144,8 @@ class Record:
             self._made[name] = f"{self._made[name]}\n{text}" if name in self._made else text
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
-        return (
-            [json.loads(text) for text in self._made[name].split("\n")]
-            if name in self._made
-            else []
-        )
+        made = self._made.get(name)
+        return [json.loads(text) for text in made.split("\n")] if made else []
 
     def _gather(self, files: Iterable[Path]) -> None:
         """Writes all lines into one file. Safe to run concurrently: each process writes the same lines."""

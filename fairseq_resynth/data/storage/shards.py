@@ -422,9 +422,8 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
                 for part in parts:
                     with part.open("rb") as stream:
                         shutil.copyfileobj(stream, output, 1 << 20)
-            for beside, value in states[0][
-                "described"
-            ].items():  # whoever finds the file needs them
+            # Before the file has its name: whoever finds it needs them.
+            for beside, value in states[0]["described"].items():
                 write_json(path.with_name(beside), value)
     except FileNotFoundError:  # two shards finished at once and the other one joined
         return False

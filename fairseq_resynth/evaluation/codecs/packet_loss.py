@@ -17,7 +17,7 @@ from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.pitch.extraction import extract_f0
 from fairseq_resynth.data.streams import Utterance, read_utterances
 from fairseq_resynth.evaluation.codecs.baselines import fit_length
-from fairseq_resynth.evaluation.codecs.rate_distortion import distortion_measures
+from fairseq_resynth.evaluation.codecs.rate_distortion import distortion_measures, known_voice
 from fairseq_resynth.evaluation.metrics.packages import importable
 from fairseq_resynth.evaluation.runs.pairing import read_data
 from fairseq_resynth.measures.f0_errors import f0_errors
@@ -73,12 +73,13 @@ class _Speech:
 
     def __init__(self, codec: SpeechCodec, row: Utterance, wav: np.ndarray, measures: dict):
         self._codec, self._row, self._wav, self._measures = codec, row, wav, measures
+        _, self._voice = known_voice(codec, row.speaker)
         self._measured: dict[Any, dict[str, float]] = {}
 
     def whole(self) -> dict[str, float]:
         """The measures of the whole file."""
         if None not in self._measured:
-            wav = self._codec.decode(self._codec.pack(self._row), self._voice())
+            wav = self._codec.decode(self._codec.pack(self._row), self._voice)
             self._measured[None] = self._measure(wav)
         return self._measured[None]
 
@@ -90,15 +91,11 @@ class _Speech:
         if key not in self._measured:
             arriving = [data for data, gone in zip(packets, lost, strict=True) if not gone]
             try:
-                wav, _ = self._codec.decode_packets(arriving, self._voice(), conceal=gap)
+                wav, _ = self._codec.decode_packets(arriving, self._voice, conceal=gap)
             except CodecError:  # nothing arrived; STOI and PESQ fail on digital silence
                 wav = np.random.default_rng(0).normal(0, 1e-4, len(self._wav)).astype(np.float32)
             self._measured[key] = self._measure(wav)
         return self._measured[key]
-
-    def _voice(self) -> str | None:
-        known = self._codec.resynthesizer.streams.speakers
-        return known[0] if self._row.speaker is None and known else None
 
     def _measure(self, wav: np.ndarray) -> dict[str, float]:
         wav = fit_length(wav, len(self._wav))
@@ -118,11 +115,10 @@ def measure_loss(
     lost on their own and in bursts of 3 on average, over as many seeds. `progress` is called after each
     rate and kind of loss."""
     measures = distortion_measures() | {"ffe": _f0_frame_error}
-    known = codec.resynthesizer.streams.speakers
     rows, speeches = [], []
     for row, path in coded:
         wav = resample(*load_any_audio(path))
-        speaker = row.speaker if row.speaker in known else None
+        speaker, _ = known_voice(codec, row.speaker)
         rows.append(replace(row, speaker=speaker, num_samples=len(wav)))
         speeches.append(_Speech(codec, rows[-1], wav, measures))
     seconds = sum(row.num_samples for row in rows) / codec.resynthesizer.streams.sample_rate

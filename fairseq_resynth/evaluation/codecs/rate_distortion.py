@@ -69,13 +69,20 @@ def distortion_measures() -> dict[str, Callable[[np.ndarray, np.ndarray], float]
     return found
 
 
+def known_voice(codec: SpeechCodec, speaker: Any) -> tuple[str | None, str | None]:
+    """The speaker to encode, None for one that the bundle does not know; and the voice to decode in, None if
+    it is that speaker's or the bundle knows none."""
+    known = codec.resynthesizer.streams.speakers
+    if speaker in known:
+        return speaker, None
+    return None, known[0] if known else None
+
+
 def _code(system: SpeechCodec | Baseline, wav: np.ndarray, speaker: str | None) -> Coded:
     if isinstance(system, Baseline):
         return system.code(wav)
-    known = system.resynthesizer.streams.speakers
-    speaker = speaker if speaker in known else None
-    data = system.encode(wav, speaker)
-    decoded = system.decode(data, known[0] if speaker is None and known else None)
+    speaker, voice = known_voice(system, speaker)
+    decoded = system.decode(data := system.encode(wav, speaker), voice)
     return Coded(fit_length(decoded, len(wav)), len(data), len(data))
 
 
