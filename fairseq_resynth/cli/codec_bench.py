@@ -42,7 +42,8 @@ def add_arguments(add: common.Options) -> None:
         type=float,
     )
     add("--seeds N", "draws of lost packets for each rate", 3)
-    add("--gap", "how missing packets are filled", "fade", choices=("fade", "hold"))
+    gaps = "fade", "hold"
+    add("--gap", "ways to fill missing packets", ["fade"], nargs="+", choices=gaps)
     add.shared("--json")
 
 

@@ -210,11 +210,18 @@ def test_loss_is_measured_beside_the_whole_file(capsys, bundle_folder, codec, ut
     (data / "test.speaker").write_text("boris\n")
     command = ["codec-bench", data, "--bundle", bundle_folder, "--outdir", tmp_path / "out"]
     options = ["--packets", "0.4", "--loss", "0", "50", "100", "--seeds", "1", "--json"]
+    options += ["--gap", "fade", "hold"]
     status, out, _ = run(capsys, *command, *options)
     points = json.loads(out)["points"]
-    assert status == 0 and [point["label"].split(", ")[-1] for point in points] == [
+    assert status == 0 and {point["gap"] for point in points[:2]} == {""}
+    held = [point for point in points if point["gap"] == "hold"]
+    points = [point for point in points if point not in held]
+    assert [point["label"].split(", ")[-1] for point in points] == [
         "whole files", "no loss", "uniform 50 %", "bursts 50 %", "uniform 100 %", "bursts 100 %"
     ]  # fmt: skip
+    for one, other in zip(held, points[2:], strict=True):
+        assert (one["label"], one["lost"]) == (other["label"], other["lost"])
+    assert held[0]["distortions"] != points[2]["distortions"]
     packets = codec.pack_packets(utterance, 0.4)
     seconds = len(wav) / 16000
     assert points[1]["bps"] == pytest.approx(8 * sum(map(len, packets)) / seconds, abs=0.1)

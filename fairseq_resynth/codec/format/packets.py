@@ -41,9 +41,10 @@ class PacketFormat:
     num_speakers: int = 0
 
     def seal(self, data: bytes) -> bytes:
-        """The two bytes of the checksum."""
+        """The two bytes of the checksum, inverted: without that, zero bytes added at the end of a packet, or
+        cut off there, would leave it valid."""
         start = binascii.crc_hqx(self.identity, 0xFFFF)
-        return binascii.crc_hqx(data, start).to_bytes(2, "big")
+        return (binascii.crc_hqx(data, start) ^ 0xFFFF).to_bytes(2, "big")
 
 
 @dataclass(frozen=True)

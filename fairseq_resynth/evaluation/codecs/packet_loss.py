@@ -22,7 +22,9 @@ from fairseq_resynth.evaluation.metrics.packages import importable
 from fairseq_resynth.evaluation.runs.pairing import read_data
 from fairseq_resynth.measures.f0_errors import f0_errors
 
-BURST = 3.0  # packets, the mean length of a burst
+# Kind of loss -> the mean length of a burst, in packets.
+LOSSES, NO_LOSS = {"uniform": 1.0, "bursts": 3.0}, {"no loss": 1.0}
+Packets = Sequence[Sequence[bytes]]  # of each utterance
 
 
 @dataclass
@@ -33,6 +35,7 @@ class LossPoint:
     bps: float  # bit/s with numbers and checksums, without the framing of a file
     overhead_bps: float = 0.0  # of it numbers and checksums
     lost: float = 0.0  # share of the packets that were lost
+    gap: str = ""  # how the lost ones are filled
     distortions: dict[str, float] = field(default_factory=dict)  # name of the measure -> mean
 
 
@@ -69,17 +72,19 @@ def lost_packets(count: int, rate: float, burst: float, rng: np.random.Generator
 
 
 class _Speech:
-    """An utterance in one length of packets: speaks what arrives of it, and measures that once."""
+    """An utterance: speaks what arrives of it, and measures that once."""
 
     def __init__(self, codec: SpeechCodec, row: Utterance, wav: np.ndarray, measures: dict):
-        self._codec, self._row, self._wav, self._measures = codec, row, wav, measures
-        _, self._voice = known_voice(codec, row.speaker)
+        speaker, self._voice = known_voice(codec, row.speaker)
+        self.row = replace(row, speaker=speaker, num_samples=len(wav))
+        self.seconds = len(wav) / codec.resynthesizer.streams.sample_rate
+        self._codec, self._wav, self._measures = codec, wav, measures
         self._measured: dict[Any, dict[str, float]] = {}
 
     def whole(self) -> dict[str, float]:
         """The measures of the whole file."""
         if None not in self._measured:
-            wav = self._codec.decode(self._codec.pack(self._row), self._voice)
+            wav = self._codec.decode(self._codec.pack(self.row), self._voice)
             self._measured[None] = self._measure(wav)
         return self._measured[None]
 
@@ -108,47 +113,69 @@ def measure_loss(
     lengths: Sequence[float],
     rates: Sequence[float],
     seeds: int = 3,
-    gap: str = "fade",
+    gaps: Sequence[str] = ("fade",),
     progress: Callable[[], Any] = lambda: None,
 ) -> list[LossPoint]:
     """Measures the whole files, and packets of each of the `lengths` in seconds at each loss rate in percent,
-    lost on their own and in bursts of 3 on average, over as many seeds. `progress` is called after each
-    rate and kind of loss."""
+    lost on their own and in bursts of 3 on average, over as many seeds. Missing packets are filled in each of
+    the ways `gaps`, `fade` or `hold`. `progress` is called after each rate and kind of loss."""
     measures = distortion_measures() | {"ffe": _f0_frame_error}
-    rows, speeches = [], []
-    for row, path in coded:
-        wav = resample(*load_any_audio(path))
-        speaker, _ = known_voice(codec, row.speaker)
-        rows.append(replace(row, speaker=speaker, num_samples=len(wav)))
-        speeches.append(_Speech(codec, rows[-1], wav, measures))
-    seconds = sum(row.num_samples for row in rows) / codec.resynthesizer.streams.sample_rate
-
-    def mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
-        return {name: round(statistics.fmean(v[name] for v in values), 4) for name in measures}
-
-    def bit_rate(sizes: Sequence[int]) -> float:
-        return round(8 * sum(sizes) / seconds, 1)
-
-    size = bit_rate([len(codec.pack(row)) for row in rows])
-    points = [LossPoint("whole files", size, distortions=mean([one.whole() for one in speeches]))]
+    speeches = [
+        _Speech(codec, row, resample(*load_any_audio(path)), measures) for row, path in coded
+    ]
+    points = [_whole_files(codec, speeches)]
     for length in lengths:
-        packets = [codec.pack_packets(row, length) for row in rows]
-        size = bit_rate([len(data) for own in packets for data in own])
-        overhead = bit_rate([OVERHEAD_BYTES * len(own) for own in packets])
+        packets = [codec.pack_packets(speech.row, length) for speech in speeches]
         for rate in rates:
-            kinds = {"uniform": 1.0, "bursts": BURST} if rate else {"no loss": 1.0}
-            for kind, burst in kinds.items():
-                values, lost = [], []
-                for seed in range(seeds if rate else 1):
-                    rng = np.random.default_rng([seed, round(rate * 100), round(burst)])
-                    for speech, own in zip(speeches, packets, strict=True):
-                        lost.append(lost_packets(len(own), rate / 100, burst, rng))
-                        values.append(speech.received(own, lost[-1], gap))
+            for kind, burst in (LOSSES if rate else NO_LOSS).items():
                 label = f"packets of {length:g} s, {kind}" + (f" {rate:g} %" if rate else "")
-                share = round(float(np.concatenate(lost).mean()), 4)
-                points.append(LossPoint(label, size, overhead, share, mean(values)))
+                draws = [_draw(packets, rate, burst, seed) for seed in range(seeds if rate else 1)]
+                for gap in gaps if rate else ("",):
+                    points.append(_under_loss(label, speeches, packets, draws, gap))
                 progress()
     return points
+
+
+def _whole_files(codec: SpeechCodec, speeches: Sequence[_Speech]) -> LossPoint:
+    size = sum(len(codec.pack(speech.row)) for speech in speeches)
+    distortions = _mean([speech.whole() for speech in speeches])
+    return LossPoint("whole files", _bit_rate(speeches, size), distortions=distortions)
+
+
+def _draw(packets: Packets, rate: float, burst: float, seed: int) -> list[np.ndarray]:
+    """Which packets of each utterance are lost at a rate in percent."""
+    rng = np.random.default_rng([seed, round(rate * 100), round(burst)])
+    return [lost_packets(len(own), rate / 100, burst, rng) for own in packets]
+
+
+def _under_loss(
+    label: str,
+    speeches: Sequence[_Speech],
+    packets: Packets,
+    draws: Sequence[Sequence[np.ndarray]],
+    gap: str,
+) -> LossPoint:
+    """The packets of each utterance without those that are lost, over all draws."""
+    distortions = _mean(
+        [
+            speech.received(own, lost, gap)
+            for draw in draws
+            for speech, own, lost in zip(speeches, packets, draw, strict=True)
+        ]
+    )
+    size = _bit_rate(speeches, sum(len(data) for own in packets for data in own))
+    overhead = _bit_rate(speeches, OVERHEAD_BYTES * sum(map(len, packets)))
+    share = np.mean(np.concatenate([lost for draw in draws for lost in draw]))
+    return LossPoint(label, size, overhead, round(float(share), 4), gap, distortions)
+
+
+def _bit_rate(speeches: Sequence[_Speech], size: int) -> float:
+    """Bit/s of so many bytes."""
+    return round(8 * size / sum(speech.seconds for speech in speeches), 1)
+
+
+def _mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.fmean(v[name] for v in values), 4) for name in values[0]}
 
 
 def _f0_frame_error(reference: np.ndarray, other: np.ndarray) -> float:
@@ -160,12 +187,11 @@ def table(points: Sequence[LossPoint]) -> list[str]:
     """The points as a Markdown table."""
     names = list(points[0].distortions)
     lines = [
-        f"| system | bit/s | of it overhead | lost | {' | '.join(names)} |",
-        "|---|" + "---:|" * (len(names) + 3),
+        f"| system | gaps | bit/s | of it overhead | lost | {' | '.join(names)} |",
+        "|---|---|" + "---:|" * (len(names) + 3),
     ]
     for point in points:
         values = " | ".join(f"{point.distortions[name]:.3f}" for name in names)
-        lines.append(
-            f"| {point.label} | {point.bps:.0f} | {point.overhead_bps:.0f} | {point.lost:.1%} | {values} |"
-        )
+        rates = f"{point.bps:.0f} | {point.overhead_bps:.0f} | {point.lost:.1%}"
+        lines.append(f"| {point.label} | {point.gap} | {rates} | {values} |")
     return lines
