@@ -7,7 +7,11 @@ import argparse
 
 from fairseq_resynth.cli import common
 from fairseq_resynth.data.storage.shards import parse_shard
-from fairseq_resynth.preparation.preprocess import PreprocessOptions, preprocess
+from fairseq_resynth.preparation.preprocess import (
+    PreprocessOptions,
+    count_suffixes,
+    preprocess,
+)
 
 
 def add_arguments(add: common.Options) -> None:
@@ -51,8 +55,12 @@ def run(args: argparse.Namespace) -> int:
             "mixed: see --channel",
         ),
         (summary.truncated, "are cut off or damaged, and were taken up to that point"),
+        (summary.silent, "are silent: all samples are 0 at 16 bits"),
+        (summary.offset, "have a constant offset (DC) larger than their sound, which was kept"),
     ):
         if names:
             lines.append(f"{len(names)} {what}, {names[0]} first")
+    if summary.others:
+        lines.append(f"other files were left out: {count_suffixes(summary.others)}")
     lines += common.failure_lines(summary.failed, "failed and were left out")
     return common.report(args, summary.to_dict(), lines, summary.failed)

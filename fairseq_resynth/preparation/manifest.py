@@ -35,7 +35,7 @@ def scan(root: str | Path) -> dict[str, int]:
     files = sorted(
         path.relative_to(root).as_posix()
         for path in walk_files(root)
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in AUDIO_SUFFIXES
     )
     if not files:
         raise ValueError(f"no audio file under {root}")

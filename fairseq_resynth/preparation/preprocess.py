@@ -5,7 +5,7 @@ folder of its own, `a/call_1/call_1.flac`, so that `resynth manifest --speaker-f
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,40 +54,55 @@ class PreprocessOutcome(Outcome):
         silent_channels: had channels 40 dB or more below the loudest, which were left out of the mean.
         uncorrelated: have channels that are nearly uncorrelated, and were mixed.
         truncated: were cut off or damaged, and taken as far as they can be read.
+        silent: have no sample that is not 0 at 16 bits.
+        offset: have a constant offset (DC) that is larger than their sound.
+        others: numbers of files that have no suffix of audio and were left out, by suffix.
     """
 
     clipped: list[str] = field(default_factory=list)
     silent_channels: list[str] = field(default_factory=list)
     uncorrelated: list[str] = field(default_factory=list)
     truncated: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    offset: list[str] = field(default_factory=list)
+    others: dict[str, int] = field(default_factory=dict)
 
 
 def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[Path]:
     """The sorted relative paths of the audio under `srcdir` whose names end with `postfix` (None: any suffix
     of audio), without hidden files and `outdir`. Raises NotADirectoryError if `srcdir` is not a folder, and
     ValueError if no audio was found or `outdir` is `srcdir`."""
+    return _search(srcdir, outdir, postfix)[0]
+
+
+def _search(
+    srcdir: str | Path, outdir: str | Path, postfix: str | None
+) -> tuple[list[Path], Counter[str]]:
+    """What `find_sources` returns, and how many other files there are of each suffix."""
     source, out = Path(srcdir).resolve(), Path(outdir).resolve()
     if not source.is_dir():
         raise NotADirectoryError(f"--srcdir {srcdir} is not a folder")
     if source == out:
         raise ValueError(f"--outdir is --srcdir ({srcdir}); give another folder")
     outputs = out if source in out.parents else None
-    files = [
-        path.relative_to(source)
-        for path in walk_files(source)
-        if not path.name.startswith(".") and outputs not in path.parents
-    ]
-    found = sorted(
-        path
-        for path in files
-        if (path.name.endswith(postfix) if postfix else path.suffix.lower() in AUDIO_SUFFIXES)
-    )
+    found, others = [], Counter[str]()
+    for path in walk_files(source):
+        if outputs in path.parents:
+            continue
+        if path.name.endswith(postfix) if postfix else path.suffix.lower() in AUDIO_SUFFIXES:
+            found.append(path.relative_to(source))
+        else:
+            others[path.suffix or "without"] += 1
     if not found:
-        counts = Counter(path.suffix or "without" for path in files)
-        suffixes = ", ".join(f"{count} {suffix}" for suffix, count in counts.items())
         wanted = f"ends with {postfix!r}" if postfix else "has the suffix of an audio format"
-        raise ValueError(f"no file under {srcdir} {wanted}; found: {suffixes or 'nothing'}")
-    return found
+        there = count_suffixes(others) or "nothing"
+        raise ValueError(f"no file under {srcdir} {wanted}; found: {there}")
+    return sorted(found), others
+
+
+def count_suffixes(counts: Mapping[str, int]) -> str:
+    """How many files there are of each suffix, as text: `3 .txt, 1 .lab`."""
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.items())
 
 
 def prepare(wav: np.ndarray, rate: int, options: PreprocessOptions) -> np.ndarray:
@@ -140,6 +155,8 @@ def _process(file: _File, source: Path, out: Path, options: PreprocessOptions) -
         "silent_channels": bool(channel_levels(found.wav).min() <= SILENT_DB),
         "uncorrelated": mixed and are_uncorrelated(found.wav),
         "truncated": found.missing > 0,
+        "silent": not any(np.abs(wav).max() * 32768 >= 0.5 for wav in wavs.values()),
+        "offset": any(abs(wav.mean()) > max(wav.std(), 0.01) for wav in wavs.values()),
     }
     seconds = {name.as_posix(): len(wav) / SAMPLE_RATE for name, wav in wavs.items()}
     return seconds, [name for name, is_so in notes.items() if is_so]
@@ -159,7 +176,8 @@ def preprocess(
     check_channel(options.channel)
     source, out, shard = Path(srcdir), Path(outdir), shard or Shard()
     source_of: dict[Path, Path] = {}
-    for path in find_sources(source, out, postfix):
+    found, others = _search(source, out, postfix)
+    for path in found:
         target = path.with_suffix(f".{options.format}")
         if (first := source_of.setdefault(target, path)) != path:
             raise ValueError(
@@ -174,7 +192,7 @@ def preprocess(
                 "choose one kind with --postfix"
             )
     mine = list(source_of.items())[shard.index - 1 :: shard.count]
-    outcome = PreprocessOutcome()
+    outcome = PreprocessOutcome(others={} if postfix else dict(others))
     process = partial(_process, source=source, out=out, options=options)
     with Record(out) as record, progress(None, len(mine), "preprocess") as bar:
 

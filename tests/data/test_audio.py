@@ -183,6 +183,48 @@ def test_any_error_of_a_decoder_names_the_file(tmp_path, monkeypatch):
         load_any_audio(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_all_links_of_a_chained_ogg_are_read(tmp_path, subtype):
+    chained, wav = tmp_path / "chained.ogg", tone(0.3)
+    soundfile.write(tmp_path / "one.ogg", wav, 16000, format="OGG", subtype=subtype)
+    link = (tmp_path / "one.ogg").read_bytes()
+    chained.write_bytes(2 * link)
+    once, twice = load_any_audio(tmp_path / "one.ogg")[0], load_any_audio(chained)[0]
+    np.testing.assert_array_equal(twice, np.concatenate([once, once]))
+    soundfile.write(tmp_path / "other.ogg", tone(0.3, 8000), 8000, format="OGG", subtype="VORBIS")
+    chained.write_bytes(link + (tmp_path / "other.ogg").read_bytes())
+    with pytest.raises(ValueError, match="chain of Ogg streams of several kinds: .*8000 Hz"):
+        load_any_audio(chained)
+
+
+def test_a_wav_whose_length_was_never_written_is_whole(tmp_path):
+    path = tmp_path / "stream.wav"
+    soundfile.write(path, tone(0.2), 16000)
+    whole, block = load_any_audio(path)[0], path.read_bytes()
+    path.write_bytes(block[:4] + bytes(4) + block[8:40] + bytes(4) + block[44:])
+    np.testing.assert_array_equal(load_any_audio(path)[0], whole)
+
+
+def test_what_is_no_recording_is_refused_with_its_reason(tmp_path):
+    path = tmp_path / "a.wav"
+
+    def reason():
+        with pytest.raises(ValueError, match="a.wav") as refused:
+            load_any_audio(path)
+        return str(refused.value)
+
+    soundfile.write(path, 20000 * tone(0.1), 16000, subtype="FLOAT")
+    assert "samples reach 10000" in reason() and "divide them by 32768" in reason()
+    soundfile.write(path, tone(0.1), 16)
+    assert "the header says 16 Hz" in reason()
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    assert "pointer of Git LFS" in reason()
+    path.write_text("<html>Not Found</html>")
+    assert "text, not audio" in reason()
+    path.write_bytes(bytes(1000))
+    assert "Errno" not in reason()
+
+
 @pytest.mark.parametrize("rate", [22254, 44056, 11127, 37800, 8000, 22050, 44100, 48000])
 def test_resampling_keeps_the_tone_at_any_rate(rate):
     started = time.process_time()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.preparation.preprocess import (
@@ -183,3 +184,20 @@ def test_files_that_are_cut_off_are_taken_only_when_asked(source, tmp_path):
     summary = preprocess(source, tmp_path / "out", PreprocessOptions(accept_truncated=True))
     assert summary.truncated == ["a/one_mic1.wav"] and not summary.failed
     assert len(read_audio(tmp_path / "out/a/one_mic1.flac")) == 3983
+
+
+def test_copies_of_other_programs_are_left_out(source, tmp_path):
+    for folder in (".ipynb_checkpoints", "__MACOSX/a", "a/@eaDir/one.wav"):
+        (source / folder).mkdir(parents=True)
+        soundfile.write(source / folder / "copy.wav", tone(0.1), 16000)
+    assert preprocess(source, tmp_path / "out", PreprocessOptions()).written == 3
+
+
+def test_silence_offsets_and_other_files_are_named(source, tmp_path, capsys):
+    soundfile.write(source / "quiet.wav", 1e-5 * tone(0.2), 16000, subtype="FLOAT")
+    soundfile.write(source / "offset.wav", 0.1 * tone(0.2) + 0.5, 16000)
+    assert main(["preprocess", "--srcdir", str(source), "--outdir", str(tmp_path / "out")]) == 0
+    summary = capsys.readouterr().out
+    assert "1 are silent: all samples are 0 at 16 bits, quiet.wav first" in summary
+    assert "1 have a constant offset (DC) larger than their sound" in summary
+    assert "other files were left out: 1 .txt" in summary

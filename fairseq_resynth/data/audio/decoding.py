@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from fairseq_resynth.data.audio.files import declared_frames, require_file, require_finite
+from fairseq_resynth.data.audio.files import (
+    FileRange,
+    declared_frames,
+    require_file,
+    require_finite,
+)
 
 if TYPE_CHECKING:
     import av
@@ -21,11 +26,18 @@ if TYPE_CHECKING:
 # Streams without a header: the file's suffix determines the demuxer.
 _HEADERLESS = {".g722": "g722", ".g726": "g726", ".al": "alaw", ".ul": "mulaw", ".gsm": "gsm"}
 # Suffixes that `resynth preprocess` searches for without --postfix.
-_HEADED = ".wav .flac .ogg .opus .oga .mp3 .m4a .aac .aif .aiff .au .caf .w64 .sph .wma .webm .mp4 .amr .ac3"
+_HEADED = (
+    ".wav .flac .ogg .opus .oga .mp3 .m4a .aac .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .wv1 .wv2 .wma "
+    ".webm .weba .mp4 .m4b .m4v .mov .mkv .mka .avi .flv .3gp .3ga .amr .awb .mp2 .ac3 .eac3 .spx .wv .tta "
+    ".ape .voc"
+)
 AUDIO_SUFFIXES = frozenset(_HEADED.split()) | frozenset(_HEADERLESS)
 SILENT_DB = -40  # a channel this far below the loudest one is silent
 CANCEL_DB = -20  # channels whose mean is this far below them cancel
 UNCORRELATED = 0.1  # channels whose correlation is smaller have different sources
+# Samples of floats beyond this, 20 dB above full scale, are integers that were never divided.
+_LARGEST = 10
+_SLOWEST = 1000  # Hz; a header that says less is wrong
 _SLACK = 0.2  # seconds that the duration of a compressed file may exceed its samples
 # FFmpeg's containers that declare a duration
 _MEASURED = ("flac", "mov", "matroska", "wav", "aiff")
@@ -51,7 +63,8 @@ def naming(path: str | Path) -> Iterator[None]:
     except Exception as error:  # decoders raise errors of many kinds for damaged input
         if type(error) is ValueError and str(error).startswith(str(path)):
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join((getattr(error, "strerror", "") or str(error)).split())
+        reason = reason or type(error).__name__
         raise ValueError(f"{path} is not readable as audio: {reason}") from error
 
 
@@ -70,10 +83,16 @@ def decode(path: str | Path, accept_truncated: bool = False) -> Decoded:
             try:
                 sound = soundfile.SoundFile(os.fsencode(path))
             except soundfile.LibsndfileError:
+                _refuse_text(path)
                 found = _decode_with_av(path)
             else:  # its errors are damage, which another decoder would only conceal
                 with sound:
-                    found = _decode_with_sndfile(sound, path)
+                    if sound.format == "OGG" and len(links := _ogg_links(path)) > 1:
+                        found = _decode_links(path, links)
+                    elif sound.frames == 0 and re.search(r"^data : 0$", sound.extra_info, re.M):
+                        found = _decode_with_av(path)  # a WAV whose length was never written
+                    else:
+                        found = _decode_with_sndfile(sound, path)
     if found.missing and not accept_truncated:
         seconds = len(found.wav) / found.rate
         raise ValueError(
@@ -83,8 +102,18 @@ def decode(path: str | Path, accept_truncated: bool = False) -> Decoded:
         )
     if len(found.wav) == 0:
         raise ValueError(f"{path}: the file has no samples")
+    if found.rate < _SLOWEST:
+        raise ValueError(
+            f"{path}: the header says {found.rate} Hz, expected {_SLOWEST} Hz or more; write the true rate "
+            "into it"
+        )
     for channel in found.wav.T:
         require_finite(path, channel)
+    if (peak := float(np.abs(found.wav).max())) > _LARGEST:
+        raise ValueError(
+            f"{path}: samples reach {peak:.5g}, expected floats from -1 to 1; if they are integers that "
+            "were stored as floats, divide them by 32768"
+        )
     return found
 
 
@@ -105,6 +134,48 @@ def _refuse_compressed_sphere(path: Path) -> None:
             f"({coding[1].decode()}), which no decoder here reads; expand it first: "
             "`sph2pipe -f wav IN.sph OUT.wav`"
         )
+
+
+def _refuse_text(path: Path) -> None:
+    """Raises ValueError for what a failed download leaves in place of audio."""
+    with path.open("rb") as stream:
+        start = stream.read(200).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path} is a pointer of Git LFS, not the audio itself: run `git lfs pull`"
+        )
+    if start[:1] in (b"<", b"{") and start.isascii():
+        raise ValueError(f"{path} is text, not audio, and may be the error page of a download")
+
+
+def _ogg_links(path: Path) -> list[int]:
+    """The offsets in bytes at which the links of an Ogg file begin, by its pages' headers (RFC 3533)."""
+    links = [0]
+    with path.open("rb") as stream:
+        ended, start = False, 0
+        while (header := stream.read(27))[:4] == b"OggS" and len(header) == 27:
+            begins, ends = header[5] & 2, header[5] & 4
+            if ended and begins:
+                links.append(start)
+            ended = bool(ends) or (ended and not begins)
+            stream.seek(sum(stream.read(header[26])), os.SEEK_CUR)
+            start = stream.tell()
+    return links
+
+
+def _decode_links(path: Path, links: list[int]) -> Decoded:
+    """Decodes a chained Ogg file, of which libsndfile reads only the first link."""
+    found = []
+    with path.open("rb") as file:
+        for start, end in itertools.pairwise([*links, path.stat().st_size]):
+            with soundfile.SoundFile(FileRange(file, start, end - start)) as sound:
+                found.append(_decode_with_sndfile(sound, path))
+    shapes = {(link.rate, link.wav.shape[1]) for link in found}
+    if len(shapes) > 1:
+        kinds = ", ".join(f"{rate} Hz with {channels} channels" for rate, channels in shapes)
+        raise ValueError(f"{path} is a chain of Ogg streams of several kinds: {kinds}; split it")
+    wav = np.concatenate([link.wav for link in found])
+    return Decoded(wav, found[0].rate, sum(link.missing for link in found))
 
 
 def _decode_with_sndfile(sound: soundfile.SoundFile, path: Path) -> Decoded:

@@ -163,9 +163,14 @@ def text_lines(path: str | Path) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
+# Folders of unpacked archives of macOS, and of Synology file servers, beside hidden ones such as Jupyter's.
+COPIES = ("__MACOSX", "@eaDir")
+
+
 def walk_files(root: str | Path) -> Iterator[Path]:
     """Yields the files under a folder, sorted in each folder. Links to folders are followed, except to a
-    folder that they are in; a link to nothing counts as a file, so that it is reported."""
+    folder that they are in; a link to nothing counts as a file, so that it is reported. Hidden files and
+    folders are left out, and so are the copies of files that other programs keep in `COPIES`."""
     folders = [(os.fspath(root), frozenset[str]())]
     while folders:
         folder, above = folders.pop()
@@ -173,6 +178,8 @@ def walk_files(root: str | Path) -> Iterator[Path]:
             continue
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith(".") or entry.name in COPIES:
+                    continue
                 if entry.is_dir():
                     folders.append((entry.path, above | {real}))
                 elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
