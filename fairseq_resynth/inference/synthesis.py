@@ -12,6 +12,7 @@ from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio, write_audio
 from fairseq_resynth.data.datasets.unit_split import UnitSplit
 from fairseq_resynth.data.manifest import read_lines
+from fairseq_resynth.data.storage.files import check_file_name
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.unit_files import is_unit_folder, read_generated_units, read_unit_file
@@ -19,6 +20,7 @@ from fairseq_resynth.data.units import UnitRow, read_integer_rows
 from fairseq_resynth.inference.decoder import UnitDecoder, decode_all, decode_in_chunks, is_long
 
 WINDOW = 64  # utterances held in memory at a time
+_REFERENCE = "_reference.wav"
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,17 @@ def read_samples(
 
 
 def _within_folder(jobs: list[Job], source: str | Path) -> list[Job]:
-    """The jobs with names that stay within the output folder; raises ValueError if one comes twice."""
+    """The jobs with names that stay within the output folder; raises ValueError if one comes twice, or
+    cannot be the name of a file."""
     jobs = [replace(job, name=job.name.strip("/").replace("..", "_")) for job in jobs]
     first: dict[str, int] = {}
     for number, job in enumerate(jobs, 1):
         if (line := first.setdefault(job.name, number)) != number:
             raise ValueError(f"{source}:{number}: {job.name} is already on line {line}.")
+        try:
+            check_file_name(job.name, ".wav")
+        except ValueError as error:
+            raise ValueError(f"{source}:{number}: {error}") from error
     return jobs
 
 
@@ -202,10 +209,11 @@ def write_wavs(
         advance: called with the number of jobs done since the last call.
         reuse: called with the number of jobs that an earlier run has done.
 
-    Raises ValueError if a file to be written is a recording of the data.
+    Raises ValueError, before anything is written, if a file to be written is a recording of the data, or its
+    name is that of a folder of another, or no file can have it.
     """
     outdir, outcome = Path(outdir), SynthesisOutcome()
-    _refuse_recordings(jobs, outdir)
+    _check_outputs(jobs, outdir, with_reference)
     options = subtype, peak_normalize, with_reference
     with Record(outdir) as record:
         keys = [
@@ -249,14 +257,18 @@ def _write_job(
         length = write_audio(temporary, pieces, subtype=subtype)
         if with_reference and job.reference:
             wav = read_audio(job.reference, 0, min(length, job.speech.num_samples or length))
-            write_audio(record.folder / f"{job.name}_reference.wav", wav, subtype=subtype)
+            write_audio(record.folder / f"{job.name}{_REFERENCE}", wav, subtype=subtype)
     return length
 
 
-def _refuse_recordings(jobs: Sequence[Job], outdir: Path) -> None:
+def _check_outputs(jobs: Sequence[Job], outdir: Path, with_reference: bool) -> None:
     recordings = {job.reference.resolve() for job in jobs if job.reference}
+    names = {f"{job.name}.wav" for job in jobs}
     for job in jobs:
-        for out in (outdir / f"{job.name}.wav", outdir / f"{job.name}_reference.wav"):
+        check_file_name(job.name, _REFERENCE if with_reference and job.reference else ".wav")
+        if folder := next((f for f in map(str, Path(job.name).parents) if f in names), None):
+            raise ValueError(f"{folder} would be both a file and the folder of {job.name}.wav")
+        for out in (outdir / f"{job.name}.wav", outdir / f"{job.name}{_REFERENCE}"):
             if out.resolve() in recordings:
                 raise ValueError(f"{out} is a recording of the data: give another --outdir.")
 

@@ -17,6 +17,7 @@ from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.datasets.base import whole_units
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.manifest import Manifest, require_data_directory
+from fairseq_resynth.data.storage.files import check_file_name
 from fairseq_resynth.data.streams import STREAM_NAMES, StreamSpec, read_streams
 from fairseq_resynth.modules.discriminators.base import freeze
 from fairseq_resynth.modules.options import option
@@ -37,7 +38,7 @@ from fairseq_resynth.tasks.validation import ValidationLog, check_best_metric, l
 class WavWriter:
     """Synthesizes batches for fairseq-generate and writes one wav per row, under the row's own path.
 
-    `subtype` is `PCM_16` or `FLOAT`.
+    `subtype` is `PCM_16` or `FLOAT`. Raises ValueError if a row's path cannot be that of a file in `folder`.
     """
 
     # fairseq-generate asks every sequence generator for this
@@ -47,6 +48,8 @@ class WavWriter:
         self.folder = Path(folder)
         self.manifest = manifest
         self.subtype = subtype
+        for row in range(len(manifest)):
+            check_file_name(manifest.name(row), ".wav")
 
     def generate(self, models: list, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
         """Synthesizes and writes a batch. Raises ValueError if there is more than one model.

@@ -23,6 +23,8 @@ _TEMPORARY = re.compile(
 )
 # Seconds after which a temporary file of another machine belongs to no process.
 _ABANDONED = 86400.0
+# Bytes that file systems allow in a name; and in a path, of which the output folder takes a part.
+_LONGEST_NAME, _LONGEST_PATH = 255, 3000
 _cleaned: set[str] = set()  # folders
 
 
@@ -66,6 +68,27 @@ def remove_abandoned(folder: Path) -> None:
             ended = name["place"] == _place() and not _is_running(int(name["process"]))
             if ended or time.time() - entry.stat().st_mtime > _ABANDONED:
                 os.unlink(entry.path)
+
+
+def check_file_name(name: str | Path, suffix: str = "") -> None:
+    """Raises ValueError if a name that an input gives cannot be that of a file in an output folder: `name` with
+    `suffix` points outside the folder, or a file system cannot hold it."""
+    path = Path(f"{name}{suffix}")
+    shown = repr(str(name)[:60]) + ("…" if len(str(name)) > 60 else "")
+    if ".." in path.parts or path.is_absolute():
+        raise ValueError(f"the name {shown} points outside the output folder")
+    try:
+        parts = [os.fsencode(part) for part in path.parts]
+    except UnicodeEncodeError:
+        parts = [b"\0"]
+    if any(b"\0" in part for part in parts):
+        raise ValueError(f"the name {shown} has characters that no file name can have")
+    longest = max(map(len, parts), default=0)
+    if longest > _LONGEST_NAME or sum(map(len, parts)) + len(parts) > _LONGEST_PATH:
+        raise ValueError(
+            f"the name {shown} is too long for a file: it has {sum(map(len, parts))} bytes with its suffix, "
+            f"{longest} in one part, expected at most {_LONGEST_PATH}, and {_LONGEST_NAME} in each part"
+        )
 
 
 @contextlib.contextmanager

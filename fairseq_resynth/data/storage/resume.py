@@ -36,6 +36,7 @@ from soundfile import SoundFileError
 from fairseq_resynth.data.audio.files import zip_range
 from fairseq_resynth.data.storage.files import (
     atomic_path,
+    check_file_name,
     file_hash,
     remove_abandoned,
     unique_name,
@@ -233,8 +234,7 @@ class Record:
         are those of the key. `write` gets a temporary path and returns the seconds of audio that it wrote. A
         ValueError or an error of a file is the reason of a failure of `source` (else of `name`)."""
         try:
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise ValueError("the name points outside the output folder")
+            check_file_name(name)
             key = self.key(*parts)
             if self.find(name, key) is not None:
                 outcome.reused += 1
@@ -251,7 +251,9 @@ class Record:
         self, name: str, key: str, facts: Mapping[str, Any] | None = None
     ) -> Iterator[Path]:
         """Yields a temporary path for the file `name`, which is recorded and renamed when the block
-        succeeds. `facts` are JSON types to keep with it; they may be added while the file is written."""
+        succeeds. `facts` are JSON types to keep with it; they may be added while the file is written. Raises
+        ValueError for a name that `check_file_name` refuses."""
+        check_file_name(name)
         with atomic_path(self.folder / name) as temporary:
             yield temporary
             # The line is written first, so that no file lacks an entry if the process is killed.

@@ -19,7 +19,7 @@ from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.references import measure_voice
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.audio.files import write_audio
-from fairseq_resynth.data.storage.files import atomic_path, write_json
+from fairseq_resynth.data.storage.files import atomic_path, check_file_name, write_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.workers import parallel_map
 from fairseq_resynth.data.streams import StreamSpec
@@ -177,12 +177,15 @@ def _make_all(
     workers: int = 1,
 ) -> tuple[Collection, list[str]]:
     """Makes an audio file of each source, except those that an earlier run made in the same way. Raises
-    ValueError if none could be made, but not for a baseline, without which the evaluation goes on."""
+    ValueError if none could be made, but not for a baseline, without which the evaluation goes on; and for a
+    name that no file can have."""
     # librosa, WORLD and the codecs each raise their own errors on odd audio; the others still count
     errors = Exception if is_baseline else (OSError, ValueError)
     figures: dict[str, Figures] = {}
     keys, failures = {}, []
     write = partial(_write, folder=folder, make=make, identity=identity, errors=errors)
+    for name in sources:
+        check_file_name(name, CODES)
     with Record(folder) as record:
         for name, source in sources.items():
             # a source that does not exist is reported when it is read
