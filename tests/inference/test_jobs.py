@@ -67,6 +67,8 @@ def test_the_line_of_a_name_that_is_too_long(tmp_path):
 
 def test_a_file_that_is_the_folder_of_another(tmp_path):
     jobs = [Job(name, Utterance(np.arange(3))) for name in ("a", "a.wav/b")]
-    with pytest.raises(ValueError, match=r"a.wav would be both a file and the folder of a.wav/b.wav"):
+    with pytest.raises(
+        ValueError, match=r"a.wav would be both a file and the folder of a.wav/b.wav"
+    ):
         write_wavs(None, jobs, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
