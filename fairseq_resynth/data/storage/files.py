@@ -71,8 +71,8 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def check_file_name(name: str | Path, suffix: str = "") -> None:
-    """Raises ValueError if a name that an input gives cannot be that of a file in an output folder: `name` with
-    `suffix` points outside the folder, or a file system cannot hold it."""
+    """Raises ValueError if a name that an input gives cannot be that of a file in an output folder: with its
+    `suffix` it points outside the folder, or a file system cannot hold it."""
     path = Path(f"{name}{suffix}")
     shown = repr(str(name)[:60]) + ("…" if len(str(name)) > 60 else "")
     if ".." in path.parts or path.is_absolute():
