@@ -29,7 +29,7 @@ def find_inputs(source: str | Path, outdir: str | Path) -> dict[str, Path]:
     if not source.is_dir():
         raise FileNotFoundError(f"{source} does not exist")
     files = find_sources(source, outdir)
-    found = {file.with_suffix("").as_posix(): source / file for file in files}
+    found = {Path(file).with_suffix("").as_posix(): source / file for file in files}
     if len(found) < len(files):
         raise ValueError(f"{source} holds files that differ only in their suffix: rename them")
     return found

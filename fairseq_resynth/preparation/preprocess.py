@@ -44,6 +44,10 @@ class PreprocessOptions:
     channel: str = "mean"
     accept_truncated: bool = False
 
+    def target(self, source: str) -> str:
+        """The relative path of the file that is made of a source."""
+        return Path(source).with_suffix(f".{self.format}").as_posix()
+
 
 @dataclass
 class PreprocessOutcome(Outcome):
@@ -68,16 +72,16 @@ class PreprocessOutcome(Outcome):
     others: dict[str, int] = field(default_factory=dict)
 
 
-def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[Path]:
-    """The sorted relative paths of the audio under `srcdir` whose names end with `postfix` (None: any suffix
-    of audio), without hidden files and `outdir`. Raises NotADirectoryError if `srcdir` is not a folder, and
-    ValueError if no audio was found or `outdir` is `srcdir`."""
+def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[str]:
+    """The relative paths of the audio under `srcdir` whose names end with `postfix` (None: any suffix of
+    audio), sorted by folder and name, without hidden files and `outdir`. Raises NotADirectoryError if
+    `srcdir` is not a folder, and ValueError if no audio was found or `outdir` is `srcdir`."""
     return _search(srcdir, outdir, postfix)[0]
 
 
 def _search(
     srcdir: str | Path, outdir: str | Path, postfix: str | None
-) -> tuple[list[Path], Counter[str]]:
+) -> tuple[list[str], Counter[str]]:
     """What `find_sources` returns, and how many other files there are of each suffix."""
     source, out = Path(srcdir).resolve(), Path(outdir).resolve()
     if not source.is_dir():
@@ -90,19 +94,37 @@ def _search(
         if outputs in path.parents:
             continue
         if path.name.endswith(postfix) if postfix else path.suffix.lower() in AUDIO_SUFFIXES:
-            found.append(path.relative_to(source))
+            found.append(path.relative_to(source).as_posix())  # text takes less memory than a Path
         else:
             others[path.suffix or "without"] += 1
     if not found:
         wanted = f"ends with {postfix!r}" if postfix else "has the suffix of an audio format"
         there = count_suffixes(others) or "nothing"
         raise ValueError(f"no file under {srcdir} {wanted}; found: {there}")
-    return sorted(found), others
+    return sorted(found, key=lambda path: path.replace("/", "\0")), others
 
 
 def count_suffixes(counts: Mapping[str, int]) -> str:
     """How many files there are of each suffix, as text: `3 .txt, 1 .lab`."""
     return ", ".join(f"{count} {suffix}" for suffix, count in counts.items())
+
+
+def _check_targets(sources: Iterable[str], options: PreprocessOptions) -> None:
+    """Raises ValueError if two sources would become the same file."""
+    source_of: dict[str, str] = {}
+    for path in sources:
+        if (first := source_of.setdefault(target := options.target(path), path)) != path:
+            raise ValueError(
+                f"{first} and {path} would both become {target}; choose one kind with --postfix"
+            )
+    for target in map(Path, source_of if options.channel == "each" else ()):
+        folder, base = target.parent, target.stem.rpartition("_")[0]
+        whole = folder.with_name(base + target.suffix) if base and folder.name else None
+        if folder.name == target.stem and whole and (other := source_of.get(whole.as_posix())):
+            raise ValueError(
+                f"a channel of {other} and {source_of[target.as_posix()]} would both become {target}; "
+                "choose one kind with --postfix"
+            )
 
 
 def prepare(wav: np.ndarray, rate: int, options: PreprocessOptions) -> np.ndarray:
@@ -129,7 +151,7 @@ def _end_of_sound(wav: np.ndarray) -> int:
     return min(len(wav), (loud[-1] + 1) * TRIM_HOP) if np.any(wav) else 0
 
 
-_File = tuple[Path, str, str]  # source and target, relative to their folders, and the record's key
+_File = tuple[str, str, str]  # source and target, relative to their folders, and the record's key
 _Result = tuple[dict[str, float], list[str]]  # target -> seconds, and what a user should know
 
 
@@ -175,56 +197,45 @@ def preprocess(
     two sources would become the same file or `options.channel` is none."""
     check_channel(options.channel)
     source, out, shard = Path(srcdir), Path(outdir), shard or Shard()
-    source_of: dict[Path, Path] = {}
     found, others = _search(source, out, postfix)
-    for path in found:
-        target = path.with_suffix(f".{options.format}")
-        if (first := source_of.setdefault(target, path)) != path:
-            raise ValueError(
-                f"{first} and {path} would both become {target}; choose one kind with --postfix"
-            )
-    for target in source_of if options.channel == "each" else ():
-        folder, base = target.parent, target.stem.rpartition("_")[0]
-        whole = folder.with_name(base + target.suffix) if base and folder.name else None
-        if folder.name == target.stem and whole in source_of:
-            raise ValueError(
-                f"a channel of {source_of[whole]} and {source_of[target]} would both become {target}; "
-                "choose one kind with --postfix"
-            )
-    mine = list(source_of.items())[shard.index - 1 :: shard.count]
+    _check_targets(found, options)
+    mine = found[shard.index - 1 :: shard.count]
     outcome = PreprocessOutcome(others={} if postfix else dict(others))
     process = partial(_process, source=source, out=out, options=options)
     with Record(out) as record, progress(None, len(mine), "preprocess") as bar:
 
-        def take(path: Path, notes: Iterable[str]) -> None:
+        def take(path: str, notes: Iterable[str]) -> None:
             for note in notes:
-                getattr(outcome, note).append(path.as_posix())
+                getattr(outcome, note).append(path)
 
         def files() -> Iterator[_File]:
-            for target, path in mine:
+            for path in mine:
+                target = options.target(path)
                 try:
                     key = record.key(options, SAMPLE_RATE, source / path)
                 except OSError as error:
-                    outcome.failed[path.as_posix()] = str(error)
+                    outcome.failed[path] = str(error)
                     bar.update()
                     continue
-                known = record.values(key + target.as_posix())
-                if known and all(record.find(name, key) is not None for name in known["files"]):
+                known = record.values(key + target) or {"files": [target], "notes": []}
+                if all(record.find(name, key) is not None for name in known["files"]):
                     outcome.reused += len(known["files"])
                     take(path, known["notes"])
                     skip(bar, 1)
                 else:
-                    yield path, target.as_posix(), key
+                    yield path, target, key
 
         for (path, target, key), result in parallel_map(process, files(), workers):
             bar.update()
             if isinstance(result, str):
-                outcome.failed[path.as_posix()] = result
+                outcome.failed[path] = result
                 continue
             seconds, notes = result
+            if notes or [*seconds] != [target]:
+                # Before the files: a kill in between would lose the notes.
+                record.keep(key + target, {"files": list(seconds), "notes": notes})
             for name in seconds:
                 record.add(name, key)
-            record.keep(key + target, {"files": list(seconds), "notes": notes})
             outcome.written += len(seconds)
             outcome.seconds += sum(seconds.values())
             take(path, notes)

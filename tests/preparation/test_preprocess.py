@@ -48,9 +48,7 @@ def test_any_rate_becomes_16_khz_mono_in_the_same_folders(source, tmp_path):
 
 
 def test_postfix_chooses_and_says_what_there_was(source, tmp_path):
-    assert [str(path) for path in find_sources(source, tmp_path, "mic2.flac")] == [
-        "a/deep/one_mic2.flac"
-    ]
+    assert find_sources(source, tmp_path, "mic2.flac") == ["a/deep/one_mic2.flac"]
     with pytest.raises(
         ValueError, match=r"no file under .* ends with 'mic3.flac'; found: .*1 .txt"
     ):

@@ -50,6 +50,26 @@ def test_a_record_holds_less_than_a_kilobyte_per_file(tmp_path):
     assert held < 1000 * files and most < 1100 * files
 
 
+def test_preprocess_holds_less_than_a_kilobyte_per_file(tmp_path, monkeypatch):
+    """Its paths, and what it records."""
+
+    def process(file, source, out, options):
+        (out / file[1]).write_text(str(file[1]))
+        return {str(file[1]): 1.0}, []
+
+    monkeypatch.setattr(preprocess, "_process", process)
+    monkeypatch.setattr(resume, "_CLOCK", -1e6)  # as if the recordings were old
+    files, source, out = 300, tmp_path / "recordings", tmp_path / "made"
+    for folder in (source, out):
+        (folder / "speaker_0001").mkdir(parents=True)
+    for number in range(files):
+        (source / "speaker_0001" / f"{number:08d}.flac").write_text(str(number))
+    first = preprocess.preprocess(source, out, preprocess.PreprocessOptions(), shard=Shard(1, 300))
+    assert first.written == 1  # what is imported and kept whatever the number of files
+    run = lambda: preprocess.preprocess(source, out, preprocess.PreprocessOptions())  # noqa: E731
+    assert taken(run)[1] < 1000 * files
+
+
 def test_hashes_of_recordings_do_not_wait_for_the_end_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "_CLOCK", -1e6)  # as if the recordings were old
     names = [f"{number}.wav" for number in range(1200)]
