@@ -1,5 +1,6 @@
 """The manifest of fairseq (a root, then `path<TAB>samples`), and files with one line per row of it."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fairseq_resynth.data.storage.files import decode_text, text_lines, write_te
 from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 
 SPLITS = ("train", "valid", "test")
+_BLANKS = re.compile(rb"[ \t]+(?=\r?$)", re.M)
 
 
 class Manifest:
@@ -37,6 +39,14 @@ class Manifest:
         if path.is_absolute():  # it would name a place outside the folder of outputs
             path = path.relative_to(self.root if path.is_relative_to(self.root) else path.anchor)
         return str(path)
+
+
+def check_samples(found: int, expected: int) -> None:
+    """Raises ValueError if a recording has another number of samples than its manifest says."""
+    if found != expected:
+        raise ValueError(
+            f"found {found} samples, the manifest says {expected}; run `resynth manifest` again"
+        )
 
 
 def _parse_rows(block: bytes, source: Path) -> tuple[StringArray, np.ndarray]:
@@ -78,9 +88,15 @@ def read_manifest(path: str | Path) -> Manifest:
     block = path.read_bytes()
     if not block.isascii():  # decoded as a whole, so that no row fails later
         block = decode_text(block, path).encode("utf-8")
+    # Blanks at the ends of lines, and blank lines at the end of the file, as editors and scripts leave them.
+    block = _BLANKS.sub(b"", block).rstrip(b"\r\n") + b"\n"
     if (lines := len(line_spans(block)[0])) < 2:
         raise ValueError(f"{path} has {lines} line(s), expected a root and at least one row.")
     root = path.parent / block[: block.index(b"\n")].decode("utf-8").strip()
+    if "\t" in str(root):
+        raise ValueError(
+            f"{path}:1: found a row, expected the root folder, which every path after it is relative to"
+        )
     paths, samples = _parse_rows(block, path)
     if repeat := paths.first_repeat():
         first, second = repeat
@@ -119,6 +135,8 @@ def read_lines(path: str | Path, rows: int, made_by: str) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")
     lines = text_lines(path)
+    while len(lines) > rows and not lines[-1].strip():
+        lines.pop()
     if len(lines) != rows:
         raise ValueError(
             f"{path} has {len(lines)} lines, its manifest {rows} rows. Make it again with `{made_by}`."

@@ -4,6 +4,8 @@ What a file is follows from its content, never from its name. A folder is a save
 any of these kinds.
 """
 
+import csv
+import json
 import re
 import zipfile
 from collections import Counter
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import TOKENS
+from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.storage.files import (
     map_array,
     one_line,
@@ -67,7 +70,8 @@ def read_unit_file(path: str | Path, key: str = "", codebooks: int = 1) -> list[
     path = Path(path)
     rows = _binary_rows(path, key, codebooks > 1)
     if rows is None:
-        rows = [parse_line(*line, key) for line in _unit_lines(path)]
+        lines = list(_unit_lines(path))
+        rows = _column_rows(lines, path, key) or [parse_line(*line, key) for line in lines]
     for row in rows:
         if not row.units.size:
             raise ValueError(f"{path}:{row.line}: expected units, found none on the line.")
@@ -107,7 +111,10 @@ def read_generated_units(path: str | Path, key: str = "") -> GeneratedUnits:
 
 def _unit_lines(path: Path) -> Iterator[tuple[str, str, int]]:
     """Yields (line, file:line, line number); of a log of fairseq-interactive the hypotheses alone."""
-    if not (lines := text_lines(path)):
+    lines = text_lines(path)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
         raise ValueError(f"{path} is empty.")
     numbered = list(enumerate(lines, 1))
     hypotheses, seen = [], Counter[str]()
@@ -122,6 +129,12 @@ def _unit_lines(path: Path) -> Iterator[tuple[str, str, int]]:
 def _binary_rows(path: Path, key: str, frames: bool = False) -> list[UnitRow] | None:
     """The rows of a folder or of a file that is not text; None for text. With `frames` an array of two
     dimensions is one utterance."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    if recording := next((file for file in files if file.suffix.lower() in AUDIO_SUFFIXES), None):
+        raise ValueError(
+            f"{recording} is a recording, expected units; `resynth resynthesize` and `resynth convert` take "
+            "recordings."
+        )
     if path.is_dir():
         return _folder_rows(path, key, frames)
     if not path.is_file():
@@ -132,7 +145,38 @@ def _binary_rows(path: Path, key: str, frames: bool = False) -> list[UnitRow] | 
         return [*_table_rows([path], path, key)]
     if start == b"\x93NUMPY" or start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
         return _array_rows(_load_arrays(path, start), path, key, frames)
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{"):
+        try:
+            found = json.loads("\n".join(text_lines(path)))
+        except (ValueError, RecursionError):
+            return None  # lines of JSON, or token strings
+        if isinstance(found, list) and not isinstance(next(iter(found), 0), int):
+            return _array_rows(found, path, key, frames)
+        by_name = isinstance(found, dict) and not _COLUMNS & set(found) and len(found) > 1
+        if by_name and all(isinstance(value, list | str | dict) for value in found.values()):
+            return _array_rows(found, path, key, frames)
     return None
+
+
+def _column_rows(lines: list[tuple[str, str, int]], path: Path, key: str) -> list[UnitRow]:
+    """The rows of a table of text, whose first line names its columns; none if the file is not one."""
+    separator = "\t" if "\t" in lines[0][0] else ","
+    names = [name.strip() for name in lines[0][0].split(separator)]
+    if len(names) < 2 or not all(map(str.isidentifier, names)) or len(lines) < 2:
+        return []
+    if key not in names and not set(names) & set(UNIT_KEYS):
+        raise ValueError(_which_column(path, names))
+    rows = csv.reader((line for line, _, _ in lines[1:]), delimiter=separator)
+    found = []
+    for (_, where, number), values in zip(lines[1:], rows, strict=True):
+        if len(values) != len(names):
+            raise ValueError(f"{where}: expected {len(names)} columns, found {len(values)}.")
+        found.append(parse_values(dict(zip(names, values, strict=True)), where, number, key))
+    return found
+
+
+def _which_column(path: Path, names: Sequence[str]) -> str:
+    return f"{path} has the columns {', '.join(names)}: --units-key NAME says which of them holds the units."
 
 
 def _load_arrays(path: Path, start: bytes) -> Any:
@@ -184,6 +228,9 @@ def _array_rows(found: Any, path: Path, key: str, frames: bool) -> list[UnitRow]
         if isinstance(value, Mapping):
             values = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in value.items()}
             rows.append(parse_values(values, where, len(rows) + 1, key))
+            continue
+        if isinstance(value, str):
+            rows.append(replace(parse_line(value, where, len(rows) + 1, key), name=name))
             continue
         for units in _utterances(value, where, key, frames):
             rows.append(UnitRow(units, len(rows) + 1, None if name is None else str(name)))
@@ -290,8 +337,5 @@ def _columns(schema: Any, source: Path, key: str) -> list[str]:
     """The columns to read. Raises ValueError if it is unclear which of them holds the units."""
     found = [name for name in schema.names if name == key or not key and name in UNIT_KEYS]
     if len(found) != 1:
-        raise ValueError(
-            f"{source} has the columns {', '.join(schema.names)}: --units-key NAME says which of them holds "
-            "the units."
-        )
+        raise ValueError(_which_column(source, schema.names))
     return [*found, *(name for name in schema.names if name in _COLUMNS - {key})]

@@ -6,6 +6,8 @@ by its content:
     1 2 3                                       HuBERT, `resynth quantize`
     name|1 2 3                                  GSLM
     name<TAB>1,2,3                              CPC
+    name 1 2 3                                  Kaldi, ESPnet; a name of digits alone would be a unit
+    [1, 2, 3]                                   a list of Python or JSON; may follow a name
     {'audio': 'a.wav', 'hubert': '1 2 3', …}    speech-resynthesis, pGSLM; parsed as a literal
     {"audio": "a.wav", "units": [1, 2, 3], …}   unit-hifigan, slamkit; JSON
     [St7][Pi15][Hu1][Hu2] or <Un1><Un2>         SpiritLM, slamkit; may follow a name, or be in a dict
@@ -36,6 +38,17 @@ UNIT_KEYS = ("cpc_km100", "vqvae256", "hubert", "hubert_km100", "units", "codes"
 DURATION_KEYS = ("durations", "duration", "dur")  # pGSLM's, in frames per unit; a number is seconds
 UNIT_TOKENS = ("Hu", "Un")  # in token strings of SpiritLM and slamkit; there Pi is pitch, St style
 _TOKEN = re.compile(r"\[([A-Za-z]+)(\d{1,18})\]|<([A-Za-z]+)(\d{1,18})>")
+_LIST = re.compile(r"\s*\[([\d,\s]*)\]\s*")
+_NAMED = re.compile(r"\s*([^\s<\[({]*[^\W\d_][^\s<\[({]*)((?:[ ]+\d+)+)\s*")
+# Encoders do not encode up to this many samples at the end of an utterance (a HuBERT frame spans 25 ms).
+MAX_UNCOVERED = 800  # samples, 50 ms
+
+
+def do_not_fit(num_units: np.ndarray, num_samples: np.ndarray, unit_hop: int) -> np.ndarray:
+    """Which rows, (n,) bool, have units that their recordings cannot have: an excess of a unit or more, or
+    `MAX_UNCOVERED` and a unit too few."""
+    uncovered = num_samples - num_units * unit_hop
+    return (uncovered >= MAX_UNCOVERED + unit_hop) | (uncovered <= -unit_hop)
 
 
 @dataclass(frozen=True)
@@ -104,8 +117,12 @@ def parse_line(line: str, where: str, number: int, key: str = "") -> UnitRow:
                 "`name|1 2 3`."
             )
         text = text.replace(",", " ") if tab else text
+    if listed := _LIST.fullmatch(text):
+        text = listed[1].replace(",", " ")
     if _is_token_string(text):
         return replace(_parse_token_string(text, where, number, key), name=name or None)
+    if not name and (named := _NAMED.fullmatch(text)):
+        name, text = named[1], named[2]
     return UnitRow(parse_integers(text, where), number, name or None)
 
 
@@ -274,14 +291,19 @@ def read_integer_rows(path: str | Path, rows: int | None, made_by: str) -> Integ
 def _read_integer_lines(path: Path, made_by: str) -> IntegerRows:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Make it with `{made_by}`.")
-    lengths, end = [np.zeros(0, dtype=np.int64)], 0
+    lengths, end, blank = [np.zeros(0, dtype=np.int64)], 0, b""
     # As many integers as the file could hold: memory that is never written to is never allocated.
     values = np.empty(path.stat().st_size // 2 + 1, dtype=np.int16)
     with open_utf8(path) as stream:
         for block in whole_line_blocks(stream):
-            parsed = parse_integer_lines(block)
+            block = blank + block
+            filled = block.rstrip()  # blank lines at the end of the file do no harm
+            blank = block[len(filled) :].partition(b"\n")[2]
+            if not filled:
+                continue
+            parsed = parse_integer_lines(filled)
             if parsed is None:
-                raise _line_error(block, path, sum(map(len, lengths)) + 1, made_by)
+                raise _line_error(filled, path, sum(map(len, lengths)) + 1, made_by)
             # The first type that also holds the largest integer.
             fits = np.promote_types(np.min_scalar_type(-int(parsed[0].max()) - 1), values.dtype)
             values = values.astype(fits, copy=False)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.audio.files import read_audio
-from fairseq_resynth.data.manifest import Manifest, read_manifest, read_names
+from fairseq_resynth.data.manifest import Manifest, check_samples, read_manifest, read_names
 from fairseq_resynth.data.pitch.extraction import (
     METHOD_MODULES,
     F0Cache,
@@ -41,8 +41,7 @@ def _extract_row(item: Item, options: F0Options) -> np.ndarray | str:
     """The F0 of a row, or the reason why it could not be found."""
     try:
         wav = read_audio(item.path)
-        if len(wav) != item.samples:
-            return f"found {len(wav)} samples, the manifest says {item.samples}; run `resynth manifest` again"
+        check_samples(len(wav), item.samples)
         return extract_f0(wav, **asdict(options))
     except (ValueError, OSError) as error:
         return str(error)

@@ -196,7 +196,12 @@ class FileFinder:
     def candidates(self, reference: str) -> list[str]:
         """The files that a name may mean: by path, by the end of the path, or by stem, without suffixes."""
         # What follows the last dot of a name without a suffix of audio may be a part of it: `take.1`.
-        return self._candidates(reference) or self._candidates(_bare(reference))
+        names = (
+            reference,
+            _bare(reference),
+            _bare(reference.replace("\\", "/")),
+        )  # the last: Windows'
+        return next(filter(None, map(self._candidates, names)), [])
 
     def _candidates(self, bare: str) -> list[str]:
         if bare in self.by_path:

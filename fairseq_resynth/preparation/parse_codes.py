@@ -12,7 +12,7 @@ from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.manifest import SPLITS, Manifest
 from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
 from fairseq_resynth.data.unit_files import read_unit_file
-from fairseq_resynth.data.units import UnitRow, format_integers
+from fairseq_resynth.data.units import UnitRow, do_not_fit, format_integers
 from fairseq_resynth.preparation.manifest import FileFinder, listed, write_splits
 
 HOPS = (160, 320, 640, 1280)
@@ -43,8 +43,8 @@ def match_codes(
 ) -> Codes:
     """Gives each row of at least `min_dur` seconds its line of units, by name or by order. If 0, `unit_hop`
     is the one of `HOPS` that fits the lengths, and `num_units` the largest unit + 1; `key` is that of
-    `read_unit_file`. Raises ValueError if lines do not match rows, lengths disagree by more than a frame, or
-    only some lines name a speaker or a named token."""
+    `read_unit_file`. Raises ValueError if lines do not match rows, lengths disagree (`do_not_fit`), or only
+    some lines name a speaker or a named token."""
     path = Path(path)
     rows = _by_row(path, read_unit_file(path, key), manifest)
     units = {name: row.units for name, row in rows.items()}
@@ -53,10 +53,13 @@ def match_codes(
     if wrong := [
         f"{name}: {len(found)} units of {hop} samples, {lengths[name]} samples of audio"
         for name, found in units.items()
-        if abs(len(found) - lengths[name] // hop) > 1
+        if do_not_fit(np.array(len(found)), np.array(lengths[name]), hop)
     ]:
+        collapsed = not any((np.diff(found) == 0).any() for found in units.values())
         raise ValueError(
-            f"{path}: units and audio disagree by more than a frame in {len(wrong)} rows:{listed(wrong)}"
+            f"{path}: units and audio disagree in {len(wrong)} rows"
+            + (", and no unit repeats: make them without removing repeats" if collapsed else "")
+            + f":{listed(wrong)}"
         )
     largest = max(int(found.max()) for found in units.values())
     if num_units and largest >= num_units:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.manifest import Manifest, check_samples
 from fairseq_resynth.data.storage.files import read_json
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
@@ -81,8 +81,9 @@ def read_batches(
         for row in batch.rows:
             try:
                 mark = stamp(row)
-                batch.wavs[row] = read_speech(manifest.path(row), min_samples)
-                batch.stamps[row] = mark
+                wav = read_speech(manifest.path(row), min_samples)
+                check_samples(len(wav), int(lengths[row]))
+                batch.wavs[row], batch.stamps[row] = wav, mark
             except (FileNotFoundError, ValueError) as error:
                 batch.failed[manifest.paths[row]] = str(error)
 

@@ -34,6 +34,7 @@ ENCODINGS = {
     "utf-16-le": lambda text: codecs.BOM_UTF16_LE + text.encode("utf-16-le"),
     "utf-16-be": lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
     "windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "blank lines at the end": lambda text: f"{text}\n\n".encode(),
     "mark and windows": lambda text: codecs.BOM_UTF8 + text.replace("\n", "\r\n").encode(),
 }
 
@@ -117,6 +118,20 @@ def test_lists_of_other_systems_are_read(tmp_path, encode):
     assert read_reference(tmp_path / "list") == ["ä/b c.wav", "d"]
     (tmp_path / "a.json").write_bytes(encode('{"a": "ä"}\n'))
     assert read_json(tmp_path / "a.json") == {"a": "ä"}
+
+
+def test_blanks_at_the_ends_of_rows_and_a_missing_root(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text(f"{tmp_path} \na b.wav\t8000 \nd.wav\t320\t \r\n\r\n")
+    manifest = read_manifest(path)
+    assert list(manifest.paths) == ["a b.wav", "d.wav"]
+    assert manifest.num_samples.tolist() == [8000, 320]
+    path.write_text("a.wav\t8000\nd.wav\t320\n")
+    with pytest.raises(ValueError, match=r"train.tsv:1: found a row, expected the root folder"):
+        read_manifest(path)
+    (tmp_path / "train.units").write_text("1 2\n\n3\n\n")
+    with pytest.raises(ValueError, match=r"train.units:2: the line is empty"):
+        read_integer_rows(tmp_path / "train.units", None, "")
 
 
 def test_rows_with_absolute_paths_name_outputs_inside_their_folder(tmp_path):

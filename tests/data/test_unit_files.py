@@ -45,6 +45,46 @@ def test_token_strings_and_json_lines(line, units, f0, style, tmp_path):
     assert row.name in (None, "x", "5")
 
 
+NAMED = dict(zip(("a-1", "a-2"), UNITS, strict=True))
+TEXT = {name: " ".join(map(str, units)) for name, units in NAMED.items()}
+
+
+@pytest.mark.parametrize(
+    "text,key",
+    [
+        ("".join(f"{name} {units}\n" for name, units in TEXT.items()), ""),
+        ("".join(f"{name}|{units}\n" for name, units in NAMED.items()), ""),
+        (json.dumps(NAMED, indent=1), ""),
+        (json.dumps(TEXT), ""),
+        (json.dumps([{"id": name, "units": units} for name, units in NAMED.items()]), ""),
+        ("id,units\n" + "".join(f"{name},{units}\n" for name, units in TEXT.items()), ""),
+        (
+            "id\tsrc_audio\ttgt_audio\n"
+            + "".join(f"{name}\t/x.wav\t{units}\n" for name, units in TEXT.items()),
+            "tgt_audio",
+        ),
+    ],
+    ids=["Kaldi", "lists", "JSON by name", "JSON text", "JSON list", "CSV", "fairseq S2ST"],
+)
+def test_text_of_other_tools(text, key, tmp_path):
+    (tmp_path / "in").write_text(text + "\n\n")
+    found = read_unit_file(tmp_path / "in", key)
+    assert {row.name: row.units.tolist() for row in found} == NAMED
+
+
+def test_columns_and_recordings_are_named(tmp_path):
+    (tmp_path / "in").write_text("id\tsrc\ttgt\na\t1 2\t3 4\n")
+    with pytest.raises(ValueError, match="has the columns id, src, tgt: --units-key NAME says"):
+        read_unit_file(tmp_path / "in")
+    (tmp_path / "in").write_text("id\tunits\na\t1 2\nb\n")
+    with pytest.raises(ValueError, match="in:3: expected 2 columns, found 1"):
+        read_unit_file(tmp_path / "in")
+    (tmp_path / "x.wav").touch()
+    for path in (tmp_path, tmp_path / "x.wav"):
+        with pytest.raises(ValueError, match="x.wav is a recording, expected units; `resynth res"):
+            read_unit_file(path)
+
+
 def test_a_manifest_as_jsonl_and_as_parquet(tmp_path):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import ipc, parquet

@@ -129,3 +129,11 @@ def test_failed_rows_are_named_and_tried_again(manifest):
     outcome, target = _run(manifest, encoder)
     assert (outcome.reused, encoder.encoded, outcome.failed) == (5, 2, {})
     assert target.read_text() == EXPECTED
+
+
+def test_a_recording_of_another_length_than_the_manifest_says_is_named(manifest):
+    soundfile.write(manifest.root / "400.wav", np.linspace(-0.5, 0.5, 399), 16000)
+    outcome, _ = _run(manifest)
+    assert outcome.failed == {
+        "400.wav": "found 399 samples, the manifest says 400; run `resynth manifest` again"
+    }

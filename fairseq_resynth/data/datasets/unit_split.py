@@ -12,10 +12,7 @@ from fairseq_resynth.data.datasets.conditioning import (
 )
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.streams import StreamSpec, Utterance
-from fairseq_resynth.data.units import IntegerRows, read_integer_rows
-
-# Encoders do not encode up to this many samples at the end of an utterance (a HuBERT frame spans 25 ms).
-MAX_UNCOVERED = 800  # samples, 50 ms
+from fairseq_resynth.data.units import IntegerRows, do_not_fit, read_integer_rows
 
 
 class UnitSplit:
@@ -79,8 +76,7 @@ class UnitSplit:
                 f"{self.streams.num_units} units (0 to {self.streams.num_units - 1})."
             )
         hop = self.streams.unit_hop
-        uncovered = self.manifest.num_samples - self.units.lengths * hop
-        wrong = np.flatnonzero((uncovered >= MAX_UNCOVERED + hop) | (uncovered <= -hop))
+        wrong = np.flatnonzero(do_not_fit(self.units.lengths, self.manifest.num_samples, hop))
         if len(wrong):
             row = int(wrong[0])
             raise ValueError(
