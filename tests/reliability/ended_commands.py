@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
 import select
 import shutil
@@ -19,11 +20,15 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+# The modules that import fairseq, or need what is not installed everywhere
+FAIRSEQ = r"\.(compat|tasks|models|criterions|datasets|fairseq_models|play)\b"
+KILLED: Counter = Counter()  # (command, kind of kill) -> how many were killed
 
 
 @dataclass
@@ -43,6 +48,7 @@ class Commands:
     def __init__(self, folder: Path, training: bool = False):
         threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         environment = {**os.environ, **threads, "TQDM_DISABLE": "1"}
+        environment["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow
         self.folder = folder
         self._server = subprocess.Popen(
             [sys.executable, __file__, *(["training"] if training else [])],
@@ -194,21 +200,20 @@ def _answer(request: dict) -> dict:
 
 def _serve() -> None:
     import importlib
+    import pkgutil
 
     import soundfile  # noqa: F401
     import torch
 
-    from fairseq_resynth.cli.main import VERBS
+    import fairseq_resynth
 
     torch.set_num_threads(1)
-    for verb in VERBS:
-        importlib.import_module("fairseq_resynth.cli." + verb.replace("-", "_"))
-    for module in ("resynthesizer", "codec.speech_codec", "preparation.pack"):
-        importlib.import_module(f"fairseq_resynth.{module}")
+    # All that verbs import while they run, so that each fork finds it
+    for module in pkgutil.walk_packages(fairseq_resynth.__path__, "fairseq_resynth."):
+        if "training" in sys.argv or not re.search(FAIRSEQ, module.name):
+            importlib.import_module(module.name)
     if "training" in sys.argv:
         import fairseq_cli.train  # noqa: F401
-
-        import fairseq_resynth.tasks  # noqa: F401
     assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the threads of an import"
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from ended_commands import Commands
+from ended_commands import KILLED, Commands, Ended
 from writing_verbs import VERBS, Stages, snapshot
 
 CHEAP = ("preprocess", "manifest", "quantize", "f0", "merge", "pack")
@@ -49,10 +49,18 @@ def check_completed(stages: Stages, name: str) -> None:
     assert len(again) <= 1, f"{name}: {again} of {len(kept)} complete files were written again"
 
 
-def kill(stages: Stages, name: str, **how: float) -> None:
-    stages.restore(name)
+def kill(stages: Stages, name: str, **how: float) -> Ended:
+    """Runs a command that is killed, or ends before; kills are counted by command and kind."""
     ended = stages.run(*VERBS[name].words.split(), **how)
     assert ended.status in (-9, -25, 0), f"{name}: {ended.status} {ended.err}"
+    KILLED[name, *how] += ended.status < 0
+    return ended
+
+
+def written_files(stages: Stages, name: str) -> list[bytes]:
+    """The contents of the files that a command makes or changes."""
+    before, after = snapshot(stages.root / name), stages.results[name]
+    return [content for file, content in after.items() if before.get(file) != content]
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -60,10 +68,7 @@ def test_killed_before_a_change_of_the_file_system(name, stages):
     """Three times in one folder, each time later."""
     stages.restore(name)
     for share in (0.2, 0.5, 0.9):
-        ended = stages.run(
-            *VERBS[name].words.split(), change=max(1, int(share * stages.changes[name]))
-        )
-        assert ended.status in (-9, 0), ended.err
+        kill(stages, name, change=max(1, int(share * stages.changes[name])))
     check_completed(stages, name)
 
 
@@ -71,6 +76,7 @@ def test_killed_before_a_change_of_the_file_system(name, stages):
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_before_every_change_of_the_file_system(name, all_stages):
     for change in range(1, all_stages.changes[name] + 1):
+        all_stages.restore(name)
         kill(all_stages, name, change=change)
         check_completed(all_stages, name)
 
@@ -78,9 +84,11 @@ def test_killed_before_every_change_of_the_file_system(name, all_stages):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_in_the_middle_of_a_write(name, all_stages):
-    """Every file ends at a size; the kernel ends the process that writes beyond."""
-    sizes = sorted({len(content) for content in all_stages.results[name].values()})
-    for size in {1, 100, *(size * share // 4 for size in sizes for share in (1, 2, 3))}:
+    """Every file ends at a size, at a quarter, half or three quarters of one that the command writes; the
+    kernel ends the process that writes beyond."""
+    sizes = {len(content) for content in written_files(all_stages, name)}
+    for size in sorted({1, 100, *(size * share // 4 for size in sizes for share in (1, 2, 3))}):
+        all_stages.restore(name)
         kill(all_stages, name, size=size)
         check_completed(all_stages, name)
 
@@ -88,10 +96,19 @@ def test_killed_in_the_middle_of_a_write(name, all_stages):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_at_random_moments(name, all_stages):
-    """`kill -9` at 50 moments of a run."""
-    for share in np.random.default_rng(5).uniform(size=50):
-        kill(all_stages, name, seconds=share * all_stages.seconds[name])
+    """`kill -9` at 50 moments; a run that ended before does not count, and says how long the next lasts."""
+    moments, kills = np.random.default_rng(5), 0
+    all_stages.restore(name)
+    seconds = all_stages.run(*VERBS[name].words.split()).seconds
+    for _ in range(200):
+        all_stages.restore(name)
+        ended = kill(all_stages, name, seconds=moments.uniform() * seconds)
         check_completed(all_stages, name)
+        if ended.status == 0:
+            seconds = min(seconds, ended.seconds)
+        elif (kills := kills + 1) == 50:
+            return
+    pytest.fail(f"{name}: only {kills} of 200 runs were killed before their end")
 
 
 OUTPUTS = {"preprocess": "audio", "pack": "pack", "convert": "converted", "export": "hub"}
@@ -107,8 +124,7 @@ def check_refused(ended, folder: str = "") -> None:
 
 
 def full_disk(stages: Stages, name: str) -> None:
-    before, after = snapshot(stages.root / name), stages.results[name]
-    size = max(len(content) for file, content in after.items() if before.get(file) != content)
+    size = max(map(len, written_files(stages, name)))
     stages.restore(name)
     check_refused(stages.run(*VERBS[name].words.split(), full=size * 2 // 3))
     check_completed(stages, name)

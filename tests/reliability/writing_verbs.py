@@ -144,7 +144,7 @@ VERBS = {
         "import --from code-hifigan published --outdir imported", before=write_published
     ),
     "evaluate": Verb(
-        "evaluate --generated speech --reference data --split train --metrics mcd,f0 --outdir report"
+        "evaluate --generated speech --reference data --split train --metrics mcd,f0 --workers 1 --outdir report"
     ),
     "report": Verb("report report --outdir joined"),
     "listening-test": Verb("listening-test --systems a=speech --kind mos --outdir listening"),
@@ -161,7 +161,6 @@ class Stages:
     def __init__(self, root: Path, run: Commands):
         self.root, self.run, self.folder = root, run, run.folder
         self.changes: dict[str, int] = {}
-        self.seconds: dict[str, float] = {}
         self.results: dict[str, dict[str, bytes]] = {}
         write_corpus(self.folder)
 
@@ -173,7 +172,7 @@ class Stages:
             shutil.copytree(self.folder, self.root / name)
             done = self.run(*verb.words.split())
             assert done.status == 0, f"{name}: {done.err}{done.out}"
-            self.changes[name], self.seconds[name] = done.changes, done.seconds
+            self.changes[name] = done.changes
             self.results[name] = snapshot(self.folder)
 
     def restore(self, name: str) -> None:

@@ -1,0 +1,112 @@
+"""Both trainings are killed at chosen and at random moments; the same command ends with the checkpoint of a
+training that nothing interrupted."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from ended_commands import KILLED, Commands
+from small_corpus import f0_arguments, train_arguments, write_f0_data
+
+# Six updates in three epochs, each validated; a checkpoint after each update and epoch, the older ones removed
+LENGTHS = {"train": [16000, 17000, 18000], "valid": [9000]}
+SAVING = "--max-update 6 --save-interval-updates 1 --keep-interval-updates 2 --keep-last-epochs 2".split()
+PARTS = ("model", "criterion", "last_optimizer_state", "task_state", "optimizer_history")
+
+
+class Training:
+    """A command that trains in `folder`, and what its checkpoints hold if nothing interrupts it."""
+
+    def __init__(self, name, root):
+        make = f0_arguments if name == "f0 quantizer" else train_arguments
+        data = write_f0_data(root / "data", LENGTHS)
+        self.name, self.folder = name, root / "work" / "out"
+        self.folder.parent.mkdir()
+        self.words = ["fairseq-train", *make(data, self.folder, *SAVING)]
+        self.run = Commands(self.folder.parent, training=True)
+
+    def measure(self):
+        self.whole = self.run(*self.words)
+        assert self.whole.status == 0, self.whole.err
+        self.result, self.files = self.last(), self.names()
+        sizes = {path.stat().st_size for path in self.folder.iterdir()}
+        self.sizes = sorted(size * share // 4 for size in sizes for share in (1, 2, 3))
+
+    def names(self):
+        return sorted(path.name for path in self.folder.rglob("*"))
+
+    def last(self):
+        state = torch.load(self.folder / "checkpoint_last.pt", weights_only=True)
+        return {part: state[part] for part in PARTS}
+
+    def clear(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def kill(self, **how):
+        ended = self.run(*self.words, **how)
+        assert ended.status in (-9, -25, 0), f"{ended.status} {ended.err}"
+        KILLED[self.name, *how] += ended.status < 0
+        return ended
+
+    def check_completed(self):
+        done = self.run(*self.words)
+        assert done.status == 0, done.err
+        assert self.names() == self.files
+        torch.testing.assert_close(self.last(), self.result, rtol=0, atol=0)
+        return done
+
+
+@pytest.fixture(scope="module", params=["unit vocoder", "f0 quantizer"])
+def training(request, tmp_path_factory):
+    made = Training(request.param, tmp_path_factory.mktemp("training"))
+    with made.run:
+        made.measure()
+        yield made
+
+
+@pytest.mark.slow
+def test_a_training_is_killed_before_every_change_of_the_file_system(training):
+    for change in range(1, training.whole.changes + 1):
+        training.clear()
+        training.kill(change=change)
+        training.check_completed()
+
+
+@pytest.mark.slow
+def test_a_training_is_killed_in_the_middle_of_a_write(training):
+    for size in training.sizes:
+        training.clear()
+        training.kill(size=size)
+        training.check_completed()
+
+
+@pytest.mark.slow
+def test_a_training_is_killed_at_random_moments(training):
+    """Again and again until it has ended, then from the beginning, until it was killed 50 times."""
+    moments, before = np.random.default_rng(5), KILLED[training.name, "seconds"]
+    training.clear()
+    while KILLED[training.name, "seconds"] < before + 50:
+        ended = training.kill(seconds=moments.uniform() * training.whole.seconds)
+        if ended.status == 0:
+            training.check_completed()
+            training.clear()
+    training.check_completed()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_cut_short_after_a_kill(training):
+    """It is named, and the training goes on from the checkpoint before it."""
+    moments, cut = np.random.default_rng(6), 0
+    last = training.folder / "checkpoint_last.pt"
+    while cut < 10:
+        training.clear()
+        training.kill(seconds=moments.uniform(0.3, 1) * training.whole.seconds)
+        others = [path for path in training.folder.glob("checkpoint*.pt") if path != last]
+        if not last.is_file() or not others:
+            continue
+        cut += 1
+        content = last.read_bytes()
+        last.write_bytes(content[: int(moments.uniform() * len(content))])
+        done = training.check_completed()
+        assert f"{last} is" in done.err + done.out and "training goes on" in done.err + done.out
