@@ -1,5 +1,5 @@
-"""What fairseq's trainer does otherwise for our tasks: damaged checkpoints, gradients that are not finite,
-and how errors are reported.
+"""What fairseq's trainer does otherwise for our tasks: damaged checkpoints, trainings that have ended,
+gradients that are not finite, and how errors are reported.
 
 fairseq gives a task no say in these, so importing this module replaces three of its functions.
 """
@@ -30,6 +30,17 @@ NAMES = r"checkpoint(\d+|_\d+_\d+|_best|\.best_.+)"
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint is cut short or empty, and no other one can take its place."""
+
+
+def _load_and_stop(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
+    """As `_load_or_earlier`, and ends a training that has all its updates, as after a kill behind the last
+    checkpoint: fairseq would look at --max-update only after one more."""
+    state = _load_or_earlier(trainer, filename, *args, **kwargs)
+    updates, most = trainer.get_num_updates(), trainer.cfg.optimization.max_update
+    if isinstance(trainer.task, UtteranceTask) and 0 < most <= updates:
+        logger.info("the training has %d of --max-update %d updates: nothing to do", updates, most)
+        trainer.cfg.optimization.max_epoch = -1  # so that fairseq begins no epoch
+    return state
 
 
 def _load_or_earlier(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
@@ -116,7 +127,7 @@ def _copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
 
 
 _copy_in_place = PathManager.copy
-Trainer.load_checkpoint = _load_or_earlier
+Trainer.load_checkpoint = _load_and_stop
 Trainer.clip_grad_norm = _clip_finite
 PathManager.copy = staticmethod(_copy)
 

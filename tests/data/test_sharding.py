@@ -121,6 +121,52 @@ def test_two_jobs_that_finish_at_once_lose_no_entry(tmp_path, monkeypatch):
         assert make_part(tmp_path, 1, 1, name=name).finished().reused == 6
 
 
+def test_a_part_that_another_process_joins_meanwhile_is_not_lost(tmp_path, monkeypatch):
+    """A second process of the last shard: its file has its name, it is recorded, its parts are removed."""
+    find_whole = shards.find_whole
+
+    def late(record, *arguments):
+        monkeypatch.setattr(shards, "find_whole", find_whole)
+        found = find_whole(record, *arguments)  # before the other process records the file
+        assert join(Record(tmp_path), "train.units", 1, part._state["key"])
+        return found
+
+    join = shards.join_parts
+    monkeypatch.setattr(shards, "find_whole", late)
+    monkeypatch.setattr(shards, "join_parts", lambda *arguments: False)
+    with make_part(tmp_path, 1, 1) as part:
+        part.append({row: str(row) for row in part.rows})
+        assert not part.close({})
+    assert make_part(tmp_path, 1, 1).finished().reused == 6
+
+
+def test_a_part_whose_description_another_process_removes_now_is_begun_again(tmp_path, monkeypatch):
+    write_part(tmp_path, 1, 2)
+    read = shards.read_object
+
+    def removed(path, **shapes):
+        path.unlink()
+        return read(path, **shapes)
+
+    monkeypatch.setattr(shards, "read_object", removed)
+    with make_part(tmp_path, 1, 2) as part:
+        assert part.keep_lines() == 0
+
+
+def test_a_part_that_two_processes_begin_at_once_is_left_to_the_second(tmp_path):
+    with make_part(tmp_path, 1, 1) as first:
+        first.append({row: str(row) for row in first.rows})
+        first.path.unlink()  # as the second process does if it has not found the description yet
+        with make_part(tmp_path, 1, 1) as second:
+            assert not first.close({})
+            second.append({row: str(row) for row in second.rows})
+            assert second.close({})
+    with make_part(tmp_path, 1, 1, {"kmeans": "2"}) as part:
+        part.path.unlink()
+        with pytest.raises(FileNotFoundError, match="removed or changed while it was written"):
+            part.close({})
+
+
 def test_finding_parts_refuses_two_ways_of_sharding(tmp_path):
     write_part(tmp_path, 1, 2)
     assert find_parts(tmp_path) == {tmp_path / "train.units": 2}

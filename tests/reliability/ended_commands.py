@@ -209,6 +209,8 @@ def _serve() -> None:
 
     torch.set_num_threads(1)
     # All that verbs import while they run, so that each fork finds it
+    for library in ("matplotlib.figure", "torchaudio"):
+        importlib.import_module(library)
     for module in pkgutil.walk_packages(fairseq_resynth.__path__, "fairseq_resynth."):
         if "training" in sys.argv or not re.search(FAIRSEQ, module.name):
             importlib.import_module(module.name)

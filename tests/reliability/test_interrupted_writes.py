@@ -10,27 +10,18 @@ from ended_commands import KILLED, Commands, Ended
 from writing_verbs import VERBS, Stages, snapshot
 
 CHEAP = ("preprocess", "manifest", "quantize", "f0", "merge", "pack")
-QUICK = tuple(VERBS)[: tuple(VERBS).index("pack") + 1]  # each needs what those before it make
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory):
-    """The first verbs, in order."""
-    yield from _stages(tmp_path_factory, QUICK)
-
-
-@pytest.fixture(scope="module")
-def all_stages(tmp_path_factory):
-    """All verbs, in order."""
-    yield from _stages(tmp_path_factory, tuple(VERBS))
-
-
-def _stages(tmp_path_factory, names):
-    root = tmp_path_factory.mktemp("interrupted")
+def stages(request, tmp_path_factory):
+    """The verbs in order, up to the last that a test needs: each takes what those before it make."""
+    root, names = tmp_path_factory.mktemp("interrupted"), tuple(VERBS)
+    items = [item for item in request.session.items if item.path == request.path]
+    last = max(names.index(item.callspec.params["name"]) for item in items)
     (root / "work").mkdir()
     with Commands(root / "work") as run:
         stages = Stages(root / "stages", run)
-        stages.make(*names)
+        stages.make(*names[: last + 1])
         yield stages
 
 
@@ -74,36 +65,36 @@ def test_killed_before_a_change_of_the_file_system(name, stages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
-def test_killed_before_every_change_of_the_file_system(name, all_stages):
-    for change in range(1, all_stages.changes[name] + 1):
-        all_stages.restore(name)
-        kill(all_stages, name, change=change)
-        check_completed(all_stages, name)
+def test_killed_before_every_change_of_the_file_system(name, stages):
+    for change in range(1, stages.changes[name] + 1):
+        stages.restore(name)
+        kill(stages, name, change=change)
+        check_completed(stages, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
-def test_killed_in_the_middle_of_a_write(name, all_stages):
+def test_killed_in_the_middle_of_a_write(name, stages):
     """Every file ends at a size, at a quarter, half or three quarters of one that the command writes; the
     kernel ends the process that writes beyond."""
-    sizes = {len(content) for content in written_files(all_stages, name)}
+    sizes = {len(content) for content in written_files(stages, name)}
     for size in sorted({1, 100, *(size * share // 4 for size in sizes for share in (1, 2, 3))}):
-        all_stages.restore(name)
-        kill(all_stages, name, size=size)
-        check_completed(all_stages, name)
+        stages.restore(name)
+        kill(stages, name, size=size)
+        check_completed(stages, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
-def test_killed_at_random_moments(name, all_stages):
+def test_killed_at_random_moments(name, stages):
     """`kill -9` at 50 moments; a run that ended before does not count, and says how long the next lasts."""
     moments, kills = np.random.default_rng(5), 0
-    all_stages.restore(name)
-    seconds = all_stages.run(*VERBS[name].words.split()).seconds
+    stages.restore(name)
+    seconds = stages.run(*VERBS[name].words.split()).seconds
     for _ in range(200):
-        all_stages.restore(name)
-        ended = kill(all_stages, name, seconds=moments.uniform() * seconds)
-        check_completed(all_stages, name)
+        stages.restore(name)
+        ended = kill(stages, name, seconds=moments.uniform() * seconds)
+        check_completed(stages, name)
         if ended.status == 0:
             seconds = min(seconds, ended.seconds)
         elif (kills := kills + 1) == 50:
@@ -138,38 +129,38 @@ def test_a_full_disk(name, stages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
-def test_a_full_disk_in_every_verb(name, all_stages):
-    full_disk(all_stages, name)
+def test_a_full_disk_in_every_verb(name, stages):
+    full_disk(stages, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_a_folder_that_disappears(name, all_stages):
+def test_a_folder_that_disappears(name, stages):
     """The folder of the results is removed when two thirds of them are there."""
-    all_stages.restore(name)
-    change = all_stages.changes[name] * 2 // 3
+    stages.restore(name)
+    change = stages.changes[name] * 2 // 3
     words = VERBS[name].words.split()
-    ended = all_stages.run(*words, vanish=change, gone=OUTPUTS[name])
+    ended = stages.run(*words, vanish=change, gone=OUTPUTS[name])
     check_refused(ended, OUTPUTS[name])
-    check_completed(all_stages, name)
+    check_completed(stages, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OUTPUTS)
 @pytest.mark.parametrize("options", ["ro", "size=8k"])
-def test_a_mounted_folder_that_is_read_only_or_full(name, options, all_stages):
-    all_stages.restore(name)
-    folder = all_stages.folder / OUTPUTS[name]
+def test_a_mounted_folder_that_is_read_only_or_full(name, options, stages):
+    stages.restore(name)
+    folder = stages.folder / OUTPUTS[name]
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a tmpfs needs the rights of root")
     try:
-        ended = all_stages.run(*VERBS[name].words.split())
+        ended = stages.run(*VERBS[name].words.split())
     finally:
         subprocess.run(["umount", folder], check=True)
     check_refused(ended, OUTPUTS[name])
-    check_completed(all_stages, name)
+    check_completed(stages, name)
 
 
 @pytest.mark.slow
@@ -177,17 +168,17 @@ def test_a_mounted_folder_that_is_read_only_or_full(name, options, all_stages):
     "name", ["quantize", "f0", "quantize-f0", "speakers", "preprocess", "pack"]
 )
 @pytest.mark.parametrize("shards", [("1/2", "2/2"), ("1/1", "1/1")])
-def test_two_tasks_at_once_where_there_are_no_locks(name, shards, all_stages):
+def test_two_tasks_at_once_where_there_are_no_locks(name, shards, stages):
     """Different shards, and the same one twice; the command again finds the bytes of one run."""
-    with Commands(all_stages.folder) as other:
+    with Commands(stages.folder) as other:
         for _ in range(5):
-            all_stages.restore(name)
+            stages.restore(name)
             words = VERBS[name].words.split()
             with ThreadPoolExecutor(2) as pool:
                 tasks = [
                     pool.submit(run, *words, "--shard", shard, locks=False)
-                    for run, shard in zip((all_stages.run, other), shards, strict=True)
+                    for run, shard in zip((stages.run, other), shards, strict=True)
                 ]
             for task in tasks:
                 assert task.result().status == 0, task.result()
-            check_completed(all_stages, name)
+            check_completed(stages, name)

@@ -9,7 +9,7 @@ import torch
 from ended_commands import KILLED, Commands
 from small_corpus import f0_arguments, train_arguments, write_f0_data
 
-# Six updates in three epochs, each validated; a checkpoint after each update and epoch, the older ones removed
+# Six updates in three epochs; a checkpoint after each update and epoch, of which the older are removed
 LENGTHS = {"train": [16000, 17000, 18000], "valid": [9000]}
 SAVING = "--max-update 6 --save-interval-updates 1 --keep-interval-updates 2 --keep-last-epochs 2".split()
 PARTS = ("model", "criterion", "last_optimizer_state", "task_state", "optimizer_history")

@@ -144,7 +144,8 @@ VERBS = {
         "import --from code-hifigan published --outdir imported", before=write_published
     ),
     "evaluate": Verb(
-        "evaluate --generated speech --reference data --split train --metrics mcd,f0 --workers 1 --outdir report"
+        "evaluate --generated speech --reference data --split train --metrics mcd,f0 --workers 1 "
+        "--outdir report"
     ),
     "report": Verb("report report --outdir joined"),
     "listening-test": Verb("listening-test --systems a=speech --kind mos --outdir listening"),

@@ -159,6 +159,15 @@ def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(data, whole, 
         assert_same(one[part], two[part], part)
 
 
+def test_a_training_that_has_all_its_updates_makes_no_more(data, whole, tmp_path):
+    """As after a kill behind its last checkpoint."""
+    shutil.copytree(whole, tmp_path / "out")
+    done = fairseq_train(*train_arguments(data, tmp_path / "out", *QUICK))
+    assert "the training has 4 of --max-update 4 updates: nothing to do" in done.stdout
+    for path in whole.iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
 @pytest.mark.parametrize("restored", ["checkpoint_last.pt", "other.pt"])
 def test_a_damaged_checkpoint_that_has_no_other_stops_the_training(
     restored, data, whole, tmp_path, capsys

@@ -155,9 +155,11 @@ class Part:
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state, stamps = Path(f"{self.path}.json"), Path(f"{self.path}.rows")
-        known = read_object(state) if state.is_file() and self.path.is_file() else {}
+        known = _read_state(state) if self.path.is_file() else {}
         if any(known.get(name) != self._state[name] for name in ("key", "settings")):
-            for old in (state, stamps, self.path):
+            # In this order, and opened in the opposite one: a second process of this shard, which may do the
+            # same now, cannot mark rows as done whose values it writes into a file that has been removed.
+            for old in (state, self.path, stamps):
                 old.unlink(missing_ok=True)
         write_json(state, self._state)
         if self._from_recordings:
@@ -167,8 +169,7 @@ class Part:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        streams = [self._stream, *([self._stamps] if self._from_recordings else [])]
-        for stream in streams:
+        for stream in self._streams():
             try:
                 stream.close()
             except OSError as another:  # what it still held cannot be written either
@@ -193,29 +194,39 @@ class Part:
         and joins all parts if it was the last; returns whether the whole file exists."""
         if failed and not accept:
             return False
-        count, state = self.shard.count, {**self._state, "failed": dict(failed), "complete": True}
-        if self._is_whole():
-            write_json(Path(f"{self.path}.json"), state)
-            if join_parts(self.record, self.name, count, state["key"]):
+        count, key = self.shard.count, self._state["key"]
+        state = Path(f"{self.path}.json")
+        while whole := self._is_whole():
+            write_json(state, {**self._state, "failed": dict(failed), "complete": True})
+            if join_parts(self.record, self.name, count, key):
                 return True
-        # Another process may make the same part, and may have joined it already.
+            # Another process may be joining them: it records the whole file, and then removes the parts.
+            if self._is_whole():
+                break
         record = Record(self.record.folder)
-        arguments = self.name, self.manifest, state["key"], self._from_recordings
-        if find_whole(record, *arguments) is None:
-            if not self._is_whole():
-                raise FileNotFoundError(
-                    f"{self.path} was removed or changed while it was written: run the command again"
-                )
-            return False
-        remove_parts(self.record.folder / self.name, count, state["key"])
-        return True
+        if find_whole(record, self.name, self.manifest, key, self._from_recordings) is not None:
+            remove_parts(self.record.folder / self.name, count, key)
+            return True
+        # Another process may have begun this part again, and makes the same rows.
+        begun = self.path.is_file() and _read_state(state).get("key") == key
+        if not whole and not begun:
+            raise FileNotFoundError(
+                f"{self.path} was removed or changed while it was written: run the command again"
+            )
+        return False
 
     def _is_whole(self) -> bool:
-        """Whether the file of this part is still the one that this process writes."""
+        """Whether the files of this part are still those that this process writes."""
         try:
-            return os.path.samestat(self.path.stat(), os.fstat(self._stream.fileno()))
+            return all(
+                os.path.samestat(os.stat(stream.name), os.fstat(stream.fileno()))
+                for stream in self._streams()
+            )
         except FileNotFoundError:
             return False
+
+    def _streams(self) -> list[BufferedRandom]:
+        return [self._stream, *([self._stamps] if self._from_recordings else [])]
 
 
 class LinesPart(Part):
