@@ -21,6 +21,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # What `resynth export --to hub-folder` writes and the loaders read.
 PATTERNS = ["*.json", "*.safetensors", "*.md"]
 _MOST_FILES, _LARGEST_RATIO, _SMALL = 1000, 20, 1 << 24  # of an archive; the last in bytes
+LARGEST_DOWNLOAD = 1 << 33  # bytes
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 
 
@@ -82,7 +83,8 @@ def _fetch_url(url: str) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if url.endswith(ARCHIVES):
-        archive = folder.with_name(folder.name + "_" + url.rpartition("/")[2])
+        suffix = next(suffix for suffix in ARCHIVES if url.endswith(suffix))
+        archive = folder.with_name(f"{folder.name}{suffix}")
         _download(url, archive)
         try:
             return _unpack(archive, folder, url)
@@ -97,19 +99,70 @@ def _fetch_url(url: str) -> Path:
 
 def _download(url: str, path: Path, optional: bool = False) -> None:
     # Imported here because a bundle in a folder, the usual case, starts faster without them.
+    from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import urlopen
 
     if path.is_file():
         return
     try:
-        with urlopen(url, timeout=60) as response, atomic_path(path) as temporary:
-            with temporary.open("wb") as stream:
-                shutil.copyfileobj(response, stream)
-    except OSError as error:  # as all of urllib's
+        response = urlopen(url, timeout=60)
+    except (OSError, HTTPException, ValueError) as error:  # OSError: as all of urllib's own
         if optional and isinstance(error, HTTPError) and error.code in (403, 404):
             return
-        raise ValueError(f"{url} could not be downloaded: {error}") from error
+        raise ValueError(f"{url} could not be downloaded: {one_line(error)}") from error
+    with response, atomic_path(path) as temporary:
+        with temporary.open("wb") as stream:
+            for block in _received(response, url):
+                stream.write(block)
+        _check_download(temporary, url)
+
+
+def _received(response: Any, url: str) -> Iterator[bytes]:
+    """Yields the bytes of a response. Raises ValueError if the connection breaks, or it has fewer bytes than
+    its header says, which `http.client` does not notice, or more than a bundle has."""
+    from http.client import HTTPException
+
+    expected, count = response.length, 0  # the length is None if the server did not say it
+    while True:
+        try:
+            block = response.read(1 << 20)
+        except (OSError, HTTPException) as error:
+            raise ValueError(
+                f"{url} could not be downloaded: {one_line(error)} after {count} bytes. Try again."
+            ) from error
+        count += len(block)
+        if max(count, expected or 0) > LARGEST_DOWNLOAD:
+            raise ValueError(
+                f"{url} is larger than {LARGEST_DOWNLOAD >> 20} MiB, which no bundle is: download it "
+                "yourself if you trust it, and give the file or folder"
+            )
+        if not block:
+            break
+        yield block
+    if expected is not None and count < expected:
+        raise ValueError(
+            f"{url} could not be downloaded: the connection ended after {count} of "
+            f"{expected} bytes. Try again."
+        )
+
+
+def _check_download(path: Path, url: str) -> None:
+    """Raises ValueError if what was downloaded is another kind of file than its name says, as the pages are
+    by which some servers answer instead of an error; it would stay in the cache."""
+    with path.open("rb") as stream:
+        start = stream.read(1 << 10)
+    if url.endswith(".json"):
+        fits = start.lstrip().startswith(b"{")
+    elif url.endswith(".safetensors"):
+        fits = start[8:9] == b"{"
+    else:
+        fits = url.endswith(".md") or not start.lstrip().startswith(b"<")
+    if not fits:
+        raise ValueError(
+            f"{url} is not the file that its name says: it begins with {ascii(start[:40])}. Open the address "
+            "in a browser: it may be a page, or ask for a login."
+        )
 
 
 def _bounded(members: Iterable[Any], size: str, archive: Path, name: str) -> Iterator[Any]:

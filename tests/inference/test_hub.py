@@ -3,6 +3,7 @@
 import functools
 import http.server
 import io
+import itertools
 import shutil
 import tarfile
 import threading
@@ -10,10 +11,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from raw_server import answering, http_answer
 from tiny_bundles import UNITS, write_bundle
 from tiny_voices import ENGLISH
 
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.inference import hub as hub_module
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.modules.quantizers import F0Vqvae, F0VqvaeSizes
@@ -188,4 +191,70 @@ def test_archives_that_unpack_to_more_than_a_bundle_has(tmp_path, monkeypatch):
     for name in ("bomb.zip", "claims.tar.gz", "many.tar.gz"):
         with pytest.raises(ValueError, match=f"{name} unpacks to more than .*, which is no bundle"):
             find_bundle(tmp_path / name)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+PAGE = b"<!DOCTYPE html><title>Log in</title>"
+WHOLE = http_answer(b'{"a": 1}')
+DOWNLOADS = {
+    "too little": (http_answer(b"PK", length=9), "the connection ended after 2 of 9 bytes"),
+    "a broken chunk": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nPK",
+        "IncompleteRead",
+    ),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n", "could not be downloaded"),
+    "nothing": (b"", "could not be downloaded"),
+    "a redirect to itself": (
+        b"HTTP/1.1 302 Found\r\nLocation: /a.zip\r\nContent-Length: 0\r\n\r\n",
+        "could not be downloaded",
+    ),
+    "a redirect to a file": (
+        b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n",
+        "could not be downloaded",
+    ),
+    "a page": (http_answer(PAGE), "is not the file that its name says: it begins with b'<!DOCTYPE"),
+    "a claim": (http_answer(b"PK", length=1 << 50), "is larger than 8192 MiB, which no bundle is"),
+}
+
+
+@pytest.mark.parametrize("name", DOWNLOADS)
+def test_downloads_that_go_wrong_are_named_and_leave_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    answer, message = DOWNLOADS[name]
+    for path in ("/a.zip", "/b/config.json"):
+        with answering({path: answer}) as url:
+            with pytest.raises(ValueError, match=message) as raised:
+                find_bundle(f"{url}{path.removesuffix('/config.json')}")
+        assert len(str(raised.value).splitlines()) == 1
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not left, left
+
+
+def test_weights_cut_short_by_the_connection_are_not_kept(tmp_path, monkeypatch):
+    """http.client does not notice it, and the next run would take them from the cache."""
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    weights = len(header := b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}').to_bytes(
+        8, "little"
+    )
+    weights += header + bytes(9)
+    answers = {"/b/config.json": WHOLE}
+    answers["/b/generator.safetensors"] = http_answer(weights[:-3], length=len(weights))
+    with answering(answers) as url:
+        with pytest.raises(ValueError, match="the connection ended after"):
+            find_bundle(f"{url}/b")
+        answers["/b/generator.safetensors"] = http_answer(PAGE)
+        with pytest.raises(ValueError, match="generator.safetensors is not the file"):
+            find_bundle(f"{url}/b")
+        answers["/b/generator.safetensors"] = http_answer(weights)
+        assert (find_bundle(f"{url}/b") / "generator.safetensors").read_bytes() == weights
+
+
+def test_an_endless_download_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub_module, "LARGEST_DOWNLOAD", 3 << 20)
+    head = b"HTTP/1.1 200 OK\r\n\r\n"
+    endless = lambda: itertools.chain([head], itertools.repeat(bytes(1 << 16)))  # noqa: E731
+    with answering({"/a.zip": endless}) as url:
+        with pytest.raises(ValueError, match="a.zip is larger than 3 MiB"):
+            find_bundle(f"{url}/a.zip")
     assert not list((tmp_path / "cache").iterdir())
