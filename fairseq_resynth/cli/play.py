@@ -7,7 +7,7 @@ machines can use the page too; their browsers then allow recording only over htt
 """
 
 import argparse
-import contextlib
+import signal
 import sys
 
 from fairseq_resynth.cli import common
@@ -47,12 +47,17 @@ def run(args: argparse.Namespace) -> int:
     with server:
         common.report(args, {"url": server.url}, [f"{server.url}  (Ctrl+C ends)"])
         sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             server.serve_forever()
+        except KeyboardInterrupt:
+            # What the model is at has to end before Python does; a second Ctrl+C does not wait.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
+    if not args.host:
+        raise ValueError("--host is empty, expected an address, such as 127.0.0.1")
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: expected 0 to 65535")
     if not 0.001 <= args.max_upload <= 1000:

@@ -94,7 +94,7 @@ def parse_pitch(text: str) -> tuple[str, float | str]:
         return "flatten", 0.0
     if text.startswith("from=") and len(text) > 5:
         return "from", text[5:]
-    factor = 2 ** (float(shift[1]) / 12) if shift else float(scale[1]) if scale else 0.0
+    factor = 2 ** (min(float(shift[1]), 99) / 12) if shift else float(scale[1]) if scale else 0.0
     if not 0.25 <= factor <= 4:
         raise ValueError(
             f"--pitch {text!r}: expected shift=+3st, scale=1.2, flatten or from=OTHER.wav, within two octaves"

@@ -201,6 +201,8 @@ class _Conversation:
         if len(data) % 4:
             raise ValueError(f"found {len(data)} bytes, expected float32 samples of 4 bytes")
         samples = np.frombuffer(data, "<f4")
+        if not np.isfinite(samples).all():
+            raise ValueError("the samples have NaN or infinity in them, expected finite numbers")
         size = round(PIECE_SECONDS * self._rate)
         for start in range(0, len(samples) or 1, size):
             piece = samples[start : start + size]
@@ -216,7 +218,7 @@ class _Conversation:
             self._socket.say(ended=True)
             return False
         rate = values.pop("sample_rate", SAMPLE_RATE)
-        if not isinstance(rate, int):
+        if type(rate) is not int or abs(rate) > 1e9:
             raise ValueError(f"sample_rate is {str(rate)[:80]!r}, expected a whole number of Hz")
         if not self._has_slot and not self._slots.acquire(blocking=False):
             raise SocketError(TRY_LATER, "other live conversions are running: try again later")

@@ -1,11 +1,13 @@
 """The web server of the page, on Python's own `http.server`: one request at a time reaches the model."""
 
 import contextlib
+import email.errors
 import io
 import ipaddress
 import json
 import logging
 import math
+import re
 import socket
 import threading
 import time
@@ -14,7 +16,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from fairseq_resynth.evaluation.report.page import asset
 from fairseq_resynth.play.connections import LEAST_BYTES, Connections
@@ -31,14 +32,24 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; media-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 _FULL = (
-    b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Type: application/json\r\n\r\n"
-    + (b'{"error": "too many connections are open: try again later"}')
+    "HTTP/1.0 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Type: application/json\r\n"
+    + "".join(f"{name}: {value}\r\n" for name, value in _HEADERS.items())
+    + '\r\n{"error": "too many connections are open: try again later"}'
+).encode()
+# Which of several counts is a matter of dispute between a server and a proxy before it.
+_ONCE = ("Host", "Origin", "Content-Length", "Transfer-Encoding")
+_MALFORMED = (
+    email.errors.MissingHeaderBodySeparatorDefect,
+    email.errors.FirstHeaderLineIsContinuationDefect,
+    email.errors.InvalidHeaderDefect,
 )
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::\d{1,5})?")
 
 
 class RequestError(Exception):
@@ -132,9 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, action: Callable[[], None]) -> None:
         self.limited.expect_body()
         try:
-            if len(self.headers.get_all("Host", [])) > 1:
-                raise RequestError(HTTPStatus.BAD_REQUEST, "the request names several hosts")
-            reason = check_origin(self.headers, self.server.bound)
+            self._check_headers()
+            reason = check_origin(self.headers, self.server.bound, self.command)
             if reason:
                 raise RequestError(HTTPStatus.FORBIDDEN, reason)
             action()
@@ -150,6 +160,14 @@ class _Handler(BaseHTTPRequestHandler):
             logging.getLogger(__name__).exception("%s %s", self.command, self.path[:100])
             sentence = "the server failed at this request; its terminal shows the reason"
             self._answer({"error": sentence}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _check_headers(self) -> None:
+        for name in _ONCE:
+            if len(self.headers.get_all(name, [])) > 1:
+                raise RequestError(HTTPStatus.BAD_REQUEST, f"the request has {name} several times")
+        # Python's parser drops a malformed header and all that follow, such as Origin.
+        if any(isinstance(defect, _MALFORMED) for defect in self.headers.defects):
+            raise RequestError(HTTPStatus.BAD_REQUEST, "the request has a header that is not HTTP")
 
     def _get(self) -> None:
         path = self.path.split("?")[0]
@@ -275,10 +293,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers broken HTTP, and methods other than GET and POST, in JSON as well."""
-        status = HTTPStatus(code)
-        self._answer(
-            {"error": f"{message or status.phrase}: expected a GET or POST request"}, status
-        )
+        status, sentence = HTTPStatus(code), message or HTTPStatus(code).phrase
+        if status == HTTPStatus.NOT_IMPLEMENTED:
+            sentence += ": expected a GET or POST request"
+        self._answer({"error": sentence}, status)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Logs requests at the level of debugging, so that they do not fill the terminal."""
@@ -297,17 +315,17 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
     return None
 
 
-def check_origin(headers: Mapping[str, str], bound: str) -> str:
+def check_origin(headers: Mapping[str, str], bound: str, method: str = "GET") -> str:
     """The reason why a server bound to `bound` refuses a request of another site's page, or "".
 
     Another site can make its own name resolve to this machine (DNS rebinding) and read what this server
     answers. The `Host` of such requests is that name, instead of an address or `localhost`. A site that does
-    not do so can still send requests, whose `Origin` then differs from their `Host`.
+    not do so can still send requests, whose `Origin` then differs from their `Host`. It may have a link that
+    opens the page.
     """
-    host = headers.get("Host", "")
-    name, page = "", ""
-    with contextlib.suppress(ValueError):  # brackets that are no IPv6 address
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+    host = headers.get("Host", "").lower()
+    found = _HOST.fullmatch(host)
+    name = found[1] or found[2] if found else ""
     if is_loopback(bound):
         is_own = is_loopback(name)
     else:
@@ -316,10 +334,9 @@ def check_origin(headers: Mapping[str, str], bound: str) -> str:
     if not is_own:
         return f"the request is for the host {host[:100]!r}, and this server is {bound}"
     origin = headers.get("Origin")
-    with contextlib.suppress(ValueError):
-        page = urlsplit(origin or "").netloc.lower()
-    if origin is not None and page != host.lower():
+    if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
         return f"the request comes from a page of {origin[:100]!r}, expected the server's own page"
-    if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+    follows_link = method == "GET" and headers.get("Sec-Fetch-Dest") == "document"
+    if not follows_link and headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         return "the request comes from another site's page, expected the server's own page"
     return ""

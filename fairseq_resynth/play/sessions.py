@@ -6,6 +6,7 @@ A browser's JSON becomes controls and a voice; no text in it is a path.
 import atexit
 import hashlib
 import json
+import math
 import threading
 import weakref
 from collections import OrderedDict, deque
@@ -343,7 +344,7 @@ def request_of(values: dict[str, Any], streams: StreamSpec) -> ConversionRequest
     unknown = sorted(set(values) - {*_TEXTS, "rate"})
     if unknown:
         raise ValueError(
-            f"the request has {', '.join(unknown)}, expected some of {', '.join(_TEXTS)}, rate"
+            f"the request has {', '.join(unknown)[:80]!r}, expected some of {', '.join(_TEXTS)}, rate"
         )
     texts = {name: _text(values, name) for name in _TEXTS}
     if texts["source"] is None:
@@ -355,7 +356,8 @@ def request_of(values: dict[str, Any], streams: StreamSpec) -> ConversionRequest
     for name in ("voice", "speaker"):
         if texts[name] is not None:
             streams.speaker_index(texts[name])
-    controls = _controls(texts, values.get("rate", 1))
+    rate = values.get("rate")
+    controls = _controls(texts, 1 if rate is None else rate)
     return ConversionRequest(
         texts["source"], controls, texts["voice"], texts["reference"], texts["speaker"]
     )
@@ -371,6 +373,7 @@ def _text(values: dict[str, Any], name: str) -> str | None:
 def _controls(texts: dict[str, str | None], rate: Any) -> Controls:
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise ValueError(f"rate is {str(rate)[:80]!r}, expected a number")
+    rate = math.inf if abs(rate) > 1e9 else float(rate)  # no float is as large as some integers
     pitch, durations = texts["pitch"], texts["durations"]
     if pitch is not None and prosody.parse_pitch(pitch)[0] == "from":
         raise ValueError(
@@ -379,4 +382,4 @@ def _controls(texts: dict[str, str | None], rate: Any) -> Controls:
     if durations not in (None, "predicted"):
         raise ValueError(f"durations {durations!r}: expected predicted")
     tokens = {token: name for token in TOKENS if (name := texts[token])}
-    return Controls(pitch, float(rate), durations, tokens)
+    return Controls(pitch, rate, durations, tokens)

@@ -202,6 +202,65 @@ def test_a_decoder_that_somebody_killed_is_started_again():
     decoder.close()
 
 
+def test_a_decoder_that_is_killed_while_it_answers_gives_no_shorter_recording():
+    decoder = UploadDecoder()
+    answer = 'import os; os.write(1, b\'{"notes": [], "bytes": 64000}\\n\' + bytes(3200))'
+    command = [sys.executable, "-c", answer]
+    decoder._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with pytest.raises(ValueError, match="could not be decoded: try again"):
+        decoder.decode(b"x", 8)
+
+
+def test_a_closed_decoder_decodes_nothing_and_keeps_nobody_waiting():
+    decoder = UploadDecoder()
+    sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
+    decoder._process = subprocess.Popen(sleeping, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    refused = []
+
+    def decode():
+        try:
+            decoder.decode(b"x", 8)
+        except ValueError as error:
+            refused.append(str(error))
+
+    waiting = [threading.Thread(target=decode) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    wait_until(decoder._lock.locked)
+    decoder.close()
+    for thread in waiting:
+        thread.join()
+    assert any("try again" in sentence or "is ending" in sentence for sentence in refused)
+    assert len(refused) == 2 and "is ending" in refused[1]
+
+
+def test_the_process_of_an_upload_can_open_nothing(tmp_path):
+    """Whatever a container may make FFmpeg try: no file, no connection."""
+    script = """
+import io, os, socket, sys
+from fairseq_resynth.data.audio import uploads
+def tries(*_):
+    found = []
+    for name, open_it in {
+        "read": lambda: open(__file__), "write": lambda: open("written", "w"),
+        "connect": lambda: socket.socket(),
+    }.items():
+        try:
+            open_it()
+        except OSError:
+            found.append(name)
+    raise ValueError(" ".join(found))
+uploads.decode_audio_bytes = tries
+uploads._answer(sys.stdout.buffer, b"", 8, "x")
+"""
+    (tmp_path / "tries.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "tries.py"], cwd=tmp_path, capture_output=True
+    )
+    assert json.loads(done.stdout)["error"] == "read write connect", done.stderr
+    assert not (tmp_path / "written").exists()
+
+
 @pytest.mark.slow
 def test_a_file_that_needs_too_much_memory_is_one_sentence():
     stream = io.BytesIO()
@@ -258,6 +317,58 @@ def test_requests_of_doubtful_hosts_and_lengths_are_refused(server, released):
     assert "414" in raw(server, b"GET /" + b"x" * 70_000 + b"\r\n")[0]
     first, answer = raw(server, (get + host + b"\r\n") * 3)  # pipelined
     assert "200" in first and answer.count(b"HTTP/1.0 200") == 1
+    for lines in (
+        b"Host : evil.example\r\n",
+        b"Origin : http://evil.example\r\n",
+        b"X Y: z\r\nOrigin: http://evil.example\r\n",  # what follows would be dropped
+        b"Origin: http://localhost\r\nOrigin: http://evil.example\r\n",
+        b"Content-Length: 2\r\nContent-Length: 200\r\n",
+        b"Content-Length: 2\r\nTransfer-Encoding : chunked\r\n",
+    ):
+        assert "400" in raw(server, b"POST /api/speech HTTP/1.1\r\n" + host + lines + b"\r\n{}")[0]
+    for method in (b"HEAD", b"PUT", b"OPTIONS", b"TRACE", b"__init__"):
+        assert "501" in raw(server, method + b" / HTTP/1.1\r\n" + host + b"\r\n")[0]
+
+
+def test_every_answer_forbids_what_it_does_not_need(server, monkeypatch):
+    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 600)
+    host = b"Host: localhost\r\n\r\n"
+    answers = [
+        raw(server, b"GET / HTTP/1.1\r\n" + host)[1],
+        raw(server, b"GET /nothing HTTP/1.1\r\n" + host)[1],
+        raw(server, b"PUT / HTTP/1.1\r\n" + host)[1],
+    ]
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 0)
+    answers.append(raw(server, b"")[1])
+    for answer in answers:
+        for line in (b"nosniff", b"default-src 'none'", b"no-store", b"Opener-Policy: same-origin"):
+            assert line in answer.partition(b"\r\n\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        *(("Host", host, 200) for host in ("LOCALHOST", "localhost:1", "[::1]", "[::1]:1")),
+        *(("Host", host, 403) for host in ("localhost.", "127.1", "2130706433", "0.0.0.0", "[::]")),
+        *(("Host", f"127.0.0.1{end}", 403) for end in ("/x", "#x", "?x", "\\x", ":x", ",x", " x")),
+        *(("Host", host, 403) for host in ("x@127.0.0.1", "[::1%25x]", "[::1", "\u00b9localhost")),
+        *(("Origin", f"{kind}://localhost", 200) for kind in ("http", "https", "HTTP")),
+        *(("Origin", f"{kind}://localhost", 403) for kind in ("file", "chrome-extension", "data")),
+        *(("Origin", page, 403) for page in ("", "null", "//localhost", "http://x@localhost")),
+        ("Origin", "http://localhost:80", 403),
+    ],
+)
+def test_hosts_and_origins_in_every_spelling(name, value, status):
+    headers = {"Host": "localhost", name: value}
+    assert bool(server_module.check_origin(headers, "127.0.0.1")) == (status == 403)
+
+
+def test_a_link_may_open_the_page_and_nothing_else_may():
+    link = {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+    assert not server_module.check_origin(link, "127.0.0.1", "GET")
+    assert server_module.check_origin(link, "127.0.0.1", "POST")  # a form
+    for kind in ("script", "iframe", "empty", "image"):
+        assert server_module.check_origin(link | {"Sec-Fetch-Dest": kind}, "127.0.0.1", "GET")
 
 
 def test_a_client_of_wsproto_is_understood(server, released):

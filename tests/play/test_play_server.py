@@ -2,12 +2,15 @@
 
 import base64
 import concurrent.futures
+import gzip
 import http.client
 import io
 import json
 import os
 import socket
+import struct
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -152,6 +155,21 @@ def cut(data, share=0.5):
     return data[: int(len(data) * share)]
 
 
+def header(channels, rate, kind=1, bits=16):
+    """A WAV of some noise with a header of this content."""
+    data, frame = os.urandom(4000), channels * bits // 8
+    form = struct.pack("<IHHIIHH", 16, kind, channels, rate, rate * frame, max(frame, 1), bits)
+    start = b"RIFF" + struct.pack("<I", 4036) + b"WAVEfmt " + form
+    return start + b"data" + struct.pack("<I", 4000) + data
+
+
+def zip_bytes():
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.wav", wav_bytes(NOISE))
+    return stream.getvalue()
+
+
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(32000)
 MULTIPART = (
     b'--x\r\nContent-Disposition: form-data; name="f"; filename="../../etc/passwd"\r\n'
@@ -178,6 +196,25 @@ BAD_SOURCES = {
         "not readable as audio",
     ),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(200), "not readable as audio"),
+    "huge": (wav_bytes(NOISE * 1e38, subtype="FLOAT"), "expected floats from -1 to 1"),
+    "infinite": (wav_bytes(NOISE * 1e300, subtype="DOUBLE"), "NaN or infinity"),
+    "an old encoding": (
+        header(1, 16000, kind=0x20, bits=4),
+        "in the encoding adpcm_yamaha, expected a common one",
+    ),
+    "two rates": (
+        wav_bytes(NOISE, 44100, format="MP3") + wav_bytes(NOISE, format="MP3"),
+        "parts of different sample rates or channels",
+    ),
+    "1000 channels": (header(1000, 16000), "not readable as audio"),
+    "no channel": (header(0, 16000), "not readable as audio"),
+    "1 Hz": (header(1, 1), "1 samples per second, expected 4000 to"),
+    "1 GHz": (header(1, 10**9), "1000000000 samples per second, expected 4000 to"),
+    "zip": (zip_bytes(), "not readable as audio"),
+    "gzip": (gzip.compress(wav_bytes(NOISE)), "not readable as audio"),
+    "SDP": (b"v=0\no=- 0 0 IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n", "not readable as audio"),
+    "DASH": (b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"/>', "not readable"),
+    "subtitles": (b"1\n00:00:00,000 --> 00:00:05,000\nhello\n", "not readable as audio"),
     "odd rate": (wav_bytes(NOISE, 1000), "1000 samples per second"),
     "noise in a RIFF": (b"RIFF\xff\xff\xff\xffWAVE" + os.urandom(3000), "not readable"),
 }
@@ -232,7 +269,11 @@ def test_what_is_no_upload_is_refused(ask):
         (b"[" * 60000, "not JSON"),
         (b"[1]", "a JSON list, expected an object"),
         (b"\xff\xfe\x00", "not JSON"),
-        ({"path": "/etc/passwd"}, "the request has path, expected some of source"),
+        ({"path": "/etc/passwd"}, "the request has 'path', expected some of source"),
+        ({"a\nb": 1}, "the request has 'a\\nb', expected"),
+        ({"x" * 60000: 1}, "the request has '" + 80 * "x" + "', expected"),
+        (b'{"source": "KEY", "voice": "anna", "rate": 1%s}' % (400 * b"0"), "expected 0.25 to 4"),
+        ({"source": "KEY", "voice": "anna", "pitch": "shift=" + 190 * "9"}, "within two octaves"),
         ({}, "give a recording first"),
         ({"source": 7}, "source is '7', expected text"),
         ({"source": "unknown", "voice": "anna"}, "record or upload it again"),

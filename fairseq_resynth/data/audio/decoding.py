@@ -36,7 +36,7 @@ SILENT_DB = -40  # a channel this far below the loudest one is silent
 CANCEL_DB = -20  # channels whose mean is this far below them cancel
 UNCORRELATED = 0.1  # channels whose correlation is smaller have different sources
 # Samples of floats beyond this, 20 dB above full scale, are integers that were never divided.
-_LARGEST = 10
+LARGEST = 10
 _SLOWEST = 1000  # Hz; a header that says less is wrong
 _SLACK = 0.2  # seconds that the duration of a compressed file may exceed its samples
 # FFmpeg's containers that declare a duration
@@ -109,7 +109,7 @@ def decode(path: str | Path, accept_truncated: bool = False) -> Decoded:
         )
     for channel in found.wav.T:
         require_finite(path, channel)
-    if (peak := float(np.abs(found.wav).max())) > _LARGEST:
+    if (peak := float(np.abs(found.wav).max())) > LARGEST:
         raise ValueError(
             f"{path}: samples reach {peak:.5g}, expected floats from -1 to 1; if they are integers that "
             "were stored as floats, divide them by 32768"

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+import av.subtitles.stream  # PyAV would import it when a file has subtitles, and may then open no file
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.decoding import (
+    LARGEST,
     SILENT_DB,
     are_uncorrelated,
     channel_levels,
@@ -27,13 +29,14 @@ from fairseq_resynth.data.audio.decoding import (
 # Only containers with their own audio are allowed: FFmpeg would open the files and addresses that playlists
 # (hls, concat, sdp, …) name.
 CONTAINERS = "wav,w64,aiff,au,caf,flac,ogg,mp3,aac,mov,mp4,m4a,3gp,matroska,webm,amr"
-# Their decoders. FFmpeg would also decode pictures, to find out what a file contains.
-CODECS = "aac,alac,amrnb,amrwb,flac,mp3,mp3float,opus,libopus,vorbis,libvorbis," + ",".join(
-    f"pcm_{kind}"
-    for kind in (
-        *("alaw", "mulaw", "u8", "s8", "s16le", "s16be", "s24le", "s24be"),
-        *("s32le", "s32be", "f32le", "f32be", "f64le", "f64be"),
-    )
+# Their decoders. FFmpeg would also decode pictures, to find out what a file contains, and has decoders of
+# hundreds of old formats that hardly anybody tests.
+_PCM = "alaw mulaw u8 s8 s16le s16be s24le s24be s32le s32be s64le s64be f32le f32be f64le f64be"
+CODECS = (
+    *("aac", "ac3", "alac", "amrnb", "amrwb", "eac3", "flac", "mp2", "mp2float", "mp3", "mp3float"),
+    *("opus", "libopus", "speex", "libspeex", "vorbis", "libvorbis", "wavpack"),
+    *("g726", "g726le", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms", "gsm", "gsm_ms"),
+    *(f"pcm_{kind}" for kind in _PCM.split()),
 )
 WAIT_SECONDS = 30  # until the decoding of one upload is ended
 # Containers with a reliable length in the header; if fewer samples follow, the end is missing.
@@ -52,6 +55,7 @@ class UploadDecoder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def decode(
         self, data: bytes, max_seconds: float, name: str = "the recording"
@@ -60,6 +64,8 @@ class UploadDecoder:
         if not hasattr(os, "fork"):
             return decode_audio_bytes(data, max_seconds, name)
         with self._lock:
+            if self._closed:
+                raise ValueError(f"{name} could not be decoded: the server is ending")
             if self._process is None or self._process.poll() is not None:
                 self._process = self._start()
             into, out = self._process.stdin, self._process.stdout
@@ -69,19 +75,22 @@ class UploadDecoder:
                 into.flush()
                 answer = json.loads(out.readline())
                 samples = out.read(answer["bytes"])
-            except (OSError, ValueError) as error:  # somebody ended the process
+                if len(samples) < answer["bytes"]:
+                    raise EOFError
+            except (OSError, ValueError, EOFError) as error:  # somebody ended the process
                 self._process.kill()
+                self._process.wait()
                 raise ValueError(f"{name} could not be decoded: try again") from error
         if "error" in answer:
             raise ValueError(answer["error"])
         return np.frombuffer(samples, np.float32).copy(), answer["notes"]
 
     def close(self) -> None:
-        """Ends the process; the next upload starts another one."""
-        with self._lock:
-            if self._process is not None:
-                self._process.communicate()
-                self._process = None
+        """Ends the process, also while it decodes: uploads that wait for it raise ValueError."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     @staticmethod
     def _start() -> "subprocess.Popen[bytes]":
@@ -133,7 +142,9 @@ def _answer(out: BinaryIO, data: bytes, max_seconds: float, name: str) -> None:
         # Samples of up to 16 channels, and the file several times.
         memory = (1 << 29) + 4 * len(data) + round(max_seconds * (1 << 20))
         processor = 2 + round(max_seconds / 20)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # It needs no files and no connections, whatever a container may name.
+        for nothing in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
+            resource.setrlimit(nothing, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     signal.alarm(WAIT_SECONDS)
@@ -168,6 +179,11 @@ def decode_audio_bytes(
         raise ValueError(f"{name} has no samples in it")
     if not np.isfinite(wav).all():
         raise ValueError(f"{name} has NaN or infinity in it, expected finite samples")
+    if (peak := float(np.abs(wav).max())) > LARGEST:
+        raise ValueError(
+            f"{name} has samples of {peak:.5g}, expected floats from -1 to 1; if they are integers that were "
+            "stored as floats, divide them by 32768"
+        )
     seconds, announced = len(wav) / SAMPLE_RATE, int.from_bytes(data[4:8], "little")
     cut_off = f"{name} is cut off: its header announces"
     if seconds < 0.95 * declared - 0.1:
@@ -186,7 +202,8 @@ def decode_audio_bytes(
 def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray], float]:
     """Decodes (n, channels) pieces at 16 kHz; also returns the duration in the header, 0 if there is none."""
     pieces, room = [], max_seconds * SAMPLE_RATE
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "", "codec_whitelist": CODECS}
+    codecs = ",".join(CODECS)
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "", "codec_whitelist": codecs}
     with av.open(io.BytesIO(data), "r", options=options) as container:
         if not container.streams.audio:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -194,13 +211,23 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
         stream = container.streams.audio[0]
         if stream.codec_context is None:
             raise ValueError(f"{name} has sound of an unknown encoding")
+        if (codec := stream.codec_context.name) not in CODECS:  # the options limit only the probing
+            raise ValueError(
+                f"{name} has sound in the encoding {codec}, expected a common one: save it as WAV or FLAC"
+            )
         if not _LOWEST_RATE <= (rate := stream.codec_context.sample_rate) <= _HIGHEST_RATE:
             raise ValueError(
                 f"{name} has {rate} samples per second, expected {_LOWEST_RATE} to {_HIGHEST_RATE}"
             )
         # FFmpeg's resampler is used, since its cost does not depend on the rates' common divisor.
-        resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
+        resampler, forms = av.AudioResampler(format="flt", rate=SAMPLE_RATE), set()
         for frame in itertools.chain(container.decode(stream), [None]):  # None: flush
+            if frame is not None:
+                forms.add((frame.sample_rate, frame.layout.nb_channels))
+            if len(forms) > 1:
+                raise ValueError(
+                    f"{name} has parts of different sample rates or channels, expected one recording"
+                )
             for converted in resampler.resample(frame):
                 pieces.append(samples_of(converted))
                 room -= len(pieces[-1])
