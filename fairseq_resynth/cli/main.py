@@ -193,6 +193,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
+def _reason(error: Exception) -> str:
+    """The message of an error; those of the system begin with their number otherwise."""
+    if not isinstance(error, OSError) or not error.strerror or error.filename is None:
+        return str(error)
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{name} is or lies below a file, expected a folder"
+    return f"{name}: {error.strerror}"
+
+
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), flush=True)
@@ -209,7 +219,7 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"resynth {verb}: error: {error}", file=sys.stderr)
+        print(f"resynth {verb}: error: {_reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -32,8 +32,12 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
         outputs = [Path(args.out)]
     else:
         outputs = [Path(args.outdir) / f"{Path(audio).stem}.wav" for audio in args.audio]
-    if len(set(outputs)) < len(outputs):
-        raise ValueError("two recordings have the same name: resynthesize them one by one.")
+    for number, output in enumerate(outputs):
+        if (first := outputs.index(output)) < number:
+            raise ValueError(
+                f"{args.audio[first]} and {args.audio[number]} would both become {output}: resynthesize them "
+                "one by one."
+            )
     inputs = {Path(audio).resolve() for audio in args.audio}
     for output in outputs:
         if output.resolve() in inputs:

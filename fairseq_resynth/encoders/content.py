@@ -153,9 +153,12 @@ def build_encoder(
 
 def _waveform(wav: np.ndarray | Tensor, min_samples: int) -> Tensor:
     wav = torch.as_tensor(wav, dtype=torch.float32)
-    if wav.dim() != 1 or len(wav) < min_samples:
+    if wav.dim() != 1:
+        raise ValueError(f"wav: found shape {tuple(wav.shape)}, expected (T,)")
+    if len(wav) < min_samples:
         raise ValueError(
-            f"wav: found shape {tuple(wav.shape)}, expected (T,) with {min_samples} samples or more"
+            f"too short: {len(wav)} samples at 16 kHz, expected {min_samples} (one frame of the content "
+            "encoder) or more"
         )
     return wav
 

@@ -73,7 +73,7 @@ def read_jobs(
         length = len(row.units) * streams.unit_hop
         speech = Utterance(row.units, None, speaker, length, tokens=row.tokens)
         jobs.append(Job(row.label, replace(speech, **pitch), reference))
-    return _within_folder(jobs, source)
+    return _checked(jobs, source, streams)
 
 
 def _look_collapsed(rows: Sequence[UnitRow]) -> bool:
@@ -113,12 +113,12 @@ def read_samples(
     ]
     notes = [f"{count} times {symbol} left out" for symbol, count in sorted(found.dropped.items())]
     notes += [f"{name}: no unit in it, nothing written" for name in found.empty]
-    return _within_folder(jobs, source), notes
+    return _checked(jobs, source, streams), notes
 
 
-def _within_folder(jobs: list[Job], source: str | Path) -> list[Job]:
+def _checked(jobs: list[Job], source: str | Path, streams: StreamSpec) -> list[Job]:
     """The jobs with names that stay within the output folder; raises ValueError if one comes twice, or
-    cannot be the name of a file."""
+    cannot be the name of a file, or if a stream is not one of the model's."""
     jobs = [replace(job, name=job.name.strip("/").replace("..", "_")) for job in jobs]
     first: dict[str, int] = {}
     for number, job in enumerate(jobs, 1):
@@ -128,7 +128,21 @@ def _within_folder(jobs: list[Job], source: str | Path) -> list[Job]:
             check_file_name(job.name, ".wav")
         except ValueError as error:
             raise ValueError(f"{source}:{number}: {error}") from error
+        codes, size = job.speech.f0_codes, len(job.speech.units) * streams.unit_hop
+        _check_table(f"{source}: unit of {job.name}", job.speech.units, streams.num_units)
+        if streams.num_f0_codes and codes is not None:
+            _check_table(f"{source}: pitch code of {job.name}", codes, streams.num_f0_codes)
+            if (needed := -(-size // streams.f0_code_hop)) > len(codes):
+                raise ValueError(
+                    f"{source}: {job.name} has {len(codes)} pitch codes, expected {needed} or more for its "
+                    f"{len(job.speech.units)} units"
+                )
     return jobs
+
+
+def _check_table(what: str, values: np.ndarray, size: int) -> None:
+    if len(values) and values.max() >= size:
+        raise ValueError(f"{what}: found {values.max()}, the model has 0 to {size - 1}")
 
 
 def predict_durations(jobs: Sequence[Job], decoder: UnitDecoder, rate: float) -> list[Job]:

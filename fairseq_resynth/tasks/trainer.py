@@ -19,11 +19,15 @@ from torch.multiprocessing import ProcessRaisedException
 
 from fairseq_resynth.data.datasets.workers import LoadingError
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
+from fairseq_resynth.data.storage.files import other_owner
 from fairseq_resynth.tasks.non_finite import NonFiniteLossError
 from fairseq_resynth.tasks.utterances import UtteranceTask
 
 logger = logging.getLogger(__name__)
 _load, _clip = Trainer.load_checkpoint, Trainer.clip_grad_norm
+PACKAGE = Path(__file__).resolve().parents[1]
+OWN_ERRORS = ("ValueError", "FileNotFoundError", "ModuleNotFoundError")
+OWNER = ".training"  # names the process that trains into a folder
 # checkpoint12.pt of an epoch, checkpoint_12_3400.pt inside one, checkpoint_best.pt, checkpoint.best_loss_1.pt
 NAMES = r"checkpoint(\d+|_\d+_\d+|_best|\.best_.+)"
 
@@ -46,14 +50,18 @@ def _load_and_stop(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
 def _load_or_earlier(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
     """fairseq's `Trainer.load_checkpoint`, which takes the newest other checkpoint for a damaged last one.
 
-    Raises DamagedCheckpointError if there is none, or if another file than checkpoint_last.pt is damaged.
+    Raises DamagedCheckpointError if there is none, or if another file than checkpoint_last.pt is damaged, and
+    ValueError if the training cannot start, or the checkpoint does not fit it.
     """
+    if not isinstance(trainer.task, UtteranceTask):
+        return _load(trainer, filename, *args, **kwargs)
+    _check_start(trainer, filename)
     try:
         return _load(trainer, filename, *args, **kwargs)
-    except Exception:
-        reason = _damage(Path(filename)) if isinstance(trainer.task, UtteranceTask) else None
+    except Exception as error:
+        reason = _damage(Path(filename))
         if reason is None:
-            raise
+            raise _misfit(trainer, filename, error) from error
     folder, suffix = Path(trainer.cfg.checkpoint.save_dir), trainer.checkpoint_suffix
     if Path(filename) != folder / f"checkpoint_last{suffix}.pt":
         raise DamagedCheckpointError(f"{reason}; copy or download it again.")
@@ -68,6 +76,57 @@ def _load_or_earlier(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
         message = "%s; training goes on from the checkpoint before it, %s (%d updates)"
         logger.warning(message, reason, path, updates)
     return _load(trainer, str(path), *args, **kwargs)
+
+
+def _check_start(trainer: Trainer, filename: str) -> None:
+    """Raises ValueError if the checkpoint of --restore-file does not exist, for which fairseq would train
+    from the beginning, or if another training writes to the folder."""
+    settings = trainer.cfg.checkpoint
+    if settings.restore_file != "checkpoint_last.pt" and not PathManager.exists(filename):
+        raise ValueError(f"--restore-file {filename} does not exist.")
+    if not trainer.is_data_parallel_master:
+        return
+    if not (trainer.cuda or trainer.cfg.common.cpu or trainer.tpu):
+        logger.warning(
+            "torch finds no GPU here: training on the CPU (--cpu says that this is meant)"
+        )
+    if not settings.no_save and (process := other_owner(Path(settings.save_dir) / OWNER)):
+        raise ValueError(
+            f"process {process} trains into {settings.save_dir}: wait until it has ended, or name another "
+            "--save-dir."
+        )
+
+
+def _misfit(trainer: Trainer, filename: str, error: Exception) -> Exception:
+    """Why a readable checkpoint cannot be loaded: other streams, other sizes, or fairseq's own error."""
+    inner: Optional[BaseException] = error
+    while inner is not None:
+        if is_own(inner):
+            return ValueError(str(inner))
+        reason, inner = inner, inner.__context__
+    state = load_checkpoint(filename, "a checkpoint of fairseq")
+    check = getattr(trainer.task, "check_streams", None)
+    if check and (streams := (state.get("task_state") or {}).get("streams")):
+        try:
+            check(streams)
+        except ValueError as difference:
+            return difference
+    if not isinstance(reason, RuntimeError):
+        return error
+    lines = [line.strip() for line in str(reason).splitlines()]
+    return ValueError(
+        f"{filename} has other weights than this model ({lines[min(1, len(lines) - 1)].rstrip('.')}): give "
+        "the settings that it was trained with, or another --save-dir."
+    )
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether an error is one of the package's own sentences about what a user gave."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = Path(trace.tb_frame.f_code.co_filename) if trace else Path()
+    return type(error).__name__ in OWN_ERRORS and PACKAGE in raised_in.parents
 
 
 def _damage(path: Path) -> Optional[str]:
@@ -134,8 +193,9 @@ PathManager.copy = staticmethod(_copy)
 
 def report_briefly() -> None:
     """Makes an interruption, and the errors that say all that a user needs, end the program without a
-    traceback, also where fairseq has started a process per GPU."""
+    traceback, also where fairseq has started a process per GPU, and with hydra."""
     previous = sys.excepthook
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # otherwise hydra prints tracebacks itself
     errors = (LoadingError, NonFiniteLossError, DamagedCheckpointError)
     by_name = {f"{error.__module__}.{error.__qualname__}": error for error in errors}
 
@@ -144,9 +204,16 @@ def report_briefly() -> None:
         if issubclass(kind, ProcessRaisedException):
             # its text ends with the traceback of the process
             name, _, rest = message.strip().rpartition("\n")[2].partition(": ")
+            places = re.findall(r'^  File "(.+)", line', message, re.M)
+            if name in OWN_ERRORS and places and PACKAGE in Path(places[-1]).parents:
+                sys.stderr.write(f"error: {rest}\n")
+                return None
             kind, message = by_name.get(name, kind), rest if name in by_name else message
         if issubclass(kind, KeyboardInterrupt):
             message = "Interrupted."
+        elif not issubclass(kind, errors) and is_own(error):
+            sys.stderr.write(f"error: {message}\n")
+            return None
         elif issubclass(kind, errors):
             message = f"error: {message}"
         else:

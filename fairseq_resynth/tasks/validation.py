@@ -12,6 +12,7 @@ from fairseq.logging import metrics
 from PIL import Image
 
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
+from fairseq_resynth.criterions.hifigan import LOGGED
 from fairseq_resynth.data.datasets.base import UtteranceDataset
 from fairseq_resynth.data.pitch.extraction import F0Cache, extract_f0
 from fairseq_resynth.measures.f0_errors import f0_errors
@@ -151,8 +152,13 @@ def check_best_metric(best_metric: str, maximize: bool, num_utterances: int) -> 
     """
     if num_utterances < 0:
         raise ValueError(f"--eval-audio is {num_utterances}, expected 0 or more utterances.")
-    if best_metric not in MEASURES:
+    if best_metric in LOGGED:
         return
+    if best_metric not in MEASURES:
+        raise ValueError(
+            f"--best-checkpoint-metric {best_metric} is not measured, expected loss or one of "
+            f"{', '.join(MEASURES)}."
+        )
     if not num_utterances:
         raise ValueError(
             f"--best-checkpoint-metric {best_metric} is measured on the utterances of --eval-audio, which is "

@@ -11,7 +11,15 @@ import pytest
 
 import fairseq_resynth
 from fairseq_resynth.cli import common
-from fairseq_resynth.cli.main import GROUPS, OLD_SPELLINGS, VERBS, main, modernize, parser_of
+from fairseq_resynth.cli.main import (
+    GROUPS,
+    OLD_SPELLINGS,
+    VERBS,
+    _reason,
+    main,
+    modernize,
+    parser_of,
+)
 
 PARSERS = {verb: parser_of(verb) for verb in VERBS}
 
@@ -122,3 +130,11 @@ def test_a_reader_that_has_gone_is_no_traceback():
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_errors_of_the_system_are_sentences():
+    assert _reason(FileExistsError(17, "File exists", "out")) == (
+        "out is or lies below a file, expected a folder"
+    )
+    assert _reason(OSError(30, "Read-only file system", "x")) == "x: Read-only file system"
+    assert _reason(OSError("a sentence")) == "a sentence"

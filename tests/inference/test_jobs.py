@@ -30,6 +30,22 @@ def test_the_pitch_of_a_unit_lasts_as_long_as_the_unit(unit_file, hop):
 
 
 @pytest.mark.parametrize(
+    "codes,streams,complaint",
+    [
+        ("0 1 2 3", (320, 3, 640, 5), "unit of b: found 3, the model has 0 to 2"),
+        ("0 1 2 5", (320, 9, 640, 5), "pitch code of b: found 5, the model has 0 to 4"),
+        ("0", (320, 9, 640, 5), "b has 1 pitch codes, expected 2 or more for its 4 units"),
+    ],
+)
+def test_streams_that_the_model_does_not_have_are_named(codes, streams, complaint, tmp_path):
+    """A user learned that there was a unit of 600, and not in which of 10,000 lines."""
+    (tmp_path / "in.txt").write_text("a|0 1 2\nb|0 1 2 3\n")
+    (tmp_path / "in.f0").write_text(f"0 0\n{codes}\n")
+    with pytest.raises(ValueError, match=f"in.txt: {complaint}"):
+        read_jobs(tmp_path / "in.txt", StreamSpec(*streams))
+
+
+@pytest.mark.parametrize(
     ("name", "complaint"),
     [
         ("c" * 252, "too long for a file: it has 256 bytes with its suffix, 256 in one part"),

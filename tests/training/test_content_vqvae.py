@@ -105,7 +105,7 @@ def test_long_files_in_chunks_give_what_the_whole_gives():
     wav = torch.randn((CHUNK + 350) * 160) * 0.1
     whole = vqvae.encode(wav[None, None])[0].numpy()
     assert np.array_equal(VqvaeUnits(vqvae).encode(wav), whole)
-    with pytest.raises(ValueError, match="expected .T,. with 160 samples or more"):
+    with pytest.raises(ValueError, match="expected 160 .one frame of the content encoder. or more"):
         VqvaeUnits(vqvae).encode(wav[:100])
 
 

@@ -55,6 +55,28 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def other_owner(path: Path) -> int | None:
+    """Makes this process the owner of what `path`, a file, stands for; the id of a running process of this
+    machine that is the owner already, otherwise None."""
+    with contextlib.suppress(OSError, ValueError):
+        place, process, started = path.read_text(encoding="utf-8").split(" ")
+        other = int(process)
+        if place == _place() and other != os.getpid() and _is_running(other):
+            if _started(other) == started:
+                return other
+    write_text(path, f"{_place()} {os.getpid()} {_started(os.getpid())}")
+    return None
+
+
+def _started(process: int) -> str:
+    """When a process has started, in ticks since the machine has, so that an id that is used again is not
+    taken for the same process; 0 where the system does not tell."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "0"
+
+
 def remove_abandoned(folder: Path) -> None:
     """Removes the temporary files that killed processes have left in a folder, once per process: those of
     this machine whose process has ended, and those of others that have not changed for a day."""

@@ -141,7 +141,7 @@ def usable_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]  # torch lists all of its backends
         raise ValueError(
             f"--device {name} cannot be used here, expected cpu, cuda, cuda:1, …: {reason}"
         ) from error
