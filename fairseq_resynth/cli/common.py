@@ -1,11 +1,13 @@
 """Options that mean the same in every verb, and how verbs print what they found."""
 
 import argparse
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fairseq_resynth.constants import FEATURE_TYPES, SAMPLE_RATE, TOKENS
 
@@ -203,6 +205,19 @@ def make_outdir(outdir: str | Path) -> Path:
         raise NotADirectoryError(f"--outdir {outdir} is a file; give a folder")
     outdir.mkdir(parents=True, exist_ok=True)
     return outdir
+
+
+@contextlib.contextmanager
+def output_stream(out: str) -> Iterator[BinaryIO]:
+    """Standard output for `-`; otherwise a file that has its name once it is complete. A device or a named
+    pipe is written to as it is."""
+    if out == "-":
+        yield sys.stdout.buffer
+        return
+    from fairseq_resynth.data.storage.files import atomic_path
+
+    with atomic_path(out) as temporary, temporary.open("wb") as stream:
+        yield stream
 
 
 def report(

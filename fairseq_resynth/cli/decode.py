@@ -77,14 +77,10 @@ def _stream(args: argparse.Namespace, codec) -> int:
         wavs = codec.decode_packet_stream(unframe_packets(pieces), receiver, *how, **tokens)
     else:
         wavs = codec.decode_stream(pieces, args.target, **tokens)
-    out = sys.stdout.buffer if args.out == "-" else Path(args.out).open("wb")
-    try:
+    with common.output_stream(args.out) as out:
         for wav in wavs:
             out.write(to_pcm(wav))
             out.flush()
-    finally:
-        if args.out != "-":
-            out.close()
     if packets:
         print(receiver.reception.text(), file=sys.stderr)
     return 0

@@ -64,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
 def _stream(args: argparse.Namespace, codec) -> int:
     from fairseq_resynth.codec.format.packets import frame_packets
     from fairseq_resynth.data.audio.pcm import PcmReader
-    from fairseq_resynth.data.storage.files import atomic_path
 
     audio = PcmReader(sys.stdin.buffer).resampled()
     if args.packets is not None:
@@ -72,14 +71,10 @@ def _stream(args: argparse.Namespace, codec) -> int:
         pieces = frame_packets(packets)
     else:
         pieces = codec.encode_stream(audio, args.speaker, args.block or 1.0)
-    if args.out == "-":
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-        return 0
-    with atomic_path(args.out) as temporary, temporary.open("wb") as out:
+    with common.output_stream(args.out) as out:
         for piece in pieces:
             out.write(piece)
+            out.flush()
     return 0
 
 
@@ -100,17 +95,21 @@ def _files(args: argparse.Namespace, codec) -> int:
         tempfile.TemporaryDirectory() as scratch,
         tqdm(total=len(inputs), desc="encode", unit="file", disable=hidden) as bar,
     ):
-        folder = Path(scratch) if archived or single else out
+        # What an archive is made of stays until it is written, so that a killed command goes on
+        members = out.with_name(f".{out.name}.members")
+        folder = members if archived else Path(scratch) if single else out
         outcome = folders.encode_all(codec, inputs, folder, *how, bar.update)
         names = [name for name, path in inputs.items() if str(path) not in outcome.failed]
         suffix = folders.SUFFIX if args.packets is None else folders.PACKETS_SUFFIX
         files = {name: folder / f"{name}{suffix}" for name in names}
         if archived and files:
-            members = ((name, file.read_bytes()) for name, file in files.items())
-            outcome.bytes = folders.write_archive(out, codec.identity, members)
+            contents = ((name, file.read_bytes()) for name, file in files.items())
+            outcome.bytes = folders.write_archive(out, codec.identity, contents)
         elif single and files:
             with atomic_path(out) as temporary:
                 shutil.copyfile(files[names[0]], temporary)
+        if archived:
+            shutil.rmtree(members, ignore_errors=True)
     lines = [
         f"{outcome.written} encoded, {outcome.reused} reused, {outcome.bytes} bytes in {out}",
         *common.failure_lines(outcome.failed, "could not be encoded"),

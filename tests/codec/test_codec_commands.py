@@ -178,6 +178,30 @@ def test_archive_pays_once_and_is_read_by_name(capsys, bundle_folder, codec, rec
     assert status == 2 and "no member 'no'; it holds anna/0" in err
 
 
+def test_an_interrupted_archive_keeps_what_was_encoded(
+    capsys, bundle_folder, recordings, monkeypatch, tmp_path
+):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    command = [
+        "encode",
+        recordings,
+        "-o",
+        tmp_path / "all.rsyna",
+        "--bundle",
+        bundle_folder,
+        "--json",
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr("fairseq_resynth.codec.folders.write_archive", interrupt)
+        run(capsys, *command, "--speaker", "anna")
+    status, out, _ = run(capsys, *command, "--speaker", "anna")
+    found = json.loads(out)
+    assert status == 0 and found["written"] == 0 and found["reused"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["all.rsyna"]
+
+
 def test_damaged_archives_are_refused(tmp_path):
     path = tmp_path / "a.rsyna"
     write_archive(path, bytes(16), [("a", b"\xb0\0\0abcchk"), ("b", b"\xb0\0\0dchk")])
@@ -212,8 +236,10 @@ def test_broken_pipe_is_one_line(capsys, bundle_folder, codec, recordings, monke
     data = codec.encode(recordings / "anna" / "0.flac", "anna")
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data[:-5])))
     command = ["decode", "--stream", "--bundle", bundle_folder, "-o", tmp_path / "out.raw"]
+    (tmp_path / "out.raw").write_bytes(b"before")
     status, _, err = run(capsys, *command)
     assert status == 2 and "error: the file is" in err and err.strip().count("\n") == 0
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
 def test_a_wav_of_another_rate_is_resampled_on_the_pipe(

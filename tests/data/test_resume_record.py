@@ -179,3 +179,14 @@ def test_temporary_names_differ_where_process_ids_do_not(tmp_path, monkeypatch):
         second.write_text("second")
     assert (tmp_path / "a.wav").read_text() == "first"
     assert json.dumps(sorted(os.listdir(tmp_path))) == '["a.wav"]'
+
+
+def test_what_is_open_already_is_written_to_as_it_is(tmp_path):
+    """As /dev/stdout is, also where it leads to a file; and a named pipe."""
+    with (tmp_path / "a").open("wb") as stream:
+        with atomic_path(f"/dev/fd/{stream.fileno()}") as path:
+            path.write_bytes(b"1")
+    assert (tmp_path / "a").read_bytes() == b"1"
+    os.mkfifo(tmp_path / "pipe")
+    with atomic_path(tmp_path / "pipe") as path:
+        assert path == tmp_path / "pipe"

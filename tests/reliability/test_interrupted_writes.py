@@ -1,12 +1,13 @@
 """Every verb that writes is killed and hindered at chosen and at random moments; then the same command gives
 the bytes of a run that nothing interrupted, and leaves no other file."""
 
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from ended_commands import KILLED, Commands, Ended
+from ended_commands import KILLED, Commands
 from writing_verbs import VERBS, Stages, snapshot
 
 CHEAP = ("preprocess", "manifest", "quantize", "f0", "merge", "pack")
@@ -25,12 +26,16 @@ def stages(request, tmp_path_factory):
         yield stages
 
 
-def check_completed(stages: Stages, name: str) -> None:
-    """The command, run again, leaves what an uninterrupted run leaves, and keeps what was complete."""
+def check_completed(stages: Stages, name: str, **how: float) -> bool:
+    """The command, run again, leaves what an uninterrupted run leaves, and keeps what was complete. Returns
+    False if it was killed before its end, as `how` says; kills are counted by command and kind."""
     before = {path: path.stat().st_ino for path in stages.folder.rglob("*") if path.is_file()}
     left, expected = snapshot(stages.folder), stages.results[name]
-    done = stages.run(*VERBS[name].words.split())
-    assert done.status == 0, f"{name}: {done.err}{done.out}"
+    done = stages.run(*VERBS[name].words.split(), **how)
+    if how and done.status in (-signal.SIGKILL, -signal.SIGXFSZ):
+        KILLED[name, *how] += 1
+        return False
+    assert done.status == 0, f"{name}: {done.status} {done.err}{done.out}"
     now = snapshot(stages.folder)
     assert set(now) == set(expected), f"{name}: {sorted(set(now) ^ set(expected))}"
     assert [file for file in now if now[file] != expected[file]] == []
@@ -38,14 +43,7 @@ def check_completed(stages: Stages, name: str) -> None:
     kept = [file for file in left if file.endswith(kinds) and left[file] == expected.get(file)]
     again = [file for file in kept if (path := stages.folder / file).stat().st_ino != before[path]]
     assert len(again) <= 1, f"{name}: {again} of {len(kept)} complete files were written again"
-
-
-def kill(stages: Stages, name: str, **how: float) -> Ended:
-    """Runs a command that is killed, or ends before; kills are counted by command and kind."""
-    ended = stages.run(*VERBS[name].words.split(), **how)
-    assert ended.status in (-9, -25, 0), f"{name}: {ended.status} {ended.err}"
-    KILLED[name, *how] += ended.status < 0
-    return ended
+    return True
 
 
 def written_files(stages: Stages, name: str) -> list[bytes]:
@@ -59,7 +57,7 @@ def test_killed_before_a_change_of_the_file_system(name, stages):
     """Three times in one folder, each time later."""
     stages.restore(name)
     for share in (0.2, 0.5, 0.9):
-        kill(stages, name, change=max(1, int(share * stages.changes[name])))
+        check_completed(stages, name, change=max(1, int(share * stages.changes[name])))
     check_completed(stages, name)
 
 
@@ -68,7 +66,7 @@ def test_killed_before_a_change_of_the_file_system(name, stages):
 def test_killed_before_every_change_of_the_file_system(name, stages):
     for change in range(1, stages.changes[name] + 1):
         stages.restore(name)
-        kill(stages, name, change=change)
+        check_completed(stages, name, change=change)
         check_completed(stages, name)
 
 
@@ -76,30 +74,30 @@ def test_killed_before_every_change_of_the_file_system(name, stages):
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_in_the_middle_of_a_write(name, stages):
     """Every file ends at a size, at a quarter, half or three quarters of one that the command writes; the
-    kernel ends the process that writes beyond."""
+    kernel ends the process that writes beyond. In one folder, each time later."""
     sizes = {len(content) for content in written_files(stages, name)}
+    stages.restore(name)
     for size in sorted({1, 100, *(size * share // 4 for size in sizes for share in (1, 2, 3))}):
-        stages.restore(name)
-        kill(stages, name, size=size)
-        check_completed(stages, name)
+        if check_completed(stages, name, size=size):
+            stages.restore(name)
+    check_completed(stages, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_at_random_moments(name, stages):
-    """`kill -9` at 50 moments; a run that ended before does not count, and says how long the next lasts."""
-    moments, kills = np.random.default_rng(5), 0
+    """`kill -9` at 50 moments: again and again until a run has ended, then from the beginning."""
+    moments = np.random.default_rng(5)
     stages.restore(name)
     seconds = stages.run(*VERBS[name].words.split()).seconds
-    for _ in range(200):
-        stages.restore(name)
-        ended = kill(stages, name, seconds=moments.uniform() * seconds)
-        check_completed(stages, name)
-        if ended.status == 0:
-            seconds = min(seconds, ended.seconds)
-        elif (kills := kills + 1) == 50:
+    stages.restore(name)
+    for _ in range(500):
+        if check_completed(stages, name, seconds=moments.uniform() * seconds):
+            stages.restore(name)
+        if KILLED[name, "seconds"] == 50:
+            check_completed(stages, name)
             return
-    pytest.fail(f"{name}: only {kills} of 200 runs were killed before their end")
+    raise AssertionError(f"{name}: only {KILLED[name, 'seconds']} of 500 runs were killed")
 
 
 OUTPUTS = {"preprocess": "audio", "pack": "pack", "convert": "converted", "export": "hub"}

@@ -120,7 +120,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     written to as it is. Raises OSError with `path` and the reason if nothing can be written, whatever error
     the block's writer has made of that."""
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    # Links of a system to what is open, such as /dev/stdout, must not be replaced by a file.
+    open_file = re.match(r"/(dev|dev/fd|proc/.*)$", os.path.realpath(path.parent)) is not None
+    if path.exists() and (open_file or not path.is_file()) and not path.is_dir():
         yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
