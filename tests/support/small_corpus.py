@@ -169,3 +169,21 @@ def f0_arguments(data: Path, save_dir: Path, *extra) -> list[str]:
         "--batch-size", "2", "--segment-size", "6400", "--num-workers", "0", "--save-dir",
         str(save_dir), "--log-format", "json", "--no-progress-bar", "--seed", "3", *map(str, extra),
     ]  # fmt: skip
+
+
+def assert_same(one, two, where=""):
+    """Two checkpoints, or parts of them, are equal bit for bit; `where` is named if they are not."""
+    import torch
+
+    if torch.is_tensor(one):
+        assert torch.equal(one, two), where
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys(), where
+        for key in one:
+            assert_same(one[key], two[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two), where
+        for index, pair in enumerate(zip(one, two, strict=True)):
+            assert_same(*pair, f"{where}[{index}]")
+    else:
+        assert one == two, where

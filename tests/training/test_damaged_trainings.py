@@ -13,9 +13,15 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
-from small_corpus import f0_arguments, fairseq_train, train_arguments, write_data, write_f0_data
+from small_corpus import (
+    assert_same,
+    f0_arguments,
+    fairseq_train,
+    train_arguments,
+    write_data,
+    write_f0_data,
+)
 from test_distributed import free_port
-from test_resume import assert_same
 
 from fairseq_resynth.criterions.f0_vqvae import F0VqvaeCriterion
 from fairseq_resynth.criterions.hifigan import HifiganCriterion

@@ -2,24 +2,15 @@
 
 import pytest
 import torch
-from small_corpus import f0_arguments, fairseq_train, train_arguments, write_f0_data
+from small_corpus import (
+    assert_same,
+    f0_arguments,
+    fairseq_train,
+    train_arguments,
+    write_f0_data,
+)
 
 PARTS = ("model", "criterion", "last_optimizer_state", "task_state")
-
-
-def assert_same(one, two, where=""):
-    if torch.is_tensor(one):
-        assert torch.equal(one, two), where
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys(), where
-        for key in one:
-            assert_same(one[key], two[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(two), where
-        for index, pair in enumerate(zip(one, two, strict=True)):
-            assert_same(*pair, f"{where}[{index}]")
-    else:
-        assert one == two, where
 
 
 @pytest.fixture(scope="module")
