@@ -87,7 +87,8 @@ def test_an_upload_is_spoken_in_voice_pitch_and_rate(page, play):
     page.choose("voice", "boris")
     boris = page.speak()
     assert len(boris) == len(anna) and np.abs(boris - anna).max() > 1e-4
-    page.choose("pitch", "shifted, semitones")
+    page.choose("pitch", "shifted by semitones")
+    assert page.find("#shift-field").is_displayed() and not page.find("#scale-field").is_displayed()
     page.slide("shift", 3)
     shifted = page.speak()
     assert len(shifted) == len(boris) and np.abs(shifted - boris).max() > 1e-4
@@ -95,7 +96,7 @@ def test_an_upload_is_spoken_in_voice_pitch_and_rate(page, play):
     assert page.find("output[for=octaves]").text == "0.80×"
     slow = page.speak()
     assert abs(len(slow) / len(shifted) - 1.25) < 0.01
-    assert "boris, shift=3st, rate 0.8" in page.find("#result h2").text
+    assert "boris, shift=+3st, rate 0.8" in page.find("#result h2").text
     assert play(page.find("#result audio")) == "played"
 
 
@@ -140,6 +141,8 @@ def test_a_microphone_and_a_reference(page):
     )
     assert not page.text("problem")
     assert float(page.text("source-status").split()[1]) > 1.5
+    assert page.find("#source-file").get_attribute("value") == ""  # not the name of an earlier file
+    assert page.text("speak-status") == ""
     page.choose("voice", "anna")
     anna = page.speak()
     page.choose("voice", "somebody in a recording …")
@@ -202,19 +205,25 @@ def test_it_fits_a_phone(open_page, server):
 
 
 def test_style_and_language_are_chosen_by_name(open_page, tmp_path):
-    names = {"style": ("calm", "sad"), "language": ("de", "en")}
+    """Names of styles and of files come from others, and are text even if they look like markup."""
+    markup = "<img/src=x/onerror=alert(1)>"
+    names = {"style": ("calm", markup), "language": ("de", "en")}
     system = Resynthesizer.from_pretrained(save_tiny_bundle(tmp_path / "bundle", tokens=names))
     with PlayServer(("127.0.0.1", 0), PlaySession(system, max_seconds=8), 1_000_000) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = Page(open_page(server.url))
-        page.upload(ENGLISH)
+        recording = tmp_path / "<b onclick=alert(2)>.flac"
+        recording.write_bytes(ENGLISH.read_bytes())
+        page.upload(recording)
+        assert page.text("source-status") == f"{recording.name}: 1.80 s"
         wavs = [page.speak()]
-        for token, name in (("style", "sad"), ("language", "en")):
+        for token, name in (("style", markup), ("language", "en")):
             assert page.find(f"#{token}").text.split() == list(names[token])
             page.choose(token, name)
             wavs.append(page.speak())
             assert np.abs(wavs[-1] - wavs[-2]).max() > 1e-4
-        assert "anna, sad, en" in page.find("#result h2").text
+        assert f"anna, {markup}, en" in page.find("#result h2").text
+        assert not page.driver.find_elements("css selector", "[src='x'], main b, main script")
         page.find("#live").click()
         page.until(lambda _: page.driver.execute_script("return live.received > 0"))
         page.find("#live").click()

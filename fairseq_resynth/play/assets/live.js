@@ -59,8 +59,8 @@ function connectLive(node, settings) {
     live.peak = peak;
     const late = (captured - played) / live.context.sampleRate;
     const behind = late - live.delay;
-    $("live-status").textContent = `speaking, ${late.toFixed(2)} s later`
-      + (live.received && behind > 1 ? `; the computer falls behind, ${behind.toFixed(1)} s of audio wait` : "");
+    $("live-status").textContent = `speaking, heard ${late.toFixed(2)} s later`
+      + (live.received && behind > 1 ? `; the computer is too slow, and ${behind.toFixed(1)} s of audio are waiting` : "");
   };
 }
 

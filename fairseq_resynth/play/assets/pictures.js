@@ -70,17 +70,20 @@ function player(shown, name, place, head) {
 }
 
 function bitsText(bits) {
-  const named = (rates) => Object.entries(rates).filter(([name]) => name !== "total")
+  const named = (rates) => Object.entries(rates).filter(([name, rate]) => name !== "total" && rate >= 0.5)
     .map(([name, rate]) => `${name} ${Math.round(rate)}`).join(", ");
   const sum = Object.values(bits.fixed).reduce((a, b) => a + b, 0);
   const fixed = `${Math.round(sum)} bit/s at a fixed length per code (${named(bits.fixed)})`;
-  const coded = bits.coded ? `${Math.round(bits.coded.total)} bit/s as a file of ${bits.bytes} bytes (${named(bits.coded)}); ` : "";
-  return `${coded}${fixed}${bits.continuous ? ", continuous pitch not counted" : ""}; the waveform ${bits.pcm}.`;
+  const coded = bits.coded ? `${Math.round(bits.coded.total)} bit/s as a coded file of ${bits.bytes} bytes (${named(bits.coded)}), ` : "";
+  const left = bits.continuous ? "; continuous pitch is not counted" : "";
+  return `Bit rate: ${coded}${fixed}${left}. The waveform has ${bits.pcm} bit/s.`;
 }
 
 function facts(shown) {
-  const pitch = shown.f0_mean ? `pitch ${Math.round(shown.f0_mean)} Hz on average, ${Math.round(100 * shown.voiced_share)} % voiced` : "no voiced sound";
-  return `${shown.seconds.toFixed(2)} s; ${pitch} (the line, from 50 Hz at the bottom to 600 Hz on top).`;
+  const length = `${shown.seconds.toFixed(2)} s, `;
+  if (!shown.f0_mean) return `${length}no voiced sound.`;
+  return `${length}${Math.round(100 * shown.voiced_share)} % voiced, with a pitch of ${Math.round(shown.f0_mean)} Hz on average. `
+    + "The line is the pitch, from 50 Hz at the bottom to 600 Hz at the top.";
 }
 
 // One article; `shown` is the server's answer about a recording or a result.

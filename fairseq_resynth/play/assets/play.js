@@ -50,6 +50,7 @@ async function send(kind, blob, name) {
       for (const note of shown.notes) status.textContent += `; ${note}`;
     } else {
       $("players").replaceChildren(sound(shown, "Recording", "source"));
+      $("speak-status").textContent = "";
     }
   } catch (error) {
     status.textContent = "";
@@ -90,6 +91,7 @@ async function record(button) {
     button.setAttribute("aria-pressed", "false");
     button.textContent = "Record";
     running = null;
+    $(`${kind}-file`).value = ""; // the name of an earlier file would stay
     send(kind, new Blob(pieces), "recording");
   };
   running.start();
@@ -124,7 +126,7 @@ function refresh() {
 
 function pitchControl() {
   const kind = $("pitch").value;
-  if (kind === "shift") return `shift=${$("shift").value}st`;
+  if (kind === "shift") return `shift=${$("shift").value < 0 ? "" : "+"}${$("shift").value}st`;
   return kind === "scale" ? `scale=${$("scale").value}` : kind || null;
 }
 
@@ -189,10 +191,10 @@ function offer() {
   $("speaker-field").hidden = !names.length;
   $("pitch-field").hidden = !model.has_pitch;
   $("durations-field").hidden = !model.predicts_durations;
-  $("model").textContent = `${model.num_units} units of ${1000 * model.unit_seconds} ms, `
-    + `${model.has_pitch ? "" : "no "}pitch, ${names.length || "one"} voice${names.length > 1 ? "s" : ""}`
-    + `${model.takes_reference ? " and any other" : ""}; recordings of up to ${model.max_seconds} s. `
-    + `Model ${model.identity}. What you record stays in the memory of this server.`;
+  $("model").textContent = `Model ${model.identity} has ${model.num_units} units of ${1000 * model.unit_seconds} ms, `
+    + `${model.has_pitch ? "" : "no "}pitch, and ${names.length || "one"} voice${names.length > 1 ? "s" : ""}`
+    + `${model.takes_reference ? ", and takes that of a recording" : ""}. `
+    + `Recordings may last up to ${model.max_seconds} s and stay in the memory of this server.`;
 }
 
 function listen() {
@@ -215,6 +217,7 @@ function listen() {
     if (file) send(event.target.closest("#reference") ? "reference" : "source", file, file.name);
   });
   $("request").addEventListener("input", refresh);
+  $("request").addEventListener("change", refresh);
   $("request").addEventListener("submit", speak);
   if (reason) $("source-status").textContent = reason;
 }
