@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
 from fairseq_resynth.data.storage.shards import parse_shard
+from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.preparation.f0 import F0Outcome, build_f0, write_speaker_statistics
 
+_FEW_FRAMES = SAMPLE_RATE // F0_HOP  # of a second
 _SHOWN_SPEAKERS = 20
 
 
@@ -54,6 +57,11 @@ def run(args: argparse.Namespace) -> int:
         rows = list({**statistics.speakers, "all": statistics.overall}.items())
         for name, entry in rows if len(rows) <= _SHOWN_SPEAKERS else rows[-1:]:
             lines.append(f"{name}: {entry['f0_mean']:.1f} ± {entry['f0_std']:.1f} Hz")
+        if few := [n for n, e in statistics.speakers.items() if e["num_voiced"] < _FEW_FRAMES]:
+            lines.append(
+                f"warning: {len(few)} speakers have less than a second of voiced speech, too little for "
+                f"statistics: {first_names(few)}"
+            )
     troubled = any(outcome.failed or outcome.unvoiced for outcome in outcomes.values())
     return common.report(args, summary, lines, troubled and not args.accept_unvoiced)
 

@@ -76,6 +76,8 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
     weights = state.pop("generator", None)
     if weights is None and isinstance(state.get("model"), dict):  # Seamless
         weights = {k.removeprefix("code_generator."): v for k, v in state["model"].items()}
+    if weights is None and state and all(isinstance(value, Tensor) for value in state.values()):
+        weights = state  # saved as model.state_dict()
     if not isinstance(weights, dict) or not weights:
         raise ValueError(
             f"{source} has no `generator`; found {', '.join(map(str, list(state)[:8])) or 'nothing'}."
@@ -83,8 +85,14 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{source}: {name} is a {type(value).__name__}, expected a tensor.")
-    if all(name.startswith("module.") for name in weights):  # saved from DataParallel
-        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(
+                f"{source}: {name} has values that are NaN or infinite: the training had diverged; take an "
+                "earlier checkpoint."
+            )
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # torch.compile, DataParallel
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     file = Path(config) if config else source.parent / "config.json"
     if config is None and LANGUAGES in weights and not file.is_file():
         return Published(source, {}, weights)  # the sizes of Seamless are in its code

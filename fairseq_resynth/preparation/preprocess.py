@@ -113,9 +113,9 @@ def _check_targets(sources: Iterable[str], options: PreprocessOptions) -> None:
     """Raises ValueError if two sources would become the same file."""
     source_of: dict[str, str] = {}
     for path in sources:
-        if (first := source_of.setdefault(target := options.target(path), path)) != path:
+        if (first := source_of.setdefault(made := options.target(path), path)) != path:
             raise ValueError(
-                f"{first} and {path} would both become {target}; choose one kind with --postfix"
+                f"{first} and {path} would both become {made}; choose one kind with --postfix"
             )
     for target in map(Path, source_of if options.channel == "each" else ()):
         folder, base = target.parent, target.stem.rpartition("_")[0]

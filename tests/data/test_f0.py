@@ -206,6 +206,13 @@ def test_a_missing_cut_or_foreign_cache_is_refused(cached, tmp_path):
     with pytest.raises(ValueError, match=r"holds \(7,\) float32, expected \(\d+,\) float32"):
         F0Cache(data, "train", manifest)
     path.write_bytes(whole)
+    for wrong in (np.nan, -1.0, np.inf):  # as other tools mark what is unvoiced
+        f0 = np.load(path)
+        f0[-3] = wrong
+        np.save(path, f0)
+        with pytest.raises(ValueError, match=rf"row 2 has an F0 of {wrong}, expected Hz, and 0"):
+            list(F0Cache(data, "train", manifest))
+    path.write_bytes(whole)
     write_manifest(
         data / "train.tsv", SPEECH, [("english/pbx-invalid.flac", int(manifest.num_samples[0]))]
     )

@@ -84,6 +84,19 @@ def test_units_alone_at_160_samples(tmp_path):
     assert system.streams.units["feature_type"] == "vqvae"
 
 
+@pytest.mark.parametrize("prefix", ["module.", "module._orig_mod.", "_orig_mod.", ""])
+def test_names_of_wrapped_models_and_bare_weights(prefix, tmp_path):
+    folder, generator = make(tmp_path / "in", StreamSpec(320, 10), {"code_hop_size": 320})
+    weights = torch.load(folder / "g_00000100")["generator"]
+    state = {prefix + name: value for name, value in weights.items()}
+    torch.save({"generator": state} if prefix else state, folder / "g_00000100")
+    units = torch.arange(5)[None]
+    with torch.no_grad():
+        expected = generator(units).numpy()
+    system = take(folder, tmp_path / "out")
+    np.testing.assert_allclose(system.decode(units.numpy()), expected, atol=1e-6)
+
+
 def test_raw_normalized_f0(tmp_path):
     streams = StreamSpec(320, 10, f0_channels=1, speakers=tuple("abcd"))
     config = {**FRAME_80, "f0": True, "f0_normalize": True, "multispkr": "_", "num_speakers": 4}
@@ -238,6 +251,10 @@ BAD = {
     "hostile statistics": (_hostile_statistics, "f0_stats.th (holds|is not readable)"),
     "foreign": (_foreign, "has no `generator`; found model, cfg"),
     "not a tensor": (_weights(dict__weight=[1, 2]), "dict.weight is a list, expected a tensor"),
+    "diverged": (
+        _weights(conv_post__bias=torch.tensor([np.nan])),
+        "conv_post.bias has values that are NaN or infinite",
+    ),
     "weight missing": (_weights(conv_post__bias=None), "1 weights are missing, .*conv_post.bias"),
     "codebook missing": (_weights(quantizer__vq__level_blocks__0__k=None), "no codebook"),
     "more units": (_config(num_embeddings=99), r"dict.weight is \(100, 128\), .*\(99, 128\)"),

@@ -221,3 +221,15 @@ class F0Cache(FlatRows):
             raise ValueError(
                 f"{path} holds {found.shape} {found.dtype}, expected ({frames},) float32. {command}"
             )
+        self._path, self._command = path, command
+
+    def slice(self, row: int, start: int, length: int) -> np.ndarray:
+        """F0 of a row in Hz from frame `start` on; raises ValueError if other tools wrote what is no F0."""
+        f0 = super().slice(row, start, length)
+        if not ((f0 >= 0) & (f0 < np.inf)).all():
+            wrong = f0[~((f0 >= 0) & (f0 < np.inf))][0]
+            raise ValueError(
+                f"{self._path}: row {row + 1} has an F0 of {wrong}, expected Hz, and 0 where unvoiced. "
+                f"{self._command}"
+            )
+        return f0
