@@ -1,5 +1,6 @@
 """The manifest of fairseq (a root, then `path<TAB>samples`), and files with one line per row of it."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -102,10 +103,11 @@ def read_manifest(path: str | Path) -> Manifest:
         first, second = repeat
         raise ValueError(f"{path}:{second + 2}: {paths[second]} is already on line {first + 2}.")
     # A packed split needs no audio files.
-    if not root.is_dir() and not (path.with_suffix(".pack") / "index.json").is_file():
+    # pathlib's raises OSError for a name that is too long.
+    if not os.path.isdir(root) and not (path.with_suffix(".pack") / "index.json").is_file():
         raise FileNotFoundError(
-            f"{path}:1: the root {root} is not a folder on this machine. If the audio was moved, write its "
-            "new folder to line 1, or run `resynth manifest` again."
+            f"{path}:1: the root {str(root)[:300]} is not a folder on this machine. If the audio was "
+            "moved, write its new folder to line 1, or run `resynth manifest` again."
         )
     return Manifest(path, root, paths, samples)
 

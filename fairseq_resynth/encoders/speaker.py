@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+import zipfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.audio.files import resample
-from fairseq_resynth.data.storage.files import file_hash
+from fairseq_resynth.data.storage.files import file_hash, one_line, unpacked_size
 
 # kind of encoder: the package that it needs
 MODULES = {
@@ -104,6 +105,7 @@ class ModelFile:
         else:
             import torch
 
+            _require_whole(path)
             model = torch.jit.load(path, map_location=device).eval()
             run = lambda x: model(torch.from_numpy(x).to(device)).cpu().numpy()  # noqa: E731
             self._run = torch.inference_mode()(run)
@@ -120,6 +122,17 @@ class ModelFile:
                 f"the speaker encoder gave {found}, expected (1, D) finite numbers that are not all 0"
             )
         return vector[0] / np.linalg.norm(vector[0])
+
+
+def _require_whole(path: str) -> None:
+    """Raises ValueError if a TorchScript file is not what was written, by the checksums of its members, so
+    that torch's C++ gets no damaged bytes."""
+    # Only the code of a model is compressed.
+    if unpacked_size(path) > 20 * Path(path).stat().st_size + (1 << 24):
+        raise ValueError("it would unpack to far more bytes than the file has")
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} in it is damaged")
 
 
 def _onnx_providers(device: str) -> list[Any]:
@@ -175,7 +188,7 @@ def load_encoder(text: str, device: str = "cpu") -> SpeakerEncoder:
             f"speaker encoder {text}: {error}. Run `pip install {package}`."
         ) from error
     except Exception as error:  # onnxruntime's classes of errors have no common base
-        raise ValueError(f"speaker encoder {text}: cannot be loaded: {error}") from error
+        raise ValueError(f"speaker encoder {text}: cannot be loaded: {one_line(error)}") from error
 
 
 def describe_encoder(text: str, device: str = "cpu") -> dict[str, Any]:
@@ -192,7 +205,7 @@ def describe_encoder(text: str, device: str = "cpu") -> dict[str, Any]:
         return {"encoder": text, "encoder_hash": digest, "speaker_dim": len(encoder.embed(probe))}
     except Exception as error:  # the model's own code may raise anything
         inputs = "filter banks (1, frames, 80)" if kind.endswith("fbank") else "samples (1, T)"
-        reason = str(error).strip().split("\n")[-1][:200]
+        reason = " ".join(str(error).strip().rpartition("\n")[2].split())[:200]
         raise ValueError(
             f"speaker encoder {text}: it does not take {inputs}: {reason}. For models on filter banks write "
             "torchscript-fbank:FILE or onnx-fbank:FILE."
@@ -203,5 +216,5 @@ def embed_file(path: Path, encoder: str, device: str = "cpu") -> np.ndarray | st
     """The vector (D,) of an audio file, or the reason why it has none as text."""
     try:
         return load_encoder(encoder, device).embed(resample(*load_any_audio(path)))
-    except (ValueError, OSError, RuntimeError) as error:
-        return str(error)
+    except Exception as error:  # onnxruntime's classes of errors have no common base
+        return one_line(error)

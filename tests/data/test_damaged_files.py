@@ -1,5 +1,6 @@
 """Damage that mutations of valid files found in the readers of a data directory."""
 
+import io
 import json
 import shutil
 import zipfile
@@ -209,3 +210,26 @@ def test_compressed_members_cannot_claim_memory(tmp_path):
             archive.writestr(member, b"\0" * (20 << 20))
         with pytest.raises(ValueError, match="would unpack to more bytes|claim 20 MiB"):
             read_unit_file(tmp_path / name)
+
+
+def test_names_in_manifests_that_are_too_long_for_a_file(tmp_path):
+    long = "x" * 5000
+    (tmp_path / "root.tsv").write_text(f"{long}\na.wav\t800\n")
+    with pytest.raises(
+        FileNotFoundError, match="root.tsv:1: the root .* is not a folder"
+    ) as raised:
+        read_manifest(tmp_path / "root.tsv")
+    assert len(str(raised.value)) < 1000
+    for path in (f"{long}.wav", f"{long}.zip:0:9"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            read_audio(tmp_path / path)
+
+
+def test_arrays_in_archives_whose_header_is_no_python(tmp_path):
+    array = io.BytesIO()
+    np.save(array, np.zeros(100, np.int16))
+    for header in (array.getvalue().replace(b"}", b"("), array.getvalue().replace(b"{", b"'")):
+        (tmp_path / "a.zip").write_bytes(header)
+        with pytest.raises(ValueError, match="is not readable as an array") as raised:
+            read_audio(f"{tmp_path}/a.zip:0:{len(header)}")
+        assert len(str(raised.value).splitlines()) == 1

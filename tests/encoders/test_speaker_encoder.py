@@ -1,7 +1,11 @@
 """Speaker encoders: Resemblyzer knows voices, files of one's own work, and what is wrong is said."""
 
+import zipfile
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 from small_corpus import write_data
 from tiny_voices import ENGLISH, RUSSIAN, SPEECH, save_toy_encoder
@@ -150,3 +154,31 @@ def test_what_is_no_encoder_is_said(tmp_path):
     torch.jit.script(Flat()).save(str(tmp_path / "flat.pt"))
     with pytest.raises(ValueError, match=r"gave \(1,\), expected \(1, D\)"):
         load_encoder(f"torchscript:{tmp_path / 'flat.pt'}").embed(np.ones(100, np.float32))
+
+
+def test_damaged_encoders_are_one_line_and_never_reach_torch(tmp_path, monkeypatch):
+    """torch's C++ reads TorchScript without looking at the checksums of its members."""
+    name = save_toy_encoder(tmp_path)
+    path = tmp_path / "toy.pt"
+    valid = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("toy/data.pkl")
+    place = valid.index(content) + 9
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("torch has read it"))
+    for content in (valid[:place] + b"???" + valid[place + 3 :], valid[:900], b"", b"x\n\ny" * 99):
+        load_encoder.cache_clear()
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="toy.pt: cannot be loaded") as raised:
+            load_encoder(name)
+        assert len(str(raised.value).splitlines()) == 1
+
+
+def test_errors_of_encoders_are_reasons_of_one_line(tmp_path, monkeypatch):
+    def fail(wav):
+        raise RuntimeError("Traceback of TorchScript:\n  first\n  second\n")
+
+    wav = tmp_path / "a.wav"
+    soundfile.write(wav, np.zeros(800), 16000)
+    encoder = SimpleNamespace(embed=fail)
+    monkeypatch.setattr(speaker, "load_encoder", lambda *_: encoder)
+    assert embed_file(wav, "torchscript:x") == "Traceback of TorchScript: first second"

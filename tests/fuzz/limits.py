@@ -16,7 +16,7 @@ from fairseq_resynth.codec.format.range_coder import CodecError
 SECONDS = 10  # of processor time, for one input
 MEMORY = 1 << 30  # bytes that one input may claim
 OWN = (ValueError, FileNotFoundError, CodecError, IsADirectoryError)
-_RUNS = (
+RUNS = (
     "os.system",
     "os.exec",
     "os.fork",
@@ -41,7 +41,7 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook, which cannot be removed: it notes what must not happen while an input is read."""
     if _folder is None:
         return
-    if event in _RUNS:
+    if event in RUNS:
         _seen.append(f"{event} {arguments[:2]}")
     elif event in _MOVES or event == "open" and _writes(arguments):
         target = arguments[1 if event in ("os.rename", "os.symlink", "os.link") else 0]

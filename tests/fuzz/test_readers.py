@@ -7,13 +7,14 @@ from random import Random
 
 import pytest
 from kinds import Kind
+from kinds_of_answers import ANSWERS
 from kinds_of_data import AUDIO, DATA
 from kinds_of_models import MODELS
 from kinds_of_results import LISTS
 from kinds_of_units import UNITS
 from limits import failure, limited
 
-KINDS = {**AUDIO, **DATA, **UNITS, **LISTS, **MODELS}
+KINDS = {**AUDIO, **DATA, **UNITS, **LISTS, **MODELS, **ANSWERS}
 
 
 def inputs(kind: Kind, valid: bytes, count: int) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.files import atomic_path, reading
 
 _PATH = re.compile(r"(?P<archive>.+\.zip):(?P<offset>\d+):(?P<length>\d+)")
 _NUMPY_MAGIC = b"\x93NUMPY"
@@ -60,7 +60,7 @@ def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile]:
     """Opens what a path into an archive names like a `soundfile.SoundFile`. Raises FileNotFoundError without
     the archive, ValueError if it is too short or the member is no audio."""
     archive, offset, length = zip_range(path)
-    if not archive.is_file():
+    if not os.path.isfile(archive):  # pathlib's raises OSError for a name that is too long
         raise FileNotFoundError(f"{archive} does not exist")
     if offset + length > (size := archive.stat().st_size):
         raise ValueError(
@@ -93,10 +93,8 @@ def _skip_array_header(path: str | Path, stream: FileRange) -> dict[str, Any]:
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
-    try:
+    with reading(path, "an array"):  # numpy lets errors of Python's tokenizer through
         shape, _, dtype = headers[np.lib.format.read_magic(stream)](stream)
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not readable as an array: {error}") from error
     if len(shape) != 1 or dtype not in _SUBTYPES:
         raise ValueError(
             f"{path}: found an array {shape} of {dtype}, expected a waveform (T,) of int16 or floats"
@@ -111,7 +109,7 @@ def _skip_array_header(path: str | Path, stream: FileRange) -> dict[str, Any]:
 
 def require_file(path: Path) -> None:
     """Raises FileNotFoundError if there is no such file, and ValueError if it is empty."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
