@@ -53,6 +53,7 @@ bash scripts/setup.sh
 def run(checkout: Path, arguments: list[str]) -> tuple[float, str]:
     """Runs Python on a checkout; returns (user and system seconds, standard output)."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run would compile what it imports
     program = arguments if arguments[0] == "bash" else [sys.executable, *arguments]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as cache:
