@@ -146,7 +146,7 @@ def batch(net: str, size: int, segment: int, seed: int) -> dict[str, Any]:
         f0 = 100 + 100 * torch.rand(size, segment // 80, generator=generator)
         inputs["source_f0"] = torch.stack([f0, torch.ones_like(f0)], dim=1)
     target = 0.1 * torch.randn(size, 1, segment, generator=generator)
-    sample = {"id": torch.arange(size), "net_input": inputs, "target": target}
+    sample = {"id": torch.arange(size), "split": "train", "net_input": inputs, "target": target}
     return move_to_cuda(sample) if torch.cuda.is_available() else sample
 
 
