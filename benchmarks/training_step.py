@@ -42,6 +42,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# oneDNN keeps 1024 compiled convolutions; arms in turns have more, and would compile them in every round.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 import torch
 import torch.nn.functional as F

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
-BUILD = ("pip", "setuptools", "wheel", "numpy", "cython")  # what installs, and builds source archives
+BUILD = ("pip", "setuptools", "wheel", "numpy", "cython")  # installs, or builds source archives
 
 
 def requirements(name: str, extras: set[str], python: str) -> list[Requirement]:

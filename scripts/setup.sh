@@ -79,7 +79,7 @@ install_listed() {
   # torch by its exact version, so that a local wheel is taken, and with the dependencies of that build
   pip_install -c constraints.txt $(listed_version setuptools wheel numpy Cython torch) || return
   listed base "$@" > .venv/listed.txt
-  pip_install --no-deps --no-build-isolation -r .venv/listed.txt -e . || return
+  PYTHONWARNINGS=ignore pip_install --no-deps --no-build-isolation -r .venv/listed.txt -e . || return
   missing_package=$(.venv/bin/python -m pip check | grep 'which is not installed') || true
   [ -z "$missing_package" ] || { echo "$missing_package" && return 1; }
 }
