@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -182,6 +183,11 @@ def _bare(name: str) -> str:
     return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name
 
 
+def _composed_stem(name: str) -> str:
+    """A stem with composed characters: macOS writes `é` as `e` and an accent."""
+    return unicodedata.normalize("NFC", PurePosixPath(_bare(name)).name)
+
+
 class FileFinder:
     """Finds files, which are relative paths, by names that others gave them."""
 
@@ -189,9 +195,11 @@ class FileFinder:
         self.names = set(names := list(names))
         self.by_path: dict[str, list[str]] = defaultdict(list)
         self.by_stem: dict[str, list[str]] = defaultdict(list)
+        self.by_composed_stem: dict[str, list[str]] = defaultdict(list)
         for name in names:
             self.by_path[_bare(name)].append(name)
             self.by_stem[PurePosixPath(_bare(name)).name].append(name)
+            self.by_composed_stem[_composed_stem(name)].append(name)
 
     def candidates(self, reference: str) -> list[str]:
         """The files that a name may mean: by path, by the end of the path, or by stem, without suffixes."""
@@ -201,7 +209,8 @@ class FileFinder:
             _bare(reference),
             _bare(reference.replace("\\", "/")),
         )  # the last: Windows'
-        return next(filter(None, map(self._candidates, names)), [])
+        found = next(filter(None, map(self._candidates, names)), [])
+        return found or self.by_composed_stem.get(_composed_stem(reference), [])
 
     def _candidates(self, bare: str) -> list[str]:
         if bare in self.by_path:

@@ -80,6 +80,14 @@ def test_names_that_are_not_utf_8_are_converted_and_named(tmp_path, capsys):
         scan(tmp_path / "out")
 
 
+def test_names_of_other_systems_are_found():
+    finder = FileFinder(["s/cafe\u0301.wav", "s/b.wav"])
+    for reference in ("s/caf\u00e9.flac", "C:\\old\\s\\b.wav"):
+        assert len(finder.candidates(reference)) == 1
+    both = FileFinder(["s/cafe\u0301.wav", "s/caf\u00e9.wav"])
+    assert both.candidates("caf\u00e9") == ["s/caf\u00e9.wav"]
+
+
 def test_names_with_dots_are_found_with_and_without_suffix():
     finder = FileFinder(["a/take.1.wav", "a/take.2.wav", "b/x.wav"])
     for reference in ("a/take.1", "take.1.wav", "take.1", "/data/a/take.1.flac"):
