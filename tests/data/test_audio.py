@@ -223,6 +223,9 @@ def test_what_is_no_recording_is_refused_with_its_reason(tmp_path):
     assert "text, not audio" in reason()
     path.write_bytes(bytes(1000))
     assert "Errno" not in reason()
+    path.unlink()
+    path.mkdir()
+    assert "is a folder, expected a recording" in reason()
 
 
 @pytest.mark.parametrize("rate", [22254, 44056, 11127, 37800, 8000, 22050, 44100, 48000])

@@ -108,7 +108,9 @@ def _skip_array_header(path: str | Path, stream: FileRange) -> dict[str, Any]:
 
 
 def require_file(path: Path) -> None:
-    """Raises FileNotFoundError if there is no such file, and ValueError if it is empty."""
+    """Raises FileNotFoundError if there is no such file, and ValueError if it is a folder or empty."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder, expected a recording")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path} does not exist")
     if path.stat().st_size == 0:
