@@ -42,7 +42,11 @@ def _load(path: str | Path) -> Any:
     logging.disable_progress_bar()
     try:
         with quiet():
-            return AutoModel.from_pretrained(str(path)).eval()
+            model = AutoModel.from_pretrained(str(path)).eval()
+        # safetensors maps the file, and the process would crash if another program overwrote it.
+        for weights in (*model.parameters(), *model.buffers()):
+            weights.data = weights.data.clone()
+        return model
     except Exception as error:  # transformers raises many kinds of errors for a malformed folder
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} cannot be loaded as a model of transformers: {reason}") from error

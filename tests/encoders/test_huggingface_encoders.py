@@ -1,6 +1,7 @@
 """Encoders of transformers, from folders of tiny random models, against the models' own forward."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,16 @@ def test_the_folder_says_whether_waveforms_are_normalized(tmp_path):
     normalized = encoder.features([wav])[0]
     torch.testing.assert_close(encoder.features([wav * 0.3])[0], normalized, atol=1e-3, rtol=0)
     assert not torch.allclose(plain, normalized, atol=1e-3)
+
+
+def test_overwriting_the_weights_does_not_end_the_process_that_uses_them(tmp_path):
+    """Weights that stay mapped from a file crash whoever reads them after the file was made shorter."""
+    _save(tmp_path, "hubert")
+    encoder = build_encoder("hf", tmp_path, 2)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    before = encoder.features(_wavs()[:1])[0]
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    torch.testing.assert_close(encoder.features(_wavs()[:1])[0], before, atol=0, rtol=0)
 
 
 def test_long_files_lose_no_frame(tmp_path):
