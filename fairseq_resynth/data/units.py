@@ -39,7 +39,9 @@ DURATION_KEYS = ("durations", "duration", "dur")  # pGSLM's, in frames per unit;
 UNIT_TOKENS = ("Hu", "Un")  # in token strings of SpiritLM and slamkit; there Pi is pitch, St style
 _TOKEN = re.compile(r"\[([A-Za-z]+)(\d{1,18})\]|<([A-Za-z]+)(\d{1,18})>")
 _LIST = re.compile(r"\s*\[([\d,\s]*)\]\s*")
-_NAMED = re.compile(r"\s*([^\s<\[({]*[^\W\d_][^\s<\[({]*)((?:[ ]+\d+)+)\s*")
+# The name needs a letter, which a second pattern looks for: in one, they take hours for a long word.
+_NAMED = re.compile(r"\s*([^\s<\[({]+)((?:[ ]+\d+)+)\s*")
+_LETTER = re.compile(r"[^\W\d_]")
 # Encoders do not encode up to this many samples at the end of an utterance (a HuBERT frame spans 25 ms).
 MAX_UNCOVERED = 800  # samples, 50 ms
 
@@ -121,7 +123,7 @@ def parse_line(line: str, where: str, number: int, key: str = "") -> UnitRow:
         text = listed[1].replace(",", " ")
     if _is_token_string(text):
         return replace(_parse_token_string(text, where, number, key), name=name or None)
-    if not name and (named := _NAMED.fullmatch(text)):
+    if not name and (named := _NAMED.fullmatch(text)) and _LETTER.search(named[1]):
         name, text = named[1], named[2]
     return UnitRow(parse_integers(text, where), number, name or None)
 

@@ -1,12 +1,13 @@
 """The reader of unit text: every format by its content, and errors that name the line."""
 
+import time
 from collections import Counter
 
 import pytest
 
 from fairseq_resynth.data.streams import read_utterances
 from fairseq_resynth.data.unit_files import read_generated_units, read_unit_file
-from fairseq_resynth.data.units import read_integer_rows
+from fairseq_resynth.data.units import parse_line, read_integer_rows
 
 LOG = "S-0\t1 2\nW-0\t0.1\tseconds\nH-0\t-1.5\t1 2\nD-0\t-1.5\t1 2\nH-0\t-1.7\t4 5\nH-1\t-2.0\t7\n"
 
@@ -141,3 +142,11 @@ def test_wrong_dict_lines(line, message, tmp_path):
     (tmp_path / "in.txt").write_text(line + "\n")
     with pytest.raises(ValueError, match=message):
         read_unit_file(tmp_path / "in.txt")
+
+
+def test_a_long_word_takes_no_time():
+    """A line of 30,000 letters took ten seconds, one of 100,000 minutes."""
+    started = time.process_time()
+    with pytest.raises(ValueError, match="here: "):
+        parse_line("x" * 30_000, "here", 1)
+    assert time.process_time() - started < 1
