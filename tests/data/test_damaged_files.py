@@ -233,3 +233,10 @@ def test_arrays_in_archives_whose_header_is_no_python(tmp_path):
         with pytest.raises(ValueError, match="is not readable as an array") as raised:
             read_audio(f"{tmp_path}/a.zip:0:{len(header)}")
         assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_repeated_name_with_a_line_separator_is_one_line(tmp_path):
+    (tmp_path / "a.tsv").write_text(".\n\u2028/b.wav\t800\n\u2028/b.wav\t800\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="a.tsv:3: .* is already on line 2") as raised:
+        read_manifest(tmp_path / "a.tsv")
+    assert len(str(raised.value).splitlines()) == 1
