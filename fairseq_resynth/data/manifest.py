@@ -101,7 +101,9 @@ def read_manifest(path: str | Path) -> Manifest:
     paths, samples = _parse_rows(block, path)
     if repeat := paths.first_repeat():
         first, second = repeat
-        raise ValueError(f"{path}:{second + 2}: {paths[second][:300]!r} is already on line {first + 2}.")
+        raise ValueError(
+            f"{path}:{second + 2}: {paths[second][:300]!r} is already on line {first + 2}."
+        )
     # A packed split needs no audio files.
     # pathlib's raises OSError for a name that is too long.
     if not os.path.isdir(root) and not (path.with_suffix(".pack") / "index.json").is_file():

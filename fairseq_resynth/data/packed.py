@@ -84,7 +84,8 @@ class PackIndex:
         self.content = read_object(
             path, hint, source=str, rows=str, audio=[_AUDIO], streams={str: _FILE}
         )
-        self.command = f"Run `resynth pack {self.content['source']} --outdir {folder.parent}`."
+        source = " ".join(self.content["source"].split())  # without breaks of lines
+        self.command = f"Run `resynth pack {source} --outdir {folder.parent}`."
         with reading(path, "the index of a packed split", self.command):
             for entry in (*self.content["audio"], *self.content["streams"].values()):
                 if entry["file"] != Path(entry["file"]).name:
@@ -157,7 +158,7 @@ class PackedAudio:
         self._index = PackIndex(folder)
         if (digest := rows_hash(manifest)) != (packed := self._index.content["rows"]):
             raise ValueError(
-                f"{folder / 'index.json'} was packed from rows with the hash {packed}, "
+                f"{folder / 'index.json'} was packed from rows with the hash {packed[:40]!r}, "
                 f"{manifest.source} has {digest}. {self._index.command}"
             )
         self._shards = self._index.content["audio"]

@@ -240,3 +240,13 @@ def test_a_repeated_name_with_a_line_separator_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="a.tsv:3: .* is already on line 2") as raised:
         read_manifest(tmp_path / "a.tsv")
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["rows", "source"])
+def test_line_separators_in_the_index_of_a_pack_break_no_message(packed, tmp_path, key):
+    shutil.copytree(packed / "pack", tmp_path / "pack")
+    path = tmp_path / "pack" / "train.pack" / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rows": "0", key: "a\u2028b"}))
+    with pytest.raises(ValueError, match="was packed from rows with the hash") as raised:
+        open_audio(path.parents[1], "train", read_manifest(path.parents[1] / "train.tsv"))
+    assert len(str(raised.value).splitlines()) == 1
