@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fairseq_resynth.data.audio.files import zip_range
-from fairseq_resynth.data.storage.files import decode_text, text_lines, write_text
+from fairseq_resynth.data.storage.files import decode_text, shown, text_lines, write_text
 from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 
 SPLITS = ("train", "valid", "test")
@@ -102,13 +102,13 @@ def read_manifest(path: str | Path) -> Manifest:
     if repeat := paths.first_repeat():
         first, second = repeat
         raise ValueError(
-            f"{path}:{second + 2}: {paths[second][:300]!r} is already on line {first + 2}."
+            f"{path}:{second + 2}: {shown(paths[second])} is already on line {first + 2}."
         )
     # A packed split needs no audio files.
     # pathlib's raises OSError for a name that is too long.
     if not os.path.isdir(root) and not (path.with_suffix(".pack") / "index.json").is_file():
         raise FileNotFoundError(
-            f"{path}:1: the root {str(root)[:300]} is not a folder on this machine. If the audio was "
+            f"{path}:1: the root {shown(root)} is not a folder on this machine. If the audio was "
             "moved, write its new folder to line 1, or run `resynth manifest` again."
         )
     return Manifest(path, root, paths, samples)

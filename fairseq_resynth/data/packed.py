@@ -17,7 +17,7 @@ import numpy as np
 
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.storage.files import file_hash, map_array, read_object, reading
+from fairseq_resynth.data.storage.files import file_hash, map_array, read_object, reading, shown
 from fairseq_resynth.data.storage.shards import rows_hash
 
 
@@ -84,8 +84,8 @@ class PackIndex:
         self.content = read_object(
             path, hint, source=str, rows=str, audio=[_AUDIO], streams={str: _FILE}
         )
-        source = " ".join(self.content["source"].split())  # without breaks of lines
-        self.command = f"Run `resynth pack {source} --outdir {folder.parent}`."
+        source = self.content["source"]
+        self.command = f"Run `resynth pack {shown(source, 3000)} --outdir {folder.parent}`."
         with reading(path, "the index of a packed split", self.command):
             for entry in (*self.content["audio"], *self.content["streams"].values()):
                 if entry["file"] != Path(entry["file"]).name:
@@ -158,7 +158,7 @@ class PackedAudio:
         self._index = PackIndex(folder)
         if (digest := rows_hash(manifest)) != (packed := self._index.content["rows"]):
             raise ValueError(
-                f"{folder / 'index.json'} was packed from rows with the hash {packed[:40]!r}, "
+                f"{folder / 'index.json'} was packed from rows with the hash {shown(packed, 40)}, "
                 f"{manifest.source} has {digest}. {self._index.command}"
             )
         self._shards = self._index.content["audio"]

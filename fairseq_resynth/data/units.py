@@ -26,7 +26,7 @@ import numpy as np
 
 from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.packed import FlatRows, packed_integers
-from fairseq_resynth.data.storage.files import open_utf8
+from fairseq_resynth.data.storage.files import open_utf8, shown
 from fairseq_resynth.data.storage.text_columns import (
     DIGITS,
     parse_integer_lines,
@@ -136,7 +136,7 @@ def parse_values(values: Mapping[str, Any], where: str, number: int, key: str = 
     found = next((known for known in expected if known in values), None)
     if found is None:
         raise ValueError(
-            f"{where}: expected one of the keys {', '.join(expected)}, found {', '.join(values)}; "
+            f"{where}: expected one of the keys {', '.join(expected)}, found {shown(', '.join(values))}; "
             "--units-key KEY names that of the units."
         )
     units = values[found]

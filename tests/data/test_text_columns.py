@@ -67,7 +67,7 @@ def test_manifests_of_either_line_end(tmp_path, end, last):
         ("b.flac\t-5", r"train.tsv:3: expected `path<TAB>samples`"),
         ("b.flac\t" + "9" * 19, r"train.tsv:3: expected `path<TAB>samples`"),
         ("", r"train.tsv:3: expected `path<TAB>samples`"),
-        ("a.flac\t16", r"train.tsv:3: 'a.flac' is already on line 2"),
+        ("a.flac\t16", r"train.tsv:3: a.flac is already on line 2"),
     ],
 )
 def test_a_malformed_row_is_named_with_its_line(tmp_path, row, message):

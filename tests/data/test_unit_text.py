@@ -150,3 +150,9 @@ def test_a_long_word_takes_no_time():
     with pytest.raises(ValueError, match="here: "):
         parse_line("x" * 30_000, "here", 1)
     assert time.process_time() - started < 1
+
+
+def test_keys_with_line_separators_break_no_message():
+    with pytest.raises(ValueError, match="expected one of the keys") as raised:
+        parse_line('{"a\\u2028b": "1 2"}', "here", 1)
+    assert len(str(raised.value).splitlines()) == 1

@@ -299,6 +299,11 @@ def reading(path: str | Path, what: str, hint: str = "") -> Iterator[None]:
         ) from error
 
 
+def shown(text: object, most: int = 300) -> str:
+    """A text of an input for a message: in one line of up to `most` characters."""
+    return " ".join(str(text).split())[:most]
+
+
 def one_line(error: Exception) -> str:
     """What an error says, or its name, in one line of up to 300 characters."""
     text = " ".join(str(error).split())[:300].rstrip(".")
