@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.storage.files import atomic_path, reading
+from fairseq_resynth.data.storage.files import atomic_path, reading, shown
 
 _PATH = re.compile(r"(?P<archive>.+\.zip):(?P<offset>\d+):(?P<length>\d+)")
 _NUMPY_MAGIC = b"\x93NUMPY"
@@ -61,7 +61,7 @@ def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile]:
     the archive, ValueError if it is too short or the member is no audio."""
     archive, offset, length = zip_range(path)
     if not os.path.isfile(archive):  # pathlib's raises OSError for a name that is too long
-        raise FileNotFoundError(f"{archive} does not exist")
+        raise FileNotFoundError(f"{shown(archive, 1000)} does not exist")
     if offset + length > (size := archive.stat().st_size):
         raise ValueError(
             f"{path}: the archive has {size} bytes, expected {offset + length} or more; copy it again or "
@@ -112,7 +112,7 @@ def require_file(path: Path) -> None:
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder, expected a recording")
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{shown(path, 1000)} does not exist")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
 
