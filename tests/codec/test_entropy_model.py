@@ -15,6 +15,7 @@ from codec_models import NO_NETWORK, network_model, released, tables_model, with
 from fairseq_resynth.codec.entropy.context_model import blend, confuse, learn_confusions
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
 from fairseq_resynth.codec.entropy.fitting import (
+    ContextNetwork,
     TrainingOptions,
     fit_entropy_model,
     to_integers,
@@ -257,6 +258,17 @@ def test_network_learns_and_survives_rounding_to_integers():
     found = np.stack(list(_integer_logits(whole, units[0].numpy(), runs[0].numpy())))
     np.testing.assert_allclose(found / 65536, expected, atol=0.03)
     assert expected.std() > 0.3
+
+
+def test_hidden_inputs_are_hidden_in_training_alone():
+    torch.manual_seed(0)
+    options = TrainingOptions(hidden_size=8, embedding_size=4, dropout=0.0, hidden_inputs=1.0)
+    network = ContextNetwork(5, options)
+    rows = torch.tensor([[0, 1, 2, 5], [3, 2, 4, 5]])
+    for training in (True, False):
+        network.train(training)
+        first, second = network(rows, rows)[0].detach()
+        assert torch.equal(first, second) == training
 
 
 def _integer_logits(network, units, runs):

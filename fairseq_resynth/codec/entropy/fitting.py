@@ -57,9 +57,10 @@ class TrainingOptions:
     run_size: int = 64  # width of the layer before the lengths of runs
     longest_run: int = 24  # longer runs are alike to the network
     updates: int = 1500
-    batch_size: int = 16  # utterances
+    batch_size: int = 32  # utterances
     learning_rate: float = 4e-3  # the peak, after 50 steps; then it falls linearly to zero
-    dropout: float = 0.4  # of the state before the outputs; half of it at the inputs
+    dropout: float = 0.5  # of the state before the outputs; less at the inputs
+    hidden_inputs: float = 0.1  # the share of units, and of lengths, that the network does not see
     seed: int = 0
 
 
@@ -69,7 +70,7 @@ class ContextNetwork(nn.Module):
     def __init__(self, num_units: int, options: TrainingOptions):
         super().__init__()
         hidden, size, runs = options.hidden_size, options.embedding_size, options.longest_run + 1
-        self.dropout = options.dropout
+        self.dropout, self.hidden_inputs = options.dropout, options.hidden_inputs
         self.longest_run = options.longest_run
         self.unit_embedding = nn.Embedding(num_units + 1, size)
         self.run_embedding = nn.Embedding(runs, size)
@@ -85,12 +86,19 @@ class ContextNetwork(nn.Module):
         end = self.unit_embedding.num_embeddings - 1
         past_units = F.pad(units[:, :-1], (1, 0), value=end)
         past_runs = F.pad(runs[:, :-1], (1, 0), value=0)
-        inputs = self.unit_embedding(past_units) + self.run_embedding(past_runs)
-        states, _ = self.recurrence(F.dropout(inputs, self.dropout / 2, self.training))
+        inputs = self._hide(self.unit_embedding(past_units))
+        inputs = inputs + self._hide(self.run_embedding(past_runs))
+        states, _ = self.recurrence(F.dropout(inputs, 0.4 * self.dropout, self.training))
         states = F.dropout(states, self.dropout, self.training)
         layer = F.relu(self.run_hidden(states) + self.run_hidden_unit(units))
         layer = F.dropout(layer, self.dropout / 2, self.training)
         return self.unit_output(states), self.run_output(layer)
+
+    def _hide(self, embedded: Tensor) -> Tensor:
+        """Zeroes some of the (B, L, E) inputs in training, so that no prediction hangs on a single one."""
+        if not self.training:
+            return embedded
+        return embedded * (torch.rand(embedded.shape[:2]) >= self.hidden_inputs)[..., None]
 
     def code_length(self, units: Tensor, runs: Tensor, lengths: Tensor) -> Tensor:
         """The mean code length of a run in nats; `lengths` (B,) counts the runs with the end. This is what
@@ -107,8 +115,8 @@ class ContextNetwork(nn.Module):
 
 
 def default_updates(num_utterances: int) -> int:
-    """The number of updates for a set: 12 passes in batches of 16, at least 250 and at most 6000."""
-    return min(max(num_utterances * 12 // 16, 250), 6000)
+    """The number of updates for a set: 36 passes in batches of 32, at least 250 and at most 4000."""
+    return min(max(num_utterances * 36 // 32, 250), 4000)
 
 
 def _batches(
