@@ -2,7 +2,7 @@
 # Collects the wheels that a host with CUDA, torch and torchaudio but without a network lacks for scripts/gpu.sh.
 #   usage: bash scripts/gpu_wheels.sh FOLDER [PACKAGE …]      PACKAGE: what its step `imports` names in addition
 #   PYTHON_VERSION   of that host  (3.12)
-# Versions are those of constraints.txt. It is about 56 MB.
+# Versions are those of constraints.txt. It is about 51 MB.
 set -euo pipefail
 folder=${1:?usage: bash scripts/gpu_wheels.sh FOLDER [PACKAGE …]}
 shift
@@ -18,8 +18,7 @@ done
 packages=(ve-fairseq hydra-core omegaconf bitarray portalocker sacrebleu soundfile librosa amfm_decompy tensorboardX
   soxr audioread pooch lazy_loader lxml colorama tabulate cffi pycparser platformdirs decorator msgpack constriction
   protobuf safetensors tqdm pytest pluggy iniconfig packaging pygments
-  transformers tokenizers huggingface_hub regex PyYAML httpx2 httpcore2 truststore idna h11 anyio
-  click typer annotated-doc shellingham rich markdown-it-py mdurl hf-xet requests urllib3 certifi charset-normalizer "$@")
+  transformers tokenizers huggingface_hub regex PyYAML httpx2 httpcore2 truststore idna h11 anyio "$@")
 download() {
   "$python" -m pip download -q --no-deps --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" --implementation cp \
     "${platforms[@]}" -c constraints.txt -d "$folder" "$@"
