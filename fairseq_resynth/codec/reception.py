@@ -11,6 +11,7 @@ from fairseq_resynth.codec.entropy.entropy_model import Settings
 from fairseq_resynth.codec.format.packets import NUMBERS, Packet
 from fairseq_resynth.codec.format.range_coder import CodecError
 
+LONGEST_GAP = 600.0  # seconds that are filled; a forged packet of 60 bytes could claim hours
 FADE_OUT, FADE_IN = 0.06, 0.005  # seconds, of the sound before a gap and after it
 
 
@@ -161,11 +162,17 @@ class GapFiller:
         self._gaps: list[tuple[int, int]] = []  # first sample, end
 
     def streams(self, gap: int, packet: Packet) -> tuple[np.ndarray, np.ndarray]:
-        """The units and F0 codes of a gap of so many packets and of the packet after it."""
+        """The units and F0 codes of a gap of so many packets and of the packet after it. Raises CodecError
+        for a gap of more than `LONGEST_GAP`."""
         units, f0_codes = packet.units, packet.f0_codes
         if gap:
             hop = self._settings.unit_hop
             count = gap * packet.full_units
+            if (seconds := count * hop / self._settings.sample_rate) > LONGEST_GAP:
+                raise CodecError(
+                    f"{gap} packets in succession are missing, {seconds:.0f} s of speech: up to "
+                    f"{LONGEST_GAP:.0f} s are filled. Decode the parts before and after them one by one."
+                )
             codes = self._settings.whole_f0_codes(count) if self._settings.num_f0_codes else 0
             self._gaps.append((self.num_units * hop, (self.num_units + count) * hop))
             units = _bridge(self._before[0], units, count)

@@ -22,7 +22,7 @@ from fairseq_resynth.codec.entropy.entropy_model import EntropyModel, Settings
 from fairseq_resynth.codec.entropy.fitting import TrainingOptions, fit_entropy_model
 from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_BITS
 from fairseq_resynth.codec.format.bitstream import pack_varint, read_varint
-from fairseq_resynth.codec.format.payload import LARGEST, PayloadCoder, encode_steps
+from fairseq_resynth.codec.format.payload import LARGEST, LIMIT, PayloadCoder, encode_steps
 from fairseq_resynth.codec.format.range_coder import ByteDecoder, ByteEncoder, CodecError
 from fairseq_resynth.data.storage.files import atomic_path
 from fairseq_resynth.data.streams import Utterance, is_data_directory, read_utterances
@@ -105,15 +105,20 @@ class TokenModel:
         count = read_varint(data)
         if count is None:
             raise CodecError("the tokens are truncated: their number is missing")
+        if count[0] > LIMIT:
+            raise CodecError(
+                f"the tokens are damaged: they claim {count[0]} frames, expected up to {LIMIT}"
+            )
         decoder = ByteDecoder()
         decoder.feed(data[count[1] :], complete=True)
         first = self._first_coder(decoder)
         for _ in first.steps(count[0]):
             pass
+        coded = [first.units, first.f0_codes][: self._num_streams]
+        if any(len(found) != count[0] for found in coded):  # before memory is claimed for the rest
+            raise CodecError("the tokens are damaged: they end too early")
         streams = np.zeros((self._num_streams, count[0]), np.int64)
-        for row, found in zip(streams, (first.units, first.f0_codes), strict=False):
-            if len(found) != len(row):
-                raise CodecError("the tokens are damaged: they end too early")
+        for row, found in zip(streams, coded, strict=False):
             row[:] = found
         for stream in range(2, len(streams)):
             self._code(stream, decoder, streams)

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fairseq_resynth.compat import fairseq
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, quiet, refusals
 from fairseq_resynth.encoders.frames import (
+    MOST_LAYERS,
     ConvolutionTransformer,
     Device,
     FrameEncoder,
@@ -84,9 +85,13 @@ def require_model(state: dict[str, Any], path: Path, model: str, task: str) -> N
     text = values.get("conv_feature_layers")
     if text is not None and not _is_convolutions(text):
         raise ValueError(
-            f"{path}: conv_feature_layers is {str(text)[:80]!r}, expected a list of integer triples. "
-            "fairseq would run this text as Python; the file was refused."
+            f"{path}: conv_feature_layers is {str(text)[:80]!r}, expected a list of integer triples, "
+            f"{MOST_LAYERS} at most. fairseq would run this text as Python; the file was refused."
         )
+    for name in ("encoder_layers", "pos_conv_depth"):
+        number = str(values.get(name, 1))[:80]
+        if not (number.isdecimal() and len(number) < 9 and 0 < int(number) <= MOST_LAYERS):
+            raise ValueError(f"{path}: {name} is {number}, expected 1 to {MOST_LAYERS}")
 
 
 def _configuration(state: dict[str, Any], path: Path) -> tuple[Any, Any, Any]:
@@ -104,16 +109,34 @@ def _configuration(state: dict[str, Any], path: Path) -> tuple[Any, Any, Any]:
 
 
 def _is_convolutions(text: Any) -> bool:
-    if not isinstance(text, str) or not _CONVOLUTIONS.fullmatch(text):
+    if not isinstance(text, str) or not _CONVOLUTIONS.fullmatch(text) or len(text) > 1000:
         return False
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError:
+        return 0 < _num_convolutions(ast.parse(text.strip(), mode="eval").body) <= MOST_LAYERS
+    except (SyntaxError, MemoryError):  # the latter for many brackets
         return False
-    allowed = ast.Expression | ast.List | ast.Tuple | ast.BinOp | ast.Add | ast.Mult | ast.Load
-    return all(
-        isinstance(node, allowed) or isinstance(node, ast.Constant) and 0 < node.value < 10_000
-        for node in ast.walk(tree)
+
+
+def _num_convolutions(node: ast.expr) -> int:
+    """The length of a list of integer triples that is written with + and *; 0 if it is something else."""
+    match node:
+        case ast.List(elts=triples):
+            return len(triples) if all(map(_is_triple, triples)) else 0
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            lengths = _num_convolutions(left), _num_convolutions(right)
+            return sum(lengths) if all(lengths) else 0
+        case ast.BinOp(left=ast.Constant(value=count), op=ast.Mult(), right=repeated):
+            return count * _num_convolutions(repeated)
+        case ast.BinOp(left=repeated, op=ast.Mult(), right=ast.Constant(value=count)):
+            return count * _num_convolutions(repeated)
+    return 0
+
+
+def _is_triple(node: ast.expr) -> bool:
+    return (
+        isinstance(node, ast.Tuple | ast.List)
+        and len(node.elts) == 3
+        and all(isinstance(one, ast.Constant) and 0 < one.value < 10_000 for one in node.elts)
     )
 
 
@@ -162,6 +185,11 @@ class CpcEncoder(FrameEncoder):
         if not isinstance(state.get("weights"), dict) or not isinstance(state.get("config"), dict):
             raise ValueError(f"{path} has {', '.join(map(str, list(state)[:8]))}, expected {what}")
         levels = sum("baseNet.weight_ih_l" in name for name in state["weights"])
+        if state["config"].get("nLevelsGRU") != levels:
+            raise ValueError(
+                f"{path} has weights of {levels} LSTM layers, its config nLevelsGRU "
+                f"{str(state['config'].get('nLevelsGRU'))[:80]}"
+            )
         if not 1 <= layer <= levels:
             raise ValueError(f"--layer is {layer}, {path} has {levels} LSTM layers, counted from 1")
         with refusals(self.checkpoint, what, ()):

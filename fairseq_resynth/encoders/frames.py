@@ -18,6 +18,7 @@ from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.storage.files import file_hash
 
 Device = str | torch.device
+MOST_LAYERS = 1000  # of a model that is loaded; a damaged number could take hours to build
 
 
 @contextlib.contextmanager
@@ -155,7 +156,7 @@ class ConvolutionTransformer(FrameEncoder):
     of HuBERT-base's convolutions is over each file's own frames, and the transformer gets a mask. Long files
     are encoded in chunks of `max_chunk` samples, of which `context` on either side of a seam are not kept.
     `normalize` says whether the network needs waveforms of mean 0 and variance 1. Raises ValueError if the
-    network has no such layer.
+    network has no such layer, or its convolutions are wider than a chunk.
     """
 
     first_layer = 1  # as `--layer` counts them
@@ -189,6 +190,11 @@ class ConvolutionTransformer(FrameEncoder):
                 module.register_forward_hook(self._count_frames)
             elif isinstance(module, nn.GroupNorm):
                 module.register_forward_hook(self._normalize_each)
+        if not (0 < self.unit_hop <= max_chunk and 0 < self.min_samples <= max_chunk):
+            raise ValueError(
+                f"{path}: its convolutions step by {self.unit_hop} samples and hear {self.min_samples}, "
+                f"expected 1 to {max_chunk}"
+            )
         self.chunk_frames, self.context = self.num_frames(max_chunk), context // self.unit_hop
 
     @abstractmethod

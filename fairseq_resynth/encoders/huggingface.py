@@ -1,7 +1,8 @@
 """Content encoders of Hugging Face: HuBERT, wav2vec 2.0, WavLM, data2vec and Whisper's encoder."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.data.storage.checkpoints import quiet
-from fairseq_resynth.encoders.frames import ConvolutionTransformer, Device, FrameEncoder
+from fairseq_resynth.data.storage.files import one_line
+from fairseq_resynth.encoders.frames import (
+    MOST_LAYERS,
+    ConvolutionTransformer,
+    Device,
+    FrameEncoder,
+)
 
 
 def build_huggingface(path: str | Path, layer: int, device: Device = "cpu") -> FrameEncoder:
@@ -32,27 +39,49 @@ def build_huggingface(path: str | Path, layer: int, device: Device = "cpu") -> F
 
 def _load(path: str | Path) -> Any:
     try:
-        from transformers import AutoModel
-        from transformers.utils import logging
+        return load_pretrained("AutoModel", path)
     except ImportError as error:
         raise ValueError(
             "--feature-type hf needs transformers: pip install 'fairseq_resynth[hf]'"
         ) from error
+
+
+def load_pretrained(auto_class: str, path: str | Path) -> Any:
+    """Loads a model by a class of transformers, such as AutoModel, from a local folder or the hub, in
+    evaluation mode and without running code that comes with it. Raises ImportError without transformers, and
+    ValueError if the model cannot be loaded, or lacks weights, which transformers would draw at random."""
+    import transformers
+
+    logging = transformers.utils.logging
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         with quiet():
-            model = AutoModel.from_pretrained(str(path)).eval()
+            config = transformers.AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+            for name, value in config.to_dict().items():
+                if name.endswith("_layers") and isinstance(value, int) and value > MOST_LAYERS:
+                    raise ValueError(f"{name} is {value}, expected up to {MOST_LAYERS}")
+            load = getattr(transformers, auto_class).from_pretrained
+            settings = {"config": config, "trust_remote_code": False, "output_loading_info": True}
+            model, found = load(str(path), **settings)
+        if missing := sorted(set(found["missing_keys"]) - _without(found["missing_keys"])):
+            raise ValueError(f"its weights lack {', '.join(missing[:5])}")
         # safetensors maps the file, and the process would crash if another program overwrote it.
         for weights in (*model.parameters(), *model.buffers()):
             weights.data = weights.data.clone()
-        return model
+        return model.eval()
     except Exception as error:  # transformers raises many kinds of errors for a malformed folder
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path} cannot be loaded as a model of transformers: {reason}") from error
+        raise ValueError(
+            f"{path} cannot be loaded as a model of transformers: {one_line(error)}"
+        ) from error
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _without(names: Iterable[str]) -> set[str]:
+    """Those weights that only a training needs, or that some versions of transformers miss by mistake."""
+    return {name for name in names if re.search(r"masked_spec_embed|objective|original\d", name)}
 
 
 def _weights_hash(model: Any) -> str:
@@ -108,10 +137,17 @@ class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
 def _needs_normalized(path: str | Path, model: Any) -> bool:
     from transformers import AutoFeatureExtractor
 
+    file = Path(path) / "preprocessor_config.json"
     try:
-        return bool(getattr(AutoFeatureExtractor.from_pretrained(str(path)), "do_normalize", False))
-    except (OSError, ValueError):  # no preprocessor_config.json
+        extractor = AutoFeatureExtractor.from_pretrained(str(path), trust_remote_code=False)
+        normalizes = getattr(extractor, "do_normalize", False)
+        if not isinstance(normalizes, bool):
+            raise ValueError(f"do_normalize is {normalizes!r}, expected true or false")
+    except Exception as error:  # transformers raises many kinds of errors for a malformed file
+        if file.is_file() or not isinstance(error, OSError | ValueError):
+            raise ValueError(f"{file} is damaged: {one_line(error)}") from error
         return getattr(model.config, "feat_extract_norm", "group") == "layer"
+    return normalizes
 
 
 class WhisperEncoder(_TransformersModel):

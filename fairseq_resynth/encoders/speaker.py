@@ -59,10 +59,12 @@ class HuggingFaceXVector:
     """Any x-vector model of transformers, for instance microsoft/wavlm-base-plus-sv."""
 
     def __init__(self, model: str, device: str) -> None:
-        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+        from transformers import AutoFeatureExtractor
 
-        self._extractor = AutoFeatureExtractor.from_pretrained(model)
-        self._model = AutoModelForAudioXVector.from_pretrained(model).eval().to(device)
+        from fairseq_resynth.encoders.huggingface import load_pretrained
+
+        self._extractor = AutoFeatureExtractor.from_pretrained(model, trust_remote_code=False)
+        self._model = load_pretrained("AutoModelForAudioXVector", model).to(device)
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """Maps (T,) samples to (D,), as `SpeakerEncoder` says."""
@@ -90,7 +92,8 @@ def filter_banks(wav: np.ndarray) -> np.ndarray:
 
 class ModelFile:
     """An encoder in a file, for instance ECAPA-TDNN: TorchScript, or ONNX with one float32 input. `prepare`
-    maps (T,) samples to the input, (1, T) or `filter_banks`; the first output is (1, D)."""
+    maps (T,) samples to the input, (1, T) or `filter_banks`; the first output is (1, D). Such a file is a
+    program, which runs: damage is noticed, but it must come from somebody who is trusted."""
 
     def __init__(
         self, path: str, is_onnx: bool, prepare: Callable[[np.ndarray], np.ndarray], device: str

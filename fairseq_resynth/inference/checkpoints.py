@@ -44,16 +44,18 @@ def _read(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint of one of the models named, with averaged weights if asked, and its configuration."""
     state = load_checkpoint(path, EXPECTED)
-    config = (state.get("cfg") or {}).get("model") or {}
-    found = config.get("_name")
-    if found not in names or "model" not in state:
+    with reading(path, EXPECTED):
+        config = (state.get("cfg") or {}).get("model") or {}
+        found = config.get("_name")
+        averaged = state.get("extra_state", {}).get("ema") if ema else None
+    if found not in names or not isinstance(state.get("model"), dict):
         raise ValueError(
             f"{path} holds {'the model ' + repr(found) if found else 'no fairseq model'}, expected "
             f"{EXPECTED} --arch {'|'.join(names)}."
         )
     if ema:
-        state["model"] = state.get("extra_state", {}).get("ema")
-        if state["model"] is None:
+        state["model"] = averaged
+        if averaged is None:
             raise ValueError(f"{path} has no averaged weights: train with --store-ema.")
     return state, config
 
@@ -89,8 +91,9 @@ def _unit_generator(state: dict[str, Any], config: dict[str, Any], path: str | P
 def load_f0_vqvae(path: str | Path) -> tuple[F0Vqvae, F0VqvaeSizes]:
     """The F0 quantizer of a checkpoint of `fairseq-train --task f0_quantization`, and its sizes."""
     state, config = _read(path, "f0_vqvae")
-    sizes = sizes_from(F0VqvaeSizes, config)
-    return _load(F0Vqvae(sizes), state["model"], "f0_vqvae.", path), sizes
+    with reading(path, EXPECTED):
+        sizes = sizes_from(F0VqvaeSizes, config)
+        return _load(F0Vqvae(sizes), state["model"], "f0_vqvae.", path), sizes
 
 
 def build_bundle(
@@ -130,20 +133,21 @@ def _check_hash(what: str, path: str | Path, found: str, description: dict, key:
 
 
 def _content_bundle(weights: dict[str, Tensor], config: dict[str, Any], path: str | Path) -> Bundle:
-    content = build_content_vqvae(sizes_from(ContentVqvaeSizes, config))
-    content = _load(content, weights, "content_vqvae.", path)
-    units = {
-        "feature_type": "vqvae",
-        "vqvae_hash": weights_hash(content),
-        "num_clusters": content.num_codes,
-        "unit_hop": content.stride,
-    }
-    streams = StreamSpec(content.stride, content.num_codes, units=units)
-    sizes = sizes_from(UnitHifiganSizes, config)
-    # The decoder of the VQ-VAE is a vocoder whose unit embedding is the codebook.
-    decoder = {k: v for k, v in weights.items() if k.startswith("generator.")}
-    decoder["unit_embedding.weight"] = content.quantizer.codebook
-    generator = _load(build_vocoder(sizes, streams), decoder, "", path)
+    with reading(path, EXPECTED):
+        content = build_content_vqvae(sizes_from(ContentVqvaeSizes, config))
+        content = _load(content, weights, "content_vqvae.", path)
+        units = {
+            "feature_type": "vqvae",
+            "vqvae_hash": weights_hash(content),
+            "num_clusters": content.num_codes,
+            "unit_hop": content.stride,
+        }
+        streams = StreamSpec(content.stride, content.num_codes, units=units)
+        sizes = sizes_from(UnitHifiganSizes, config)
+        # The decoder of the VQ-VAE is a vocoder whose unit embedding is the codebook.
+        decoder = {k: v for k, v in weights.items() if k.startswith("generator.")}
+        decoder["unit_embedding.weight"] = content.quantizer.codebook
+        generator = _load(build_vocoder(sizes, streams), decoder, "", path)
     return Bundle(generator, sizes, streams, content_vqvae=content)
 
 

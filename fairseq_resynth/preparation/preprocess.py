@@ -24,12 +24,14 @@ from fairseq_resynth.data.audio.decoding import (
 )
 from fairseq_resynth.data.audio.files import pad_to_multiple, resample, write_audio
 from fairseq_resynth.data.pitch.extraction import SHORTEST
-from fairseq_resynth.data.storage.files import walk_files
+from fairseq_resynth.data.storage.files import misfit, walk_files
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.workers import parallel_map, progress, skip
 
 PAD_MULTIPLE = 1280  # samples: a whole number of F0 codes, and of unit frames at either hop
+_NOTES = ("clipped", "silent_channels", "uncorrelated", "truncated")
+_KEPT = {"files": [str], "notes": [str]}  # what is recorded of a source
 TRIM_DB, TRIM_FRAME, TRIM_HOP = 20, 2048, 512  # dB below the loudest frame, and samples of a frame
 
 
@@ -218,7 +220,13 @@ def preprocess(
                     bar.update()
                     continue
                 known = record.values(key + target) or {"files": [target], "notes": []}
-                if all(record.find(name, key) is not None for name in known["files"]):
+                # What no run of this version has written is made again.
+                fits = not misfit(known, _KEPT) and set(known["notes"]) <= set(_NOTES)
+                if (
+                    fits
+                    and known["files"]
+                    and all(record.find(name, key) is not None for name in known["files"])
+                ):
                     outcome.reused += len(known["files"])
                     take(path, known["notes"])
                     skip(bar, 1)

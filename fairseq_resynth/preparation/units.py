@@ -164,5 +164,5 @@ def foreign_units(data: Path) -> list[str]:
         return []
     settings = record.key(read_json(path))
     names = sorted(file.name for file in data.glob("*.units"))
-    made_by = {name: [facts["settings"] for facts in record.facts(name)] for name in names}
+    made_by = {name: [facts.get("settings") for facts in record.facts(name)] for name in names}
     return [name for name, keys in made_by.items() if keys and settings not in keys]

@@ -314,3 +314,14 @@ def test_gaps_are_bridged_in_time_and_fade():
 
 def test_ranges_are_short():
     assert ranges([5, 3, 4, 9, 11, 10]) == "3-5, 9-11" and ranges([]) == ""
+
+
+def test_a_packet_of_few_bytes_cannot_claim_hours_of_gap():
+    form = packet_format()
+    one = read_packet(form, packed(speech(repeat=30), 20.0, form)[1])
+    filler = GapFiller(form.model.settings, fade=True)
+    filler.streams(29, one)
+    with pytest.raises(
+        CodecError, match="100 packets .* are missing, 2000 s of speech: up to 600 s"
+    ):
+        filler.streams(100, one)

@@ -7,6 +7,7 @@ import pytest
 from codec_models import DATA, NO_NETWORK, released
 from test_codec_commands import run
 
+from fairseq_resynth.codec.format.bitstream import pack_varint
 from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.tokens import (
     TokenModel,
@@ -236,3 +237,10 @@ def test_arrays_with_holes_or_of_other_codebooks_are_refused(capsys, tmp_path, m
 def test_no_tokens_are_one_sentence():
     with pytest.raises(ValueError, match="found no tokens"):
         vocabularies([], 2)
+
+
+@pytest.mark.parametrize("frames", [104_519_398, 1 << 20])
+def test_a_few_bytes_claim_no_memory_for_the_frames_they_announce(model, frames):
+    data, _ = model.encode(correlated()[0])
+    with pytest.raises(CodecError, match="the tokens are damaged|truncated"):
+        model.decode(pack_varint(frames) + data[1:])

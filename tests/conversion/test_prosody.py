@@ -29,7 +29,7 @@ def test_shift_scale_and_flatten_in_hertz():
     flat = prosody.apply_pitch(F0, "flatten")
     assert flat[voiced].std() == 0 and flat[2] == pytest.approx(142) and not flat[0]
     assert prosody.apply_pitch(F0, None) is F0
-    for text in ("shift=30st", "up", "scale=0", "from="):
+    for text in ("shift=30st", "shift=99999st", "up", "scale=0", "from="):
         with pytest.raises(ValueError, match=r"expected shift=\+3st, scale=1.2, flatten or from="):
             prosody.parse_pitch(text)
 

@@ -25,6 +25,7 @@ from fairseq_resynth.data.streams import read_streams
 from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
 from fairseq_resynth.preparation.pack import pack_split
+from fairseq_resynth.preparation.preprocess import PreprocessOptions, preprocess
 from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
 
 
@@ -251,3 +252,16 @@ def test_line_separators_in_the_index_of_a_pack_break_no_message(packed, tmp_pat
     with pytest.raises(ValueError, match="was packed from rows with the hash") as raised:
         open_audio(path.parents[1], "train", read_manifest(path.parents[1] / "train.tsv"))
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "facts", [{"files": 3}, {"files": [], "notes": []}, {"files": ["a.flac"], "notes": ["x"]}]
+)
+def test_what_no_preprocess_has_recorded_is_made_again(tmp_path, facts):
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16000)
+    options = PreprocessOptions()
+    with Record(tmp_path / "out") as record:
+        key = record.key(options, 16000, tmp_path / "a.wav")
+        record.keep(f"{key}a.flac", facts)
+    assert preprocess(tmp_path, tmp_path / "out", options, workers=0).written == 1
+    assert (tmp_path / "out" / "a.flac").is_file()

@@ -52,6 +52,8 @@ TEXTS = (
     "__import__('os').system('touch sentinel')",
     "[(1,2,3)][exit()]",
     "[(512,10,5)] * 99999999",
+    "[(512,10,5)] * 9999 * 9999",
+    "[(512,10)] * 3",
     "[(9**9**9,1,1)]",
     "print",
 )
@@ -115,3 +117,14 @@ def test_a_checkpoint_that_does_not_say_what_it_is():
         require_model(
             {"model": {}, "args": Namespace()}, Path("a.pt"), "hubert", "hubert_pretraining"
         )
+
+
+@pytest.mark.parametrize("name", ["encoder_layers", "pos_conv_depth"])
+@pytest.mark.parametrize("value", [10**18, "9" * 18, -1, None])
+def test_numbers_of_layers_that_would_take_hours_to_build(name, value, tmp_path):
+    path = save_hubert(tmp_path / "bad.pt", "dict")
+    state = torch.load(path, weights_only=False)
+    state["cfg"]["model"][name] = value
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=f"bad.pt: {name} is .*, expected 1 to 1000"):
+        HubertEncoder(path, 1)

@@ -215,3 +215,48 @@ def test_mistakes_are_one_sentence(tmp_path):
         ValueError, match="bert is a bert model, expected one that encodes waveforms"
     ):
         build_encoder("hf", tmp_path / "bert", 1)
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path):
+    """transformers only logs it, and the units would be noise."""
+    model = _save(tmp_path, "hubert")
+    state = model.state_dict()
+    del state["encoder.layers.0.attention.k_proj.weight"]
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(
+        ValueError, match="its weights lack encoder.layers.0.attention.k_proj.weight"
+    ):
+        build_encoder("hf", tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "complaint"),
+    [
+        ("config", {"num_hidden_layers": 10**9}, "num_hidden_layers is 10+, expected up to 1000"),
+        ("config", {"conv_stride": [5, 2, 2, 2, 2, 2, 10**20]}, "its convolutions step by"),
+        (
+            "config",
+            {"auto_map": {"AutoModel": "evil.Evil"}, "model_type": "evil"},
+            "cannot be loaded",
+        ),
+        (
+            "preprocessor_config",
+            {"do_normalize": [1]},
+            "do_normalize is .1., expected true or false",
+        ),
+        (
+            "preprocessor_config",
+            {"feature_extractor_type": [1]},
+            "preprocessor_config.json is damaged",
+        ),
+    ],
+)
+def test_damaged_descriptions(tmp_path, name, changes, complaint):
+    _save(tmp_path, "hubert")
+    kept = {"do_normalize": True, "feature_extractor_type": "Wav2Vec2FeatureExtractor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kept))
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ValueError, match=complaint) as raised:
+        build_encoder("hf", tmp_path, 1)
+    assert len(str(raised.value).splitlines()) == 1

@@ -21,7 +21,7 @@ class Kind:
     target: str
     readers: Sequence[Callable[[Path], Any]]
     changes: Sequence[Mutation]
-    count: int = 100
+    count: int = 50
 
 
 def one(
@@ -29,7 +29,7 @@ def one(
     data: bytes | Callable[[], bytes],
     readers: Sequence[Callable],
     *changes: Mutation,
-    count: int = 100,
+    count: int = 50,
 ) -> Kind:
     """A kind of one file."""
 

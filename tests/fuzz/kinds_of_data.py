@@ -147,7 +147,7 @@ AUDIO = {
             partial(_container, name, codec),
             [_decode, _upload],
             change_bytes,
-            count=50,
+            count=30,
         )
         for name, codec in FFMPEG.items()
     },
@@ -237,12 +237,12 @@ def _read_record(path: Path) -> None:
     record.content(data / "units.json")
 
 
-def _in_data(name: str, reader: Callable, *changes: Mutation, count: int = 50) -> Kind:
+def _in_data(name: str, reader: Callable, *changes: Mutation, count: int = 30) -> Kind:
     return Kind(_data, f"data/{name}", [reader], changes or (change_bytes, change_lines), count)
 
 
 def _in_pack(name: str, *changes: Mutation) -> Kind:
-    return Kind(_packed, f"packed/train.pack/{name}", [_read_pack, _verify_pack], changes, 50)
+    return Kind(_packed, f"packed/train.pack/{name}", [_read_pack, _verify_pack], changes, 30)
 
 
 DATA = {
@@ -278,6 +278,6 @@ DATA = {
     "lengths of a pack": _in_pack("units_lengths.npy", change_bytes, change_array),
     "audio of a pack": _in_pack("audio-00000.npy", change_bytes, change_array),
     "record": Kind(
-        _data, "data/.made_by/*.jsonl", [_read_record], [change_bytes, change_json_lines], 100
+        _data, "data/.made_by/*.jsonl", [_read_record], [change_bytes, change_json_lines], 50
     ),
 }

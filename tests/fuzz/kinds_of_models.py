@@ -245,14 +245,14 @@ MODELS = {
         "entropy.safetensors",
         [EntropyModel.load],
         [change_bytes, change_safetensors],
-        50,
+        30,
     ),
     "entropy network": Kind(
         lambda folder: _entropy_model(True).save(folder / "entropy.safetensors"),
         "entropy.safetensors",
         [_use_entropy_model],
         [change_bytes, change_safetensors],
-        50,
+        30,
     ),
     "k-means": Kind(_kmeans, "km.safetensors", [_use_kmeans], [change_bytes, change_safetensors]),
     "centroids": one(

@@ -184,8 +184,8 @@ LISTS = {
         [lambda path: read_versa(path.parents[1])],
         [change_bytes, change_lines],
     ),
-    "key.json": Kind(_listening, "key.json", [_read_listening], [change_bytes, change_json], 50),
-    "answers": Kind(_listening, "anna.json", [_read_listening], [change_bytes, change_json], 50),
+    "key.json": Kind(_listening, "key.json", [_read_listening], [change_bytes, change_json], 30),
+    "answers": Kind(_listening, "anna.json", [_read_listening], [change_bytes, change_json], 30),
     **{
         f"{name}.json": Kind(
             _evaluation, f"{name}.json", [_read_evaluation], [change_bytes, change_json], 50

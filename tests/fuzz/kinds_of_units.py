@@ -112,7 +112,7 @@ UNITS = {
         "saved/data-00000.arrow",
         [lambda path: read_unit_file(path.parent)],
         [change_bytes],
-        50,
+        30,
     ),
     "units.bpe": Kind(
         lambda folder: train_bpe(ROWS, 8, 14, folder / "units.bpe"),

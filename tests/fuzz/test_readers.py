@@ -8,13 +8,16 @@ from random import Random
 import pytest
 from kinds import Kind
 from kinds_of_answers import ANSWERS
+from kinds_of_codec import CODED
 from kinds_of_data import AUDIO, DATA
+from kinds_of_encoders import ENCODERS
 from kinds_of_models import MODELS
 from kinds_of_results import LISTS
+from kinds_of_runs import RUNS
 from kinds_of_units import UNITS
 from limits import failure, limited
 
-KINDS = {**AUDIO, **DATA, **UNITS, **LISTS, **MODELS, **ANSWERS}
+KINDS = {**AUDIO, **DATA, **UNITS, **LISTS, **MODELS, **ANSWERS, **ENCODERS, **CODED, **RUNS}
 
 
 def inputs(kind: Kind, valid: bytes, count: int) -> Iterator[bytes]:

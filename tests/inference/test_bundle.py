@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
+import torch
 from small_corpus import REPOSITORY
 from tiny_bundles import write_bundle
 from tiny_voices import save_tiny_bundle
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.inference.bundle import load_bundle, model_card, save_bundle
+from fairseq_resynth.inference.checkpoints import load_content_vqvae, load_f0_quantizer
+from fairseq_resynth.modules.quantizers import ContentVqvaeSizes, F0VqvaeSizes
 
 
 def test_a_bundle_over_an_older_one_keeps_nothing_of_it(tmp_path):
@@ -110,4 +114,21 @@ def test_a_damaged_bundle_is_one_line(name, change, tmp_path):
     path.write_text(change(path.read_text("latin-1")), "latin-1")
     with pytest.raises(ValueError, match=name) as raised:
         load_bundle(tmp_path / "bundle")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "load"),
+    [
+        ("f0_vqvae", F0VqvaeSizes(), load_f0_quantizer),
+        ("content_vqvae", ContentVqvaeSizes(), load_content_vqvae),
+    ],
+)
+@pytest.mark.parametrize("change", [[], "x", {"num_codes": "x"}, {"num_codes": None}])
+def test_checkpoints_of_quantizers_with_damaged_settings(tmp_path, name, sizes, load, change):
+    model = {"_name": name, **asdict(sizes)}
+    config = {"model": {**model, **change}} if isinstance(change, dict) else change
+    torch.save({"cfg": config or [1], "model": {}}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="a.pt") as raised:
+        load(tmp_path / "a.pt")
     assert len(str(raised.value).splitlines()) == 1

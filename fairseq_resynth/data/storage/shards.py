@@ -24,6 +24,7 @@ from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import (
     array_header,
     atomic_path,
+    misfit,
     read_object,
     unwritable,
     write_json,
@@ -32,7 +33,7 @@ from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.storage.workers import parallel_map, progress
 
 logger = logging.getLogger(__name__)
-_PART = re.compile(r"(?P<target>.+)\.\d+-of-(?P<count>\d+)")
+_PART = re.compile(r"(?P<target>.+)\.\d+-of-(?P<count>\d{1,5})")
 # What the JSON file beside a part holds.
 _STATE = {"key": dict, "settings": dict, "manifest": str, "described": dict, "failed": {str: str}}
 _STATE |= {"complete": bool, "shape": ([int], type(None))}
@@ -54,9 +55,10 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """Parses `I/N`. Raises ValueError if the text has another form, or if I is not within 1 … N."""
+    """Parses `I/N`. Raises ValueError if the text has another form, or I is not within 1 … N, or N is
+    over 99,999."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    if match and 1 <= int(match[1]) <= int(match[2]):
+    if match and len(match[2]) < 6 and 1 <= int(match[1]) <= int(match[2]):
         return Shard(int(match[1]), int(match[2]))
     raise ValueError(f"--shard: found {text!r}, expected I/N with I from 1 to N, for instance 2/4")
 
@@ -368,7 +370,8 @@ def find_whole(
         return None
     rows = range(len(manifest)) if from_recordings else ()
     stamps = b"".join(_stamp(record, manifest, row) for row in rows)
-    return record.find(name, _whole_key(record, key, stamps))
+    facts = record.find(name, _whole_key(record, key, stamps))
+    return None if misfit(facts, {"failed": {str: str}}) else facts
 
 
 def remove_parts(path: Path, count: int, key: Mapping[str, Any]) -> None:

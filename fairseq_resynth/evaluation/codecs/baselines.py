@@ -183,7 +183,7 @@ def parse_baselines(text: str, option: str = "--baselines") -> list[Baseline]:
         kind = _KINDS[name]
         code, missing = kind.code, ""
         if kind.rates:
-            code = functools.partial(code, rate=_parse_rate(rate, kind, f"{option} {item}"))
+            code = functools.partial(code, rate=_parse_rate(rate, kind, f"{option} {item!r}"))
         elif rate:
             raise ValueError(f"{option}: {name} has no rate, found {item!r}")
         if not all(map(shutil.which, kind.programs)):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.storage.files import one_line
 from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording
 from fairseq_resynth.evaluation.metrics.packages import missing_packages, package_version
 from fairseq_resynth.measures.text import NORMALIZER, error_rates, normalize
@@ -134,10 +135,12 @@ def _whisper(name: str, language: str | None, device: str) -> Recognizer:
 def _ctc(name: str, device: str) -> Recognizer:
     """A CTC model of `transformers` (wav2vec 2.0 and similar), decoded greedily; a folder or a hub name."""
     import torch
-    from transformers import AutoModelForCTC, AutoProcessor
+    from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(name)
-    model = AutoModelForCTC.from_pretrained(name).eval().to(device)
+    from fairseq_resynth.encoders.huggingface import load_pretrained
+
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    model = load_pretrained("AutoModelForCTC", name).to(device)
 
     def transcribe(wav: np.ndarray) -> str:
         inputs = processor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt").to(device)
@@ -189,6 +192,6 @@ def load_recognizer(
         return _ctc(model, device) if kind == "ctc" else _pocketsphinx()
     # each package has its own errors for a model that is missing, and some fill a screen
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = one_line(error)
         message = f"--recognizer {recognizer}: the model cannot be loaded: {reason}"
         raise ValueError(message) from error
