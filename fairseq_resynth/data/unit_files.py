@@ -216,7 +216,9 @@ def _array_rows(found: Any, path: Path, key: str, frames: bool) -> list[UnitRow]
         found = [found]
     if isinstance(found, Mapping):
         if key and key != "all" and not key.isdigit():
-            raise ValueError(f"{path}: --units-key {key}: found {', '.join(map(str, found))}.")
+            raise ValueError(
+                f"{path}: --units-key {key}: found {shown(', '.join(map(str, found)))}."
+            )
         named = list(found.items())
     elif isinstance(found, list) and not all(isinstance(value, int) for value in found):
         named = [(None, value) for value in found]

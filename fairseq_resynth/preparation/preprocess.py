@@ -30,7 +30,7 @@ from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.workers import parallel_map, progress, skip
 
 PAD_MULTIPLE = 1280  # samples: a whole number of F0 codes, and of unit frames at either hop
-_NOTES = ("clipped", "silent_channels", "uncorrelated", "truncated")
+_NOTES = ("clipped", "silent_channels", "uncorrelated", "truncated", "silent", "offset")
 _KEPT = {"files": [str], "notes": [str]}  # what is recorded of a source
 TRIM_DB, TRIM_FRAME, TRIM_HOP = 20, 2048, 512  # dB below the loudest frame, and samples of a frame
 

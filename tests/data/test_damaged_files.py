@@ -265,3 +265,10 @@ def test_what_no_preprocess_has_recorded_is_made_again(tmp_path, facts):
         record.keep(f"{key}a.flac", facts)
     assert preprocess(tmp_path, tmp_path / "out", options, workers=0).written == 1
     assert (tmp_path / "out" / "a.flac").is_file()
+
+
+def test_keys_of_units_with_a_line_break_are_one_line(tmp_path):
+    (tmp_path / "a.txt").write_text("{'audio': 'a.wav', 'hube\x0bt': '1 2 3'}\n")
+    with pytest.raises(ValueError, match="expected one of the keys") as raised:
+        read_unit_file(tmp_path / "a.txt")
+    assert len(str(raised.value).splitlines()) == 1
