@@ -23,6 +23,7 @@ from fairseq_resynth.data.storage.files import (
     one_line,
     read_object,
     reading,
+    shown,
     text_lines,
     unpacked_size,
 )
