@@ -8,6 +8,7 @@
 The manifest has the length of each row, so the position of a crop is computed and only its bytes are read.
 """
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -103,8 +104,10 @@ class PackIndex:
         """Maps one file of the split. Raises FileNotFoundError if it does not exist, and ValueError if its
         length in bytes is not the one in the index."""
         path, expected = self.folder / entry["file"], f"expected {entry['bytes']}"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist, {expected} bytes. {self.command}")
+        if not os.path.isfile(path):  # pathlib's raises OSError for a name that is too long
+            raise FileNotFoundError(
+                f"{shown(path, 1000)} does not exist, {expected} bytes. {self.command}"
+            )
         if (size := path.stat().st_size) != entry["bytes"]:
             raise ValueError(f"{path} has {size} bytes, {expected}. {self.command}")
         return MappedArray(path)

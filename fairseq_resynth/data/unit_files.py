@@ -177,7 +177,8 @@ def _column_rows(lines: list[tuple[str, str, int]], path: Path, key: str) -> lis
 
 
 def _which_column(path: Path, names: Sequence[str]) -> str:
-    return f"{path} has the columns {', '.join(names)}: --units-key NAME says which of them holds the units."
+    found = shown(", ".join(names))
+    return f"{path} has the columns {found}: --units-key NAME says which of them holds the units."
 
 
 def _load_arrays(path: Path, start: bytes) -> Any:

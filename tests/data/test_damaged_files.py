@@ -272,3 +272,20 @@ def test_keys_of_units_with_a_line_break_are_one_line(tmp_path):
     with pytest.raises(ValueError, match="expected one of the keys") as raised:
         read_unit_file(tmp_path / "a.txt")
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_names_of_columns_and_packed_files_that_break_lines_or_are_too_long(packed, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"a\nb": ["x"], "c": [[1]]})
+    with pyarrow.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(ValueError, match="has the columns a b, c") as raised:
+        read_unit_file(tmp_path / "a.arrow")
+    assert len(str(raised.value).splitlines()) == 1
+    shutil.copytree(packed / "pack", tmp_path / "pack")
+    path = tmp_path / "pack" / "train.pack" / "index.json"
+    index = json.loads(path.read_text())
+    index["streams"]["units"]["file"] = "9" * 5000
+    path.write_text(json.dumps(index))
+    with pytest.raises(FileNotFoundError, match="does not exist, expected"):
+        read_integer_rows(tmp_path / "pack" / "train.units", 2, "resynth quantize")
