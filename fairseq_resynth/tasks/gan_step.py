@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
+import torch._functorch.config
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -253,6 +254,8 @@ class CompiledStep:
         if not self._fits(sample):
             with uncompiled():
                 return step(*arguments)
+        if step.order == "simultaneous":  # the second backward needs what the first would overwrite
+            torch._functorch.config.donated_buffer = False
         criterion.compile_once()
         if model.waveform_generator._compiled_call_impl is None:
             model.waveform_generator.compile(dynamic=False)

@@ -65,7 +65,8 @@ def test_a_torch_that_cannot_compile_is_said_before_training(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["alternate", "simultaneous"])
 def test_compiled_training_stays_near(order, tiny_data, tmp_path, caplog):
-    """Four updates: losses within 1e-4, the same names in a checkpoint, validation as written."""
+    """Four updates: the first equal to the last digit logged, the others within 5e-4; the same names in a
+    checkpoint, validation as written."""
     caplog.set_level("INFO", logger="fairseq_resynth")
     logs, names = [], []
     for extra in ([], ["--compile"]):
@@ -78,8 +79,10 @@ def test_compiled_training_stays_near(order, tiny_data, tmp_path, caplog):
         networks = (trainer.model, trainer.criterion)
         names.append([list(network.state_dict()) for network in networks])
     assert names[0] == names[1]
-    for plain, compiled in zip(*logs, strict=True):
+    for update, (plain, compiled) in enumerate(zip(*logs, strict=True)):
         for name in ("loss", "mel", "adv_g", "fm", "loss_d", "gnorm_d"):
             assert (name in plain) == (name in compiled)
-            assert plain.get(name, 0) == pytest.approx(compiled.get(name, 0), rel=1e-4)
+            # Logs have four decimals. Adam's first steps turn rounding of tiny gradients into whole steps.
+            near = pytest.approx(compiled.get(name, 0), rel=5e-4 if update else 1e-6, abs=1.1e-4)
+            assert plain.get(name, 0) == near, (update, name)
     assert "--compile: compiling took" in caplog.text
