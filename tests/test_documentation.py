@@ -35,6 +35,7 @@ SMALL_MODEL = (
 NOT_RUN = {
     "bash scripts/test.sh": "runs this test",
     ".venv/bin/": "tests and checks of this repository",
+    "pytest tests/": "slow tests of this repository",
     "bash scripts/demo.sh": "minutes; test_demo",
     "pip install 'fairseq_resynth[eval]'": "installs",
     "bash scripts/gpu.sh": "a GPU; tests/gpu runs it with tiny sizes",

@@ -80,7 +80,7 @@ def test_features_equal_the_readers_and_do_not_depend_on_the_batch(name, checkpo
         alone = encoder.features([wav])[0]
         assert torch.equal(alone, expected)
         assert len(alone) == encoder.num_frames(len(wav))
-        torch.testing.assert_close(batched, alone, atol=5e-6, rtol=0)
+        torch.testing.assert_close(batched, alone, atol=2e-5, rtol=0)  # features are of order 1
 
 
 def test_wav2vec2_with_a_later_configuration(checkpoints, wavs):

@@ -73,7 +73,7 @@ def test_the_plugin_is_found_from_any_folder_and_nothing_is_written_there(tmp_pa
         "common.cpu=true", f"checkpoint.save_dir={tmp_path / 'out'}", check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "FileNotFoundError: the data directory data does not exist." in done.stderr
+    assert "\nerror: the data directory data does not exist." in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
