@@ -71,6 +71,11 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 VERBS = {verb: line for _, verbs in GROUPS.values() for verb, line in verbs.items()}
+# Those that reuse what an earlier run of the same command has made, unless they are a stream.
+RESUMED = frozenset(
+    ("preprocess", "quantize", "f0", "quantize-f0", "speakers", "pack", "merge", "synthesize")
+    + ("convert", "encode", "decode", "evaluate")
+)
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -222,10 +227,9 @@ def _run(arguments: list[str]) -> int:
         print(f"resynth {verb}: error: {_reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\nresynth {verb}: interrupted; the same command continues where it stopped",
-            file=sys.stderr,
-        )
+        resumed = verb in RESUMED and not getattr(parsed, "stream", False)
+        rest = "; the same command continues where it stopped" if resumed else ""
+        print(f"\nresynth {verb}: interrupted{rest}", file=sys.stderr)
         return 130
 
 

@@ -26,25 +26,20 @@ def add_arguments(add: common.Options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl+C."""
     _check(args)
-    from fairseq_resynth.play.server import PlayServer, is_loopback
+    bundle = common.require_bundle(args)
+    from fairseq_resynth.play.server import is_loopback
     from fairseq_resynth.play.sessions import PlaySession
 
-    session = PlaySession.load(
-        common.require_bundle(args), args.content_checkpoint, args.device, args.max_seconds
-    )
-    try:
-        server = PlayServer((args.host, args.port), session, round(args.max_upload * 1e6))
-    except OSError as error:
-        raise ValueError(
-            f"cannot listen at {args.host}:{args.port}: {error.strerror}; give another --port (0: any)"
-        ) from error
-    if not is_loopback(args.host):
-        print(
-            f"warning: --host {args.host}: everyone who can reach this machine can use the page; it has no "
-            "password and no encryption",
-            file=sys.stderr,
+    with _listen(args) as server:  # first: a model takes long to load
+        server.session = PlaySession.load(
+            bundle, args.content_checkpoint, args.device, args.max_seconds
         )
-    with server:
+        if not is_loopback(args.host):
+            print(
+                f"warning: --host {args.host}: everyone who can reach this machine can use the page; it has "
+                "no password and no encryption",
+                file=sys.stderr,
+            )
         common.report(args, {"url": server.url}, [f"{server.url}  (Ctrl+C ends)"])
         sys.stdout.flush()
         try:
@@ -53,6 +48,17 @@ def run(args: argparse.Namespace) -> int:
             # What the model is at has to end before Python does; a second Ctrl+C does not wait.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     return 0
+
+
+def _listen(args: argparse.Namespace):
+    from fairseq_resynth.play.server import PlayServer
+
+    try:
+        return PlayServer((args.host, args.port), round(args.max_upload * 1e6))
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen at {args.host}:{args.port}: {error.strerror}; give another --port (0: any)"
+        ) from error
 
 
 def _check(args: argparse.Namespace) -> None:

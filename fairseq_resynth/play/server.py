@@ -61,17 +61,19 @@ class RequestError(Exception):
 
 
 class PlayServer(ThreadingHTTPServer):
-    """Serves the page at (host, port), port 0 being any free one; uploads have up to `max_bytes`.
+    """Serves the page at (host, port), port 0 being any free one; uploads have up to `max_bytes`. The session
+    may be set later: until the server is told to serve, connections wait.
 
     Raises OSError if the address is in use, or is not one of this machine.
     """
 
     daemon_threads = True
-    request_queue_size = (
-        128  # connections that wait to be accepted; the rest would try again after a second
-    )
+    # Connections that wait to be accepted; the rest would try again after a second.
+    request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], session: PlaySession, max_bytes: int):
+    def __init__(
+        self, address: tuple[str, int], max_bytes: int, session: PlaySession | None = None
+    ):
         self.session, self.max_bytes, self.bound = session, max_bytes, address[0]
         self.connections = Connections()
         self.slots = threading.BoundedSemaphore(MAX_PENDING)

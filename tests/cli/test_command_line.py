@@ -132,6 +132,26 @@ def test_a_reader_that_has_gone_is_no_traceback():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(
+    "words, continues",
+    [
+        ("play --bundle b", False),
+        ("kmeans data --feature-type logmel --out km", False),
+        ("convert --bundle b --stream", False),
+        ("convert in.wav --bundle b --outdir out", True),
+    ],
+)
+def test_an_interruption_says_whether_the_command_continues(capsys, monkeypatch, words, continues):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    verb = words.split()[0]
+    monkeypatch.setattr(f"fairseq_resynth.cli.{verb}.run", interrupted)
+    assert main(words.split()) == 130
+    rest = "; the same command continues where it stopped" * continues
+    assert capsys.readouterr().err == f"\nresynth {verb}: interrupted{rest}\n"
+
+
 def test_errors_of_the_system_are_sentences():
     assert _reason(FileExistsError(17, "File exists", "out")) == (
         "out is or lies below a file, expected a folder"

@@ -41,7 +41,7 @@ FLOODS = attacks.floods("boris")
 def server(tmp_path_factory):
     folder = save_tiny_bundle(tmp_path_factory.mktemp("attacked") / "bundle")
     session = PlaySession(Resynthesizer.from_pretrained(folder), max_seconds=8)
-    with PlayServer(("127.0.0.1", 0), session, MAX_BYTES) as server:
+    with PlayServer(("127.0.0.1", 0), MAX_BYTES, session) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         assert upload(server) == 200  # starts the decoder
         session.push_live(session.start_live({"voice": "anna"}, 16000), np.zeros(16000), 16000)

@@ -35,7 +35,7 @@ def system(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(system):
-    with PlayServer(("127.0.0.1", 0), PlaySession(system), 100_000) as server:
+    with PlayServer(("127.0.0.1", 0), 100_000, PlaySession(system)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()

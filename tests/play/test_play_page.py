@@ -19,7 +19,7 @@ def server(tmp_path_factory):
     system = Resynthesizer.from_pretrained(
         save_tiny_bundle(tmp_path_factory.mktemp("play") / "bundle")
     )
-    with PlayServer(("127.0.0.1", 0), PlaySession(system, max_seconds=8), 1_000_000) as server:
+    with PlayServer(("127.0.0.1", 0), 1_000_000, PlaySession(system, max_seconds=8)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -209,7 +209,7 @@ def test_style_and_language_are_chosen_by_name(open_page, tmp_path):
     markup = "<img/src=x/onerror=alert(1)>"
     names = {"style": ("calm", markup), "language": ("de", "en")}
     system = Resynthesizer.from_pretrained(save_tiny_bundle(tmp_path / "bundle", tokens=names))
-    with PlayServer(("127.0.0.1", 0), PlaySession(system, max_seconds=8), 1_000_000) as server:
+    with PlayServer(("127.0.0.1", 0), 1_000_000, PlaySession(system, max_seconds=8)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = Page(open_page(server.url))
         recording = tmp_path / "<b onclick=alert(2)>.flac"

@@ -63,7 +63,7 @@ def codec(table):
 
 @pytest.fixture(scope="module")
 def server(system):
-    with PlayServer(("127.0.0.1", 0), PlaySession(system, max_seconds=8), MAX_BYTES) as server:
+    with PlayServer(("127.0.0.1", 0), MAX_BYTES, PlaySession(system, max_seconds=8)) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -457,6 +457,10 @@ def test_mistakes_of_the_command_are_one_sentence(tmp_path_factory, capsys, opti
     assert message in error and "Traceback" not in error
 
 
-def test_a_taken_port_is_named(server, system):
+def test_a_taken_port_is_named_before_the_model_is_loaded(server, system, capsys, monkeypatch):
+    port = str(server.server_address[1])
+    monkeypatch.setattr(PlaySession, "load", None)
+    assert main(["play", "--bundle", "any", "--port", port]) == 2
+    assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
     with pytest.raises(OSError):
-        PlayServer(("127.0.0.1", server.server_address[1]), PlaySession(system), MAX_BYTES)
+        PlayServer(("127.0.0.1", server.server_address[1]), MAX_BYTES, PlaySession(system))
