@@ -25,7 +25,8 @@ import numpy as np
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.live import LiveConverter
 from fairseq_resynth.play.connections import Connection
-from fairseq_resynth.play.sessions import PlaySession, json_object
+from fairseq_resynth.play.requests import json_object
+from fairseq_resynth.play.sessions import PlaySession
 
 MAX_MESSAGE = 1 << 20  # bytes; 5 s at 48 kHz
 MIN_MESSAGE = 64  # bytes; smaller ones are no use of the page
@@ -33,9 +34,8 @@ MAX_FRAMES = 100  # fragments, pings, pongs and small messages between two other
 # Seconds by which the audio may come faster than time; more waits in the client, so that nobody keeps the
 # model from others.
 MAX_AHEAD = 2.0
-MAX_CREDIT = (
-    30.0  # seconds by which the audio may come late, and then faster than time until it is not
-)
+# Seconds by which the audio may come late, and then faster than time until it is not.
+MAX_CREDIT = 30.0
 PIECE_SECONDS = 0.5  # of audio that a conversion takes before others have their turn
 # Seconds of audio that a message, and any other frame, counts as at least.
 MESSAGE_SECONDS, FRAME_SECONDS, TEXT_SECONDS = 0.001, 0.05, 0.1

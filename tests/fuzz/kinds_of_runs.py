@@ -23,7 +23,7 @@ from fairseq_resynth.evaluation.metrics.intelligibility import parse_recognizer
 from fairseq_resynth.evaluation.runs.pairing import named_folder
 from fairseq_resynth.modules.discriminators.families import parse_names
 from fairseq_resynth.modules.options import parse_integers
-from fairseq_resynth.play.sessions import parse_request
+from fairseq_resynth.play.requests import parse_request
 from fairseq_resynth.preparation.f0 import build_f0
 from fairseq_resynth.preparation.merge import merge
 from fairseq_resynth.preparation.preprocess import PreprocessOptions, preprocess
