@@ -44,6 +44,8 @@ _NAMED = re.compile(r"\s*([^\s<\[({]+)((?:[ ]+\d+)+)\s*")
 _LETTER = re.compile(r"[^\W\d_]")
 # Encoders do not encode up to this many samples at the end of an utterance (a HuBERT frame spans 25 ms).
 MAX_UNCOVERED = 800  # samples, 50 ms
+# What run lengths may claim for one utterance: a day at 100 Hz.
+MAX_FRAMES = 8_640_000
 
 
 def do_not_fit(num_units: np.ndarray, num_samples: np.ndarray, unit_hop: int) -> np.ndarray:
@@ -169,6 +171,10 @@ def _parse_frames(units: Any, values: Mapping[str, Any], where: str, number: int
         durations = np.maximum(_parse_list(given, where), 1)
         if len(durations) != len(units):
             raise ValueError(f"{where}: {len(units)} units and {len(durations)} durations.")
+        if (total := durations.sum(dtype=float)) > MAX_FRAMES:
+            raise ValueError(
+                f"{where}: durations of {total:.0f} frames, expected {MAX_FRAMES} at most."
+            )
         if f0 is not None and len(f0) == len(units):
             f0 = np.repeat(f0, durations)
         units = np.repeat(units, durations)

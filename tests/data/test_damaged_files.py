@@ -289,3 +289,10 @@ def test_names_of_columns_and_packed_files_that_break_lines_or_are_too_long(pack
     path.write_text(json.dumps(index))
     with pytest.raises(FileNotFoundError, match="does not exist, expected"):
         read_integer_rows(tmp_path / "pack" / "train.units", 2, "resynth quantize")
+
+
+@pytest.mark.parametrize("durations", ["[1, 1000000000]", '"1 999999999999999999"'])
+def test_run_lengths_cannot_claim_memory(tmp_path, durations):
+    (tmp_path / "lines.jsonl").write_text(f'{{"units": [1, 2], "durations": {durations}}}\n')
+    with pytest.raises(ValueError, match="lines.jsonl:1: durations of 1.* at most"):
+        read_unit_file(tmp_path / "lines.jsonl")

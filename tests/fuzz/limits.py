@@ -48,8 +48,14 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         in_folder = event in ("os.remove", "os.mkdir") and arguments[-1] != -1  # shutil.rmtree's
         path = os.fsdecode(target) if isinstance(target, str | bytes) and not in_folder else ""
         real = os.path.realpath(path)
-        if path and not real.startswith((_folder, "/dev/")) and "__pycache__" not in real:
+        if path and not _may_change(real):
             _seen.append(f"{event} {path}")
+
+
+def _may_change(real: str) -> bool:
+    """Whether a path is in the folder, or a device; /dev/shm is a folder as others are."""
+    is_device = real.startswith("/dev/") and not real.startswith("/dev/shm/")
+    return Path(real).is_relative_to(_folder) or is_device or "__pycache__" in real
 
 
 def _writes(arguments: tuple[Any, ...]) -> bool:
