@@ -24,7 +24,7 @@ from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_BITS
 from fairseq_resynth.codec.format.bitstream import pack_varint, read_varint
 from fairseq_resynth.codec.format.payload import LARGEST, LIMIT, PayloadCoder, encode_steps
 from fairseq_resynth.codec.format.range_coder import ByteDecoder, ByteEncoder, CodecError
-from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.files import atomic_path, shown
 from fairseq_resynth.data.streams import Utterance, is_data_directory, read_utterances
 from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.data.units import as_frames
@@ -76,13 +76,13 @@ class TokenModel:
         frames, sizes = tokens.frames, self.vocabularies
         if frames.shape[1] != len(sizes):
             raise ValueError(
-                f"{tokens.name}: found {frames.shape[1]} codebooks, the model has {len(sizes)}."
+                f"{shown(tokens.name)}: found {frames.shape[1]} codebooks, the model has {len(sizes)}."
             )
         for codebook, (row, size) in enumerate(zip(frames.T, sizes, strict=True)):
             if len(row) and not 0 <= row.min() <= row.max() < size:
                 raise ValueError(
-                    f"{tokens.name}: found tokens {row.min()} to {row.max()} in codebook {codebook}, the "
-                    f"model knows 0 to {size - 1}: fit one on this tokenizer with `resynth fit-codec`."
+                    f"{shown(tokens.name)}: found tokens {row.min()} to {row.max()} in codebook {codebook}, "
+                    f"the model knows 0 to {size - 1}: fit one on this tokenizer with `resynth fit-codec`."
                 )
         return _split(frames, self._bases)
 

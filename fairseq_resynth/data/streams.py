@@ -12,7 +12,7 @@ import numpy as np
 from fairseq_resynth.constants import F0_CODE_HOP, SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.manifest import read_manifest, read_names, require_data_directory
 from fairseq_resynth.data.packed import has_stream
-from fairseq_resynth.data.storage.files import read_object
+from fairseq_resynth.data.storage.files import read_object, shown
 from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.data.unit_files import is_unit_folder, read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
@@ -123,8 +123,8 @@ class StreamSpec:
             for key in keys:
                 if key in expected and key in found and expected[key] != found[key]:
                     raise ValueError(
-                        f"{data / name}: {key} is {found[key]}, the model was trained with {expected[key]}. "
-                        f"Run `resynth {verb} {data}` with that one."
+                        f"{data / name}: {key} is {shown(found[key])}, the model was trained with "
+                        f"{shown(expected[key])}. Run `resynth {verb} {data}` with that one."
                     )
 
 
@@ -267,7 +267,9 @@ def _chosen_splits(folder: Path, splits: Sequence[str] | None) -> list[str]:
         command = f"`resynth quantize {folder}`"
         raise FileNotFoundError(f"{folder} has no *.units. Make them with {command}.")
     if missing := ", ".join(split for split in splits or [] if split not in found):
-        raise FileNotFoundError(f"{folder} has the splits {', '.join(found)}, not {missing}.")
+        raise FileNotFoundError(
+            f"{folder} has the splits {shown(', '.join(found))}, not {missing}."
+        )
     return list(splits or found)
 
 
@@ -305,7 +307,9 @@ def stream_sizes(paths: Sequence[str | Path], utterances: Sequence[Utterance]) -
         ):
             stored = _optional_json(folder / file).get(key)
             if stored is not None and known.setdefault(name, stored) != stored:
-                raise ValueError(f"{folder / file}: {key} is {stored}, elsewhere {known[name]}.")
+                raise ValueError(
+                    f"{folder / file}: {key} is {shown(stored)}, elsewhere {shown(known[name])}."
+                )
     known.setdefault("num_units", 1 + _largest(row.units for row in utterances))
     known.setdefault("num_f0_codes", 1 + _largest(row.f0_codes for row in utterances))
     return known

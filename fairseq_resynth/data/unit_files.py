@@ -278,7 +278,7 @@ def _folder_rows(path: Path, key: str, frames: bool) -> list[UnitRow]:
     if (path / "dataset_dict.json").is_file():
         splits = sorted(file.parent.name for file in path.glob("*/state.json"))
         raise ValueError(
-            f"{path} holds the splits {', '.join(splits)}: give the folder of one of them."
+            f"{path} holds the splits {shown(', '.join(splits))}: give the folder of one of them."
         )
     if (path / "state.json").is_file():
         named = read_object(path / "state.json", _data_files=list)["_data_files"]

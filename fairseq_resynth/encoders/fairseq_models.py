@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.compat import fairseq
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, quiet, refusals
+from fairseq_resynth.data.storage.files import shown
 from fairseq_resynth.encoders.frames import (
     MOST_LAYERS,
     ConvolutionTransformer,
@@ -76,11 +77,14 @@ def require_model(state: dict[str, Any], path: Path, model: str, task: str) -> N
     `conv_feature_layers` as Python. Raises ValueError unless that text is a list of integer triples, and for
     another model or task than expected, or no configuration."""
     if not isinstance(state.get("model"), dict):
-        raise ValueError(f"{path} holds no `model`; found {', '.join(map(str, list(state)[:8]))}")
+        raise ValueError(
+            f"{path} holds no `model`; found {shown(', '.join(map(str, list(state)[:8])))}"
+        )
     found_model, found_task, values = _configuration(state, path)
     if (found_model, found_task) != (model, task):
         raise ValueError(
-            f"{path} holds a {found_model} of task {found_task}, expected a pretrained {model} ({task})"
+            f"{path} holds a {shown(found_model)} of task {shown(found_task)}, expected a pretrained "
+            f"{model} ({task})"
         )
     text = values.get("conv_feature_layers")
     if text is not None and not _is_convolutions(text):
@@ -89,7 +93,7 @@ def require_model(state: dict[str, Any], path: Path, model: str, task: str) -> N
             f"{MOST_LAYERS} at most. fairseq would run this text as Python; the file was refused."
         )
     for name in ("encoder_layers", "pos_conv_depth"):
-        number = str(values.get(name, 1))[:80]
+        number = shown(values.get(name, 1), 80)
         if not (number.isdecimal() and len(number) < 9 and 0 < int(number) <= MOST_LAYERS):
             raise ValueError(f"{path}: {name} is {number}, expected 1 to {MOST_LAYERS}")
 
@@ -183,12 +187,14 @@ class CpcEncoder(FrameEncoder):
         what = "a CPC checkpoint (`weights` and `config`)"
         state = load_checkpoint(path, what)
         if not isinstance(state.get("weights"), dict) or not isinstance(state.get("config"), dict):
-            raise ValueError(f"{path} has {', '.join(map(str, list(state)[:8]))}, expected {what}")
+            raise ValueError(
+                f"{path} has {shown(', '.join(map(str, list(state)[:8])))}, expected {what}"
+            )
         levels = sum("baseNet.weight_ih_l" in name for name in state["weights"])
         if state["config"].get("nLevelsGRU") != levels:
             raise ValueError(
                 f"{path} has weights of {levels} LSTM layers, its config nLevelsGRU "
-                f"{str(state['config'].get('nLevelsGRU'))[:80]}"
+                f"{shown(state['config'].get('nLevelsGRU'), 80)}"
             )
         if not 1 <= layer <= levels:
             raise ValueError(f"--layer is {layer}, {path} has {levels} LSTM layers, counted from 1")

@@ -20,6 +20,7 @@ from fairseq_resynth.data.storage.files import (
     misfit,
     read_json,
     read_object,
+    shown,
     write_json,
     write_text,
 )
@@ -194,7 +195,7 @@ def read_results(paths: Sequence[str | Path], key: Mapping[str, Any]) -> list[di
     for path in map(Path, paths):
         result = read_object(path, "Give files that the page of the test let listeners download.")
         if result.get("test") != key["test"]:
-            raise ValueError(f"{path}: not of this test (its key says {key['test']})")
+            raise ValueError(f"{path}: not of this test (its key says {shown(key['test'])})")
         session, answers = result.get("session"), result.get("answers")
         if not isinstance(result.get("listener", ""), str):
             raise ValueError(f"{path}: damaged, expected text as `listener`")
@@ -222,7 +223,7 @@ def _check_answers(path: Path, answers: Sequence[Any], key: Mapping[str, Any]) -
                 f"{low} to {high}"
             )
         if (trial, stimulus) in given:
-            raise ValueError(f"{path}: question {trial} has two answers for {stimulus}")
+            raise ValueError(f"{path}: question {trial} has two answers for {shown(stimulus)}")
         given.add((trial, stimulus))
 
 

@@ -12,7 +12,7 @@ from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio, write_audio
 from fairseq_resynth.data.datasets.unit_split import UnitSplit
 from fairseq_resynth.data.manifest import read_lines
-from fairseq_resynth.data.storage.files import check_file_name
+from fairseq_resynth.data.storage.files import check_file_name, shown
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.unit_files import is_unit_folder, read_generated_units, read_unit_file
@@ -93,7 +93,8 @@ def _pitch(row: UnitRow, streams: StreamSpec, source: Path) -> dict[str, np.ndar
         return {"f0": values.astype(np.float32)[None]}
     if not np.array_equal(row.f0, np.rint(row.f0)):
         raise ValueError(
-            f"{source}: the f0 of {row.label} is continuous, and the model has {streams.num_f0_codes} codes."
+            f"{source}: the f0 of {shown(row.label)} is continuous, and the model has "
+            f"{streams.num_f0_codes} codes."
         )
     return {"f0_codes": values.astype(np.int64)}
 
@@ -123,19 +124,19 @@ def _checked(jobs: list[Job], source: str | Path, streams: StreamSpec) -> list[J
     first: dict[str, int] = {}
     for number, job in enumerate(jobs, 1):
         if (line := first.setdefault(job.name, number)) != number:
-            raise ValueError(f"{source}:{number}: {job.name} is already on line {line}.")
+            raise ValueError(f"{source}:{number}: {shown(job.name)} is already on line {line}.")
         try:
             check_file_name(job.name, ".wav")
         except ValueError as error:
             raise ValueError(f"{source}:{number}: {error}") from error
         codes, size = job.speech.f0_codes, len(job.speech.units) * streams.unit_hop
-        _check_table(f"{source}: unit of {job.name}", job.speech.units, streams.num_units)
+        _check_table(f"{source}: unit of {shown(job.name)}", job.speech.units, streams.num_units)
         if streams.num_f0_codes and codes is not None:
-            _check_table(f"{source}: pitch code of {job.name}", codes, streams.num_f0_codes)
+            _check_table(f"{source}: pitch code of {shown(job.name)}", codes, streams.num_f0_codes)
             if (needed := -(-size // streams.f0_code_hop)) > len(codes):
                 raise ValueError(
-                    f"{source}: {job.name} has {len(codes)} pitch codes, expected {needed} or more for its "
-                    f"{len(job.speech.units)} units"
+                    f"{source}: {shown(job.name)} has {len(codes)} pitch codes, expected {needed} or more "
+                    f"for its {len(job.speech.units)} units"
                 )
     return jobs
 
@@ -167,7 +168,7 @@ def with_tokens(jobs: Sequence[Job], streams: StreamSpec, tokens: Mapping[str, s
             for token in streams.tokens:
                 streams.token_index(token, names.get(token))
         except ValueError as error:
-            raise ValueError(f"{job.name}: {error}") from error
+            raise ValueError(f"{shown(job.name)}: {error}") from error
         spoken.append(replace(job, speech=replace(job.speech, tokens=names)))
     return spoken
 
@@ -281,7 +282,9 @@ def _check_outputs(jobs: Sequence[Job], outdir: Path, with_reference: bool) -> N
     for job in jobs:
         check_file_name(job.name, _REFERENCE if with_reference and job.reference else ".wav")
         if folder := next((f for f in map(str, Path(job.name).parents) if f in names), None):
-            raise ValueError(f"{folder} would be both a file and the folder of {job.name}.wav")
+            raise ValueError(
+                f"{shown(folder)} would be both a file and the folder of {shown(job.name)}.wav"
+            )
         for out in (outdir / f"{job.name}.wav", outdir / f"{job.name}{_REFERENCE}"):
             if out.resolve() in recordings:
                 raise ValueError(f"{out} is a recording of the data: give another --outdir.")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fairseq_resynth.data.speaker_vectors import parse_vectors
+from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.data.streams import StreamSpec
 
 Speaker = str | int | np.ndarray | Sequence[str | int | np.ndarray]
@@ -12,8 +13,7 @@ Speaker = str | int | np.ndarray | Sequence[str | int | np.ndarray]
 
 def speaker_names(streams: StreamSpec) -> str:
     """The names of the first twenty speakers of a model, for messages."""
-    names = ", ".join(streams.speakers[:20]) + (" …" if len(streams.speakers) > 20 else "")
-    return names or "none"
+    return first_names(streams.speakers) or "none"
 
 
 def speaker_indices(speaker: Speaker | None, streams: StreamSpec, rows: int) -> np.ndarray:

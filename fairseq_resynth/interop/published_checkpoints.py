@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
-from fairseq_resynth.data.storage.files import read_object, text_lines
+from fairseq_resynth.data.storage.files import read_object, shown, text_lines
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
@@ -80,15 +80,17 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
         weights = state  # saved as model.state_dict()
     if not isinstance(weights, dict) or not weights:
         raise ValueError(
-            f"{source} has no `generator`; found {', '.join(map(str, list(state)[:8])) or 'nothing'}."
+            f"{source} has no `generator`; found {shown(', '.join(map(str, list(state)[:8]))) or 'nothing'}."
         )
     for name, value in weights.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"{source}: {name} is a {type(value).__name__}, expected a tensor.")
+            raise ValueError(
+                f"{source}: {shown(name)} is a {type(value).__name__}, expected a tensor."
+            )
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(
-                f"{source}: {name} has values that are NaN or infinite: the training had diverged; take an "
-                "earlier checkpoint."
+                f"{source}: {shown(name)} has values that are NaN or infinite: the training had diverged; "
+                "take an earlier checkpoint."
             )
     for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # torch.compile, DataParallel
         if all(name.startswith(prefix) for name in weights):
@@ -205,10 +207,12 @@ def _check_weights(
     contradiction = f"{source} contradicts its configuration:"
     for ours, value in converted.items():
         if ours not in expected:
-            raise ValueError(f"{contradiction} it has no place for the weight {names[ours]}.")
+            raise ValueError(
+                f"{contradiction} it has no place for the weight {shown(names[ours])}."
+            )
         if value.shape != expected[ours].shape:
             raise ValueError(
-                f"{contradiction} {names[ours]} is {tuple(value.shape)}, "
+                f"{contradiction} {shown(names[ours])} is {tuple(value.shape)}, "
                 f"the configuration makes it {tuple(expected[ours].shape)}."
             )
     if missing := [ours for ours in expected if ours not in converted]:

@@ -14,6 +14,7 @@ from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.audio.decoding import FfmpegFile
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
+from fairseq_resynth.data.datasets.conditioning import known_rows
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.packed import open_audio
 from fairseq_resynth.data.pitch.extraction import F0Cache
@@ -21,9 +22,11 @@ from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import read_vectors
 from fairseq_resynth.data.storage.files import misfit
 from fairseq_resynth.data.storage.resume import Record
-from fairseq_resynth.data.streams import read_streams
+from fairseq_resynth.data.streams import StreamSpec, Utterance, read_streams
 from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
+from fairseq_resynth.inference.synthesis import Job, _checked
+from fairseq_resynth.inference.voices import speaker_indices
 from fairseq_resynth.preparation.pack import pack_split
 from fairseq_resynth.preparation.preprocess import PreprocessOptions, preprocess
 from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
@@ -296,3 +299,20 @@ def test_run_lengths_cannot_claim_memory(tmp_path, durations):
     (tmp_path / "lines.jsonl").write_text(f'{{"units": [1, 2], "durations": {durations}}}\n')
     with pytest.raises(ValueError, match="lines.jsonl:1: durations of 1.* at most"):
         read_unit_file(tmp_path / "lines.jsonl")
+
+
+def test_names_with_line_separators_in_what_a_model_knows_are_one_line(data):
+    broken = "a\u2028b"
+    streams = StreamSpec(320, 10, speakers=(broken, "boris"), units={"num_clusters": broken})
+    (data / "data" / "units.json").write_text('{"num_clusters": "x\\u2028"}')
+    job = Utterance(np.array([11]), None, broken)
+    for read in (
+        lambda: known_rows(data / "data" / "train.speaker", 2, streams.speakers, "speaker"),
+        lambda: speaker_indices(None, streams, 1),
+        lambda: streams.check_same_encoders(data / "data"),
+        lambda: _checked([Job(broken, job)], "units.txt", streams),
+        lambda: _checked([Job(broken, job)] * 2, "units.txt", StreamSpec(320, 20)),
+    ):
+        with pytest.raises(ValueError) as raised:
+            read()
+        assert len(str(raised.value).splitlines()) == 1, str(raised.value)

@@ -1,13 +1,14 @@
 """Damage that mutations of valid files found in the readers of results and alignments."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from fairseq_resynth.evaluation.listening import read_key, read_results
 from fairseq_resynth.evaluation.metrics.metric import Column
 from fairseq_resynth.evaluation.metrics.versa import read_results as read_versa
-from fairseq_resynth.evaluation.runs.pairing import read_folder
+from fairseq_resynth.evaluation.runs.pairing import check_trials, read_folder, read_transcripts
 from fairseq_resynth.evaluation.runs.store import Evaluation, read_evaluation, write_evaluation
 from fairseq_resynth.evaluation.unit_quality import read_alignment
 
@@ -55,10 +56,30 @@ def test_messages_have_one_line_whatever_they_quote(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(answers))
     (tmp_path / "given.json").write_text('"\\u2028"')
     (tmp_path / "a.wav").write_bytes(b"x")
-    for read in (lambda: read_results([tmp_path / "a.json"], KEY), lambda: read_folder(tmp_path)):
+    (tmp_path / "text.tsv").write_text("a\u2028b\tx\na\u2028b\ty\n")
+    _write_twice(tmp_path / "twice.json", "a\u2028b")
+    names = {"a\u2028b": ["s1"]}
+    for read in (
+        lambda: read_results([tmp_path / "a.json"], KEY),
+        lambda: read_results([tmp_path / "a.json"], {**KEY, "test": "\u2028"}),
+        lambda: read_results([tmp_path / "twice.json"], _key_with("a\u2028b")),
+        lambda: read_transcripts(tmp_path / "text.tsv"),
+        lambda: check_trials(names, ["c\u2028d"], ["s1"]),
+        lambda: read_folder(tmp_path),
+    ):
         with pytest.raises(ValueError) as raised:
             read()
         assert len(str(raised.value).splitlines()) == 1
+
+
+def _key_with(stimulus: str) -> dict:
+    stimuli = {stimulus: {"system": "x", "utterance": "u"}}
+    return {**KEY, "stimuli": stimuli, "trials": [{"stimuli": [stimulus]}]}
+
+
+def _write_twice(path: Path, stimulus: str) -> None:
+    answer = {"trial": 0, "stimulus": stimulus, "value": 3}
+    path.write_text(json.dumps({"test": "t", "session": "1", "answers": [answer, answer]}))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from fairseq_resynth.codec.entropy.ngrams import (
     fit_tables,
     rate_keys,
 )
+from fairseq_resynth.data.storage.files import shown
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.data.units import collapse_runs
 
@@ -317,6 +318,6 @@ def _check(utterances: Sequence[Utterance], settings: Settings) -> None:
         largest = int(utterance.units.max()), int(codes.max(initial=-1))
         if largest[0] >= settings.num_units or largest[1] >= settings.num_f0_codes:
             raise ValueError(
-                f"{utterance.name}: found unit {largest[0]} and F0 code {largest[1]}, expected at most "
-                f"{settings.num_units - 1} and {settings.num_f0_codes - 1}"
+                f"{shown(utterance.name)}: found unit {largest[0]} and F0 code {largest[1]}, expected "
+                f"at most {settings.num_units - 1} and {settings.num_f0_codes - 1}"
             )

@@ -11,6 +11,7 @@ from fairseq_resynth.data.pitch.extraction import F0Cache
 from fairseq_resynth.data.pitch.representations import make_representation
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import parse_vectors, read_vectors
+from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.data.streams import StreamSpec
 
 
@@ -21,7 +22,7 @@ def known_rows(path: Path, rows: int, known: tuple[str, ...], what: str) -> np.n
     for name in set(names.table) - set(known):
         raise ValueError(
             f"{path}:{names.index(name) + 1}: {what} {name!r} was not trained on; "
-            f"known are {', '.join(known[:20])}."
+            f"known are {first_names(known)}."
         )
     return np.array([place[name] for name in names.table], dtype=np.int32)[names.rows]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.manifest import read_lines, read_manifest
-from fairseq_resynth.data.storage.files import misfit, read_json, text_lines
+from fairseq_resynth.data.storage.files import misfit, read_json, shown, text_lines
 
 Trials = dict[str, set[str]]  # utterance -> the speakers that it is scored against
 
@@ -206,7 +206,7 @@ def read_transcripts(path: str | Path) -> dict[str, str]:
         if Path(name).suffix.lower() in AUDIO_SUFFIXES:
             name = name[: name.rindex(".")]
         if name in transcripts:
-            raise ValueError(f"{place}: {name} has a transcript already")
+            raise ValueError(f"{place}: {shown(name)} has a transcript already")
         transcripts[name] = text.split("|")[-1].strip() if separator == "|" else text.strip()
     if not transcripts:
         raise ValueError(f"{path} has no transcripts, expected lines of name<TAB>text")
@@ -242,6 +242,6 @@ def check_trials(trials: Trials, names: Iterable[str], speakers: Iterable[str]) 
     for what, found, known in listed:
         if unknown := sorted(set(found) - set(known)):
             raise ValueError(
-                f"--trials names {len(unknown)} unknown {what}: {', '.join(unknown[:5])}; "
-                f"expected names such as {', '.join(sorted(known)[:5])}"
+                f"--trials names {len(unknown)} unknown {what}: {shown(', '.join(unknown[:5]))}; "
+                f"expected names such as {shown(', '.join(sorted(known)[:5]))}"
             )
