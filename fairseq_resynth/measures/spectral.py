@@ -5,13 +5,14 @@ up to `TOLERANCE_SECONDS`. The variant with dynamic time warping (DTW) takes any
 """
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.measures.alignment import warping_path
-from fairseq_resynth.modules.losses import LogMelSpectrogram, mel_l1
+from fairseq_resynth.modules.losses import LogMelSpectrogram
 
 TOLERANCE_SECONDS = 0.2
 STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # n_fft, hop, window
@@ -19,7 +20,7 @@ MAGNITUDE_FLOOR = 1e-4  # -80 dB of a full-scale bin; anything lower is rounding
 # sample rate: (order, alpha) of the mel-cepstrum, as SPTK recommends
 WARPING = {8000: (13, 0.31), 16000: (23, 0.42), 22050: (34, 0.45), 24000: (34, 0.46)}
 PERIODOGRAM_FLOOR = 1e-6  # added, so that digital silence has a logarithm
-BLOCK_FRAMES = 256  # whose mel-cepstra are computed together
+BLOCK_FRAMES = 256  # of spectra and mel-cepstra that are in memory together: an hour has a million
 NEWTON_ITERATIONS, NEWTON_TOLERANCE = 30, 1e-3
 
 _log_mel = functools.cache(LogMelSpectrogram)
@@ -47,9 +48,22 @@ def mel_l1_distance(
     """Mean absolute difference of HiFi-GAN's log-mel spectrograms, in nepers: the training loss / 45. 80
     bands up to half the rate, n_fft 1024, hop 256, natural log clamped at 1e-5 (Kong et al., 2020)."""
     pair = align_waveforms(reference, generated, sample_rate)
-    log_mel = _log_mel(sample_rate)
-    mels = [log_mel(torch.from_numpy(np.array(wav, np.float32)[None, None])) for wav in pair]
-    return float(mel_l1(*mels))
+    total = count = 0.0
+    for real, fake in zip(*(_log_mels(wav, _log_mel(sample_rate)) for wav in pair), strict=True):
+        total += np.abs(real - fake).sum(dtype=np.float64)
+        count += real.size
+    return float(total / count)
+
+
+def _log_mels(wav: np.ndarray, log_mel: LogMelSpectrogram) -> Iterator[np.ndarray]:
+    """The log-mel spectrogram of (T,) samples in blocks of frames, (bands, frames) each."""
+    frames, hop = max(1, len(wav) // log_mel.hop), log_mel.hop
+    context = -(-log_mel.n_fft // hop)  # frames that see the end of a piece, where it is reflected
+    for start in range(0, frames, BLOCK_FRAMES):
+        first, stop = max(0, start - context), start + BLOCK_FRAMES
+        piece = wav[first * hop : (stop + context) * hop if stop < frames else None]
+        mel = log_mel(torch.from_numpy(np.array(piece, np.float32)[None, None]))[0].numpy()
+        yield mel[:, start - first : min(stop, frames) - first]
 
 
 def mel_cepstral_distortion(
@@ -108,20 +122,29 @@ def multi_resolution_stft(
     """
     pair = align_waveforms(reference, generated, sample_rate)
     rows = []
-    for n_fft, hop, window in STFT_RESOLUTIONS:
-        real, fake = (_magnitudes(wav, n_fft, hop, window) for wav in pair)
-        energy = np.linalg.norm(real)
-        convergence = np.linalg.norm(real - fake) / energy if energy > 0 else np.nan
-        logs = [np.log(np.maximum(magnitude, MAGNITUDE_FLOOR)) for magnitude in (real, fake)]
-        rows.append((float(convergence), float(np.abs(logs[0] - logs[1]).mean())))
+    for sizes in STFT_RESOLUTIONS:
+        energy = error = logs = count = 0.0
+        for real, fake in zip(*(_magnitudes(wav, *sizes) for wav in pair), strict=True):
+            energy += np.square(real, dtype=np.float64).sum()
+            error += np.square(real - fake, dtype=np.float64).sum()
+            floored = (np.log(np.maximum(each, MAGNITUDE_FLOOR)) for each in (real, fake))
+            logs += np.abs(np.subtract(*floored)).sum(dtype=np.float64)
+            count += real.size
+        convergence = np.sqrt(error / energy) if energy > 0 else np.nan
+        rows.append((convergence, logs / count))
     convergence, log_magnitude = np.mean(rows, axis=0)
     return {"spectral_convergence": float(convergence), "log_magnitude": float(log_magnitude)}
 
 
-def _magnitudes(wav: np.ndarray, n_fft: int, hop: int, window: int) -> np.ndarray:
-    samples, hann = torch.from_numpy(wav.astype(np.float32)), torch.hann_window(window)
-    sizes = {"pad_mode": "constant", "return_complex": True}
-    return torch.stft(samples, n_fft, hop, window, hann, **sizes).abs().numpy()
+def _magnitudes(wav: np.ndarray, n_fft: int, hop: int, window: int) -> Iterator[np.ndarray]:
+    """The magnitudes of (T,) samples in blocks of frames, (bins, frames) each."""
+    padded = torch.from_numpy(np.pad(wav.astype(np.float32), n_fft // 2))
+    frames, hann = len(wav) // hop + 1, torch.hann_window(window)
+    for start in range(0, frames, BLOCK_FRAMES):
+        last = min(start + BLOCK_FRAMES, frames) - 1
+        piece = padded[start * hop : last * hop + n_fft]
+        spectrum = torch.stft(piece, n_fft, hop, window, hann, center=False, return_complex=True)
+        yield spectrum.abs().numpy()
 
 
 @functools.cache

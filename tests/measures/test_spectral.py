@@ -124,6 +124,17 @@ def test_multi_resolution_stft_by_hand(wav, other):
     assert result["log_magnitude"] == pytest.approx(np.mean(log_magnitude), rel=1e-3)
 
 
+@pytest.mark.parametrize("frames", [1, 3, 50])
+def test_spectra_in_blocks_are_those_of_the_whole(wav, other, frames, monkeypatch):
+    """The second recording ends within a hop; blocks of few frames have neighbors at both ends."""
+    pairs = [(wav, other), (wav[:700], other[:600]), (wav[:300], other[:200]), (wav[:1], other[:1])]
+    whole = [(spectral.mel_l1_distance(*p), spectral.multi_resolution_stft(*p)) for p in pairs]
+    monkeypatch.setattr(spectral, "BLOCK_FRAMES", frames)
+    for pair, (mel, stft) in zip(pairs, whole, strict=True):
+        assert spectral.mel_l1_distance(*pair) == pytest.approx(mel, rel=1e-6)
+        assert spectral.multi_resolution_stft(*pair) == pytest.approx(stft, rel=1e-6)
+
+
 def test_half_the_amplitude_by_hand(wav):
     tone = np.sin(np.arange(16000) * 0.3).astype(np.float32)
     result = spectral.multi_resolution_stft(tone, 0.5 * tone)

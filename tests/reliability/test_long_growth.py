@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import tracemalloc
 from types import SimpleNamespace
 
@@ -111,6 +113,27 @@ def test_mel_cepstra_of_long_recordings_take_little_more_than_the_recording(monk
     wav = np.zeros(60 * 16000, np.float32)
     spectral.mel_cepstrum(wav[:2048])  # what is kept for later calls
     assert taken(lambda: spectral.mel_cepstrum(wav))[1] < 6 * wav.nbytes
+
+
+PEAK = """
+import resource, sys
+import numpy as np
+from fairseq_resynth.measures import spectral
+function, noise = getattr(spectral, sys.argv[1]), np.random.default_rng(0)
+def peak(seconds):
+    function(*noise.standard_normal((2, 16000 * seconds), np.float32))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+few = peak(20)
+print((peak(120) - few) / 1024)
+"""
+
+
+@pytest.mark.parametrize("distance", ["mel_l1_distance", "multi_resolution_stft"])
+def test_spectral_distances_of_long_recordings_hold_few_spectra(distance):
+    """Of 100 s more, which are 12 MB; all spectra of a recording at once took 120 and 386 MB more."""
+    command = [sys.executable, "-c", PEAK, distance]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(found) < 40
 
 
 def test_the_end_of_sound_of_a_long_recording():
