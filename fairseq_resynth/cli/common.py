@@ -228,11 +228,6 @@ def report(
     return 1 if failed else 0
 
 
-def shortened(names: Sequence[str], number: int = 5) -> str:
-    """The first names, and a sign if there are more."""
-    return ", ".join(names[:number]) + (" …" if len(names) > number else "")
-
-
 def failure_lines(failed: dict[str, str], what: str) -> list[str]:
     """Failed files as lines: how many, then each with its reason."""
     if not failed:

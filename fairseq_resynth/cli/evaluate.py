@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.data.storage.messages import first_names
 
 
 def add_arguments(add: common.Options) -> None:
@@ -166,13 +167,13 @@ def _print(args: argparse.Namespace, outcome, failures: list[str]) -> None:
         for side, names in left.items():
             if names:
                 lines.append(
-                    f"{system}: {len(names)} {side.replace('_', ' ')}: {common.shortened(names)}"
+                    f"{system}: {len(names)} {side.replace('_', ' ')}: {first_names(names, 5)}"
                 )
     without = evaluation.settings["without_transcript"]
     if without:
-        lines.append(f"{len(without)} references without a transcript: {common.shortened(without)}")
+        lines.append(f"{len(without)} references without a transcript: {first_names(without, 5)}")
     for kind, names in notes_by_kind(evaluation.rows).items():
-        lines.append(f"{kind} ({len(names)}): {common.shortened(names)}")
+        lines.append(f"{kind} ({len(names)}): {first_names(names, 5)}")
     lines += [f"not run: {name}: {reason}" for name, reason in outcome.missing.items()]
     lines += common.failure_lines(evaluation.failed, "utterances not measured, or only in part")
     lines += failures

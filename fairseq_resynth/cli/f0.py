@@ -15,8 +15,8 @@ from fairseq_resynth.cli import common
 from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
+from fairseq_resynth.data.storage.messages import first_names
 from fairseq_resynth.data.storage.shards import parse_shard
-from fairseq_resynth.data.storage.text_columns import first_names
 from fairseq_resynth.preparation.f0 import F0Outcome, build_f0, write_speaker_statistics
 
 _FEW_FRAMES = SAMPLE_RATE // F0_HOP  # of a second

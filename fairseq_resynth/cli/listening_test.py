@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from fairseq_resynth.cli import common
+from fairseq_resynth.data.storage.messages import first_names
 
 
 def add_arguments(add: common.Options) -> None:
@@ -68,7 +69,7 @@ def _make(args: argparse.Namespace) -> int:
     left = names_left_out(systems)
     for label, names in left.items():
         lines.append(
-            f"{label}: {len(names)} left out, since not all systems have them: {common.shortened(names)}"
+            f"{label}: {len(names)} left out, since not all systems have them: {first_names(names, 5)}"
         )
     summary = {"trials": len(key["trials"]), "stimuli": len(key["stimuli"]), "page": str(page)}
     lines.append(f"do not give {page.with_name('key.json')} to listeners")

@@ -21,6 +21,7 @@ from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.files import write_audio
 from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.messages import first_names
 from fairseq_resynth.data.storage.resume import Outcome, Record
 
 SUFFIX, ARCHIVE_SUFFIX, PACKETS_SUFFIX = ".rsyn", ".rsyna", ".rsynp"
@@ -105,7 +106,7 @@ def coded_members(codec: SpeechCodec, path: Path, name: str | None) -> Iterator[
     elif path.suffix == ARCHIVE_SUFFIX:
         archive = Archive(path, codec.identity)
         if name is not None and name not in archive.names:
-            known = ", ".join(archive.names[:10]) + (" …" if len(archive.names) > 10 else "")
+            known = first_names(archive.names, 10)
             raise FileNotFoundError(f"{path} has no member {name!r}; it holds {known}")
         for member in archive.names if name is None else [name]:
             yield member, archive.read(member), False

@@ -24,7 +24,8 @@ from fairseq_resynth.codec.entropy.integer_math import PROBABILITY_BITS
 from fairseq_resynth.codec.format.bitstream import pack_varint, read_varint
 from fairseq_resynth.codec.format.payload import LARGEST, LIMIT, PayloadCoder, encode_steps
 from fairseq_resynth.codec.format.range_coder import ByteDecoder, ByteEncoder, CodecError
-from fairseq_resynth.data.storage.files import atomic_path, shown
+from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.data.streams import Utterance, is_data_directory, read_utterances
 from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.data.units import as_frames

@@ -18,7 +18,8 @@ import numpy as np
 
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.storage.files import file_hash, map_array, read_object, reading, shown
+from fairseq_resynth.data.storage.files import file_hash, map_array, read_object, reading
+from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.data.storage.shards import rows_hash
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from fairseq_resynth.constants import F0_CODE_HOP, SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.manifest import read_manifest, read_names, require_data_directory
 from fairseq_resynth.data.packed import has_stream
-from fairseq_resynth.data.storage.files import read_object, shown
-from fairseq_resynth.data.storage.text_columns import first_names
+from fairseq_resynth.data.storage.files import read_object
+from fairseq_resynth.data.storage.messages import first_names, shown
 from fairseq_resynth.data.unit_files import is_unit_folder, read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
 

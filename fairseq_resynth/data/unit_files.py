@@ -20,13 +20,12 @@ from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.storage.files import (
     map_array,
-    one_line,
     read_object,
     reading,
-    shown,
     text_lines,
     unpacked_size,
 )
+from fairseq_resynth.data.storage.messages import one_line, shown
 from fairseq_resynth.data.units import (
     DURATION_KEYS,
     UNIT_KEYS,

@@ -26,7 +26,8 @@ import numpy as np
 
 from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.packed import FlatRows, packed_integers
-from fairseq_resynth.data.storage.files import open_utf8, shown
+from fairseq_resynth.data.storage.files import open_utf8
+from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.data.storage.text_columns import (
     DIGITS,
     parse_integer_lines,

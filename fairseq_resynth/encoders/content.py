@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fairseq_resynth.constants import FEATURE_TYPES, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage.checkpoints import weights_hash
-from fairseq_resynth.data.storage.files import atomic_path, file_hash, map_array, one_line, reading
+from fairseq_resynth.data.storage.files import atomic_path, file_hash, map_array, reading
+from fairseq_resynth.data.storage.messages import one_line
 from fairseq_resynth.encoders.frames import Device, FrameEncoder, plan_chunks, without_tf32
 from fairseq_resynth.modules.quantizers import ContentVqvae
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.compat import fairseq
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, quiet, refusals
-from fairseq_resynth.data.storage.files import shown
+from fairseq_resynth.data.storage.messages import first_names, shown
 from fairseq_resynth.encoders.frames import (
     MOST_LAYERS,
     ConvolutionTransformer,
@@ -77,9 +77,7 @@ def require_model(state: dict[str, Any], path: Path, model: str, task: str) -> N
     `conv_feature_layers` as Python. Raises ValueError unless that text is a list of integer triples, and for
     another model or task than expected, or no configuration."""
     if not isinstance(state.get("model"), dict):
-        raise ValueError(
-            f"{path} holds no `model`; found {shown(', '.join(map(str, list(state)[:8])))}"
-        )
+        raise ValueError(f"{path} holds no `model`; found {first_names([*map(str, state)], 8)}")
     found_model, found_task, values = _configuration(state, path)
     if (found_model, found_task) != (model, task):
         raise ValueError(
@@ -187,9 +185,7 @@ class CpcEncoder(FrameEncoder):
         what = "a CPC checkpoint (`weights` and `config`)"
         state = load_checkpoint(path, what)
         if not isinstance(state.get("weights"), dict) or not isinstance(state.get("config"), dict):
-            raise ValueError(
-                f"{path} has {shown(', '.join(map(str, list(state)[:8])))}, expected {what}"
-            )
+            raise ValueError(f"{path} has {first_names([*map(str, state)], 8)}, expected {what}")
         levels = sum("baseNet.weight_ih_l" in name for name in state["weights"])
         if state["config"].get("nLevelsGRU") != levels:
             raise ValueError(
@@ -202,7 +198,7 @@ class CpcEncoder(FrameEncoder):
             reader = cpc_feature_reader.CpcFeatureReader(str(path), layer, use_cuda=False)
         # The reader loads with strict=False.
         if missing := set(reader.model.state_dict()) - set(state["weights"]):
-            raise ValueError(f"{path} lacks the weights {', '.join(sorted(missing)[:5])}")
+            raise ValueError(f"{path} lacks the weights {first_names(sorted(missing), 5)}")
         self.model = reader.model.requires_grad_(False).to(self.device)
 
     def num_frames(self, samples: int) -> int:

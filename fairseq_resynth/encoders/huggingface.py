@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_resynth.data.storage.checkpoints import quiet
-from fairseq_resynth.data.storage.files import one_line
+from fairseq_resynth.data.storage.messages import first_names, one_line
 from fairseq_resynth.encoders.frames import (
     MOST_LAYERS,
     ConvolutionTransformer,
@@ -65,7 +65,7 @@ def load_pretrained(auto_class: str, path: str | Path) -> Any:
             settings = {"config": config, "trust_remote_code": False, "output_loading_info": True}
             model, found = load(str(path), **settings)
         if missing := sorted(set(found["missing_keys"]) - _without(found["missing_keys"])):
-            raise ValueError(f"its weights lack {', '.join(missing[:5])}")
+            raise ValueError(f"its weights lack {first_names(missing, 5)}")
         # safetensors maps the file, and the process would crash if another program overwrote it.
         for weights in (*model.parameters(), *model.buffers()):
             weights.data = weights.data.clone()

@@ -13,7 +13,8 @@ import numpy as np
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.decoding import load_any_audio
 from fairseq_resynth.data.audio.files import resample
-from fairseq_resynth.data.storage.files import file_hash, one_line, unpacked_size
+from fairseq_resynth.data.storage.files import file_hash, unpacked_size
+from fairseq_resynth.data.storage.messages import one_line, shown
 
 # kind of encoder: the package that it needs
 MODULES = {
@@ -208,7 +209,7 @@ def describe_encoder(text: str, device: str = "cpu") -> dict[str, Any]:
         return {"encoder": text, "encoder_hash": digest, "speaker_dim": len(encoder.embed(probe))}
     except Exception as error:  # the model's own code may raise anything
         inputs = "filter banks (1, frames, 80)" if kind.endswith("fbank") else "samples (1, T)"
-        reason = " ".join(str(error).strip().rpartition("\n")[2].split())[:200]
+        reason = shown(str(error).strip().rpartition("\n")[2], 200)
         raise ValueError(
             f"speaker encoder {text}: it does not take {inputs}: {reason}. For models on filter banks write "
             "torchscript-fbank:FILE or onnx-fbank:FILE."

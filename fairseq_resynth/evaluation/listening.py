@@ -20,10 +20,10 @@ from fairseq_resynth.data.storage.files import (
     misfit,
     read_json,
     read_object,
-    shown,
     write_json,
     write_text,
 )
+from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.evaluation.metrics.metric import REFERENCE
 from fairseq_resynth.evaluation.report.page import document
 from fairseq_resynth.evaluation.runs.pairing import Collection

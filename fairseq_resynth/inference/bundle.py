@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fairseq_resynth.constants import TOKENS, WITHOUT_WEIGHTS
 from fairseq_resynth.data.storage import files
+from fairseq_resynth.data.storage.messages import one_line
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.hub import ENTROPY_FILE, WEIGHTS, find_bundle
 from fairseq_resynth.modules import architectures
@@ -183,7 +184,7 @@ def _loaded(folder: Path, name: str, build: Callable[[dict[str, Tensor]], nn.Mod
         module = build(weights)
         module.load_state_dict(weights)
     except (RuntimeError, SafetensorError) as error:
-        reason = files.one_line(error)
+        reason = one_line(error)
         raise ValueError(f"{path} does not fit the bundle's config.json: {reason}") from error
     return module.eval()
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fairseq_resynth.data.speaker_vectors import DESCRIPTION, parse_vectors
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, weights_hash
-from fairseq_resynth.data.storage.files import file_hash, one_line, read_object, reading, shown
+from fairseq_resynth.data.storage.files import file_hash, read_object, reading
+from fairseq_resynth.data.storage.messages import first_names, one_line
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, load_bundle
 from fairseq_resynth.inference.hub import is_checkpoint
@@ -189,7 +190,7 @@ def with_speaker_vectors(bundle: Bundle, data: str | Path) -> Bundle:
         raise ValueError("--speaker-vectors: the model has no table of speakers to replace.")
     missing = [name for name in streams.speakers if name not in found["means"]]
     if missing:
-        raise ValueError(f"{path} lacks the model's speakers {shown(', '.join(missing[:10]))}.")
+        raise ValueError(f"{path} lacks the model's speakers {first_names(missing)}.")
     if len(streams.speakers) > found["speaker_dim"]:
         raise ValueError(
             f"{path}: {found['speaker_dim']} dimensions cannot distinguish {len(streams.speakers)} speakers."

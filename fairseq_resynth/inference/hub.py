@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fairseq_resynth.data.storage.files import atomic_path, file_hash, one_line
+from fairseq_resynth.data.storage.files import atomic_path, file_hash
+from fairseq_resynth.data.storage.messages import one_line
 
 # The identity of a bundle hashes them in this order.
 WEIGHTS = tuple(
@@ -72,9 +73,8 @@ def _fetch_hub(name: str) -> Path:
             snapshot_download(repository, revision=revision or None, allow_patterns=PATTERNS)
         )
     except (OSError, ValueError) as error:  # as all of the hub's own
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"the folder {name} does not exist, and the hub cannot provide it: {reason}"
+            f"the folder {name} does not exist, and the hub cannot provide it: {one_line(error)}"
         ) from error
 
 

@@ -12,7 +12,8 @@ from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio, write_audio
 from fairseq_resynth.data.datasets.unit_split import UnitSplit
 from fairseq_resynth.data.manifest import read_lines
-from fairseq_resynth.data.storage.files import check_file_name, shown
+from fairseq_resynth.data.storage.files import check_file_name
+from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.data.storage.resume import Outcome, Record
 from fairseq_resynth.data.streams import StreamSpec, Utterance
 from fairseq_resynth.data.unit_files import is_unit_folder, read_generated_units, read_unit_file

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fairseq_resynth.data.speaker_vectors import parse_vectors
-from fairseq_resynth.data.storage.text_columns import first_names
+from fairseq_resynth.data.storage.messages import first_names
 from fairseq_resynth.data.streams import StreamSpec
 
 Speaker = str | int | np.ndarray | Sequence[str | int | np.ndarray]

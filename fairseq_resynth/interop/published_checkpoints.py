@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
-from fairseq_resynth.data.storage.files import read_object, shown, text_lines
+from fairseq_resynth.data.storage.files import read_object, text_lines
+from fairseq_resynth.data.storage.messages import first_names, shown
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.interop.weight_names import generator_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, build_vocoder
@@ -80,7 +81,7 @@ def read_published(path: str | Path, config: str | Path | None = None) -> Publis
         weights = state  # saved as model.state_dict()
     if not isinstance(weights, dict) or not weights:
         raise ValueError(
-            f"{source} has no `generator`; found {shown(', '.join(map(str, list(state)[:8]))) or 'nothing'}."
+            f"{source} has no `generator`; found {first_names([*map(str, state)], 8) or 'nothing'}."
         )
     for name, value in weights.items():
         if not isinstance(value, Tensor):

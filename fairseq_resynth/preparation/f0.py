@@ -25,6 +25,7 @@ from fairseq_resynth.data.pitch.extraction import (
     require_method,
 )
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
+from fairseq_resynth.data.storage.messages import first_names
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import ArrayPart, Item, RowsOutcome, Shard, rows_hash
 from fairseq_resynth.data.storage.text_columns import Names
@@ -106,7 +107,7 @@ def write_speaker_statistics(data_dir: str | Path, splits: Iterable[str]) -> Spe
         names = _speakers(read_manifest(data / f"{split}.tsv")).table
         if unknown := sorted(set(names) - set(statistics.speakers)):
             raise ValueError(
-                f"{data / split}.speaker names {', '.join(unknown[:10])}, not in train.speaker: without "
+                f"{data / split}.speaker names {first_names(unknown)}, not in train.speaker: without "
                 "training speech there are no F0 statistics. Split again with `resynth manifest`."
             )
     statistics.save(data / "speakers.json")

@@ -10,6 +10,7 @@ import numpy as np
 import sentencepiece
 
 from fairseq_resynth.data.storage.files import atomic_path, reading
+from fairseq_resynth.data.storage.messages import one_line
 from fairseq_resynth.data.units import collapse_runs
 
 # A unit is a character, from the first of a block of 20 000 letters that no normalization changes.
@@ -58,9 +59,9 @@ def train_bpe(rows: Iterable[np.ndarray], num_units: int, vocab_size: int, path:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"sentencepiece cannot make {vocab_size} tokens of {len(texts) - 1} utterances: {reason}"
+                f"sentencepiece cannot make {vocab_size} tokens of {len(texts) - 1} utterances: "
+                f"{one_line(error)}"
             ) from error
     return UnitBpe(path).vocab_size
 

@@ -13,7 +13,8 @@ from safetensors.numpy import save
 
 from fairseq_resynth.codec.entropy.network import IntegerNetwork
 from fairseq_resynth.codec.entropy.ngrams import NgramTables
-from fairseq_resynth.data.storage.files import atomic_path, one_line
+from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.messages import one_line
 
 FORMATS = ("resynth-entropy-1", "resynth-entropy-2")  # the second: with confusions
 ORDERS = {"unit": 5, "run": 3, "rate": 2, "f0": 4, "f0_by_unit": 3}  # by table, order 0 included

@@ -20,7 +20,7 @@ from fairseq_resynth.codec.entropy.ngrams import (
     fit_tables,
     rate_keys,
 )
-from fairseq_resynth.data.storage.files import shown
+from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.data.units import collapse_runs
 

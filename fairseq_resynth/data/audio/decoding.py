@@ -19,6 +19,7 @@ from fairseq_resynth.data.audio.files import (
     require_file,
     require_finite,
 )
+from fairseq_resynth.data.storage.messages import shown
 
 if TYPE_CHECKING:
     import av
@@ -63,8 +64,7 @@ def naming(path: str | Path) -> Iterator[None]:
     except Exception as error:  # decoders raise errors of many kinds for damaged input
         if type(error) is ValueError and str(error).startswith(str(path)):
             raise
-        reason = " ".join((getattr(error, "strerror", "") or str(error)).split())
-        reason = reason or type(error).__name__
+        reason = shown(getattr(error, "strerror", "") or error) or type(error).__name__
         raise ValueError(f"{path} is not readable as audio: {reason}") from error
 
 

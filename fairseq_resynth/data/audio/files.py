@@ -17,7 +17,8 @@ import numpy as np
 import soundfile
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.storage.files import atomic_path, reading, shown
+from fairseq_resynth.data.storage.files import atomic_path, reading
+from fairseq_resynth.data.storage.messages import shown
 
 _PATH = re.compile(r"(?P<archive>.+\.zip):(?P<offset>\d+):(?P<length>\d+)")
 _NUMPY_MAGIC = b"\x93NUMPY"

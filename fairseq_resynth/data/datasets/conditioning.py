@@ -11,7 +11,7 @@ from fairseq_resynth.data.pitch.extraction import F0Cache
 from fairseq_resynth.data.pitch.representations import make_representation
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import parse_vectors, read_vectors
-from fairseq_resynth.data.storage.text_columns import first_names
+from fairseq_resynth.data.storage.messages import first_names
 from fairseq_resynth.data.streams import StreamSpec
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.data.storage.files import read_json, write_json
-from fairseq_resynth.data.storage.text_columns import first_names
+from fairseq_resynth.data.storage.messages import first_names
 
 # Hz. A smaller standard deviation comes from a handful of frames, and dividing by it gives huge values.
 STD_FLOOR = 1.0

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fairseq_resynth.data.storage.files import unpacked_size
+from fairseq_resynth.data.storage.messages import shown
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def refusals(path: Path, what: str, allowed: Sequence[Any]) -> Iterator[None]:
                     "opening it could run code; nothing in it was run."
                 ) from error
             message = message.rpartition("\n")[2]  # what precedes is advice to load it unsafely
-        reason = " ".join(message.split())[:300] or type(error).__name__
+        reason = shown(message) or type(error).__name__
         raise ValueError(f"{path} is not readable as {what}: {reason}") from error
 
 

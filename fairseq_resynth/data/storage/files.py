@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and hashes of their contents."""
+"""Files: written completely or not at all, read as text, JSON and arrays that may be damaged, and hashed."""
 
 import codecs
 import contextlib
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from fairseq_resynth.data.storage.messages import one_line
 
 _TEMPORARY = re.compile(
     r"\..*\.(?P<place>[0-9a-f]{12})\.(?P<process>\d+)\.[0-9a-f]{12}\.tmp(\..*)?"
@@ -96,19 +98,19 @@ def check_file_name(name: str | Path, suffix: str = "") -> None:
     """Raises ValueError if a name that an input gives cannot be that of a file in an output folder: with its
     `suffix` it points outside the folder, or a file system cannot hold it."""
     path = Path(f"{name}{suffix}")
-    shown = repr(str(name)[:60]) + ("…" if len(str(name)) > 60 else "")
+    quoted = repr(str(name)[:60]) + ("…" if len(str(name)) > 60 else "")
     if ".." in path.parts or path.is_absolute():
-        raise ValueError(f"the name {shown} points outside the output folder")
+        raise ValueError(f"the name {quoted} points outside the output folder")
     try:
         parts = [os.fsencode(part) for part in path.parts]
     except UnicodeEncodeError:
         parts = [b"\0"]
     if any(b"\0" in part for part in parts):
-        raise ValueError(f"the name {shown} has characters that no file name can have")
+        raise ValueError(f"the name {quoted} has characters that no file name can have")
     longest = max(map(len, parts), default=0)
     if longest > _LONGEST_NAME or sum(map(len, parts)) + len(parts) > _LONGEST_PATH:
         raise ValueError(
-            f"the name {shown} is too long for a file: it has {sum(map(len, parts))} bytes with its suffix, "
+            f"the name {quoted} is too long for a file: it has {sum(map(len, parts))} bytes with its suffix, "
             f"{longest} in one part, expected at most {_LONGEST_PATH}, and {_LONGEST_NAME} in each part"
         )
 
@@ -297,17 +299,6 @@ def reading(path: str | Path, what: str, hint: str = "") -> Iterator[None]:
         raise ValueError(
             f"{path} is not readable as {what}: {one_line(error)}. {hint}".strip()
         ) from error
-
-
-def shown(text: object, most: int = 300) -> str:
-    """A text of an input for a message: in one line of up to `most` characters."""
-    return " ".join(str(text).split())[:most]
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, or its name, in one line of up to 300 characters."""
-    text = " ".join(str(error).split())[:300].rstrip(".")
-    return f"{text} is missing" if isinstance(error, KeyError) else text or type(error).__name__
 
 
 def unpacked_size(path: str | Path) -> int:

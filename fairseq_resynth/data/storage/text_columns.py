@@ -8,15 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from fairseq_resynth.data.storage.files import shown
-
 _NEWLINE, _RETURN, _SPACE, _ZERO = b"\n\r 0"
 DIGITS = 18  # any integer of so many digits fits into an int64
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first 20 names for a message, with an ellipsis if there are more."""
-    return shown(", ".join(names[:20])) + (" …" if len(names) > 20 else "")
 
 
 class StringArray(Sequence[str]):

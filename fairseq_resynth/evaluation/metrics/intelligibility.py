@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.storage.files import one_line
+from fairseq_resynth.data.storage.messages import one_line
 from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric, Recording
 from fairseq_resynth.evaluation.metrics.packages import missing_packages, package_version
 from fairseq_resynth.measures.text import NORMALIZER, error_rates, normalize

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
+from fairseq_resynth.data.storage.messages import one_line
 from fairseq_resynth.evaluation.metrics.metric import Column, Comparison, Metric
 from fairseq_resynth.measures.spectral import align_waveforms
 
@@ -134,8 +135,9 @@ class _GivenWeights(Metric):
             self.load(weights)
         # torch and the packages have their own errors for a file that is something else
         except Exception as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ValueError(f"--{self.name} {weights} cannot be loaded: {reason}") from error
+            raise ValueError(
+                f"--{self.name} {weights} cannot be loaded: {one_line(error)}"
+            ) from error
 
 
 @functools.cache

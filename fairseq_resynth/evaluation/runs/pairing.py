@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.manifest import read_lines, read_manifest
-from fairseq_resynth.data.storage.files import misfit, read_json, shown, text_lines
+from fairseq_resynth.data.storage.files import misfit, read_json, text_lines
+from fairseq_resynth.data.storage.messages import first_names, shown
 
 Trials = dict[str, set[str]]  # utterance -> the speakers that it is scored against
 
@@ -242,6 +243,6 @@ def check_trials(trials: Trials, names: Iterable[str], speakers: Iterable[str]) 
     for what, found, known in listed:
         if unknown := sorted(set(found) - set(known)):
             raise ValueError(
-                f"--trials names {len(unknown)} unknown {what}: {shown(', '.join(unknown[:5]))}; "
-                f"expected names such as {shown(', '.join(sorted(known)[:5]))}"
+                f"--trials names {len(unknown)} unknown {what}: {first_names(unknown, 5)}; "
+                f"expected names such as {first_names(sorted(known), 5)}"
             )
