@@ -14,7 +14,7 @@ from fairseq_resynth.constants import FEATURE_TYPES, SAMPLE_RATE, TOKENS
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` must not wait for it
     import torch
 
-    from fairseq_resynth.data.storage.shards import RowsOutcome
+    from fairseq_resynth.data.storage.parts import RowsOutcome
     from fairseq_resynth.preparation.units import Reading
     from fairseq_resynth.resynthesizer import Resynthesizer
 

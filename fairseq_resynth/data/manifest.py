@@ -1,5 +1,6 @@
 """The manifest of fairseq (a root, then `path<TAB>samples`), and files with one line per row of it."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -41,6 +42,13 @@ class Manifest:
         if path.is_absolute():  # it would name a place outside the folder of outputs
             path = path.relative_to(self.root if path.is_relative_to(self.root) else path.anchor)
         return str(path)
+
+    def rows_hash(self) -> str:
+        """16 hexadecimal digits that change with any path, length or their order, but not with the root."""
+        digest = hashlib.sha256()
+        for row, samples in enumerate(self.num_samples.tolist()):
+            digest.update(b"%b\t%d\n" % (self.paths.raw(row), samples))
+        return digest.hexdigest()[:16]
 
 
 def check_samples(found: int, expected: int) -> None:

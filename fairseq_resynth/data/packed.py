@@ -20,7 +20,6 @@ from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import file_hash, map_array, read_object, reading
 from fairseq_resynth.data.storage.messages import shown
-from fairseq_resynth.data.storage.shards import rows_hash
 
 
 def pack_folder(data: str | Path, split: str) -> Path:
@@ -160,7 +159,7 @@ class PackedAudio:
 
     def __init__(self, folder: Path, manifest: Manifest):
         self._index = PackIndex(folder)
-        if (digest := rows_hash(manifest)) != (packed := self._index.content["rows"]):
+        if (digest := manifest.rows_hash()) != (packed := self._index.content["rows"]):
             raise ValueError(
                 f"{folder / 'index.json'} was packed from rows with the hash {shown(packed, 40)}, "
                 f"{manifest.source} has {digest}. {self._index.command}"

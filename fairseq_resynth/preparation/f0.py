@@ -26,8 +26,9 @@ from fairseq_resynth.data.pitch.extraction import (
 )
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.messages import first_names
+from fairseq_resynth.data.storage.parts import ArrayPart, Item, RowsOutcome
 from fairseq_resynth.data.storage.resume import Record
-from fairseq_resynth.data.storage.shards import ArrayPart, Item, RowsOutcome, Shard, rows_hash
+from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.text_columns import Names
 
 
@@ -50,7 +51,7 @@ def _extract_row(item: Item, options: F0Options) -> np.ndarray | str:
 
 def f0_key(manifest: Manifest, options: F0Options) -> dict[str, Any]:
     """What `f0/{split}.json` says of a cache."""
-    return {"rows": rows_hash(manifest), **asdict(options), "f0_hop": F0_HOP}
+    return {"rows": manifest.rows_hash(), **asdict(options), "f0_hop": F0_HOP}
 
 
 def build_f0(

@@ -10,8 +10,9 @@ from fairseq_resynth.data.pitch.extraction import F0Cache
 from fairseq_resynth.data.pitch.representations import ContinuousF0, F0Representation, QuantileF0
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.files import write_json
+from fairseq_resynth.data.storage.parts import LinesPart, RowsOutcome
 from fairseq_resynth.data.storage.resume import Record
-from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
+from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.text_columns import Names
 from fairseq_resynth.data.storage.workers import progress
 from fairseq_resynth.data.units import format_integers

@@ -15,7 +15,6 @@ from fairseq_resynth.data.storage.shards import (
     missing_parts,
     part_states,
     remove_parts,
-    rows_hash,
 )
 from fairseq_resynth.preparation.f0 import write_speaker_statistics
 from fairseq_resynth.preparation.speakers import update_speaker_means
@@ -64,7 +63,7 @@ def _are_joined(data: Path, name: str, states: Mapping[Path, Mapping[str, Any]])
         return bool(record.facts(name))
     for part, state in states.items():
         manifest, key = read_manifest(data / state["manifest"]), state["key"]
-        if key["rows"] != rows_hash(manifest):
+        if key["rows"] != manifest.rows_hash():
             raise ValueError(
                 f"{part} was made from another {state['manifest']} than the present one. Run that shard "
                 "again, or delete the part."

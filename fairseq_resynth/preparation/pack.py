@@ -15,7 +15,7 @@ from fairseq_resynth.data.manifest import Manifest, read_manifest
 from fairseq_resynth.data.packed import pack_folder
 from fairseq_resynth.data.storage.files import array_header, atomic_path, file_hash, write_json
 from fairseq_resynth.data.storage.resume import Outcome, Record
-from fairseq_resynth.data.storage.shards import Shard, rows_hash
+from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.workers import parallel_map, progress
 from fairseq_resynth.data.units import IntegerRows, read_integer_rows
 
@@ -175,5 +175,5 @@ def _complete(
         if (data / name).is_file():
             with atomic_path(outdir / name) as temporary:
                 shutil.copyfile(data / name, temporary)
-    index = {"source": str(data), "rows": rows_hash(manifest), "audio": audio, "streams": streams}
+    index = {"source": str(data), "rows": manifest.rows_hash(), "audio": audio, "streams": streams}
     write_json(folder / "index.json", index)

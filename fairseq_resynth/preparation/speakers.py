@@ -16,8 +16,9 @@ from fairseq_resynth.data.speaker_vectors import (
     vectors_path,
 )
 from fairseq_resynth.data.storage.files import read_object, write_json
+from fairseq_resynth.data.storage.parts import ArrayPart, Item, RowsOutcome
 from fairseq_resynth.data.storage.resume import Record
-from fairseq_resynth.data.storage.shards import ArrayPart, Item, RowsOutcome, Shard, rows_hash
+from fairseq_resynth.data.storage.shards import Shard
 
 
 def build_speaker_vectors(
@@ -33,7 +34,7 @@ def build_speaker_vectors(
     vector, or the reason why it has none. `description` has `encoder`, `encoder_hash` and `speaker_dim`. With
     `accept_mean`, rows that fail are NaN in the file, and readers give them the mean of their speaker."""
     manifest, target = read_manifest(Path(data) / f"{split}.tsv"), vectors_path(data, split)
-    dim, described = description["speaker_dim"], {"rows": rows_hash(manifest), **description}
+    dim, described = description["speaker_dim"], {"rows": manifest.rows_hash(), **description}
     part = ArrayPart(
         np.full(len(manifest), dim), (len(manifest), dim), Record(data), target.name, manifest,
         shard or Shard(), description, {f"{target.stem}.json": described},

@@ -15,8 +15,9 @@ from torch import Tensor
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.manifest import Manifest, check_samples
 from fairseq_resynth.data.storage.files import read_json
+from fairseq_resynth.data.storage.parts import LinesPart, RowsOutcome
 from fairseq_resynth.data.storage.resume import Record
-from fairseq_resynth.data.storage.shards import LinesPart, RowsOutcome, Shard
+from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.workers import progress, read_ahead, skip
 from fairseq_resynth.data.units import format_integers
 from fairseq_resynth.encoders.content import ContentEncoder, VqvaeUnits

@@ -10,17 +10,16 @@ from small_corpus import write_data
 from fairseq_resynth.cli.main import VERBS, parser_of
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.pitch.extraction import METHODS, F0Options
-from fairseq_resynth.data.storage import shards
+from fairseq_resynth.data.storage import parts, shards
+from fairseq_resynth.data.storage.parts import LinesPart
 from fairseq_resynth.data.storage.resume import Record
 from fairseq_resynth.data.storage.shards import (
-    LinesPart,
     Shard,
     find_parts,
     join_parts,
     missing_parts,
     parse_shard,
     part_path,
-    rows_hash,
 )
 from fairseq_resynth.preparation.f0 import build_f0
 from fairseq_resynth.preparation.merge import merge
@@ -123,17 +122,17 @@ def test_two_jobs_that_finish_at_once_lose_no_entry(tmp_path, monkeypatch):
 
 def test_a_part_that_another_process_joins_meanwhile_is_not_lost(tmp_path, monkeypatch):
     """A second process of the last shard: its file has its name, it is recorded, its parts are removed."""
-    find_whole = shards.find_whole
+    find_whole = parts.find_whole
 
     def late(record, *arguments):
-        monkeypatch.setattr(shards, "find_whole", find_whole)
+        monkeypatch.setattr(parts, "find_whole", find_whole)
         found = find_whole(record, *arguments)  # before the other process records the file
         assert join(Record(tmp_path), "train.units", 1, part._state["key"])
         return found
 
-    join = shards.join_parts
-    monkeypatch.setattr(shards, "find_whole", late)
-    monkeypatch.setattr(shards, "join_parts", lambda *arguments: False)
+    join = parts.join_parts
+    monkeypatch.setattr(parts, "find_whole", late)
+    monkeypatch.setattr(parts, "join_parts", lambda *arguments: False)
     with make_part(tmp_path, 1, 1) as part:
         part.append({row: str(row) for row in part.rows})
         assert not part.close({})
@@ -177,9 +176,8 @@ def test_finding_parts_refuses_two_ways_of_sharding(tmp_path):
 
 def test_the_hash_follows_rows_and_lengths_but_not_the_root(tmp_path):
     def hashed(root, paths, samples):
-        return rows_hash(
-            Manifest(tmp_path / "train.tsv", tmp_path / root, paths, np.array(samples))
-        )
+        source = tmp_path / "train.tsv"
+        return Manifest(source, tmp_path / root, paths, np.array(samples)).rows_hash()
 
     first = hashed("a", ["x.flac", "y.flac"], [1, 2])
     assert hashed("b", ["x.flac", "y.flac"], [1, 2]) == first

@@ -17,7 +17,7 @@ import torch
 
 from fairseq_resynth.cli.main import main
 from fairseq_resynth.data.audio.files import resample
-from fairseq_resynth.data.storage.shards import RowsOutcome
+from fairseq_resynth.data.storage.parts import RowsOutcome
 from fairseq_resynth.modules.quantizers import F0Vqvae, F0VqvaeSizes
 from fairseq_resynth.preparation import f0_codes
 

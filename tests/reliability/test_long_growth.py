@@ -13,8 +13,9 @@ import tqdm.std
 
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage import resume
+from fairseq_resynth.data.storage.parts import LinesPart
 from fairseq_resynth.data.storage.resume import FOLDER, Record
-from fairseq_resynth.data.storage.shards import LinesPart, Shard
+from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.storage.workers import progress, skip
 from fairseq_resynth.evaluation.metrics.metric import Comparison
 from fairseq_resynth.evaluation.metrics.signal import MelCepstralDistortion

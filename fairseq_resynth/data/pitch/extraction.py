@@ -18,7 +18,6 @@ from fairseq_resynth.constants import F0_HOP, SAMPLE_RATE
 from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.packed import FlatRows, MappedArray
 from fairseq_resynth.data.storage.files import read_object
-from fairseq_resynth.data.storage.shards import rows_hash
 
 SHORTEST = 320  # samples: one unit, and one analysis frame of YAAPT
 SILENCE_PEAK = 1e-3  # -60 dB of full scale; quieter waveforms are unvoiced
@@ -212,7 +211,7 @@ class F0Cache(FlatRows):
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist. {command}")
         self.description = read_object(path.with_suffix(".json"), command, rows=str)
-        if self.description["rows"] != rows_hash(manifest):
+        if self.description["rows"] != manifest.rows_hash():
             raise ValueError(f"{path} was made from another {manifest.source.name}. {command}")
         values = MappedArray(path, command)
         super().__init__(values, num_frames(manifest.num_samples))
