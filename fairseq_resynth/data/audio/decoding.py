@@ -76,23 +76,7 @@ def decode(path: str | Path, accept_truncated: bool = False) -> Decoded:
     path = Path(path)
     require_file(path)
     with naming(path):
-        if demuxer := _HEADERLESS.get(path.suffix.lower()):
-            found = _decode_with_av(path, demuxer)
-        else:
-            _refuse_compressed_sphere(path)
-            try:
-                sound = soundfile.SoundFile(os.fsencode(path))
-            except soundfile.LibsndfileError:
-                _refuse_text(path)
-                found = _decode_with_av(path)
-            else:  # its errors are damage, which another decoder would only conceal
-                with sound:
-                    if sound.format == "OGG" and len(links := _ogg_links(path)) > 1:
-                        found = _decode_links(path, links)
-                    elif sound.frames == 0 and re.search(r"^data : 0$", sound.extra_info, re.M):
-                        found = _decode_with_av(path)  # a WAV whose length was never written
-                    else:
-                        found = _decode_with_sndfile(sound, path)
+        found = _decode(path)
     if found.missing and not accept_truncated:
         seconds = len(found.wav) / found.rate
         raise ValueError(
@@ -100,21 +84,44 @@ def decode(path: str | Path, accept_truncated: bool = False) -> Decoded:
             f"{seconds:.2f} s; copy it again, or take what there is with "
             "`resynth preprocess --accept-truncated`"
         )
-    if len(found.wav) == 0:
-        raise ValueError(f"{path}: the file has no samples")
+    require_samples(path, found.wav)
     if found.rate < _SLOWEST:
         raise ValueError(
             f"{path}: the header says {found.rate} Hz, expected {_SLOWEST} Hz or more; write the true rate "
             "into it"
         )
-    for channel in found.wav.T:
-        require_finite(path, channel)
-    if (peak := float(np.abs(found.wav).max())) > LARGEST:
+    return found
+
+
+def _decode(path: Path) -> Decoded:
+    if demuxer := _HEADERLESS.get(path.suffix.lower()):
+        return _decode_with_av(path, demuxer)
+    _refuse_compressed_sphere(path)
+    try:
+        sound = soundfile.SoundFile(os.fsencode(path))
+    except soundfile.LibsndfileError:
+        _refuse_text(path)
+        return _decode_with_av(path)
+    with sound:  # its errors are damage, which another decoder would only conceal
+        if sound.format == "OGG" and len(links := _ogg_links(path)) > 1:
+            return _decode_links(path, links)
+        if sound.frames == 0 and re.search(r"^data : 0$", sound.extra_info, re.M):
+            return _decode_with_av(path)  # a WAV whose length was never written
+        return _decode_with_sndfile(sound, path)
+
+
+def require_samples(name: str | Path, wav: np.ndarray) -> None:
+    """Raises ValueError if decoded audio, (T, channels), has no samples, some that are not finite, or
+    integers that were never divided."""
+    if len(wav) == 0:
+        raise ValueError(f"{name}: the file has no samples")
+    for channel in wav.T:
+        require_finite(name, channel)
+    if (peak := float(np.abs(wav).max())) > LARGEST:
         raise ValueError(
-            f"{path}: samples reach {peak:.5g}, expected floats from -1 to 1; if they are integers that "
+            f"{name}: samples reach {peak:.5g}, expected floats from -1 to 1; if they are integers that "
             "were stored as floats, divide them by 32768"
         )
-    return found
 
 
 def load_any_audio(path: str | Path) -> tuple[np.ndarray, int]:

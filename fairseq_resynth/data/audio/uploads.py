@@ -18,13 +18,14 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.decoding import (
-    LARGEST,
     SILENT_DB,
     are_uncorrelated,
     channel_levels,
     choose_channels,
+    require_samples,
     samples_of,
 )
+from fairseq_resynth.data.audio.pcm import HIGHEST_RATE, LOWEST_RATE
 
 # Only containers with their own audio are allowed: FFmpeg would open the files and addresses that playlists
 # (hls, concat, sdp, …) name.
@@ -41,7 +42,6 @@ CODECS = (
 WAIT_SECONDS = 30  # until the decoding of one upload is ended
 # Containers with a reliable length in the header; if fewer samples follow, the end is missing.
 _MEASURED = ("flac", "mov", "matroska")
-_LOWEST_RATE, _HIGHEST_RATE = 4_000, 384_000
 _ENDLESS = (0, 0xFFFFFFFF)  # RIFF sizes of a WAV that was written to a pipe
 
 
@@ -175,15 +175,7 @@ def decode_audio_bytes(
             "MP3, M4A, Ogg or WebM"
         ) from error
     wav = np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)
-    if not len(wav):
-        raise ValueError(f"{name} has no samples in it")
-    if not np.isfinite(wav).all():
-        raise ValueError(f"{name} has NaN or infinity in it, expected finite samples")
-    if (peak := float(np.abs(wav).max())) > LARGEST:
-        raise ValueError(
-            f"{name} has samples of {peak:.5g}, expected floats from -1 to 1; if they are integers that were "
-            "stored as floats, divide them by 32768"
-        )
+    require_samples(name, wav)
     seconds, announced = len(wav) / SAMPLE_RATE, int.from_bytes(data[4:8], "little")
     cut_off = f"{name} is cut off: its header announces"
     if seconds < 0.95 * declared - 0.1:
@@ -215,9 +207,9 @@ def _decode(data: bytes, max_seconds: float, name: str) -> tuple[list[np.ndarray
             raise ValueError(
                 f"{name} has sound in the encoding {codec}, expected a common one: save it as WAV or FLAC"
             )
-        if not _LOWEST_RATE <= (rate := stream.codec_context.sample_rate) <= _HIGHEST_RATE:
+        if not LOWEST_RATE <= (rate := stream.codec_context.sample_rate) <= HIGHEST_RATE:
             raise ValueError(
-                f"{name} has {rate} samples per second, expected {_LOWEST_RATE} to {_HIGHEST_RATE}"
+                f"{name} has {rate} samples per second, expected {LOWEST_RATE} to {HIGHEST_RATE}"
             )
         # FFmpeg's resampler is used, since its cost does not depend on the rates' common divisor.
         resampler, forms = av.AudioResampler(format="flt", rate=SAMPLE_RATE), set()
