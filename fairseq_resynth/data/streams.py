@@ -18,10 +18,11 @@ from fairseq_resynth.data.unit_files import is_unit_folder, read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
 
 STREAM_NAMES = ("units", "f0", "speaker", *TOKENS)
-UNIT_KEYS = ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop")
 _LEAST_SIZES = {"unit_hop": 1, "num_units": 1, "f0_code_hop": 1, "sample_rate": 1}
 _LEAST_SIZES |= dict.fromkeys(("num_f0_codes", "f0_channels", "speaker_dim"), 0)
-F0_KEYS = ("vqvae_hash", "quantizer_hash", "num_codes")
+# What must be the same in two descriptions of an encoder for their streams to mean the same.
+_SAME_UNITS = ("kmeans_hash", "vqvae_hash", "num_clusters", "unit_hop")
+_SAME_F0_CODES = ("vqvae_hash", "quantizer_hash", "num_codes")
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ class StreamSpec:
 
     def check_same_encoders(self, data: Path) -> None:
         """Raises ValueError if other encoders made the streams of a data directory."""
-        f0_keys = ("representation",) if self.f0_channels else F0_KEYS
+        f0_keys = ("representation",) if self.f0_channels else _SAME_F0_CODES
         for name, verb, expected, keys in (
-            ("units.json", "quantize", self.units, UNIT_KEYS),
+            ("units.json", "quantize", self.units, _SAME_UNITS),
             ("f0_codes.json", "quantize-f0", self.f0_codes if self.has_pitch else {}, f0_keys),
             ("speaker_vectors.json", "speakers", self.speaker_vectors, ("encoder_hash",)),
         ):

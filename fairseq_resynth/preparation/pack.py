@@ -11,7 +11,7 @@ import numpy as np
 
 from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.audio.files import read_audio
-from fairseq_resynth.data.manifest import Manifest, read_manifest
+from fairseq_resynth.data.manifest import Manifest, check_samples, read_manifest
 from fairseq_resynth.data.packed import pack_folder
 from fairseq_resynth.data.storage.files import array_header, atomic_path, file_hash, write_json
 from fairseq_resynth.data.storage.resume import Outcome, Record
@@ -69,14 +69,11 @@ def _plans(manifest: Manifest, folder: Path, samples_per_file: int) -> list[_Pla
 def _samples_16_bit(path: Path, expected: int) -> np.ndarray:
     """(T,) int16, of which `read_audio` gives the exact float32; ValueError if it is not such a file."""
     wav = read_audio(path)
-    if len(wav) != expected:
-        raise ValueError(
-            f"{path}: found {len(wav)} samples, the manifest says {expected}; run `resynth manifest` again"
-        )
+    check_samples(len(wav), expected)
     scaled = wav * np.float32(32768)
     samples = np.clip(np.rint(scaled), -32768, 32767).astype("<i2")
     if not np.array_equal(samples, scaled):
-        raise ValueError(f"{path}: found more than 16 bits per sample; run `resynth preprocess`")
+        raise ValueError("found more than 16 bits per sample; run `resynth preprocess`")
     return samples
 
 
