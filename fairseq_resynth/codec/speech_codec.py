@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fairseq_resynth.codec.blocks import BlockEncoder
 from fairseq_resynth.codec.entropy.entropy_model import EntropyModel
 from fairseq_resynth.codec.format import bitstream
 from fairseq_resynth.codec.format.packets import Packet, PacketFormat, PacketWriter, read_packet
@@ -18,15 +19,13 @@ from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.reception import GapFiller, Receiver, Reception
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.conversion.prosody import change_pitch, change_rate
-from fairseq_resynth.data.pitch.extraction import SHORTEST, num_frames
+from fairseq_resynth.data.audio.files import fit_length
 from fairseq_resynth.data.streams import Utterance
 from fairseq_resynth.inference.bundle import ENTROPY_FILE
 from fairseq_resynth.inference.decoder import OFFLINE_SECONDS, ChunkDecoder, units_in
 from fairseq_resynth.inference.hub import find_bundle
 from fairseq_resynth.inference.voices import Speaker, speaker_names
 from fairseq_resynth.resynthesizer import Resynthesizer
-
-CONTEXT_SECONDS = 1.0  # audio on either side of a block, on which its units and pitch depend too
 
 
 class SpeechCodec:
@@ -108,23 +107,6 @@ class SpeechCodec:
         """
         code = bitstream.read_bytes(self.model, self.identity, data, checksum)
         return self._speak(code, speaker, pitch, rate, tokens)
-
-    def _speak(
-        self,
-        code: bitstream.SpeechCode,
-        speaker: Speaker | None,
-        pitch: str | None,
-        rate: float,
-        tokens: Mapping[str, str],
-    ) -> np.ndarray:
-        voice = self._voice(code.speaker, speaker)
-        units, f0_codes = self._controlled(code, voice, pitch, rate)
-        # In pieces of half a minute, so that memory does not grow with the length of the speech.
-        chunk_units = units_in(self.resynthesizer.streams, OFFLINE_SECONDS)
-        chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, tokens)
-        pieces = chunks.pieces(units, () if f0_codes is None else f0_codes)
-        wav = np.concatenate([np.zeros(0, np.float32), *pieces])
-        return fit_length(wav, code.num_samples, rate, self.model.settings.unit_hop)
 
     def encode_packets(
         self,
@@ -219,23 +201,7 @@ class SpeechCodec:
                 count += len(wav)
         receiver.reception.check(concealed)
         left = max(samples - count, 0)
-        wav = fit_length(chunks.finish(), left, 1.0, self.model.settings.unit_hop)
-        yield filler.faded(wav, count)
-
-    @property
-    def _packet_format(self) -> PacketFormat:
-        speakers = len(self.resynthesizer.streams.speakers)
-        return PacketFormat(self.model, self.identity, speakers)
-
-    def _packet_writer(self, speaker: str | np.ndarray | None, seconds: float) -> PacketWriter:
-        return PacketWriter(self._packet_format, seconds, self._speaker_field(speaker))
-
-    def _num_samples(self, filler: GapFiller, last: Packet) -> int:
-        """The number of samples up to the end of a packet that a filler has taken."""
-        end = filler.num_units * self.model.settings.unit_hop
-        if last.num_samples is None:
-            return end
-        return end - len(last.units) * self.model.settings.unit_hop + last.num_samples
+        yield filler.faded(self._as_long_as_original(chunks.finish(), left), count)
 
     def encode_stream(
         self, audio: Iterable[np.ndarray], speaker: str | None = None, seconds: float = 1.0
@@ -278,9 +244,51 @@ class SpeechCodec:
             wav = chunks.push(*reader.take())
             count += len(wav)
             yield wav
-        wav = chunks.finish()
         left = max(reader.coder.num_samples - count, 0)
-        yield fit_length(wav, left, 1.0, self.model.settings.unit_hop)
+        yield self._as_long_as_original(chunks.finish(), left)
+
+    def _speak(
+        self,
+        code: bitstream.SpeechCode,
+        speaker: Speaker | None,
+        pitch: str | None,
+        rate: float,
+        tokens: Mapping[str, str],
+    ) -> np.ndarray:
+        voice = self._voice(code.speaker, speaker)
+        units, f0_codes = self._controlled(code, voice, pitch, rate)
+        # In pieces of half a minute, so that memory does not grow with the length of the speech.
+        chunk_units = units_in(self.resynthesizer.streams, OFFLINE_SECONDS)
+        chunks = ChunkDecoder(self.resynthesizer.decoder, voice, chunk_units, tokens)
+        pieces = chunks.pieces(units, () if f0_codes is None else f0_codes)
+        wav = np.concatenate([np.zeros(0, np.float32), *pieces])
+        return self._as_long_as_original(wav, code.num_samples, rate)
+
+    def _as_long_as_original(
+        self, wav: np.ndarray, num_samples: int, rate: float = 1.0
+    ) -> np.ndarray:
+        """Cuts or pads speech with silence to the length of the original divided by `rate`. A content encoder
+        leaves up to a frame of the end without a unit; a difference of more than 1024 samples or two units
+        has another reason, and the speech is then returned as it is."""
+        wanted, hop = round(num_samples / rate), self.model.settings.unit_hop
+        if abs(wanted - len(wav)) * min(rate, 1.0) > max(SAMPLES_MORE, 2 * hop):
+            return wav
+        return fit_length(wav, wanted)
+
+    @property
+    def _packet_format(self) -> PacketFormat:
+        speakers = len(self.resynthesizer.streams.speakers)
+        return PacketFormat(self.model, self.identity, speakers)
+
+    def _packet_writer(self, speaker: str | np.ndarray | None, seconds: float) -> PacketWriter:
+        return PacketWriter(self._packet_format, seconds, self._speaker_field(speaker))
+
+    def _num_samples(self, filler: GapFiller, last: Packet) -> int:
+        """The number of samples up to the end of a packet that a filler has taken."""
+        end = filler.num_units * self.model.settings.unit_hop
+        if last.num_samples is None:
+            return end
+        return end - len(last.units) * self.model.settings.unit_hop + last.num_samples
 
     def _speaker_field(self, speaker: str | np.ndarray | None) -> int | np.ndarray | None:
         if isinstance(speaker, str):
@@ -314,77 +322,7 @@ class SpeechCodec:
         return change_rate(code.units, codes, rate, streams.unit_hop, streams.f0_code_hop)
 
 
-class BlockEncoder:
-    """Encodes audio in blocks of fixed length; how the audio arrives does not change the streams.
-
-    Each block, of `seconds` rounded to whole F0 codes, is encoded with a second of audio on both sides, at
-    which content encoders and pitch trackers look too. Its pitch is normalized by the statistics of the
-    speaker, or of all speakers, since those of the utterance are unknown before its end. Raises ValueError
-    for a block under 0.1 s, or a bundle without a content encoder or F0 statistics.
-    """
-
-    def __init__(self, resynthesizer: Resynthesizer, speaker: str | None, seconds: float):
-        self._resynthesizer, streams = resynthesizer, resynthesizer.streams
-        if seconds < 0.1:
-            raise ValueError(f"found a block of {seconds} s, expected 0.1 s or more")
-        grid = np.lcm(streams.f0_code_hop, streams.unit_hop)
-        self._block = max(1, round(seconds * streams.sample_rate / grid)) * grid
-        self._context = max(1, round(CONTEXT_SECONDS * streams.sample_rate / grid)) * grid
-        if streams.num_f0_codes:
-            self._entry = resynthesizer.pitch.voice_entry(speaker)
-        self._held = np.zeros(0, np.float32)
-        self._start = 0  # number of the first sample of the next block
-        self.num_samples = 0  # taken so far
-
-    def encode(self, audio: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the units and F0 codes of each block of (n,) pieces as soon as it is complete. Raises
-        ValueError if all the audio is too short for one unit."""
-        for wav in audio:
-            self._held = np.concatenate([self._held, wav.astype(np.float32)])
-            self.num_samples += len(wav)
-            while self.num_samples >= self._start + self._block + self._context:
-                yield self._encode_block(last=False)
-        while self.num_samples > self._start + self._block:
-            yield self._encode_block(last=False)
-        yield self._encode_block(last=True)
-
-    def _encode_block(self, last: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes the next block with its context, then drops what no later block needs."""
-        streams = self._resynthesizer.streams
-        begin = max(self._start - self._context, 0)  # number of the first held sample
-        before = self._start - begin
-        piece = self._held[: before + self._block + self._context]
-        units = self._resynthesizer.units(piece)[before // streams.unit_hop :]
-        codes = self._f0_codes(piece)[before // streams.f0_code_hop :]
-        if not last:
-            units = units[: self._block // streams.unit_hop]
-        # As many codes as start within the units: the streams of all blocks then join without a gap.
-        codes = codes[: -(-len(units) * streams.unit_hop // streams.f0_code_hop)]
-        self._start += self._block
-        self._held = self._held[max(self._start - self._context, 0) - begin :]
-        return units, codes
-
-    def _f0_codes(self, piece: np.ndarray) -> np.ndarray:
-        streams = self._resynthesizer.streams
-        if not streams.num_f0_codes:
-            return np.zeros(0, np.int64)
-        pitch, f0 = self._resynthesizer.pitch, np.zeros(num_frames(len(piece)), np.float32)
-        if len(piece) >= SHORTEST:
-            f0 = pitch.extract(piece)
-        return pitch.representation.encode(f0, self._entry)
-
-
 def _concealed(conceal: str | None) -> bool:
     if conceal not in (None, "fade", "hold"):
         raise ValueError(f"found conceal={conceal!r}, expected fade, hold or None")
     return conceal is not None
-
-
-def fit_length(wav: np.ndarray, num_samples: int, rate: float, unit_hop: int) -> np.ndarray:
-    """Cuts or pads speech with silence to the length of the original divided by `rate`. A content encoder
-    leaves up to a frame of the end without a unit; a difference of more than 1024 samples or two units has
-    another reason, and the speech is then returned as it is."""
-    wanted = round(num_samples / rate)
-    if abs(wanted - len(wav)) * min(rate, 1.0) > max(SAMPLES_MORE, 2 * unit_hop):
-        return wav
-    return np.pad(wav[:wanted], (0, max(wanted - len(wav), 0)))

@@ -217,8 +217,12 @@ def resample(wav: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.
     import soxr
 
     length = -(-len(wav) * to_rate // from_rate)
-    again = soxr.resample(wav, from_rate, to_rate, quality="VHQ")[:length]
-    return np.pad(again, (0, length - len(again)))
+    return fit_length(soxr.resample(wav, from_rate, to_rate, quality="VHQ"), length)
+
+
+def fit_length(wav: np.ndarray, length: int) -> np.ndarray:
+    """The first `length` samples of (T,), with zeros at the end if there are fewer."""
+    return np.pad(wav[:length], (0, max(0, length - len(wav))))
 
 
 def write_audio(

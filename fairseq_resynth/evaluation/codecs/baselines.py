@@ -14,7 +14,7 @@ import numpy as np
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.decoding import load_any_audio
-from fairseq_resynth.data.audio.files import resample, write_audio
+from fairseq_resynth.data.audio.files import fit_length, resample, write_audio
 from fairseq_resynth.evaluation.metrics.packages import missing_packages
 
 NARROW_BAND_RATE = 8000  # Hz
@@ -47,11 +47,6 @@ class Baseline:
         return self.label.replace(":", "-")
 
 
-def fit_length(wav: np.ndarray, length: int) -> np.ndarray:
-    """The first `length` samples as float32, with zeros at the end if there are fewer."""
-    return np.pad(wav[:length], (0, max(0, length - len(wav)))).astype(np.float32)
-
-
 def griffin_lim(wav: np.ndarray) -> Coded:
     """80 mel bands (n_fft 1024, hop 256) and back by Griffin-Lim, 32 iterations, as in librosa."""
     import librosa
@@ -73,7 +68,7 @@ def world(wav: np.ndarray) -> Coded:
     envelope = pyworld.cheaptrick(samples, f0, times, SAMPLE_RATE)
     aperiodicity = pyworld.d4c(samples, f0, times, SAMPLE_RATE)
     again = pyworld.synthesize(f0, envelope, aperiodicity, SAMPLE_RATE, 5.0)
-    return Coded(fit_length(again, len(wav)))
+    return Coded(fit_length(again, len(wav)).astype(np.float32))
 
 
 def opus(wav: np.ndarray, rate: float) -> Coded:

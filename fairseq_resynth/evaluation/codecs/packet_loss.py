@@ -12,11 +12,10 @@ from fairseq_resynth.codec.format.packets import OVERHEAD_BYTES
 from fairseq_resynth.codec.format.range_coder import CodecError
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.data.audio.decoding import load_any_audio
-from fairseq_resynth.data.audio.files import resample
+from fairseq_resynth.data.audio.files import fit_length, resample
 from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.pitch.extraction import extract_f0
 from fairseq_resynth.data.streams import Utterance, read_utterances
-from fairseq_resynth.evaluation.codecs.baselines import fit_length
 from fairseq_resynth.evaluation.codecs.rate_distortion import distortion_measures, known_voice
 from fairseq_resynth.evaluation.metrics.packages import importable
 from fairseq_resynth.evaluation.runs.pairing import read_data

@@ -11,9 +11,9 @@ import numpy as np
 from fairseq_resynth.codec.speech_codec import SpeechCodec
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.decoding import load_any_audio
-from fairseq_resynth.data.audio.files import resample
+from fairseq_resynth.data.audio.files import fit_length, resample
 from fairseq_resynth.data.manifest import read_splits
-from fairseq_resynth.evaluation.codecs.baselines import Baseline, Coded, fit_length
+from fairseq_resynth.evaluation.codecs.baselines import Baseline, Coded
 from fairseq_resynth.evaluation.metrics.packages import importable
 from fairseq_resynth.evaluation.runs.pairing import read_data, read_folder
 from fairseq_resynth.measures.figures import new_figure, save_figure, style_axes
