@@ -189,7 +189,10 @@ BAD_SOURCES = {
     ),
     "cut WAV": (cut(wav_bytes(NOISE)), "is cut off: its header announces 64044 bytes"),
     "cut FLAC": (cut(ENGLISH.read_bytes()), "cut off"),
-    "NaN": (wav_bytes(np.full(16000, np.nan), subtype="FLOAT"), "NaN"),
+    "NaN": (
+        wav_bytes(np.full(16000, np.nan), subtype="FLOAT"),
+        "sample 0 is nan, expected finite numbers",
+    ),
     "playlist": (f"ffconcat version 1.0\nfile {ENGLISH}\n".encode(), "not readable as audio"),
     "HLS": (
         f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{ENGLISH}\n#EXT-X-ENDLIST".encode(),
@@ -197,7 +200,7 @@ BAD_SOURCES = {
     ),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(200), "not readable as audio"),
     "huge": (wav_bytes(NOISE * 1e38, subtype="FLOAT"), "expected floats from -1 to 1"),
-    "infinite": (wav_bytes(NOISE * 1e300, subtype="DOUBLE"), "NaN or infinity"),
+    "infinite": (wav_bytes(NOISE * 1e300, subtype="DOUBLE"), "inf, expected finite numbers"),
     "an old encoding": (
         header(1, 16000, kind=0x20, bits=4),
         "in the encoding adpcm_yamaha, expected a common one",
