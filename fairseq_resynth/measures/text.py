@@ -1,9 +1,7 @@
 """Text normalization and edit distances."""
 
 import unicodedata
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Callable, Hashable, Sequence
 
 NORMALIZER = "basic 1"
 
@@ -25,17 +23,29 @@ def _is_kept(letter: str) -> bool:
 
 
 def edit_distance(reference: Sequence, hypothesis: Sequence) -> int:
-    """Levenshtein distance: the smallest number of substitutions, deletions and insertions."""
-    codes = {item: index for index, item in enumerate(dict.fromkeys([*reference, *hypothesis]))}
-    columns = np.array([codes[item] for item in hypothesis], dtype=int)
-    index = np.arange(len(columns) + 1)
-    row = index.copy()
+    """Levenshtein distance: the smallest number of substitutions, deletions and insertions.
+
+    A row of the table is the differences between neighbors in it, two bits each, in integers of any length:
+    Myers, "A fast bit-vector algorithm for approximate string matching" (JACM 46(3), 1999), with the carry
+    into the first column that compares the whole of both (Hyyrö, 2003).
+    """
+    columns: dict[Hashable, int] = {}  # item -> a bit for each of its places in the hypothesis
+    for place, item in enumerate(hypothesis):
+        columns[item] = columns.get(item, 0) | 1 << place
+    distance, every = len(hypothesis), (1 << len(hypothesis)) - 1
+    if not distance:
+        return len(reference)
+    last = 1 << distance - 1
+    rises, falls = every, 0  # from one row of the hypothesis to the next
     for item in reference:
-        candidate = row + 1
-        candidate[1:] = np.minimum(candidate[1:], row[:-1] + (columns != codes[item]))
-        # The best number of insertions from the left, for the whole row at once.
-        row = np.minimum.accumulate(candidate - index) + index
-    return int(row[-1])
+        equal = columns.get(item, 0)
+        vertical = equal | falls
+        horizontal = (((equal & rises) + rises) ^ rises) | equal
+        more, less = falls | every & ~(horizontal | rises), rises & horizontal
+        distance += bool(more & last) - bool(less & last)
+        more, less = more << 1 | 1, less << 1
+        rises, falls = (less | ~(vertical | more)) & every, more & vertical & every
+    return distance
 
 
 def error_rates(
