@@ -7,7 +7,6 @@ stream before it at the same frame, as F0 codes are from units.
 
 import json
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -165,7 +164,7 @@ class TokenModel:
             with safe_open(path, framework="numpy") as stored:
                 vocabularies = json.loads(stored.metadata()["vocabularies"])
                 files = [stored.get_tensor(name).tobytes() for name in sorted(stored.keys())]
-            models = [_model_from(data) for data in files]
+            models = [EntropyModel.from_bytes(data, "a context model in it") for data in files]
             found = cls(tuple(int(size) for size in vocabularies), tuple(models))
             sizes = found._sizes()
             known = [models[0].settings.num_units, *(one.settings.num_f0_codes for one in models)]
@@ -177,13 +176,6 @@ class TokenModel:
 
     def _sizes(self) -> list[int]:
         return _stream_sizes(self.vocabularies, self._bases)
-
-
-def _model_from(data: bytes) -> EntropyModel:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "context model")
-        path.write_bytes(data)
-        return EntropyModel.load(path)
 
 
 def is_token_model(path: str | Path) -> bool:

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from fairseq_resynth.codec.entropy.network import IntegerNetwork
 from fairseq_resynth.codec.entropy.ngrams import NgramTables
 from fairseq_resynth.data.storage.files import atomic_path
-from fairseq_resynth.data.storage.messages import one_line
+from fairseq_resynth.data.storage.messages import one_line, shown
 
 FORMATS = ("resynth-entropy-1", "resynth-entropy-2")  # the second: with confusions
 ORDERS = {"unit": 5, "run": 3, "rate": 2, "f0": 4, "f0_by_unit": 3}  # by table, order 0 included
@@ -71,10 +71,10 @@ class EntropyModel:
 
     settings: Settings
     tables: dict[str, NgramTables]
-    weights: dict[
-        str, np.ndarray
-    ]  # of `unit`, `run`, `f0`, (experts,) int64 Q16: where the mixers begin
-    rates: dict[str, np.ndarray]  # of the same, (2,) int64 Q16: step sizes of weights and bias
+    # Of `unit`, `run`, `f0`: (experts,) int64 Q16, where the mixers begin; and (2,) int64 Q16, the step sizes
+    # of weights and bias.
+    weights: dict[str, np.ndarray]
+    rates: dict[str, np.ndarray]
     # (units_per_period, 3, 2) int64, by the units in the last period and the codes that end after the last
     # unit: how often the F0 codes went on, and how often they ended.
     f0_end: np.ndarray
@@ -154,22 +154,27 @@ class EntropyModel:
         """Reads what `save` wrote; raises ValueError if it is another kind of file, or damaged."""
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path} does not exist. {MADE_BY}")
+        return cls.from_bytes(Path(path).read_bytes(), path)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str | Path) -> "EntropyModel":
+        """Inverse of `to_bytes`; messages call it `name`. Raises ValueError if it is something else, or
+        damaged."""
         try:
-            with safe_open(path, framework="numpy") as stored:
-                metadata = stored.metadata() or {}
-                arrays = {name: stored.get_tensor(name) for name in stored.keys()}
-        except (SafetensorError, OSError) as error:
+            arrays, size = load(data), int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        except (SafetensorError, KeyError) as error:  # the latter for a type that numpy lacks
             raise ValueError(
-                f"{path} is not a context model: {one_line(error)}. {MADE_BY}"
+                f"{name} is not a context model: {one_line(error)}. {MADE_BY}"
             ) from error
         if (found := metadata.get("format", "no format name")) not in FORMATS:
             expected = " or ".join(FORMATS)
-            raise ValueError(f"{path}: expected {expected}, found {found}. {MADE_BY}")
+            raise ValueError(f"{name}: expected {expected}, found {shown(found)}. {MADE_BY}")
         try:
             model = cls._assemble(metadata, arrays)
             model.check()
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}. {MADE_BY}") from error
+            raise ValueError(f"{name} is damaged: {error}. {MADE_BY}") from error
         return model
 
     @classmethod
@@ -180,7 +185,7 @@ class EntropyModel:
 
         def group(prefix: str, dtype: type) -> dict[str, np.ndarray]:
             return {
-                name[len(prefix) :]: np.ascontiguousarray(array, dtype=dtype)
+                name[len(prefix) :]: np.array(array, dtype=dtype, order="C")
                 for name, array in arrays.items()
                 if name.startswith(prefix)
             }
