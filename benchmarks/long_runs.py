@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,10 @@ def start(command: list[str], output: IO[bytes]) -> int:
         status = resynth(command[1:])
     except SystemExit as error:
         status = int(error.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(status)
 
 

@@ -12,6 +12,7 @@ import pytest
 import tqdm.std
 
 from fairseq_resynth.data.manifest import Manifest
+from fairseq_resynth.data.pitch import representations
 from fairseq_resynth.data.storage import resume
 from fairseq_resynth.data.storage.parts import LinesPart
 from fairseq_resynth.data.storage.resume import FOLDER, Record
@@ -114,6 +115,25 @@ def test_mel_cepstra_of_long_recordings_take_little_more_than_the_recording(monk
     wav = np.zeros(60 * 16000, np.float32)
     spectral.mel_cepstrum(wav[:2048])  # what is kept for later calls
     assert taken(lambda: spectral.mel_cepstrum(wav))[1] < 6 * wav.nbytes
+
+
+def test_quantiles_of_f0_hold_a_bounded_number_of_frames(monkeypatch):
+    """Ten times as many utterances take no more memory, and the bins are those of all frames."""
+    monkeypatch.setattr(representations, "MOST_VALUES", 10_000, raising=False)
+    entry = {"f0_mean": 140.0, "f0_std": 40.0}
+
+    def rows(count):
+        rng = np.random.default_rng(0)
+        for _ in range(count):
+            f0 = np.exp(rng.normal(np.log(140), 0.3, rng.integers(500, 1500))).astype(np.float32)
+            yield np.where(rng.random(len(f0)) < 0.5, f0, 0), entry
+
+    fit = lambda count: representations.QuantileF0.fit(rows(count), 32, 1280)  # noqa: E731
+    bins = fit(500)
+    few, many = taken(lambda: fit(50))[1], taken(lambda: fit(500))[1]
+    assert many < 1.5 * few
+    codes = np.concatenate([bins.encode(np.repeat(f0, 16), entry) for f0, _ in rows(10)])
+    assert np.abs(np.bincount(codes)[1:] / (codes > 0).sum() * 32 - 1).max() < 0.25
 
 
 PEAK = """

@@ -18,6 +18,7 @@ from fairseq_resynth.data.storage.checkpoints import weights_hash
 
 VOICED = 0.15  # |z-score| of a voiced frame; the paper's quantizer decodes unvoiced frames to smaller ones
 LOG_STD_FLOOR = 0.01  # a sixth of a semitone
+MOST_VALUES = 2**23  # frames that quantiles are fitted on; of more, every second one, or fourth
 REPRESENTATIONS = ("vqvae", "log_vqvae", "quantile", "continuous", "zscore")
 
 
@@ -160,9 +161,10 @@ class QuantileF0:
 
     @classmethod
     def fit(cls, rows: Iterable[tuple[np.ndarray, F0Entry]], bins: int, hop: int) -> "QuantileF0":
-        """Fits bins of equal counts to ((N,) Hz, statistics of the speaker) of each utterance. Raises
-        ValueError if there are too few different values for so many bins."""
-        values = np.concatenate([normalize_log(f0, entry)[f0 > 0] for f0, entry in rows])
+        """Fits bins of equal counts to ((N,) Hz, statistics of the speaker) of each utterance. Beyond 2**23
+        voiced frames (a day of speech) every second frame counts, then every fourth, so that memory is
+        bounded. Raises ValueError if there are too few different values for so many bins."""
+        values = _thinned(normalize_log(f0, entry)[f0 > 0] for f0, entry in rows)
         edges = np.quantile(values, np.arange(1, bins) / bins) if len(values) else np.zeros(bins)
         if not (np.diff(edges) > 0).all():
             raise ValueError(f"{len(values)} voiced frames do not fill {bins} bins: give fewer.")
@@ -196,6 +198,18 @@ class QuantileF0:
         hertz = np.exp(self.centers * std + mean)
         hertz = np.where(values > 0, hertz[np.maximum(values, 1) - 1], 0)
         return np.repeat(hertz, self.hop // F0_HOP).astype(np.float32)
+
+
+def _thinned(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Joined parts; those of more than `MOST_VALUES` in all have every 2nd value, or 4th, or 8th."""
+    kept, count, seen, step = [np.zeros(0, np.float32)], 0, 0, 1
+    for part in parts:
+        kept.append(part[-seen % step :: step].copy())
+        seen, count = seen + len(part), count + len(kept[-1])
+        while count > MOST_VALUES:
+            kept, step = [np.concatenate(kept)[::2].copy()], 2 * step
+            count = len(kept[0])
+    return np.concatenate(kept)
 
 
 def make_representation(
