@@ -29,16 +29,19 @@ POOLED_RESAMPLES = 200  # fewer than for means, since each equal error rate sort
 _MADE_BY = "Make it with `resynth evaluate`."
 # The shapes of the JSON files, see `misfit`.
 _NUMBER, _BETTER = int | float | None, ("lower", "higher", "")
-_COLUMN = {
-    "name": str,
-    "label": str,
-    "better": str,
-    "weight": str,
-    "digits": int,
-    "scale": int | float,
-}
+_COLUMN = dict.fromkeys(("name", "label", "better", "weight"), str)
+_COLUMN |= {"digits": int, "scale": int | float}
 _FIGURES = {str: {"mean": _NUMBER, "low": _NUMBER, "high": _NUMBER, "count": int, "undefined": int}}
 _TRACK = ([_NUMBER], type(None))
+_ROW = dict.fromkeys(
+    ("system", "name", "reference_name", "speaker", "generated", "reference", "error"), str
+)
+_ROW |= {"notes": [str], "problems": {str: str}}
+_ROW |= dict.fromkeys(("transcript", "heard"), (str | None,))
+_SYSTEM = {"utterances": int, "failed": int, "all": _FIGURES}
+_SYSTEM |= dict.fromkeys(("speakers", "pairs"), {str: _FIGURES})
+_DETAIL = {"f0_reference": _TRACK, "f0_generated": _TRACK}
+_DETAIL |= {"speaker_scores": ({str: int | float}, type(None))}
 _SHAPES = {
     "evaluation": {
         "columns": [_COLUMN],
@@ -47,32 +50,9 @@ _SHAPES = {
         "unpaired": {str: {"only_generated": [str], "only_reference": [str]}},
         "settings": {"without_transcript": ([str], type(None))},
     },
-    "rows": [
-        {
-            **dict.fromkeys(("system", "name", "reference_name", "speaker"), str),
-            **dict.fromkeys(("generated", "reference", "error"), str),
-            **{
-                "notes": [str],
-                "problems": {str: str},
-                "transcript": (str | None,),
-                "heard": (str | None,),
-            },
-        }
-    ],
-    "summary": {
-        str: {
-            **{"utterances": int, "failed": int, "all": _FIGURES},
-            **{"speakers": {str: _FIGURES}, "pairs": {str: _FIGURES}},
-        }
-    },
-    "details": {
-        str: {
-            str: {
-                **{"f0_reference": _TRACK, "f0_generated": _TRACK},
-                "speaker_scores": ({str: int | float}, type(None)),
-            }
-        }
-    },
+    "rows": [_ROW],
+    "summary": {str: _SYSTEM},
+    "details": {str: {str: _DETAIL}},
 }
 Figures = dict[str, dict[str, float]]
 
@@ -291,26 +271,25 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             f"{_MADE_BY}"
         )
     found = {"evaluation": facts, "rows": rows, "summary": summary, "details": details}
-    wrong = misfit(found, _SHAPES)
-    if not wrong:
-        columns = [
-            Column(**{name: column[name] for name in _COLUMN}) for column in facts["columns"]
-        ]
-        wrong = misfit(rows, [{column.name: (_NUMBER,) for column in columns}], "rows")
-        unknown = sorted({row["system"] for row in rows} - set(summary))
-        odd = [c.name for c in columns if c.better not in _BETTER or not 0 <= c.digits < 20]
-        wrong = wrong or ", ".join(
-            [f"the unknown system {ascii(name)}" for name in unknown]
-            + [f"the column {ascii(name)}" for name in odd]
-        )
-    if wrong:
+    if wrong := misfit(found, _SHAPES) or _contradiction(facts["columns"], rows, summary):
         raise ValueError(f"{folder} is a damaged evaluation: found {wrong}. {_MADE_BY}")
+    columns = [Column(**{name: column[name] for name in _COLUMN}) for column in facts["columns"]]
     for row in rows:
         for key in ("generated", "reference"):
             row[key] = os.path.normpath(folder / row[key])
     return Evaluation(
         rows, summary, columns, details=details, **{name: facts[name] for name in FACTS}
     )
+
+
+def _contradiction(columns: list[Row], rows: list[Row], summary: Row) -> str:
+    """What in files of the right shapes does not belong together, as text; empty if all does."""
+    if wrong := misfit(rows, [{column["name"]: (_NUMBER,) for column in columns}], "rows"):
+        return wrong
+    unknown = sorted({row["system"] for row in rows} - set(summary))
+    odd = [c["name"] for c in columns if c["better"] not in _BETTER or not 0 <= c["digits"] < 20]
+    wrongs = [f"the unknown system {ascii(name)}" for name in unknown]
+    return ", ".join(wrongs + [f"the column {ascii(name)}" for name in odd])
 
 
 def join(folders: Sequence[str | Path]) -> Evaluation:
