@@ -93,13 +93,7 @@ class LiveConverter:
     ):
         controls, window = controls or Controls(), window or LiveWindow()
         check_controls(system, controls)
-        for option, given in {
-            "--rate": controls.rate != 1,
-            "--durations": controls.durations or controls.duration_speaker,
-            f"--pitch {controls.pitch}": (controls.pitch or "").startswith("from="),
-        }.items():
-            if given:
-                raise ValueError(f"{option} needs the whole utterance, a live stream has none")
+        _check_live(controls)
         if system.encoder is None:
             raise ValueError(
                 "the bundle has no content encoder: export it with --kmeans FILE for live conversion."
@@ -107,32 +101,36 @@ class LiveConverter:
         self._system, self._controls, self._f0_method = system, controls, f0_method
         if system.pitch.exists:
             require_method(f0_method)
-        streams = system.streams
         self.voice = choose_voice(system, target, source)
         statistics = system.statistics
         self._entry = self.voice.entry or (statistics and statistics.overall)
         self._source = statistics.entry(source) if statistics and source else None
+        self._plan(window)
+        self._output_rate = output_rate
+        self._restart()
 
+    def _plan(self, window: LiveWindow) -> None:
+        """Rounds the window up to what the streams divide; ValueError for a look-ahead that is too short."""
+        streams, encoder = self._system.streams, self._system.encoder
         pitch_hop = streams.f0_code_hop if streams.num_f0_codes else F0_HOP
         unit_grid = math.lcm(streams.unit_hop, F0_HOP)
         grid = math.lcm(unit_grid, pitch_hop)
-        self.step, self._back = (
-            math.ceil(round(seconds * SAMPLE_RATE / grid, 6)) * grid
-            for seconds in (window.step, window.look_back)
-        )
-        self._ahead = math.ceil(round(window.look_ahead * SAMPLE_RATE / unit_grid, 6)) * unit_grid
+
+        def rounded(seconds: float, multiple: int) -> int:
+            return math.ceil(round(seconds * SAMPLE_RATE / multiple, 6)) * multiple
+
+        self.step, self._back = rounded(window.step, grid), rounded(window.look_back, grid)
+        self._ahead = rounded(window.look_ahead, unit_grid)
         self.delay = (self.step + self._ahead) / SAMPLE_RATE
         # One unit after the step is the least that the decoder needs.
-        frames = getattr(system.encoder, "encoder", None)
+        frames = getattr(encoder, "encoder", None)
         heard = self.step + self._ahead
         found = frames.num_frames(heard) if frames else heard // streams.unit_hop
         if found <= self.step // streams.unit_hop:
             raise ValueError(
                 f"look-ahead is {self._ahead / SAMPLE_RATE:g} s, in which the content encoder has no unit "
-                f"yet: give {system.encoder.min_samples / SAMPLE_RATE:g} s or more"
+                f"yet: give {encoder.min_samples / SAMPLE_RATE:g} s or more"
             )
-        self._output_rate = output_rate
-        self._restart()
 
     def _restart(self) -> None:
         streams = self._system.streams
@@ -228,6 +226,18 @@ class LiveConverter:
         variance = squares / count - mean**2
         std = math.sqrt((count * variance + PRIOR_FRAMES * prior**2) / (count + PRIOR_FRAMES))
         return {"f0_mean": mean, "f0_std": std}
+
+
+def _check_live(controls: Controls) -> None:
+    """Raises ValueError if a control needs the whole utterance."""
+    refused = {
+        "--rate": controls.rate != 1,
+        "--durations": controls.durations or controls.duration_speaker,
+        f"--pitch {controls.pitch}": (controls.pitch or "").startswith("from="),
+    }
+    for option, given in refused.items():
+        if given:
+            raise ValueError(f"{option} needs the whole utterance, a live stream has none")
 
 
 class LiveQueue:

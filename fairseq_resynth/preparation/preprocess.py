@@ -73,6 +73,11 @@ class PreprocessOutcome(Outcome):
     offset: list[str] = field(default_factory=list)
     others: dict[str, int] = field(default_factory=dict)
 
+    def note(self, source: str, kinds: Iterable[str]) -> None:
+        """Adds a source to the lists of these names."""
+        for kind in kinds:
+            getattr(self, kind).append(source)
+
 
 def find_sources(srcdir: str | Path, outdir: str | Path, postfix: str | None = None) -> list[str]:
     """The relative paths of the audio under `srcdir` whose names end with `postfix` (None: any suffix of
@@ -186,6 +191,15 @@ def _process(file: _File, source: Path, out: Path, options: PreprocessOptions) -
     return seconds, [name for name, is_so in notes.items() if is_so]
 
 
+def _made_before(record: Record, target: str, key: str) -> dict[str, list[str]] | None:
+    """The files and notes of what an earlier run has made of a source; None if it has to be made (again)."""
+    known = record.values(key + target) or {"files": [target], "notes": []}
+    # What no run of this version has written is made again.
+    fits = not misfit(known, _KEPT) and known["files"] and set(known["notes"]) <= set(_NOTES)
+    whole = fits and all(record.find(name, key) is not None for name in known["files"])
+    return known if whole else None
+
+
 def preprocess(
     srcdir: str | Path,
     outdir: str | Path,
@@ -206,10 +220,6 @@ def preprocess(
     process = partial(_process, source=source, out=out, options=options)
     with Record(out) as record, progress(None, len(mine), "preprocess") as bar:
 
-        def take(path: str, notes: Iterable[str]) -> None:
-            for note in notes:
-                getattr(outcome, note).append(path)
-
         def files() -> Iterator[_File]:
             for path in mine:
                 target = options.target(path)
@@ -219,19 +229,12 @@ def preprocess(
                     outcome.failed[path] = str(error)
                     bar.update()
                     continue
-                known = record.values(key + target) or {"files": [target], "notes": []}
-                # What no run of this version has written is made again.
-                fits = not misfit(known, _KEPT) and set(known["notes"]) <= set(_NOTES)
-                if (
-                    fits
-                    and known["files"]
-                    and all(record.find(name, key) is not None for name in known["files"])
-                ):
-                    outcome.reused += len(known["files"])
-                    take(path, known["notes"])
-                    skip(bar, 1)
-                else:
+                if (known := _made_before(record, target, key)) is None:
                     yield path, target, key
+                    continue
+                outcome.reused += len(known["files"])
+                outcome.note(path, known["notes"])
+                skip(bar, 1)
 
         for (path, target, key), result in parallel_map(process, files(), workers):
             bar.update()
@@ -246,6 +249,6 @@ def preprocess(
                 record.add(name, key)
             outcome.written += len(seconds)
             outcome.seconds += sum(seconds.values())
-            take(path, notes)
+            outcome.note(path, notes)
     outcome.failed = dict(sorted(outcome.failed.items()))
     return outcome
