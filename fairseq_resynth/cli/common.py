@@ -169,15 +169,21 @@ def prepare_device(args: argparse.Namespace) -> "torch.device":
 
     Raises ValueError if this machine has no such device, or the number of threads is not positive.
     """
-    import torch
-
     from fairseq_resynth.modules.generators.inference import usable_device
 
-    if (threads := getattr(args, "threads", None)) is not None:
-        if threads < 1:
-            raise ValueError(f"--threads is {threads}, expected 1 or more")
-        torch.set_num_threads(threads)
+    set_threads(getattr(args, "threads", None))
     return usable_device(args.device)
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets the number of threads of torch, if one was given; raises ValueError if it is not positive."""
+    if threads is None:
+        return
+    import torch
+
+    if threads < 1:
+        raise ValueError(f"--threads is {threads}, expected 1 or more")
+    torch.set_num_threads(threads)
 
 
 def reading(args: argparse.Namespace, device: "torch.device") -> "Reading":

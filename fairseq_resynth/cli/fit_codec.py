@@ -31,15 +31,12 @@ def add_arguments(add: common.Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the model, prints what it is."""
-    import torch
-
     from fairseq_resynth.codec.entropy.entropy_model import Settings
     from fairseq_resynth.codec.entropy.fitting import fit_entropy_model
     from fairseq_resynth.codec.tokens import LARGEST_STREAM
     from fairseq_resynth.data.streams import read_utterances, stream_sizes
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    common.set_threads(args.threads)
     if args.codebooks != 1:
         return _fit_tokens(args)
     key = args.units_key

@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         return common.report(
             args, summary, [*(f"{name}: {value}" for name, value in summary.items()), hint]
         )
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give one of its files")
     codec = SpeechCodec.from_pretrained(common.require_bundle(args), decode_only=True)
     [(_, data, checksum)] = folders.coded_members(codec, path, args.name)
     found = inspection.inspect(codec.model, codec.identity, data, checksum)

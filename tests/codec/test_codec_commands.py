@@ -334,6 +334,8 @@ def test_network_is_fitted_by_default(capsys, tmp_path):
         (["encode", "a.wav", "-o", "b", "--bundle", "nowhere"], "nowhere"),
         (["encode", "a.wav", "-o", "b"], "--bundle B is missing"),
         (["inspect", "{units}"], "not a .rsyn file"),
+        (["inspect", "{bundle}", "--bundle", "{bundle}"], "is a folder: give one of its files"),
+        (["fit-codec", "{units}", "--out", "m", "--threads", "0"], "--threads is 0, expected 1"),
         (["encode", "-o", "b", "--bundle", "{bundle}"], "give an input, or --stream"),
         (["encode", "a.wav", "-o", "b.rsyn", "--bundle", "{bundle}"], "a.wav does not exist"),
         (["decode", "{units}", "-o", "b.wav", "--bundle", "{bundle}"], "not a .rsyn file"),
