@@ -21,9 +21,8 @@ def run(args: argparse.Namespace) -> int:
 
     options, outdir = common.page_options(args), Path(args.outdir)
     evaluation = join(args.evaluations)
-    if any(outdir.resolve() == Path(folder).resolve() for folder in args.evaluations[1:]) or (
-        len(args.evaluations) > 1 and outdir.resolve() == Path(args.evaluations[0]).resolve()
-    ):
+    given = {Path(folder).resolve() for folder in args.evaluations}
+    if len(args.evaluations) > 1 and outdir.resolve() in given:
         raise ValueError(f"--outdir {outdir} is one of the evaluations; give another folder")
     common.make_outdir(outdir)
     write_evaluation(outdir, evaluation)

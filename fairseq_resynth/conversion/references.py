@@ -43,9 +43,8 @@ class Voice:
     """A target voice."""
 
     name: str  # used in messages
-    speaker: (
-        str | np.ndarray | None
-    )  # name in the model or (D,) vector; None for a model of one voice
+    # Name in the model or (D,) vector; None for a model of one voice.
+    speaker: str | np.ndarray | None
     entry: F0Entry | None  # F0 statistics in Hz
     measured: bool = False  # on references, instead of known by the speaker's name
 

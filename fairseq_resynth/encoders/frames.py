@@ -234,9 +234,8 @@ class ConvolutionTransformer(FrameEncoder):
             return None
         for row, x, length in zip(output, inputs[0], self._lengths, strict=True):
             own = x[None, :, :length]
-            row[:, :length] = F.group_norm(own, norm.num_groups, norm.weight, norm.bias, norm.eps)[
-                0
-            ]
+            own = F.group_norm(own, norm.num_groups, norm.weight, norm.bias, norm.eps)
+            row[:, :length] = own[0]
         return output
 
 

@@ -192,7 +192,7 @@ class SpeechSystem:
     def decode_all(
         self, utterances: Sequence[Utterance], batch_seconds: float = 60.0
     ) -> list[np.ndarray]:
-        """Turns utterances into speech, (T,) float32 each, in batches as `chunks.decode_all`."""
+        """Turns utterances into speech, (T,) float32 each, in batches as `decoder.decode_all`."""
         return decode_all(self.decoder, utterances, batch_seconds)
 
     def speak(

@@ -186,10 +186,8 @@ def _newton(cepstrum: np.ndarray, power: np.ndarray, alpha: float) -> np.ndarray
     unwarp = frequency_transform(size, bins, -alpha)
     warp = frequency_transform(2 * size - 1, bins, -alpha).T  # SPTK's `frqtr`
     powers = (-alpha) ** np.arange(size)
-    sums, differences = (
-        np.add.outer(*[np.arange(size)] * 2),
-        np.subtract.outer(*[np.arange(size)] * 2),
-    )
+    order = np.arange(size)
+    sums, differences = np.add.outer(order, order), np.subtract.outer(order, order)
     last = cepstrum[0]
     for _ in range(NEWTON_ITERATIONS):
         log_envelope = np.fft.rfft(unwarp @ cepstrum, 2 * (bins - 1)).real

@@ -204,11 +204,8 @@ class FileFinder:
     def candidates(self, reference: str) -> list[str]:
         """The files that a name may mean: by path, by the end of the path, or by stem, without suffixes."""
         # What follows the last dot of a name without a suffix of audio may be a part of it: `take.1`.
-        names = (
-            reference,
-            _bare(reference),
-            _bare(reference.replace("\\", "/")),
-        )  # the last: Windows'
+        # Windows separates folders by backslashes.
+        names = reference, _bare(reference), _bare(reference.replace("\\", "/"))
         found = next(filter(None, map(self._candidates, names)), [])
         return found or self.by_composed_stem.get(_composed_stem(reference), [])
 

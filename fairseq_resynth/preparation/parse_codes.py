@@ -25,9 +25,7 @@ class Codes:
 
     units: dict[str, np.ndarray]  # (U,) int64 of each row
     speakers: dict[str, str]  # empty if the file names none
-    tokens: dict[
-        str, dict[str, str]
-    ]  # names of each named token in the file: {"style": {path: "sad"}}
+    tokens: dict[str, dict[str, str]]  # of each named token in the file: {"style": {path: "sad"}}
     unit_hop: int  # samples per unit
     num_units: int  # number of different units
     too_short: list[str]  # rows that were left out because of their duration

@@ -166,9 +166,8 @@ class FileWriter:
         return self._fresh(self._header + self._encoder.finish() + checksum)
 
     def _advance(self) -> None:
-        with contextlib.suppress(
-            StopIteration
-        ):  # after the number of samples, which is the last value
+        # The steps stop after the number of samples, which is the last value.
+        with contextlib.suppress(StopIteration):
             while self._queues[self._need]:
                 self._need = self._steps.send(self._queues[self._need].popleft())
         self.coder.units.clear()

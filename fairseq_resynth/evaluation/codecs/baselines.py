@@ -150,9 +150,7 @@ def encodec(wav: np.ndarray, model: Any, rate: float) -> Coded:
 class _Kind(NamedTuple):
     family: str
     code: Callable[..., Coded]
-    rates: Sequence[
-        float
-    ] = ()  # the default, the lowest and the highest in kbit/s; none: there are no rates
+    rates: Sequence[float] = ()  # default, lowest and highest in kbit/s; none: there are no rates
     programs: tuple[str, ...] = ()
     package: str = ""  # which has the programs
 

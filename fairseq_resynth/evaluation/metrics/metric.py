@@ -86,9 +86,7 @@ class Metric:
     packages: tuple[str, ...] = ()  # modules that it imports and this package does not require
     install: str = ""  # arguments of `pip install` that install them; "": the packages themselves
     settings: dict[str, Any] = {}  # options that change its values -> default; in the cache's key
-    device = (
-        "cpu"  # of torch: which one a metric with a network computes on; not in the cache's key
-    )
+    device = "cpu"  # of torch, for a metric with a network; not in the cache's key
     # whether it says something about the recordings themselves, which then are a system of their own (the
     # paper's "ground truth" rows)
     measures_reference: bool = False

@@ -25,13 +25,8 @@ IMAGE_SLOPE = 0.2  # UnivNet's and EnCodec's; HiFi-GAN and DAC have LEAKY_RELU_S
 UNIVNET_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 ENCODEC_WINDOWS = (2048, 1024, 512, 256, 128)
 DAC_WINDOWS = (2048, 1024, 512)
-DAC_BANDS = (
-    (0.0, 0.1),
-    (0.1, 0.25),
-    (0.25, 0.5),
-    (0.5, 0.75),
-    (0.75, 1.0),
-)  # of the Nyquist frequency
+# Shares of the Nyquist frequency.
+DAC_BANDS = ((0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
 
 class Stft(nn.Module):
