@@ -29,6 +29,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 # The modules that import fairseq, or need what is not installed everywhere
 FAIRSEQ = r"\.(compat|tasks|models|criterions|datasets|fairseq_models|play)\b"
 KILLED: Counter = Counter()  # (command, kind of kill) -> how many were killed
+KILLS = int(os.environ.get("KILLS", 50))  # at random moments, of each command
 
 
 @dataclass

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from ended_commands import KILLED, Commands
+from ended_commands import KILLED, KILLS, Commands
 from writing_verbs import VERBS, Stages, snapshot
 
 CHEAP = ("preprocess", "manifest", "quantize", "f0", "merge", "pack")
@@ -86,18 +86,18 @@ def test_killed_in_the_middle_of_a_write(name, stages):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERBS)
 def test_killed_at_random_moments(name, stages):
-    """`kill -9` at 50 moments: again and again until a run has ended, then from the beginning."""
+    """`kill -9` at `KILLS` moments: again and again until a run has ended, then from the beginning."""
     moments = np.random.default_rng(5)
     stages.restore(name)
     seconds = stages.run(*VERBS[name].words.split()).seconds
     stages.restore(name)
-    for _ in range(500):
+    for _ in range(10 * KILLS):
         if check_completed(stages, name, seconds=moments.uniform() * seconds):
             stages.restore(name)
-        if KILLED[name, "seconds"] == 50:
+        if KILLED[name, "seconds"] == KILLS:
             check_completed(stages, name)
             return
-    raise AssertionError(f"{name}: only {KILLED[name, 'seconds']} of 500 runs were killed")
+    raise AssertionError(f"{name}: only {KILLED[name, 'seconds']} of {10 * KILLS} runs were killed")
 
 
 OUTPUTS = {"preprocess": "audio", "pack": "pack", "convert": "converted", "export": "hub"}

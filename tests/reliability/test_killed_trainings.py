@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from ended_commands import KILLED, Commands
+from ended_commands import KILLED, KILLS, Commands
 from small_corpus import assert_same, f0_arguments, train_arguments, write_f0_data
 
 # Six updates in three epochs; a checkpoint after each update and epoch, of which the older are removed
@@ -91,10 +91,10 @@ def test_a_training_is_killed_in_the_middle_of_a_write(training):
 
 @pytest.mark.slow
 def test_a_training_is_killed_at_random_moments(training):
-    """`kill -9` at 50 moments: again and again until a run has ended, then from the beginning."""
+    """`kill -9` at `KILLS` moments: again and again until a run has ended, then from the beginning."""
     moments, kills = np.random.default_rng(5), 0
     training.clear()
-    while kills < 50:
+    while kills < KILLS:
         if training.kill(seconds=moments.uniform() * training.whole.seconds):
             kills += 1
         else:
