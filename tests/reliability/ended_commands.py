@@ -7,6 +7,7 @@ process can be killed before the n-th change, for every n. A limit on the size o
 of a write, also of a library in C.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -194,6 +195,8 @@ def _answer(request: dict) -> dict:
     text = {}
     for name, (start, end) in streams.items():
         os.close(end)
+        if status < 0:  # its worker processes, which hold the other end, may still be running
+            os.set_blocking(start, False)
         with open(start, errors="replace") as stream:
             text[name] = stream.read()
     return {"status": status, **text, "changes": count, "seconds": seconds}
@@ -210,13 +213,20 @@ def _serve() -> None:
 
     torch.set_num_threads(1)
     # All that verbs import while they run, so that each fork finds it
-    for library in ("matplotlib.figure", "torchaudio"):
-        importlib.import_module(library)
+    libraries = (
+        "PIL.Image matplotlib.figure torchaudio pyworld amfm_decompy.pYAAPT pesq pystoi soxr"
+    )
+    for library in libraries.split():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
+    if "PIL.Image" in sys.modules:
+        sys.modules["PIL.Image"].preinit()
     for module in pkgutil.walk_packages(fairseq_resynth.__path__, "fairseq_resynth."):
         if "training" in sys.argv or not re.search(FAIRSEQ, module.name):
             importlib.import_module(module.name)
     if "training" in sys.argv:
         import fairseq_cli.train  # noqa: F401
+        import torch._dynamo  # noqa: F401  # and sympy: the first optimizer would, for seconds
     assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the threads of an import"
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -100,6 +100,20 @@ def test_killed_at_random_moments(name, stages):
     raise AssertionError(f"{name}: only {KILLED[name, 'seconds']} of {10 * KILLS} runs were killed")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in VERBS if "--workers 1" in VERBS[name].words])
+def test_killed_with_worker_processes(name, stages):
+    """Ten times, later and later; its two worker processes may still write when the command begins again."""
+    words = VERBS[name].words.replace("--workers 1", "--workers 2").split()
+    stages.restore(name)
+    changes = stages.run(*words).changes
+    for change in np.unique(np.linspace(1, changes, 10).astype(int)):
+        stages.restore(name)
+        assert stages.run(*words, change=int(change)).status == -signal.SIGKILL
+        KILLED[name, "change, with two workers"] += 1
+        check_completed(stages, name)
+
+
 OUTPUTS = {"preprocess": "audio", "pack": "pack", "convert": "converted", "export": "hub"}
 
 
