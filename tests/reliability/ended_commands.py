@@ -167,6 +167,15 @@ def _child(request: dict, streams: dict[str, tuple[int, int]], pipe: int) -> int
     return status or 0
 
 
+def _read_all(descriptor: int) -> str:
+    """What is in a pipe: to its end, or so far if it does not block."""
+    content = b""
+    with contextlib.suppress(BlockingIOError):
+        while block := os.read(descriptor, 1 << 16):
+            content += block
+    return content.decode(errors="replace")
+
+
 def _answer(request: dict) -> dict:
     # Pipes that hold all that is printed, since no limit on the size of files applies to them
     streams = {name: os.pipe() for name in ("out", "err")}
@@ -195,10 +204,11 @@ def _answer(request: dict) -> dict:
     text = {}
     for name, (start, end) in streams.items():
         os.close(end)
-        if status < 0:  # its worker processes, which hold the other end, may still be running
-            os.set_blocking(start, False)
-        with open(start, errors="replace") as stream:
-            text[name] = stream.read()
+        os.set_blocking(
+            start, status >= 0
+        )  # worker processes of what was killed may hold the other end
+        text[name] = _read_all(start)
+        os.close(start)
     return {"status": status, **text, "changes": count, "seconds": seconds}
 
 
