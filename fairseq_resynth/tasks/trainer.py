@@ -48,7 +48,7 @@ def _load_and_stop(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
 
 
 def _load_or_earlier(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
-    """fairseq's `Trainer.load_checkpoint`, which takes the newest other checkpoint for a damaged last one.
+    """fairseq's `Trainer.load_checkpoint`, which replaces a damaged last checkpoint by the newest other one.
 
     Raises DamagedCheckpointError if there is none, or if another file than checkpoint_last.pt is damaged, and
     ValueError if the training cannot start, or the checkpoint does not fit it.
@@ -75,7 +75,10 @@ def _load_or_earlier(trainer: Trainer, filename: str, *args, **kwargs) -> Any:
     if trainer.is_data_parallel_master:
         message = "%s; training goes on from the checkpoint before it, %s (%d updates)"
         logger.warning(message, reason, path, updates)
-    return _load(trainer, str(path), *args, **kwargs)
+    state = _load(trainer, str(path), *args, **kwargs)
+    if trainer.should_save_checkpoint_on_current_rank and not trainer.cfg.checkpoint.no_save:
+        _copy(str(path), filename)  # a training that has all its updates saves no other
+    return state
 
 
 def _check_start(trainer: Trainer, filename: str) -> None:

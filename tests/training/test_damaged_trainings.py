@@ -174,6 +174,18 @@ def test_a_training_that_has_all_its_updates_makes_no_more(data, whole, tmp_path
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_a_damaged_last_checkpoint_of_a_training_that_has_all_its_updates(data, whole, tmp_path):
+    """It is replaced by the other checkpoint of the same update, although nothing is trained."""
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    last = folder / "checkpoint_last.pt"
+    last.write_bytes(last.read_bytes()[:5000])
+    done = fairseq_train(*train_arguments(data, folder, *QUICK))
+    assert f"{folder}/checkpoint_2_4.pt (4 updates)" in done.stdout
+    for path in whole.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
 @pytest.mark.parametrize("restored", ["checkpoint_last.pt", "other.pt"])
 def test_a_damaged_checkpoint_that_has_no_other_stops_the_training(
     restored, data, whole, tmp_path, capsys
