@@ -8,6 +8,7 @@ F0_HOP = 80  # samples between frames of F0: 200 Hz
 F0_RATE = SAMPLE_RATE // F0_HOP  # Hz
 F0_CODE_HOP = 1280  # samples per pitch code of the F0 VQ-VAE: 12.5 Hz
 
+SPLITS = ("train", "valid", "test")
 # Named tokens: streams with one name per utterance (`{split}.style`), with a table in the model and an option
 # of every command that speaks, whose help says what it is. A further one is one line here.
 TOKENS = {"style": "speaking style", "language": "spoken language"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from fairseq_resynth.constants import FEATURE_TYPES, SAMPLE_RATE, TOKENS
+from fairseq_resynth.constants import FEATURE_TYPES, SAMPLE_RATE, SPLITS, TOKENS
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` must not wait for it
     import torch
@@ -202,6 +202,17 @@ def reading(args: argparse.Namespace, device: "torch.device") -> "Reading":
 def given_tokens(args: argparse.Namespace) -> dict[str, str]:
     """The named tokens that were given, such as {"style": "sad"}; `StreamSpec.check_tokens` checks them."""
     return {token: name for token in TOKENS if (name := getattr(args, token))}
+
+
+def add_references(add: Options) -> None:
+    """Adds an option for the published list of each split, `--ref-train` and so on."""
+    for split in SPLITS:
+        add(f"--ref-{split} FILE", f"list of the files of {split}")
+
+
+def given_references(args: argparse.Namespace) -> dict[str, str]:
+    """The lists of splits that were given."""
+    return {split: path for split in SPLITS if (path := getattr(args, f"ref_{split}"))}
 
 
 def make_outdir(outdir: str | Path) -> Path:

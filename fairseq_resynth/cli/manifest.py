@@ -11,15 +11,8 @@ training set; with it they are left out.
 import argparse
 
 from fairseq_resynth.cli import common
-from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
-from fairseq_resynth.data.manifest import SPLITS
-from fairseq_resynth.preparation.manifest import (
-    random_splits,
-    reference_splits,
-    scan,
-    speakers_of,
-    write_splits,
-)
+from fairseq_resynth.constants import SAMPLE_RATE, SPLITS, TOKENS
+from fairseq_resynth.preparation.manifest import make_splits, scan, speakers_of, write_splits
 
 
 def add_arguments(add: common.Options) -> None:
@@ -40,22 +33,16 @@ def add_arguments(add: common.Options) -> None:
             f"--{token}-from RULE",
             f"how to find the {what}, in the same way; default: none is written",
         )
-    for split in SPLITS:
-        add(f"--ref-{split} FILE", f"list of the files of {split}")
+    common.add_references(add)
     add.shared("--json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the splits and prints their sizes."""
-    references = {
-        split: getattr(args, f"ref_{split}") for split in SPLITS if getattr(args, f"ref_{split}")
-    }
     lengths = scan(args.root)
     speakers = speakers_of(lengths, args.root, args.speaker_from)
-    if references:
-        splits = reference_splits(lengths, references)
-    else:
-        splits = random_splits(speakers, args.valid_percent, args.test_percent, args.seed)
+    references, percents = common.given_references(args), (args.valid_percent, args.test_percent)
+    splits = make_splits(speakers, references, *percents, args.seed)
     tokens = {
         token: speakers_of(lengths, args.root, rule, token)
         for token in TOKENS

@@ -11,7 +11,7 @@ torch are read too. The manifest is fairseq's: the root, then path<TAB>samples a
 import argparse
 
 from fairseq_resynth.cli import common
-from fairseq_resynth.data.manifest import SPLITS
+from fairseq_resynth.constants import SPLITS
 
 
 def add_arguments(add: common.Options) -> None:
@@ -23,8 +23,7 @@ def add_arguments(add: common.Options) -> None:
     add("--cv", "proportion of valid, 0 to 1", 0.05)
     add("--tt", "proportion of test, 0 to 1", 0.05)
     add("--seed", "seed of the random split", 42)
-    for split in SPLITS:
-        add(f"--ref-{split} FILE", f"list of the files of {split}")
+    common.add_references(add)
     add(
         "--speaker-from RULE", "as in `resynth manifest`; default: as the file says, or else single"
     )
@@ -46,7 +45,7 @@ def add_arguments(add: common.Options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Matches units and audio, splits and writes."""
     from fairseq_resynth.data.manifest import read_manifest
-    from fairseq_resynth.preparation.manifest import random_splits, reference_splits, speakers_of
+    from fairseq_resynth.preparation.manifest import make_splits, speakers_of
     from fairseq_resynth.preparation.parse_codes import describe, match_codes, write_codes
 
     manifest = read_manifest(args.manifest)
@@ -56,13 +55,8 @@ def run(args: argparse.Namespace) -> int:
     speakers = codes.speakers
     if args.speaker_from or not speakers:
         speakers = speakers_of(codes.units, manifest.root, args.speaker_from or "single")
-    references = {
-        split: getattr(args, f"ref_{split}") for split in SPLITS if getattr(args, f"ref_{split}")
-    }
-    if references:
-        splits = reference_splits(codes.units, references)
-    else:
-        splits = random_splits(speakers, 100 * args.cv, 100 * args.tt, args.seed)
+    percents = 100 * args.cv, 100 * args.tt
+    splits = make_splits(speakers, common.given_references(args), *percents, args.seed)
     description = describe(args.codes, args.feature_type)
     notes = write_codes(
         args.outdir, manifest, codes, splits, speakers, description, args.dict_lines

@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 from fairseq_resynth.cli import common
-from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.manifest import SPLITS, read_splits
+from fairseq_resynth.constants import SAMPLE_RATE, SPLITS
+from fairseq_resynth.data.manifest import read_splits
 from fairseq_resynth.data.storage.files import read_object
 from fairseq_resynth.data.units import read_integer_rows
 from fairseq_resynth.evaluation.unit_quality import (

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fairseq_resynth.constants import SPLITS
 from fairseq_resynth.data.audio.files import zip_range
 from fairseq_resynth.data.storage.files import decode_text, text_lines, write_text
 from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 
-SPLITS = ("train", "valid", "test")
 _BLANKS = re.compile(rb"[ \t]+(?=\r?$)", re.M)
 
 

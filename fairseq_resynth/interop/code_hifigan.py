@@ -28,6 +28,7 @@ from fairseq_resynth.interop.published_checkpoints import (
 )
 from fairseq_resynth.interop.weight_names import published_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, arch_of
+from fairseq_resynth.modules.options import parse_integers
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
@@ -142,9 +143,12 @@ def _config(bundle: Bundle) -> dict[str, Any]:
         "upsample_rates": list(generator.upsample_rates),
         "upsample_kernel_sizes": [layer.kernel_size[0] for layer in generator.upsamples],
         "upsample_initial_channel": model.upsample_initial_channel,
-        "resblock_kernel_sizes": _integers(model.resblock_kernel_sizes),
+        "resblock_kernel_sizes": parse_integers(
+            model.resblock_kernel_sizes, "resblock-kernel-sizes"
+        ),
         "resblock_dilation_sizes": [
-            _integers(row) for row in model.resblock_dilation_sizes.split(";")
+            parse_integers(row, "resblock-dilation-sizes")
+            for row in model.resblock_dilation_sizes.split(";")
         ],
         "num_embeddings": streams.num_units,
         "embedding_dim": model.embedding_dim,
@@ -174,10 +178,6 @@ def _config(bundle: Bundle) -> dict[str, Any]:
             "var_pred_dropout": model.duration_dropout,
         }
     return config
-
-
-def _integers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
 
 
 def _weights(generator: UnitGenerator, blocks_per_stage: int) -> dict[str, Tensor]:

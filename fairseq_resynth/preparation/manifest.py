@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from fairseq_resynth.constants import TOKENS
+from fairseq_resynth.constants import SPLITS, TOKENS
 from fairseq_resynth.data.audio.decoding import AUDIO_SUFFIXES
 from fairseq_resynth.data.audio.files import audio_length
-from fairseq_resynth.data.manifest import SPLITS, write_manifest
+from fairseq_resynth.data.manifest import write_manifest
 from fairseq_resynth.data.pitch.extraction import SHORTEST
 from fairseq_resynth.data.storage.files import text_lines, walk_files, write_text
 from fairseq_resynth.data.storage.workers import progress
@@ -233,6 +233,19 @@ def reference_splits(
         raise ValueError(f"{len(shared)} files are in two splits:{listed(shared)}")
     splits.setdefault("train", [name for name in names if name not in counts])
     return {split: sorted(set(found)) for split, found in splits.items()}
+
+
+def make_splits(
+    speakers: Mapping[str, str],
+    references: Mapping[str, str | Path],
+    valid_percent: float,
+    test_percent: float,
+    seed: int,
+) -> dict[str, list[str]]:
+    """The files of each split, by the lists in `references` or, without any, at random."""
+    if references:
+        return reference_splits(speakers, references)
+    return random_splits(speakers, valid_percent, test_percent, seed)
 
 
 def _resolve(finder: FileFinder, path: str | Path, split: str) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_resynth.constants import SAMPLE_RATE, TOKENS
-from fairseq_resynth.data.manifest import SPLITS, Manifest
+from fairseq_resynth.constants import SAMPLE_RATE, SPLITS, TOKENS
+from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import file_hash, write_json, write_text
 from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.data.units import UnitRow, do_not_fit, format_integers
@@ -64,7 +64,7 @@ def match_codes(
         raise ValueError(f"{path} holds unit {largest}, outside the table of {num_units}.")
     too_short = [name for name in units if lengths[name] < min_dur * SAMPLE_RATE]
     for name in too_short:
-        del units[name]
+        del units[name], rows[name]
     if not units:
         raise ValueError(f"no row lasts {min_dur} s or more.")
     speakers = _names(path, "speaker", {name: row.speaker for name, row in rows.items()})

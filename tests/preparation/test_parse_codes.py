@@ -8,6 +8,7 @@ import pytest
 from small_corpus import write_data
 
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.constants import SPLITS
 from fairseq_resynth.data.datasets.unit_dataset import UnitDataset
 from fairseq_resynth.data.streams import read_streams
 
@@ -70,6 +71,25 @@ def test_published_split_dict_lines_and_durations(corpus, tmp_path):
     kept = (out / "train.tsv").read_text()
     assert "train_1.wav" not in kept and "train_2.wav" in kept  # 1.02 s and 1.04 s
     assert json.loads((out / "units.json").read_text())["codes_hash"]
+
+
+def test_short_rows_are_left_out_of_speakers_and_styles_too(corpus, tmp_path):
+    manifest, names, units = corpus
+    rows = [
+        {"audio": name, "hubert": row, "spk": "anna", "style": "calm"}
+        for name, row in zip(names, units, strict=True)
+    ]
+    (tmp_path / "codes").write_text("".join(f"{row}\n" for row in rows))
+    out = tmp_path / "out"
+    options = ("--min-dur", "1.04", "--cv", "0.1", "--tt", "0.1")
+    assert parse(tmp_path / "codes", manifest, out, *options) == 0
+    kept = sum(len((out / f"{split}.units").read_text().splitlines()) for split in SPLITS)
+    assert kept == 18
+    assert all(
+        "train_0." not in (out / f"{split}.tsv").read_text()
+        and set((out / f"{split}.speaker").read_text().split()) == {"anna"}
+        for split in SPLITS
+    )
 
 
 def test_a_manifest_in_parquet_brings_speakers_and_styles(corpus, tmp_path, capsys):

@@ -85,7 +85,7 @@ def figures_table(
     identifier: str = "",
 ) -> str:
     """A table of means with intervals and numbers of utterances, one row per group. `groups` maps names to
-    the figures of `summary.summarize`; columns that no group has are left out."""
+    the figures of `store.summarize`; columns that no group has are left out."""
     columns = [c for c in columns if any(c.name in figures for figures in groups.values())]
     head = [corner, *(column.label + ARROWS[column.better] for column in columns)]
     rows = (
