@@ -24,7 +24,7 @@ from fairseq_resynth.codec.format.bitstream import pack_varint, read_varint
 from fairseq_resynth.codec.format.payload import LARGEST, LIMIT, PayloadCoder, encode_steps
 from fairseq_resynth.codec.format.range_coder import ByteDecoder, ByteEncoder, CodecError
 from fairseq_resynth.data.storage.files import atomic_path
-from fairseq_resynth.data.storage.messages import shown
+from fairseq_resynth.data.storage.messages import one_line, shown
 from fairseq_resynth.data.streams import Utterance, is_data_directory, read_utterances
 from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.data.units import as_frames
@@ -171,7 +171,7 @@ class TokenModel:
             if known[: len(sizes)] != sizes or len(models) != max(len(sizes) - 1, 1):
                 raise ValueError(f"its models are of {known} symbols, its codebooks of {sizes}")
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise ValueError(f"{path} is damaged: {one_line(error)}") from error
         return found
 
     def _sizes(self) -> list[int]:

@@ -251,7 +251,7 @@ def _utterances(value: Any, where: str, key: str, frames: bool) -> list[np.ndarr
         if frames and array.ndim > 2 and set(array.shape[:-2]) == {1}:
             array = array.reshape(array.shape[-2:])  # a batch of one
     except ValueError as error:
-        raise ValueError(f"{where}: expected an array of integers: {error}") from error
+        raise ValueError(f"{where}: expected an array of integers: {one_line(error)}") from error
     if not np.issubdtype(array.dtype, np.integer) or array.ndim not in (1, 2):
         raise ValueError(
             f"{where}: expected an array of integers of one or two dimensions, found {array.dtype} of shape "

@@ -27,7 +27,7 @@ import numpy as np
 from fairseq_resynth.constants import TOKENS
 from fairseq_resynth.data.packed import FlatRows, packed_integers
 from fairseq_resynth.data.storage.files import open_utf8
-from fairseq_resynth.data.storage.messages import shown
+from fairseq_resynth.data.storage.messages import one_line, shown
 from fairseq_resynth.data.storage.text_columns import (
     DIGITS,
     parse_integer_lines,
@@ -98,7 +98,7 @@ def parse_dict_line(line: str, where: str) -> dict[str, Any]:
         try:
             values = ast.literal_eval(line.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise ValueError(f"{expected} of plain values: {error}") from error
+            raise ValueError(f"{expected} of plain values: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{expected}, found {line.strip()[:80]!r}")
     if not isinstance(values.get("audio", ""), str):
@@ -272,7 +272,9 @@ def _parse_f0(values: Any, where: str) -> np.ndarray | None:
             raise ValueError(f"found an array of shape {f0.shape}")
         return f0 if np.issubdtype(f0.dtype, np.integer) else f0.astype(np.float32)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: expected a list of numbers for f0: {error}") from error
+        raise ValueError(
+            f"{where}: expected a list of numbers for f0: {one_line(error)}"
+        ) from error
 
 
 class IntegerRows(FlatRows):

@@ -14,6 +14,7 @@ from fairseq_resynth.data.storage.files import (
     write_json,
     write_text,
 )
+from fairseq_resynth.data.storage.messages import one_line
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.interop.published_checkpoints import (
@@ -101,7 +102,9 @@ def _from_seamless(published: Published) -> Published:
             hidden, _, kernel = weights["dur_predictor.conv1.0.weight"].shape
             durations = {"var_pred_hidden_dim": hidden, "var_pred_kernel_size": kernel}
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{source} is not readable as Seamless' vocoder: {error}") from error
+        raise ValueError(
+            f"{source} is not readable as Seamless' vocoder: {one_line(error)}"
+        ) from error
     sizes = {
         "num_embeddings": units,
         "embedding_dim": width,

@@ -10,6 +10,7 @@ from torch import Tensor
 from fairseq_resynth.constants import F0_HOP
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint, weights_hash
+from fairseq_resynth.data.storage.messages import one_line
 from fairseq_resynth.data.streams import StreamSpec
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published_checkpoints import (
@@ -146,7 +147,7 @@ def _read_f0_statistics(path: Path) -> dict[Any, Any]:
             return _entry(found)
         return {key: _entry(value) for key, value in found.items()}
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is not readable as {what}: {error}") from error
+        raise ValueError(f"{path} is not readable as {what}: {one_line(error)}") from error
 
 
 def _entry(values: dict[str, Any]) -> dict[str, float]:

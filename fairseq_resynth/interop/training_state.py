@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fairseq_resynth.data.storage.checkpoints import load_checkpoint
 from fairseq_resynth.data.storage.files import atomic_path
+from fairseq_resynth.data.storage.messages import one_line
 from fairseq_resynth.inference.bundle import Bundle
 from fairseq_resynth.interop.published_checkpoints import (
     Published,
@@ -57,7 +58,9 @@ def write_training_checkpoint(
     try:
         checkpoint, options = _convert(published, bundle, state, path)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path} is not {WHAT}: {type(error).__name__} {error}") from error
+        raise ValueError(
+            f"{path} is not {WHAT}: {type(error).__name__} {one_line(error)}"
+        ) from error
     with atomic_path(outfile) as temporary, temporary.open("wb") as stream:
         torch.save(checkpoint, stream)  # to a path, it would store the temporary name
     return {

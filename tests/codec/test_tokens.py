@@ -148,6 +148,18 @@ def test_damaged_bytes_and_models_are_refused(model, tmp_path):
         TokenModel.load(path)
 
 
+def test_a_header_with_a_line_separator_breaks_no_message(model, tmp_path):
+    path = tmp_path / "tokens.safetensors"
+    model.save(path)
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].replace(b'"U8"', '"\u2028"'.encode(), 1)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+    with pytest.raises(ValueError, match="is damaged: Error while deserializing") as raised:
+        TokenModel.load(path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
 def test_fitted_and_measured_by_the_commands(capsys, tmp_path):
     rows, files = correlated(codebooks=2, rows=20), []
     for name, part in (("fit", rows[:15]), ("test", rows[15:])):

@@ -92,6 +92,8 @@ def _write_twice(path: Path, stimulus: str) -> None:
         ("rows", lambda it: it[0].update(mcd="5"), "'5' as 'rows'/0/'mcd'|'5' as rows/0/'mcd'"),
         ("rows", lambda it: it[0].update(system="b"), "the unknown system 'b'"),
         ("summary", lambda it: it["a"]["all"]["mcd"].pop("low"), "no low in 'summary'/'a'/'all'/'mcd'"),
+        ("summary", lambda it: it["a"]["all"]["mcd"].update(high=10**400), "1000.* as 'summary'/'a'/'all'"),
+        ("rows", lambda it: it[0].update(mcd=-(10**400)), "-1000.* as 'rows'/0/'mcd'|as rows/0/'mcd'"),
         ("details", lambda it: it.update(a=[1.0]), "'details'/'a', expected an object"),
     ],
 )  # fmt: skip

@@ -174,7 +174,7 @@ class EntropyModel:
             model = cls._assemble(metadata, arrays)
             model.check()
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{name} is damaged: {error}. {MADE_BY}") from error
+            raise ValueError(f"{name} is damaged: {one_line(error)}. {MADE_BY}") from error
         return model
 
     @classmethod

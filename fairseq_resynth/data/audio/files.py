@@ -18,7 +18,7 @@ import soundfile
 
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.storage.files import atomic_path, reading
-from fairseq_resynth.data.storage.messages import shown
+from fairseq_resynth.data.storage.messages import one_line, shown
 
 _PATH = re.compile(r"(?P<archive>.+\.zip):(?P<offset>\d+):(?P<length>\d+)")
 _NUMPY_MAGIC = b"\x93NUMPY"
@@ -163,7 +163,9 @@ def _open_prepared(path: str | Path) -> Iterator[soundfile.SoundFile]:
                 )
             yield sound
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} is not readable as audio, or is damaged: {error}") from error
+        raise ValueError(
+            f"{path} is not readable as audio, or is damaged: {one_line(error)}"
+        ) from error
 
 
 def audio_length(path: str | Path) -> int:

@@ -260,6 +260,9 @@ def read_object(path: str | Path, hint: str = "", **shapes: Any) -> dict[str, An
     return values
 
 
+_LARGEST_INTEGER = 10**300  # what a float can hold; an object of JSON may have 4,300 digits
+
+
 def misfit(value: Any, shape: Any, place: str = "") -> str:
     """What in a value of JSON does not have a shape, as text; empty if all has. A shape is a type or a union
     of types; `[shape]`, a list; `{str: shape}`, an object with any keys; an object with these keys or more;
@@ -269,7 +272,8 @@ def misfit(value: Any, shape: Any, place: str = "") -> str:
         return min((misfit(value, inner, place) for inner in shape), key=len)
     if not isinstance(shape, list | dict):
         right = isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
-        return "" if right else found
+        too_large = isinstance(value, int) and abs(value) > _LARGEST_INTEGER
+        return "" if right and not too_large else found
     if not isinstance(value, type(shape)):
         return f"{found}, expected {'a list' if isinstance(shape, list) else 'an object'}"
     if isinstance(shape, dict) and str not in shape:
