@@ -207,6 +207,7 @@ def verify_pack(data: str | Path, split: str) -> int:
         path = index.folder / entry["file"]
         if (found := file_hash(path)) != entry["hash"]:
             raise ValueError(
-                f"{path} has the hash {found}, expected {entry['hash']}. Delete it, then: {index.command}"
+                f"{path} has the hash {found}, expected {shown(entry['hash'], 40)}. Delete it, then: "
+                f"{index.command}"
             )
     return len(entries)

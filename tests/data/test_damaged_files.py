@@ -16,7 +16,7 @@ from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.datasets.conditioning import known_rows
 from fairseq_resynth.data.manifest import read_manifest
-from fairseq_resynth.data.packed import open_audio
+from fairseq_resynth.data.packed import open_audio, verify_pack
 from fairseq_resynth.data.pitch.extraction import F0Cache
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import read_vectors
@@ -254,6 +254,17 @@ def test_line_separators_in_the_index_of_a_pack_break_no_message(packed, tmp_pat
     path.write_text(json.dumps({**json.loads(path.read_text()), "rows": "0", key: "a\u2028b"}))
     with pytest.raises(ValueError, match="was packed from rows with the hash") as raised:
         open_audio(path.parents[1], "train", read_manifest(path.parents[1] / "train.tsv"))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_hash_with_a_line_separator_breaks_no_message(packed, tmp_path):
+    shutil.copytree(packed / "pack", tmp_path / "pack")
+    path = tmp_path / "pack" / "train.pack" / "index.json"
+    index = json.loads(path.read_text())
+    index["audio"][0]["hash"] = "a\u2028b"
+    path.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="has the hash .* expected a b") as raised:
+        verify_pack(tmp_path / "pack", "train")
     assert len(str(raised.value).splitlines()) == 1
 
 
