@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from fairseq_resynth.data.manifest import SPLITS
+from fairseq_resynth.constants import SPLITS
 from fairseq_resynth.data.storage.files import atomic_path, write_text
 from fairseq_resynth.data.storage.workers import progress
 

@@ -49,6 +49,7 @@ def add_arguments(add: common.Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints: JSON with a row for each utterance or system, or the totals."""
+    common.check_count("-n", args.n)
     if args.packets:
         return _packet_loss(args)
     return _count(args) if args.model else _rate_distortion(args)

@@ -199,6 +199,12 @@ def reading(args: argparse.Namespace, device: "torch.device") -> "Reading":
     return Reading(int(seconds * SAMPLE_RATE), args.workers)
 
 
+def check_count(option: str, count: int) -> None:
+    """Raises ValueError if a number of things to take, where 0 stands for all, is negative."""
+    if count < 0:
+        raise ValueError(f"{option} is {count}, expected 0 (all) or more")
+
+
 def given_tokens(args: argparse.Namespace) -> dict[str, str]:
     """The named tokens that were given, such as {"style": "sad"}; `StreamSpec.check_tokens` checks them."""
     return {token: name for token in TOKENS if (name := getattr(args, token))}

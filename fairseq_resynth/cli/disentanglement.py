@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the figures and the checks; 1 if a check fails."""
     from fairseq_resynth.evaluation.disentanglement import measure_bundle
 
+    common.check_count("-n", args.n)
     result = measure_bundle(
         common.load_resynthesizer(args),
         args.data,

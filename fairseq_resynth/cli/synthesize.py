@@ -77,10 +77,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--ema needs --checkpoint: a bundle has one set of weights.")
     if (args.targets or args.random_targets) and not args.vc:
         raise ValueError("--targets and --random-targets need --vc; one voice for all is --target.")
-    if args.n < 0 or args.random_targets < 0:
-        raise ValueError(
-            f"-n {args.n} and --random-targets {args.random_targets}: expected 0 (all) or more."
-        )
+    common.check_count("-n", args.n)
+    common.check_count("--random-targets", args.random_targets)
     if args.vc and args.target:
         raise ValueError("--vc speaks in several voices, --target in one: give one of the two.")
     if args.rate != 1 and not args.dur_prediction:

@@ -15,6 +15,7 @@ from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import read_lines, read_manifest
 from fairseq_resynth.data.speaker_vectors import DESCRIPTION, parse_vectors
 from fairseq_resynth.data.storage.files import read_object
+from fairseq_resynth.data.storage.messages import first_names
 from fairseq_resynth.encoders.speaker import load_encoder
 from fairseq_resynth.measures.statistics import equal_error_rate
 from fairseq_resynth.resynthesizer import Resynthesizer
@@ -51,7 +52,8 @@ class DisentanglementTest:
 
     `means` are the (D,) mean vectors of real speech that enroll the speakers, `embed` is the speaker encoder,
     (T,) samples to (D,). `same` are groups of names that are one person, between whom conversions are not
-    measured. With `content`, generated speech is encoded into units again and compared.
+    measured. With `content`, generated speech is encoded into units again and compared. Raises ValueError if
+    `same` has other names.
     """
 
     def __init__(
@@ -63,6 +65,10 @@ class DisentanglementTest:
         content: bool = True,
     ):
         self.system, self.means, self.embed, self.content = system, dict(means), embed, content
+        if unknown := sorted({name for group in same for name in group} - set(means)):
+            raise ValueError(
+                f"--same names {first_names(unknown)}; the speakers are {first_names(sorted(means))}"
+            )
         self.person = {name: name for name in means}
         for group in same:
             self.person |= dict.fromkeys(group, group[0])

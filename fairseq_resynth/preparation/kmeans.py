@@ -161,9 +161,12 @@ def sample_frames(
     seed: int,
     reading: Reading,
 ) -> FrameSample:
-    """Draws frames from `percent` % of the files; the sample depends on file names and seed, not on order."""
+    """Draws up to `max_frames` frames from `percent` % of the files; the sample depends on file names and
+    seed, not on order. Raises ValueError if a number is out of range."""
     if not 0 < percent <= 100:
         raise ValueError(f"--sample-percent is {percent}, expected above 0 and up to 100")
+    if max_frames < 1:
+        raise ValueError(f"--max-frames is {max_frames}, expected 1 or more")
     rows = sampled_rows(manifest.paths, percent, seed)
     reservoir, failed = FrameReservoir(max_frames, seed), {}
     with progress(None, len(rows), "kmeans: features") as bar:

@@ -333,6 +333,7 @@ def test_network_is_fitted_by_default(capsys, tmp_path):
         (["codec-bench", "{units}", "--model", "none"], "fit-codec"),
         (["encode", "a.wav", "-o", "b", "--bundle", "nowhere"], "nowhere"),
         (["encode", "a.wav", "-o", "b"], "--bundle B is missing"),
+        (["codec-bench", "{units}", "--model", "m", "-n", "-1"], "-n is -1, expected 0 (all)"),
         (["inspect", "{units}"], "not a .rsyn file"),
         (["inspect", "{bundle}", "--bundle", "{bundle}"], "is a folder: give one of its files"),
         (["fit-codec", "{units}", "--out", "m", "--threads", "0"], "--threads is 0, expected 1"),

@@ -141,6 +141,8 @@ def test_the_same_seed_gives_the_same_file_in_any_order_of_rows(data, capsys):
     assert (data / "km.safetensors").read_bytes() == first
     assert _fit(data, "--max-frames", "100", "--seed", "2") == 0
     assert (data / "km.safetensors").read_bytes() != first
+    assert _fit(data, "--max-frames", "-1") == 2
+    assert "--max-frames is -1, expected 1 or more" in capsys.readouterr().err
 
 
 def test_shards_as_processes_join(data):

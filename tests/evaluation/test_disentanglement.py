@@ -126,6 +126,8 @@ def test_one_person_under_two_names_is_not_told_apart(wav):
     assert "eer" not in test.result()["figures"]
     with pytest.raises(ValueError, match="nothing to measure"):
         DisentanglementTest(Vocoder(), means, embed).result()
+    with pytest.raises(ValueError, match="--same names borys; the speakers are anna, boris"):
+        DisentanglementTest(Vocoder(), means, embed, same=[["anna", "borys"]])
 
 
 def test_figures_of_contours_and_units():
