@@ -201,6 +201,10 @@ def test_missing_and_foreign_models_are_refused(tmp_path):
     (tmp_path / "foreign.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(ValueError, match="not a context model"):
         EntropyModel.load(tmp_path / "foreign.safetensors")
+    header = b'{"__metadata__": null}'
+    (tmp_path / "bare.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ValueError, match="expected .*, found no format name"):
+        EntropyModel.load(tmp_path / "bare.safetensors")
 
 
 def test_fitting_refuses_nothing_and_units_beyond_the_alphabet():

@@ -162,7 +162,7 @@ class EntropyModel:
         damaged."""
         try:
             arrays, size = load(data), int.from_bytes(data[:8], "little")
-            metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+            metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
         except (SafetensorError, KeyError) as error:  # the latter for a type that numpy lacks
             raise ValueError(
                 f"{name} is not a context model: {one_line(error)}. {MADE_BY}"
