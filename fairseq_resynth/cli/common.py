@@ -186,7 +186,7 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def reading(args: argparse.Namespace, device: "torch.device") -> "Reading":
+def encoder_reading(args: argparse.Namespace, device: "torch.device") -> "Reading":
     """How the options of a content encoder say that recordings are read for it."""
     from fairseq_resynth.preparation.units import Reading
 

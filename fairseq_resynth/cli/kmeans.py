@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         return common.report(args, summary, [line])
     if args.data is None:
         raise ValueError("DATA is missing: the folder of `resynth manifest`, or give --centroids")
-    return _fit(args, encoder, common.reading(args, device))
+    return _fit(args, encoder, common.encoder_reading(args, device))
 
 
 def _fit(args: argparse.Namespace, encoder, reading) -> int:

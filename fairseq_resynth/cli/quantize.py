@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_resynth.preparation.units import foreign_units, quantize_split
 
     device, shard = common.prepare_device(args), parse_shard(args.shard)
-    encoder, reading = _encoder(args, device), common.reading(args, device)
+    encoder, reading = _encoder(args, device), common.encoder_reading(args, device)
     outcomes = {}
     for split, manifest in read_splits(args.data, args.split).items():
         target = Path(args.data) / f"{split}.units"

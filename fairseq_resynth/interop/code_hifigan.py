@@ -29,7 +29,7 @@ from fairseq_resynth.interop.published_checkpoints import (
 )
 from fairseq_resynth.interop.weight_names import published_name
 from fairseq_resynth.modules.architectures import UnitHifiganSizes, arch_of
-from fairseq_resynth.modules.options import parse_integers
+from fairseq_resynth.modules.options import option_integers
 from fairseq_resynth.modules.unit_generator import UnitGenerator
 
 
@@ -146,11 +146,11 @@ def _config(bundle: Bundle) -> dict[str, Any]:
         "upsample_rates": list(generator.upsample_rates),
         "upsample_kernel_sizes": [layer.kernel_size[0] for layer in generator.upsamples],
         "upsample_initial_channel": model.upsample_initial_channel,
-        "resblock_kernel_sizes": parse_integers(
+        "resblock_kernel_sizes": option_integers(
             model.resblock_kernel_sizes, "resblock-kernel-sizes"
         ),
         "resblock_dilation_sizes": [
-            parse_integers(row, "resblock-dilation-sizes")
+            option_integers(row, "resblock-dilation-sizes")
             for row in model.resblock_dilation_sizes.split(";")
         ],
         "num_embeddings": streams.num_units,

@@ -18,7 +18,7 @@ def sizes_from(sizes_class: type[Sizes], values: Mapping[str, Any]) -> Sizes:
     return sizes_class(**{name: values[name] for name in names})
 
 
-def parse_integers(text: str, name: str) -> list[int]:
+def option_integers(text: str, name: str) -> list[int]:
     """The integers of "5,4,4,2,2". Raises ValueError, which names the option, for anything else."""
     try:
         return [int(word) for word in str(text).split(",")]

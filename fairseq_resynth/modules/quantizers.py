@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_resynth.modules.architectures import UnitHifiganSizes
-from fairseq_resynth.modules.options import option, parse_integers
+from fairseq_resynth.modules.options import option, option_integers
 
 DILATIONS = (1, 3, 9, 27)
 F0_INPUTS = {"zscore": 1, "log_voicing": 2}  # channels of each representation
@@ -317,7 +317,7 @@ class ContentVqvae(nn.Module):
 def build_content_vqvae(sizes: ContentVqvaeSizes) -> ContentVqvae:
     """Builds the encoder and the codebook. Raises ValueError if a size is not positive or the decay outside
     [0, 1)."""
-    strides = parse_integers(sizes.encoder_strides, "encoder-strides")
+    strides = option_integers(sizes.encoder_strides, "encoder-strides")
     if sizes.num_codes < 1 or sizes.encoder_width < 1 or min(strides) < 1:
         raise ValueError("--num-codes, --encoder-width and --encoder-strides must be positive.")
     return ContentVqvae(

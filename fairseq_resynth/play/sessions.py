@@ -40,7 +40,7 @@ class RecordingExpired(ValueError):
 
 
 @dataclass(frozen=True)
-class Recording:
+class Upload:
     """An upload: (T,) float32 at 16 kHz and, for a reference, its voice."""
 
     wav: np.ndarray
@@ -113,7 +113,7 @@ class PlaySession:
         self.system, self.codec, self.max_seconds = system, codec, max_seconds
         self._turns = Turns()
         weakref.finalize(self, self._turns.close)
-        self._recordings: OrderedDict[str, Recording] = OrderedDict()
+        self._recordings: OrderedDict[str, Upload] = OrderedDict()
 
     @classmethod
     def load(
@@ -149,7 +149,7 @@ class PlaySession:
         wav, notes = self._decoded(data, "the recording")
         key = self._key(data, "source")
         return self._turns.run(
-            lambda: {**self._summary(wav), "notes": notes, "key": self._keep(key, Recording(wav))}
+            lambda: {**self._summary(wav), "notes": notes, "key": self._keep(key, Upload(wav))}
         )
 
     def add_reference(self, data: bytes) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class PlaySession:
             voice = measure_voice([("recording", wav)], streams)
             entry = {name: round(float(value), 1) for name, value in voice.entry.items()}
             summary = {**self._summary(wav), "statistics": entry, "notes": notes}
-            return {**summary, "key": self._keep(key, Recording(wav, voice))}
+            return {**summary, "key": self._keep(key, Upload(wav, voice))}
 
         return self._turns.run(measured)
 
@@ -252,14 +252,14 @@ class PlaySession:
     def _key(data: bytes, kind: str) -> str:
         return hashlib.sha256(kind.encode() + data).hexdigest()[:32]
 
-    def _keep(self, key: str, recording: Recording) -> str:
+    def _keep(self, key: str, recording: Upload) -> str:
         self._recordings[key] = recording
         self._recordings.move_to_end(key)
         while len(self._recordings) > MAX_RECORDINGS:
             self._recordings.popitem(last=False)
         return key
 
-    def _find(self, key: str) -> Recording:
+    def _find(self, key: str) -> Upload:
         if key not in self._recordings:
             raise RecordingExpired("that recording is no longer kept: record or upload it again")
         self._recordings.move_to_end(key)

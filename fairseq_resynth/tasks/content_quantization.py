@@ -8,7 +8,7 @@ from fairseq.tasks import register_task
 
 from fairseq_resynth.data.datasets.wav_dataset import WavDataset
 from fairseq_resynth.data.streams import StreamSpec
-from fairseq_resynth.modules.options import option, parse_integers
+from fairseq_resynth.modules.options import option, option_integers
 from fairseq_resynth.tasks.unit_resynthesis import UnitResynthesisConfig, UnitResynthesisTask
 
 
@@ -29,7 +29,7 @@ class ContentQuantizationTask(UnitResynthesisTask):
     @property
     def streams(self) -> StreamSpec:
         """The units that the model makes, as the options describe them."""
-        stride = prod(parse_integers(self.cfg.encoder_strides, "encoder-strides"))
+        stride = prod(option_integers(self.cfg.encoder_strides, "encoder-strides"))
         return StreamSpec(stride, self.cfg.num_codes)
 
     def check_streams(self, state: Dict[str, Any]) -> None:

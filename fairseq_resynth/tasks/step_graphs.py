@@ -75,7 +75,7 @@ class StepGraphs:
     def __init__(self, make_capture: Callable[[], Capture] = CudaCapture):
         self.make_capture = make_capture
         self._fits = RepeatedShape()
-        self._recording: Optional[Recording] = None
+        self._recording: Optional[RecordedStep] = None
 
     def halves(
         self,
@@ -98,11 +98,11 @@ class StepGraphs:
             # Frees the memory of the graphs from before the discriminators began.
             self._recording = None
             capture = self.make_capture()
-            self._recording = Recording(inputs, networks, adversarial, first, second, capture)
+            self._recording = RecordedStep(inputs, networks, adversarial, first, second, capture)
         return self._recording.first, self._recording.second
 
 
-class Recording:
+class RecordedStep:
     """The two halves of a step on inputs of one shape. Each is recorded when it is first called.
 
     Between the two calls the discriminators are stepped. Raises ValueError with torch's reason if a half

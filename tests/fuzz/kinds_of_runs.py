@@ -22,7 +22,7 @@ from fairseq_resynth.evaluation.codecs.baselines import parse_baselines
 from fairseq_resynth.evaluation.metrics.intelligibility import parse_recognizer
 from fairseq_resynth.evaluation.runs.pairing import named_folder
 from fairseq_resynth.modules.discriminators.families import parse_names
-from fairseq_resynth.modules.options import parse_integers
+from fairseq_resynth.modules.options import option_integers
 from fairseq_resynth.play.requests import parse_request
 from fairseq_resynth.preparation.f0 import build_f0
 from fairseq_resynth.preparation.merge import merge
@@ -125,6 +125,6 @@ RUNS = {
     "--recognizer": _option("ctc:a/b", parse_recognizer),
     "--baselines": _option("opus:9,griffinlim", parse_baselines),
     "--discriminators": _option("mpd,msd", parse_names),
-    "integers of an option": _option("5,4,4", lambda text: parse_integers(text, "strides")),
+    "integers of an option": _option("5,4,4", lambda text: option_integers(text, "strides")),
     "NAME=DIR": _option("a=b/c", named_folder),
 }

@@ -10,9 +10,9 @@ from fairseq_resynth.modules.generators.source_filter import (
     SourceClock,
     SourceFilterGenerator,
     SourceFilterSizes,
+    interpolate_frames,
     pulse_phase,
     pulses,
-    sample_frames,
 )
 
 RATE = 16000
@@ -55,7 +55,7 @@ def test_the_phase_follows_a_glide_and_begins_again_where_voice_begins():
 
 def test_frames_are_joined_by_straight_lines_level_at_both_ends():
     values = torch.tensor([[1.0, 3.0, 99.0]])
-    found = sample_frames(values, 4, torch.tensor([2]))[0, :8]
+    found = interpolate_frames(values, 4, torch.tensor([2]))[0, :8]
     assert found.tolist() == [1, 1, 1.25, 1.75, 2.25, 2.75, 3, 3]
 
 

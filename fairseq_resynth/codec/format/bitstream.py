@@ -21,7 +21,7 @@ LARGEST_VECTOR = 1 << 12
 IDENTITY_BYTES = 2  # enough to name a foreign model in an error; the checksum covers all 16
 CHECKSUM_BYTES = 3
 
-Speaker = int | np.ndarray | None
+StoredSpeaker = int | np.ndarray | None
 Integers = np.ndarray | Sequence[int]
 
 
@@ -34,7 +34,7 @@ def pack_varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def pack_speaker(speaker: Speaker) -> tuple[int, bytes]:
+def pack_speaker(speaker: StoredSpeaker) -> tuple[int, bytes]:
     """Encodes a speaker as (kind, bytes).
 
     An index is a varint (7 bits per byte, the low ones first). A vector is a varint of its size, its largest
@@ -76,7 +76,7 @@ def read_varint(data: bytes) -> tuple[int, int] | None:
     raise CodecError("the file is damaged: a number in its header is invalid")
 
 
-def unpack_speaker(kind: int, data: bytes) -> tuple[Speaker, int] | None:
+def unpack_speaker(kind: int, data: bytes) -> tuple[StoredSpeaker, int] | None:
     """Inverse of `pack_speaker`: the speaker and its length in bytes, or None when more bytes are needed.
     Raises CodecError if the bytes are invalid."""
     if kind == NO_SPEAKER:
@@ -103,7 +103,9 @@ class SpeechCode:
 
     units: np.ndarray  # (U,) int64
     f0_codes: np.ndarray | None = None  # (F,) int64; None: the file has no F0 stream
-    speaker: Speaker = None  # row in the model's table, or (D,) float32, stored with 8 bits each
+    speaker: StoredSpeaker = (
+        None  # row in the model's table, or (D,) float32, stored with 8 bits each
+    )
     num_samples: int | None = None  # of the waveform; None when writing: units times their hop
 
 
@@ -127,7 +129,9 @@ class FileWriter:
     """Writes a file incrementally; the output is identical to that of `write_bytes`. `coder`, the
     `PayloadCoder`, counts the bits."""
 
-    def __init__(self, model: EntropyModel, identity: bytes, has_f0: bool, speaker: Speaker = None):
+    def __init__(
+        self, model: EntropyModel, identity: bytes, has_f0: bool, speaker: StoredSpeaker = None
+    ):
         kind, field = pack_speaker(speaker)
         first = VERSION_NIBBLE | kind << SPEAKER_SHIFT | HAS_F0 * has_f0
         self._identity = identity
@@ -186,7 +190,7 @@ class FileReader:
     def __init__(self, model: EntropyModel, identity: bytes, checksum: bool = True):
         # None until the header has come:
         self.header: Header | None = None
-        self.speaker: Speaker = None
+        self.speaker: StoredSpeaker = None
         self.coder: PayloadCoder | None = None
         self._steps: Steps | None = None
         self._decoder = ByteDecoder()
@@ -232,7 +236,7 @@ class FileReader:
 class Header:
     """What a file tells before its streams."""
 
-    speaker: Speaker
+    speaker: StoredSpeaker
     has_f0: bool
     size: int  # in bytes
 

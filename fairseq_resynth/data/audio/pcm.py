@@ -15,7 +15,7 @@ PIECE_BYTES = 3200  # a tenth of a second of 16-bit samples at 16 kHz
 _ENDLESS = 0x7FFFF000  # sizes of WAVs of unknown length are this or more, or 0
 
 
-def check_rate(rate: int) -> int:
+def check_sample_rate(rate: int) -> int:
     """Returns a sample rate; raises ValueError if it is none that `StreamResampler` takes."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE or rate % RATE_GRID:
         raise ValueError(
@@ -43,13 +43,13 @@ class StreamResampler:
     for a rate below 4 kHz or above 384 kHz, or not a multiple of 25 Hz."""
 
     def __init__(self, to_rate: int = SAMPLE_RATE):
-        self.to_rate = self._from_rate = check_rate(to_rate)
+        self.to_rate = self._from_rate = check_sample_rate(to_rate)
         self._held, self._before = np.zeros(0, np.float32), 0
 
     def push(self, samples: np.ndarray, from_rate: int = SAMPLE_RATE) -> np.ndarray:
         """Takes (n,) float32 and returns the (m,) float32 that are finished. Where `from_rate` changes, the
         samples of the old rate end as at the end of a stream."""
-        check_rate(from_rate)
+        check_sample_rate(from_rate)
         rest = self.flush() if from_rate != self._from_rate else samples[:0]
         self._from_rate = from_rate
         if from_rate == self.to_rate:
@@ -99,7 +99,7 @@ class PcmReader:
         self._stream = stream
         self._head = stream.read(4)
         self.is_wav = self._head == b"RIFF"
-        self._form, self._size = ("<i2", 1, check_rate(raw_rate)), math.inf
+        self._form, self._size = ("<i2", 1, check_sample_rate(raw_rate)), math.inf
         if self.is_wav:
             stream.read(4)  # the size of the whole
             self._form, self._size, self._head = *_read_wav_header(stream), b""
@@ -190,7 +190,7 @@ def _read_wav_header(stream: BinaryIO) -> tuple[tuple[str, int, int], float]:
                     f"the input is a WAV of {channels} channel(s) with {bits} bits in format {code}; a "
                     "stream takes integers of 8 to 32 bits or floats: `ffmpeg -i IN -f wav -`"
                 )
-            form = kind, channels, check_rate(rate)
+            form = kind, channels, check_sample_rate(rate)
     raise ValueError("the input is a damaged WAV: no samples follow its header")
 
 

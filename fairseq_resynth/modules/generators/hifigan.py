@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from fairseq_resynth.modules.masks import frame_mask, masked
-from fairseq_resynth.modules.options import option, parse_integers
+from fairseq_resynth.modules.options import option, option_integers
 
 LEAKY_RELU_SLOPE = 0.1
 LARGEST_RATE = 8  # of an upsampling stage
@@ -203,7 +203,7 @@ def _upsampling(sizes: HifiganSizes, default_hop: int) -> tuple[list[int], list[
         return default_upsampling(default_hop)
     if not all(texts):
         raise ValueError("give --upsample-rates and --upsample-kernel-sizes together.")
-    rates, kernels = map(parse_integers, texts, ("upsample-rates", "upsample-kernel-sizes"))
+    rates, kernels = map(option_integers, texts, ("upsample-rates", "upsample-kernel-sizes"))
     if len(rates) != len(kernels):
         raise ValueError(
             f"{len(rates)} upsample rates, {len(kernels)} kernels: expected equal numbers."
@@ -218,13 +218,13 @@ def _upsampling(sizes: HifiganSizes, default_hop: int) -> tuple[list[int], list[
 
 def _residual_blocks(sizes: HifiganSizes) -> list[tuple[int, list[int]]]:
     """The kernel and the dilations of each residual block of a stage."""
-    kernels = parse_integers(sizes.resblock_kernel_sizes, "resblock-kernel-sizes")
+    kernels = option_integers(sizes.resblock_kernel_sizes, "resblock-kernel-sizes")
     texts = sizes.resblock_dilation_sizes.split(";")
     if len(kernels) != len(texts):
         raise ValueError(
             f"{len(kernels)} resblock kernel sizes, {len(texts)} lists of dilations: expected equal numbers."
         )
-    dilations = [parse_integers(text, "resblock-dilation-sizes") for text in texts]
+    dilations = [option_integers(text, "resblock-dilation-sizes") for text in texts]
     return list(zip(kernels, dilations, strict=True))
 
 

@@ -68,7 +68,7 @@ class SourceClock:
     next_anchor: int = 0  # where the next chunk needs it; the generator moves the anchor there
 
 
-def sample_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Tensor:
+def interpolate_frames(values: Tensor, hop: int, lengths: Tensor | None = None) -> Tensor:
     """Interpolates (..., B, L) values of frames linearly between middles, to (..., B, L * hop) samples.
 
     The value is constant before the first middle and after the last, which `lengths` (B,) gives for each row.
@@ -285,7 +285,7 @@ class SourceFilterGenerator(ConvNextBackbone):
     ) -> tuple[Tensor, Tensor]:
         """The pulses and the noise, (B, L * hop) each."""
         both = torch.stack([self.pitch_head.hertz(log_f0), voicing])
-        f0, gate = sample_frames(both, self.hop, lengths)
+        f0, gate = interpolate_frames(both, self.hop, lengths)
         start = torch.zeros(f0.size(0), 1, dtype=torch.int64, device=f0.device)
         phase = pulse_phase(f0, gate, SAMPLE_RATE, clock)
         if clock is not None:
