@@ -89,8 +89,12 @@ def has_packets(data: bytes) -> bool:
 
 def coded_members(codec: SpeechCodec, path: Path, name: str | None) -> Iterator[Member]:
     """Yields the members of a file, an archive or a folder; `name` is the only one wanted from an archive.
-    Raises FileNotFoundError if there is no file, or no member of that name, and CodecError if an archive is
-    damaged."""
+    Raises FileNotFoundError if there is no file, or no member of that name, ValueError for a `name` without
+    an archive, and CodecError if an archive is damaged."""
+    if name is not None and path.exists() and (path.is_dir() or path.suffix != ARCHIVE_SUFFIX):
+        raise ValueError(
+            f"--name chooses a member of an archive ({ARCHIVE_SUFFIX}), {path} is none"
+        )
     if path.is_dir():
         suffixes = SUFFIX, PACKETS_SUFFIX
         files = sorted(file for suffix in suffixes for file in path.rglob(f"*{suffix}"))

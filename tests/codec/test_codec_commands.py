@@ -342,6 +342,10 @@ def test_network_is_fitted_by_default(capsys, tmp_path):
         (["decode", "{units}", "-o", "b.wav", "--bundle", "{bundle}"], "not a .rsyn file"),
         (["decode", "{bundle}", "-o", "b", "--bundle", "{bundle}"], "no *.rsyn files"),
         (
+            ["decode", "{units}", "-o", "b", "--bundle", "{bundle}", "--name", "x"],
+            "a member of an archive",
+        ),
+        (
             ["decode", "--stream", "-o", "-", "--bundle", "{bundle}", "--rate", "2"],
             "leave --stream out",
         ),
