@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from fairseq_resynth.constants import FEATURE_TYPES, WITHOUT_WEIGHTS
@@ -65,7 +65,7 @@ class KMeans:
         # A single entry, since safetensors writes several in an order that changes from run to run.
         metadata = {"kmeans": json.dumps({**self.description, "num_clusters": self.num_units})}
         with atomic_path(path) as temporary:
-            save_file({"centroids": self.centroids}, temporary, metadata)
+            temporary.write_bytes(save({"centroids": self.centroids}, metadata))
 
 
 def load_kmeans(path: str | Path) -> KMeans:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fairseq_resynth.constants import TOKENS, WITHOUT_WEIGHTS
@@ -67,7 +67,7 @@ def _save_weights(path: Path, module: nn.Module | None, half: bool) -> None:
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     with files.atomic_path(path) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # save_file leaves files of its own if it is killed
 
 
 def _identity(folder: Path) -> str:

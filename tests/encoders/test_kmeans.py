@@ -142,6 +142,13 @@ class _Hostile:
         return open, ("sentinel", "w")
 
 
+def test_whoever_may_read_new_files_may_read_centroids(tmp_path):
+    KMeans(np.zeros((2, 3), np.float32), DESCRIPTION).save(tmp_path / "km.safetensors")
+    (tmp_path / "new").touch()
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 2 and len(set(modes.values())) == 1
+
+
 def test_pickles_are_refused_unopened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     joblib.dump(_Hostile(), "km.bin")

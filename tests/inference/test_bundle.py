@@ -24,6 +24,16 @@ def test_a_bundle_over_an_older_one_keeps_nothing_of_it(tmp_path):
     assert not (tmp_path / "bundle" / "speakers.json").exists()
 
 
+def test_whoever_may_read_new_files_may_read_a_bundle(tmp_path):
+    """Also its weights: safetensors' own writer makes files that only their owner reads, and leaves temporary
+    ones if it is killed."""
+    save_tiny_bundle(tmp_path / "bundle", False)
+    (tmp_path / "new").touch()
+    found = {path.name: path.stat().st_mode for path in (tmp_path / "bundle").iterdir()}
+    assert {"generator.safetensors", "kmeans.safetensors"} <= set(found)
+    assert found == dict.fromkeys(found, (tmp_path / "new").stat().st_mode)
+
+
 def test_the_context_model_stays_only_beside_the_same_weights(tmp_path):
     """`resynth fit-codec` wrote it for the units of the bundle that was in the folder."""
     folder = tmp_path / "bundle"

@@ -32,11 +32,13 @@ class Verb:
         keeps: endings of the files that the next run keeps where they are complete; cheap ones are written
             again.
         before: what is to be done first, with the folder and `Commands`.
+        complete: what it says, and fails, where all its files are there already, which it never replaces.
     """
 
     words: str
     keeps: tuple[str, ...] = ()
     before: Callable[[Path, Commands], object] = lambda folder, run: None
+    complete: str = ""
 
 
 def write_corpus(folder: Path) -> None:
@@ -148,7 +150,10 @@ VERBS = {
         "--outdir report"
     ),
     "report": Verb("report report --outdir joined"),
-    "listening-test": Verb("listening-test --systems a=speech --kind mos --outdir listening"),
+    "listening-test": Verb(
+        "listening-test --systems a=speech --kind mos --outdir listening",
+        complete="listening has a test already",
+    ),
     "codec-bench": Verb("codec-bench audio --bundle bundle --anchors opus:6 -n 2 --outdir rates"),
 }
 
