@@ -86,29 +86,35 @@ def _stream(args: argparse.Namespace, codec) -> int:
     return 0
 
 
+def _decoder(args: argparse.Namespace, codec, receptions: dict):
+    """The function that decodes a member, and notes in `receptions` what arrived of its packets."""
+    from fairseq_resynth.codec.folders import has_packets
+    from fairseq_resynth.codec.format.packets import unframe_packets
+
+    speech, tokens = (args.target, args.pitch, args.rate), common.given_tokens(args)
+    conceal = args.gap if args.conceal else None
+
+    def decode(data: bytes, checksum: bool, name: str):
+        if not conceal and not has_packets(data):
+            return codec.decode(data, *speech, checksum, **tokens)
+        packets = unframe_packets([data])
+        wav, receptions[name] = codec.decode_packets(packets, *speech, conceal, **tokens)
+        return wav
+
+    return decode
+
+
 def _files(args: argparse.Namespace, codec) -> int:
     from soundfile import SoundFileError
 
     from fairseq_resynth.codec import folders
-    from fairseq_resynth.codec.format.packets import unframe_packets
 
     source, out = Path(args.input), Path(args.out)
     members = list(folders.coded_members(codec, source, args.name))
-    tokens = common.given_tokens(args)
-    conceal = args.gap if args.conceal else None
-    how = {"target": args.target, "pitch": args.pitch, "rate": args.rate, **tokens}
-    how |= {"conceal": conceal} if conceal else {}
-    receptions = {}
-
-    def decode(data: bytes, checksum: bool, name: str):
-        speech = args.target, args.pitch, args.rate
-        if not conceal and not folders.has_packets(data):
-            return codec.decode(data, *speech, checksum, **tokens)
-        wav, receptions[name] = codec.decode_packets(
-            unframe_packets([data]), *speech, conceal, **tokens
-        )
-        return wav
-
+    how = {"target": args.target, "pitch": args.pitch, "rate": args.rate}
+    how |= common.given_tokens(args) | ({"conceal": args.gap} if args.conceal else {})
+    receptions: dict = {}
+    decode = _decoder(args, codec, receptions)
     if len(members) == 1 and out.suffix.lower() in (".wav", ".flac"):
         [(name, data, checksum)] = members
         try:
