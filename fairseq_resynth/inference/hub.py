@@ -4,12 +4,16 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fairseq_resynth.data.storage.files import atomic_path, file_hash
+from fairseq_resynth.data.storage.files import (
+    atomic_path,
+    file_hash,
+    remove_abandoned,
+    unique_name,
+)
 from fairseq_resynth.data.storage.messages import one_line
 
 # The identity of a bundle hashes them in this order.
@@ -48,7 +52,7 @@ def find_bundle(name: str | Path) -> Path:
         return path
     if path.is_file() and text.endswith(ARCHIVES):
         folder = cache_folder() / file_hash(path)
-        return folder if (folder / "config.json").is_file() else _unpack(path, folder, text)
+        return folder if _is_complete(folder) else _unpack(path, folder, text)
     if re.match(r"https?://", text):
         return _fetch_url(text)
     if _HUB_ID.fullmatch(text) and not path.exists() and not is_checkpoint(text):
@@ -80,7 +84,7 @@ def _fetch_hub(name: str) -> Path:
 
 def _fetch_url(url: str) -> Path:
     folder = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
-    if (folder / "config.json").is_file():
+    if _is_complete(folder):
         return folder
     if url.endswith(ARCHIVES):
         suffix = next(suffix for suffix in ARCHIVES if url.endswith(suffix))
@@ -165,6 +169,10 @@ def _check_download(path: Path, url: str) -> None:
         )
 
 
+def _is_complete(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
 def _bounded(members: Iterable[Any], size: str, archive: Path, name: str) -> Iterator[Any]:
     """Yields the members of an archive, whose attribute `size` is in bytes. Raises ValueError if it unpacks
     to more than a bundle has: weights hardly compress, but a few bytes can claim any size."""
@@ -180,13 +188,16 @@ def _bounded(members: Iterable[Any], size: str, archive: Path, name: str) -> Ite
 
 
 def _unpack(archive: Path, folder: Path, name: str) -> Path:
-    """Unpacks the bundle in an archive, at any depth, to `folder`."""
+    """Unpacks the bundle in an archive, at any depth, to `folder`, unless another process has done so
+    meanwhile, which may be reading it."""
     import tarfile
     import zipfile
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unpacked = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    remove_abandoned(folder.parent)
+    unpacked = folder.with_name(f".{folder.name}.{unique_name()}.tmp")
     try:
+        unpacked.mkdir()
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as bundle:
                 members = _bounded(bundle.infolist(), "file_size", archive, name)
@@ -198,8 +209,13 @@ def _unpack(archive: Path, folder: Path, name: str) -> Path:
         configs = sorted(unpacked.rglob("config.json"), key=lambda found: len(found.parts))
         if not configs:
             raise ValueError(f"{name} contains no bundle: it has no config.json.")
-        shutil.rmtree(folder, ignore_errors=True)
-        configs[0].parent.rename(folder)
+        if not _is_complete(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                configs[0].parent.rename(folder)
+            except OSError:
+                if not _is_complete(folder):
+                    raise
     except Exception as error:  # a damaged archive can make its reader fail in any way
         if type(error) is ValueError:
             raise

@@ -4,7 +4,10 @@ import functools
 import http.server
 import io
 import itertools
+import os
+import pydoc
 import shutil
+import subprocess
 import tarfile
 import threading
 import zipfile
@@ -16,6 +19,7 @@ from tiny_bundles import UNITS, write_bundle
 from tiny_voices import ENGLISH
 
 from fairseq_resynth.cli.main import main
+from fairseq_resynth.data.storage import files
 from fairseq_resynth.inference import hub as hub_module
 from fairseq_resynth.inference.bundle import Bundle, save_bundle
 from fairseq_resynth.inference.hub import find_bundle
@@ -80,6 +84,50 @@ def test_from_an_archive_on_this_machine(tmp_path, monkeypatch):
     for _ in range(2):
         again = Resynthesizer.from_pretrained(archive)
         assert np.array_equal(again.decode(UNITS), system.decode(UNITS))
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """An archive of a bundle, and a cache in the folder `cache` beside it."""
+    monkeypatch.setenv("RESYNTH_CACHE", str(tmp_path / "cache"))
+    write_bundle("units", tmp_path / "bundle")
+    return shutil.make_archive(tmp_path / "one", "zip", tmp_path / "bundle")
+
+
+def test_what_a_kill_leaves_of_an_archive_is_removed(packed, tmp_path, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with monkeypatch.context() as patch:  # as in the process that has ended
+        patch.setattr("os.getpid", lambda: ended.pid)
+        patch.setattr("shutil.rmtree", lambda *arguments, **options: None)
+        patch.setattr("zipfile.ZipFile.extractall", lambda *arguments: 1 / 0)
+        with pytest.raises(ValueError, match="cannot be unpacked"):
+            find_bundle(packed)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    files._cleaned.clear()
+    folder = find_bundle(packed)
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+    (tmp_path / "new").mkdir()  # which others may read, too
+    assert folder.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+@pytest.mark.parametrize("moment", ["_bounded", "shutil.rmtree"])
+def test_two_tasks_that_unpack_at_once(moment, packed, monkeypatch):
+    """What the first has unpacked and may be reading stays."""
+    where = moment if "." in moment else f"{hub_module.__name__}.{moment}"
+    whole, read = pydoc.locate(where), []
+
+    def after_another(*arguments, **options):
+        monkeypatch.undo()
+        monkeypatch.setenv("RESYNTH_CACHE", cache)
+        result = whole(*arguments, **options)
+        folder = find_bundle(packed)
+        read.append((folder / "config.json").stat().st_ino)
+        return result
+
+    cache = os.environ["RESYNTH_CACHE"]
+    monkeypatch.setattr(where, after_another)
+    assert [(find_bundle(packed) / "config.json").stat().st_ino] == read
 
 
 def test_archive_that_writes_elsewhere(server, tmp_path):

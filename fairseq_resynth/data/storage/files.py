@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 import zipfile
@@ -80,8 +81,8 @@ def _started(process: int) -> str:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes the temporary files that killed processes have left in a folder, once per process: those of
-    this machine whose process has ended, and those of others that have not changed for a day."""
+    """Removes the temporary files and folders that killed processes have left in a folder, once per process:
+    those of this machine whose process has ended, and those of others that have not changed for a day."""
     if str(folder) in _cleaned or not folder.is_dir():
         return
     _cleaned.add(str(folder))
@@ -91,7 +92,8 @@ def remove_abandoned(folder: Path) -> None:
         with contextlib.suppress(OSError):
             ended = name["place"] == _place() and not _is_running(int(name["process"]))
             if ended or time.time() - entry.stat().st_mtime > _ABANDONED:
-                os.unlink(entry.path)
+                is_folder = entry.is_dir(follow_symlinks=False)
+                (shutil.rmtree if is_folder else os.unlink)(entry.path)
 
 
 def check_file_name(name: str | Path, suffix: str = "") -> None:
