@@ -93,8 +93,10 @@ def read_manifest(path: str | Path) -> Manifest:
     """Reads `{split}.tsv`. Raises FileNotFoundError if it or its root folder does not exist, and ValueError
     if a row is malformed or repeated, there are no rows, or the file is not UTF-8."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Make it with `resynth manifest`.")
+    if not os.path.isfile(path):  # pathlib's raises OSError for a name that is too long
+        raise FileNotFoundError(
+            f"{shown(path, 1000)} does not exist. Make it with `resynth manifest`."
+        )
     block = path.read_bytes()
     if not block.isascii():  # decoded as a whole, so that no row fails later
         block = decode_text(block, path).encode("utf-8")

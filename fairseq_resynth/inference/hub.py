@@ -111,7 +111,8 @@ def _download(url: str, path: Path, optional: bool = False) -> None:
         return
     try:
         response = urlopen(url, timeout=60)
-    except (OSError, HTTPException, ValueError) as error:  # OSError: as all of urllib's own
+    # OSError: as all of urllib's own; OverflowError: a redirection that claims 10**30 bytes.
+    except (OSError, HTTPException, ValueError, OverflowError) as error:
         if optional and isinstance(error, HTTPError) and error.code in (403, 404):
             return
         raise ValueError(f"{url} could not be downloaded: {one_line(error)}") from error

@@ -63,7 +63,7 @@ def _are_joined(data: Path, name: str, states: Mapping[Path, Mapping[str, Any]])
         return bool(record.facts(name))
     for part, state in states.items():
         manifest, key = read_manifest(data / state["manifest"]), state["key"]
-        if key["rows"] != manifest.rows_hash():
+        if key.get("rows") != manifest.rows_hash():
             raise ValueError(
                 f"{part} was made from another {state['manifest']} than the present one. Run that shard "
                 "again, or delete the part."

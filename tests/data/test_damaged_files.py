@@ -17,16 +17,19 @@ from fairseq_resynth.data.audio.uploads import decode_audio_bytes
 from fairseq_resynth.data.datasets.conditioning import known_rows
 from fairseq_resynth.data.manifest import read_manifest
 from fairseq_resynth.data.packed import open_audio, verify_pack
-from fairseq_resynth.data.pitch.extraction import F0Cache
+from fairseq_resynth.data.pitch.extraction import F0Cache, F0Options
 from fairseq_resynth.data.pitch.statistics import SpeakerStatistics
 from fairseq_resynth.data.speaker_vectors import read_vectors
 from fairseq_resynth.data.storage.files import misfit
 from fairseq_resynth.data.storage.resume import Record
+from fairseq_resynth.data.storage.shards import Shard
 from fairseq_resynth.data.streams import StreamSpec, Utterance, read_streams
 from fairseq_resynth.data.unit_files import read_unit_file
 from fairseq_resynth.data.units import read_integer_rows
 from fairseq_resynth.inference.synthesis import Job, _checked
 from fairseq_resynth.inference.voices import speaker_indices
+from fairseq_resynth.preparation.f0 import build_f0
+from fairseq_resynth.preparation.merge import merge
 from fairseq_resynth.preparation.pack import pack_split
 from fairseq_resynth.preparation.preprocess import PreprocessOptions, preprocess
 from fairseq_resynth.preparation.unit_bpe import UnitBpe, train_bpe
@@ -327,3 +330,49 @@ def test_names_with_line_separators_in_what_a_model_knows_are_one_line(data):
         with pytest.raises(ValueError) as raised:
             read()
         assert len(str(raised.value).splitlines()) == 1, str(raised.value)
+
+
+def _drop(key):
+    return lambda state: state.pop(key)
+
+
+@pytest.fixture(scope="module")
+def two_shards(tmp_path_factory):
+    """A data directory with two shards of F0 that nobody has joined."""
+    folder, kept = tmp_path_factory.mktemp("shards"), {}
+    data, options = write_data(folder / "data", {"train": [2560, 3840]}), F0Options("dio")
+    for index in (1, 2):
+        build_f0(data, "train", options, Shard(index, 2), 0, True)
+        kept |= {file.name: file.read_bytes() for file in (data / "f0").iterdir()}
+        shutil.rmtree(data / "f0")
+    (data / "f0").mkdir()
+    for name, content in kept.items():
+        if "-of-2" in name:
+            (data / "f0" / name).write_bytes(content)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda state: state["key"].pop("rows"), "was made from another train.tsv"),
+        (lambda state: state["key"].update({"a\u2028b": 1}), "were made differently .a b."),
+        (_drop("shape"), "is damaged: found no shape"),
+        (lambda state: state.update(shape=[7]), "found the shape .7., and 320 bytes in the parts"),
+        (lambda state: state.update(shape=["x"]), "found 'x' as shape/0"),
+        (lambda state: state.update(manifest="\u2028"), "does not exist. Make it with"),
+        (lambda state: state.update(manifest="x" * 5000), "does not exist. Make it with"),
+        (lambda state: state.update(described={"x" * 5000: {}}), "is too long for a file"),
+        (lambda state: state.update(described={"../x": {}}), "points outside the output folder"),
+    ],
+)
+def test_damaged_states_of_shards_are_refused(two_shards, tmp_path, change, complaint):
+    data = shutil.copytree(two_shards, tmp_path / "data")
+    path = data / "f0" / "train.npy.1-of-2.json"
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+    with pytest.raises((ValueError, FileNotFoundError), match=complaint) as raised:
+        merge(data)
+    assert len(str(raised.value).splitlines()) == 1
+    assert not (data / "f0" / "train.npy").exists() and not list(tmp_path.glob("**/.*.tmp*"))

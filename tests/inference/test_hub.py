@@ -260,6 +260,10 @@ DOWNLOADS = {
         b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n",
         "could not be downloaded",
     ),
+    "a redirect of 10**30 bytes": (
+        b"HTTP/1.1 302 Found\r\nLocation: /c/x\r\nContent-Length: 1" + b"0" * 30 + b"\r\n\r\n",
+        "could not be downloaded",
+    ),
     "a page": (http_answer(PAGE), "is not the file that its name says: it begins with b'<!DOCTYPE"),
     "a claim": (http_answer(b"PK", length=1 << 50), "is larger than 8192 MiB, which no bundle is"),
 }

@@ -9,9 +9,11 @@ of one run. The record of the data folder says what made the joined file.
 """
 
 import hashlib
+import math
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,18 @@ from fairseq_resynth.data.manifest import Manifest
 from fairseq_resynth.data.storage.files import (
     array_header,
     atomic_path,
+    check_file_name,
     misfit,
     read_object,
     write_json,
 )
+from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.data.storage.resume import Record
 
 _PART = re.compile(r"(?P<target>.+)\.\d+-of-(?P<count>\d{1,5})")
 # What the JSON file beside a part holds.
 _STATE = {"key": dict, "settings": dict, "manifest": str, "described": dict, "failed": {str: str}}
-_STATE |= {"complete": bool, "shape": ([int], type(None))}
+_STATE |= {"complete": bool, "shape": list | None}
 STAMP = 8  # bytes per row in `….rows`
 _UNREADABLE = b"\xff" * STAMP
 
@@ -125,8 +129,8 @@ def missing_parts(path: Path, count: int, key: Mapping[str, Any] | None = None) 
         for part, other in complete.items():
             if differing := [name for name, value in key.items() if other.get(name) != value]:
                 raise ValueError(
-                    f"{part} and {first.name} were made differently ({', '.join(differing)}). Run one of the "
-                    "two shards again."
+                    f"{part} and {first.name} were made differently "
+                    f"({shown(', '.join(differing))}). Run one of the two shards again."
                 )
     parts = enumerate(_parts(path, count), 1)
     return [index for index, part in parts if part not in complete or complete[part] != key]
@@ -144,15 +148,17 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
         states = [read_object(Path(f"{part}.json"), **_STATE) for part in parts]
         files = [Path(f"{part}.rows") for part in parts]
         stamps = b"".join(file.read_bytes() for file in files if file.is_file())
+        shape, described = states[0]["shape"], states[0]["described"]
+        _check_joint(parts, shape, described)
         with atomic_path(path) as temporary:
             with temporary.open("wb") as output:
-                if shape := states[0]["shape"]:
+                if shape:
                     output.write(array_header(tuple(shape), "<f4"))
                 for part in parts:
                     with part.open("rb") as stream:
                         shutil.copyfileobj(stream, output, 1 << 20)
             # Before the file has its name: whoever finds it needs them.
-            for beside, value in states[0]["described"].items():
+            for beside, value in described.items():
                 write_json(path.with_name(beside), value)
     except FileNotFoundError:  # two shards finished at once and the other one joined
         return False
@@ -161,6 +167,21 @@ def join_parts(record: Record, name: str, count: int, key: Mapping[str, Any] | N
     record.add(name, whole, {"settings": record.key(states[0]["settings"]), "failed": failed})
     remove_parts(path, count, states[0]["key"])
     return True
+
+
+def _check_joint(parts: Sequence[Path], shape: list[int] | None, described: Iterable[str]) -> None:
+    """Raises ValueError if parts do not give an array of float32 of this shape (None: they are text), or
+    the names of the files beside it are none."""
+    size, wrong = sum(map(os.path.getsize, parts)), misfit(shape or [], [int], "shape")
+    if not wrong and shape and (min(shape) < 0 or math.prod(shape) * 4 != size):
+        wrong = f"the shape {ascii(shape)[:40]}, and {size} bytes in the parts"
+    try:
+        for name in described:
+            check_file_name(name)
+    except ValueError as error:
+        wrong = str(error)
+    if wrong:
+        raise ValueError(f"{parts[0]}.json is damaged: found {wrong}. Run that shard again.")
 
 
 def find_parts(folder: str | Path) -> dict[Path, int]:
