@@ -63,6 +63,7 @@ class _FairseqEncoder(ConvolutionTransformer):
         self.masks_padding = depth == 1 and all(kind.startswith("Transformer") for kind in kinds)
         normalize = self.may_normalize and bool(task.cfg.normalize)
         super().__init__(model, path, layer, normalize, device, **chunks)
+        self._require_runs(path)
 
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
         model = self.model
@@ -90,7 +91,7 @@ def require_model(state: dict[str, Any], path: Path, model: str, task: str) -> N
             f"{path}: conv_feature_layers is {str(text)[:80]!r}, expected a list of integer triples, "
             f"{MOST_LAYERS} at most. fairseq would run this text as Python; the file was refused."
         )
-    for name in ("encoder_layers", "pos_conv_depth"):
+    for name in ("encoder_layers", "pos_conv_depth", "quantizer_depth"):
         number = shown(values.get(name, 1), 80)
         if not (number.isdecimal() and len(number) < 9 and 0 < int(number) <= MOST_LAYERS):
             raise ValueError(f"{path}: {name} is {number}, expected 1 to {MOST_LAYERS}")

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fairseq_resynth.constants import SAMPLE_RATE
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.storage.files import file_hash
+from fairseq_resynth.data.storage.messages import one_line
 
 Device = str | torch.device
 MOST_LAYERS = 1000  # of a model that is loaded; a damaged number could take hours to build
@@ -196,6 +197,17 @@ class ConvolutionTransformer(FrameEncoder):
                 f"expected 1 to {max_chunk}"
             )
         self.chunk_frames, self.context = self.num_frames(max_chunk), context // self.unit_hop
+
+    def _require_runs(self, path: str | Path) -> None:
+        """Raises ValueError if the model cannot encode a frame: settings such as a negative number of heads
+        fit the weights, and fail in the first forward."""
+        try:
+            with torch.inference_mode():
+                self._encode([torch.zeros(self.min_samples, device=self.device)])
+        except Exception as error:  # other libraries raise many kinds
+            raise ValueError(
+                f"{path} cannot encode a frame, its settings are damaged: {one_line(error)}"
+            ) from error
 
     @abstractmethod
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:

@@ -61,6 +61,8 @@ def load_pretrained(auto_class: str, path: str | Path) -> Any:
             for name, value in config.to_dict().items():
                 if name.endswith("_layers") and isinstance(value, int) and value > MOST_LAYERS:
                     raise ValueError(f"{name} is {value}, expected up to {MOST_LAYERS}")
+                if name.endswith("_heads") and isinstance(value, int) and value < 1:
+                    raise ValueError(f"{name} is {value}, expected 1 or more")
             load = getattr(transformers, auto_class).from_pretrained
             settings = {"config": config, "trust_remote_code": False, "output_loading_info": True}
             model, found = load(str(path), **settings)
@@ -122,6 +124,7 @@ class HuggingFaceEncoder(_TransformersModel, ConvolutionTransformer):
         self._output: Tensor
         model.encoder.layers[layer - 1].register_forward_hook(self._keep_output)
         del model.encoder.layers[layer:]  # their output is not needed
+        self._require_runs(path)
 
     def _transform(self, frames: Tensor, padding: Tensor | None) -> Tensor:
         x = self.model.feature_projection(frames)

@@ -119,7 +119,7 @@ def test_a_checkpoint_that_does_not_say_what_it_is():
         )
 
 
-@pytest.mark.parametrize("name", ["encoder_layers", "pos_conv_depth"])
+@pytest.mark.parametrize("name", ["encoder_layers", "pos_conv_depth", "quantizer_depth"])
 @pytest.mark.parametrize("value", [10**18, "9" * 18, -1, None])
 def test_numbers_of_layers_that_would_take_hours_to_build(name, value, tmp_path):
     path = save_hubert(tmp_path / "bad.pt", "dict")
@@ -128,3 +128,13 @@ def test_numbers_of_layers_that_would_take_hours_to_build(name, value, tmp_path)
     torch.save(state, path)
     with pytest.raises(ValueError, match=f"bad.pt: {name} is .*, expected 1 to 1000"):
         HubertEncoder(path, 1)
+
+
+def test_a_negative_number_of_heads_fails_when_the_model_is_loaded(tmp_path):
+    path = save_hubert(tmp_path / "bad.pt", "dict")
+    state = torch.load(path, weights_only=False)
+    state["cfg"]["model"]["encoder_attention_heads"] = -1
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="bad.pt cannot encode a frame, its settings") as raised:
+        HubertEncoder(path, 1)
+    assert len(str(raised.value).splitlines()) == 1

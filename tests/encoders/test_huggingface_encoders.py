@@ -126,6 +126,14 @@ def _save_whisper(folder, positions=1500):
     return model
 
 
+def test_a_negative_number_of_heads_is_refused(tmp_path):
+    _save_whisper(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "encoder_attention_heads": -2}))
+    with pytest.raises(ValueError, match="encoder_attention_heads is -2, expected 1 or more"):
+        build_encoder("hf", tmp_path, 1)
+
+
 def test_whisper_equals_its_own_encoder_on_a_full_window(tmp_path):
     """Two seconds and a model of two seconds: nothing is padded, so the model's own forward is right."""
     model = _save_whisper(tmp_path, positions=100)
