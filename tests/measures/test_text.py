@@ -42,7 +42,7 @@ def test_edit_distance_against_the_table():
 
 
 def test_the_edit_distance_of_long_sequences_takes_seconds():
-    """The units of ten minutes; those of an hour took 8 processor minutes by rows of a table, now 19 s."""
+    """The units of ten minutes; those of an hour take 19 processor seconds, by rows of a table 8 minutes."""
     units = np.random.default_rng(0).integers(0, 100, 30_000).tolist()
     start = time.process_time()
     assert edit_distance(units, units[5000:]) == 5000
