@@ -35,14 +35,13 @@ def add_arguments(add: common.Options) -> None:
     add("--conceal", "speak what arrived of packets, fill what is missing, and say which", False)
     add(
         "--gap",
-        "how --conceal fills: the last sound fades out, or is held until the next packet",
-        "fade",
+        "how --conceal fills: the last sound fades out (default), or is held until the next packet",
         choices=("fade", "hold"),
     )
     add(
         "--window PACKETS",
-        "with --stream: a missing packet is given up when more later ones than this have arrived",
-        2,
+        "with --stream: a missing packet is given up when more later ones than this have arrived (2)",
+        type=int,
     )
     add.shared("--device", "--json")
 
@@ -53,6 +52,14 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give an input, or --stream to read from standard input, not both")
     if args.stream and (args.pitch is not None or args.rate != 1):
         raise ValueError("--pitch and --rate need the whole file: leave --stream out")
+    if args.gap is not None and not args.conceal:
+        raise ValueError("--gap is how --conceal fills what is missing: give --conceal too")
+    if args.window is not None and not args.stream:
+        raise ValueError(
+            "--window is for packets that arrive with --stream; of a file all are there"
+        )
+    args.gap = (args.gap or "fade") if args.conceal else None
+    args.window = 2 if args.window is None else args.window
     from fairseq_resynth.codec.speech_codec import SpeechCodec
 
     codec = SpeechCodec.from_pretrained(
@@ -73,7 +80,7 @@ def _stream(args: argparse.Namespace, codec) -> int:
     pieces = itertools.chain([first], iter(lambda: read(64), b""))
     packets = args.conceal or folders.has_packets(first)
     if packets:
-        how = args.target, args.gap if args.conceal else None
+        how = args.target, args.gap
         wavs = codec.decode_packet_stream(unframe_packets(pieces), receiver, *how, **tokens)
     else:
         wavs = codec.decode_stream(pieces, args.target, **tokens)
@@ -92,7 +99,7 @@ def _decoder(args: argparse.Namespace, codec, receptions: dict):
     from fairseq_resynth.codec.format.packets import unframe_packets
 
     speech, tokens = (args.target, args.pitch, args.rate), common.given_tokens(args)
-    conceal = args.gap if args.conceal else None
+    conceal = args.gap
 
     def decode(data: bytes, checksum: bool, name: str):
         if not conceal and not has_packets(data):

@@ -27,18 +27,18 @@ def add_arguments(add: common.Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fits, writes the file, prints what it was fitted on; 1 if a file failed."""
+    if (args.data is None) == (args.centroids is None):
+        raise ValueError("give DATA, the folder of `resynth manifest`, or --centroids, not both")
     from fairseq_resynth.encoders.content import KMeans, build_encoder, read_centroids
 
     device = common.prepare_device(args)
     encoder = build_encoder(args.feature_type, args.content_checkpoint, args.layer, device)
-    if args.centroids:
+    if args.centroids is not None:
         kmeans = KMeans(read_centroids(args.centroids), encoder.description())
         kmeans.save(args.out)
         summary = {"out": args.out, "num_clusters": kmeans.num_units, "centroids": args.centroids}
         line = f"{args.out}: {kmeans.num_units} centroids of {args.centroids}"
         return common.report(args, summary, [line])
-    if args.data is None:
-        raise ValueError("DATA is missing: the folder of `resynth manifest`, or give --centroids")
     return _fit(args, encoder, common.encoder_reading(args, device))
 
 

@@ -349,6 +349,14 @@ def test_network_is_fitted_by_default(capsys, tmp_path):
             ["decode", "--stream", "-o", "-", "--bundle", "{bundle}", "--rate", "2"],
             "leave --stream out",
         ),
+        (
+            ["decode", "a.rsynp", "-o", "b", "--bundle", "{bundle}", "--gap", "hold"],
+            "give --conceal",
+        ),
+        (
+            ["decode", "a.rsynp", "-o", "b", "--bundle", "{bundle}", "--window", "3"],
+            "with --stream",
+        ),
     ],
 )
 def test_mistakes_are_one_line(capsys, bundle_folder, arguments, reason):

@@ -258,7 +258,10 @@ def test_centroids_of_elsewhere(data, capsys):
     """The documented way from a pickle that one trusts."""
     centroids = np.random.default_rng(0).normal(-5, 3, (6, 80))
     np.save(data / "km.npy", centroids)
-    assert _fit(data, "--centroids", str(data / "km.npy")) == 0
+    centroids = ["--centroids", str(data / "km.npy")]
+    assert _fit(data, *centroids) == 2 and "not both" in capsys.readouterr().err
+    km = str(data / "km.safetensors")
+    assert main(["kmeans", *centroids, "--feature-type", "logmel", "--out", km]) == 0
     assert main(["quantize", str(data), "--kmeans", str(data / "km.safetensors")]) == 0
     assert read_json(data / "units.json")["num_clusters"] == 6
 
