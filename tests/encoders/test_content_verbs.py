@@ -200,7 +200,7 @@ def test_mistakes_are_one_sentence(data, capsys):
             ["kmeans", str(data), "--feature-type", "logmel", "--layer", "3", "--out", km],
             "logmel has no weig",
         ),
-        (["kmeans", "--feature-type", "logmel", "--out", km], "DATA is missing"),
+        (["kmeans", "--feature-type", "logmel", "--out", km], "give DATA, the folder of"),
         (
             ["quantize", str(data), "--kmeans", str(data / "none")],
             "none does not exist. Make it with `resynth k",
