@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from fairseq_resynth.constants import SPLITS
 from fairseq_resynth.data.audio.files import zip_range
-from fairseq_resynth.data.storage.files import decode_text, text_lines, write_text
+from fairseq_resynth.data.storage.files import decode_text, require_exists, text_lines, write_text
 from fairseq_resynth.data.storage.messages import shown
 from fairseq_resynth.data.storage.text_columns import Names, StringArray, line_spans, parse_decimals
 
@@ -93,10 +93,7 @@ def read_manifest(path: str | Path) -> Manifest:
     """Reads `{split}.tsv`. Raises FileNotFoundError if it or its root folder does not exist, and ValueError
     if a row is malformed or repeated, there are no rows, or the file is not UTF-8."""
     path = Path(path)
-    if not os.path.isfile(path):  # pathlib's raises OSError for a name that is too long
-        raise FileNotFoundError(
-            f"{shown(path, 1000)} does not exist. Make it with `resynth manifest`."
-        )
+    require_exists(path, ". Make it with `resynth manifest`.")
     block = path.read_bytes()
     if not block.isascii():  # decoded as a whole, so that no row fails later
         block = decode_text(block, path).encode("utf-8")

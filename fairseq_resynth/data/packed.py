@@ -8,7 +8,6 @@
 The manifest has the length of each row, so the position of a crop is computed and only its bytes are read.
 """
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,13 @@ import numpy as np
 
 from fairseq_resynth.data.audio.files import read_audio
 from fairseq_resynth.data.manifest import Manifest
-from fairseq_resynth.data.storage.files import file_hash, map_array, read_object, reading
+from fairseq_resynth.data.storage.files import (
+    file_hash,
+    map_array,
+    read_object,
+    reading,
+    require_exists,
+)
 from fairseq_resynth.data.storage.messages import shown
 
 
@@ -104,10 +109,7 @@ class PackIndex:
         """Maps one file of the split. Raises FileNotFoundError if it does not exist, and ValueError if its
         length in bytes is not the one in the index."""
         path, expected = self.folder / entry["file"], f"expected {entry['bytes']}"
-        if not os.path.isfile(path):  # pathlib's raises OSError for a name that is too long
-            raise FileNotFoundError(
-                f"{shown(path, 1000)} does not exist, {expected} bytes. {self.command}"
-            )
+        require_exists(path, f", {expected} bytes. {self.command}")
         if (size := path.stat().st_size) != entry["bytes"]:
             raise ValueError(f"{path} has {size} bytes, {expected}. {self.command}")
         return MappedArray(path)

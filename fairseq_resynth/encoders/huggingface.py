@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from fairseq_resynth.encoders.frames import (
     Device,
     FrameEncoder,
 )
+
+# Weights that only a training needs, or that some versions of transformers miss by mistake.
+_NOT_NEEDED = re.compile(r"masked_spec_embed|objective|original\d")
 
 
 def build_huggingface(path: str | Path, layer: int, device: Device = "cpu") -> FrameEncoder:
@@ -66,7 +69,7 @@ def load_pretrained(auto_class: str, path: str | Path) -> Any:
             load = getattr(transformers, auto_class).from_pretrained
             settings = {"config": config, "trust_remote_code": False, "output_loading_info": True}
             model, found = load(str(path), **settings)
-        if missing := sorted(set(found["missing_keys"]) - _without(found["missing_keys"])):
+        if missing := sorted(k for k in found["missing_keys"] if not _NOT_NEEDED.search(k)):
             raise ValueError(f"its weights lack {first_names(missing, 5)}")
         # safetensors maps the file, and the process would crash if another program overwrote it.
         for weights in (*model.parameters(), *model.buffers()):
@@ -79,11 +82,6 @@ def load_pretrained(auto_class: str, path: str | Path) -> Any:
     finally:
         if bars:
             logging.enable_progress_bar()
-
-
-def _without(names: Iterable[str]) -> set[str]:
-    """Those weights that only a training needs, or that some versions of transformers miss by mistake."""
-    return {name for name in names if re.search(r"masked_spec_embed|objective|original\d", name)}
 
 
 def _weights_hash(model: Any) -> str:

@@ -203,25 +203,20 @@ def report_briefly() -> None:
     by_name = {f"{error.__module__}.{error.__qualname__}": error for error in errors}
 
     def report(kind, error, trace) -> None:
-        message = str(error)
+        message, own = str(error), is_own(error)
         if issubclass(kind, ProcessRaisedException):
             # its text ends with the traceback of the process
             name, _, rest = message.strip().rpartition("\n")[2].partition(": ")
             places = re.findall(r'^  File "(.+)", line', message, re.M)
-            if name in OWN_ERRORS and places and PACKAGE in Path(places[-1]).parents:
-                sys.stderr.write(f"error: {rest}\n")
-                return None
-            kind, message = by_name.get(name, kind), rest if name in by_name else message
+            own = name in OWN_ERRORS and bool(places) and PACKAGE in Path(places[-1]).parents
+            kind, message = by_name.get(name, kind), rest if own or name in by_name else message
         if issubclass(kind, KeyboardInterrupt):
             message = "Interrupted."
-        elif not issubclass(kind, errors) and is_own(error):
-            sys.stderr.write(f"error: {message}\n")
-            return None
-        elif issubclass(kind, errors):
+        elif own or issubclass(kind, errors):
             message = f"error: {message}"
         else:
             return previous(kind, error, trace)
-        if not issubclass(kind, DamagedCheckpointError):
+        if not own and not issubclass(kind, DamagedCheckpointError):
             message += "\nThe same command resumes the training from its last checkpoint."
         sys.stderr.write(f"{message}\n")
 

@@ -103,9 +103,8 @@ class SpeechCode:
 
     units: np.ndarray  # (U,) int64
     f0_codes: np.ndarray | None = None  # (F,) int64; None: the file has no F0 stream
-    speaker: StoredSpeaker = (
-        None  # row in the model's table, or (D,) float32, stored with 8 bits each
-    )
+    # Row in the model's table, or (D,) float32, stored with 8 bits each.
+    speaker: StoredSpeaker = None
     num_samples: int | None = None  # of the waveform; None when writing: units times their hop
 
 

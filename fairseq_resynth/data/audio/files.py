@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 
 from fairseq_resynth.constants import SAMPLE_RATE
-from fairseq_resynth.data.storage.files import atomic_path, reading
-from fairseq_resynth.data.storage.messages import one_line, shown
+from fairseq_resynth.data.storage.files import atomic_path, reading, require_exists
+from fairseq_resynth.data.storage.messages import one_line
 
 _PATH = re.compile(r"(?P<archive>.+\.zip):(?P<offset>\d+):(?P<length>\d+)")
 _NUMPY_MAGIC = b"\x93NUMPY"
@@ -61,8 +61,7 @@ def open_zipped(path: str | Path) -> Iterator[soundfile.SoundFile]:
     """Opens what a path into an archive names like a `soundfile.SoundFile`. Raises FileNotFoundError without
     the archive, ValueError if it is too short or the member is no audio."""
     archive, offset, length = zip_range(path)
-    if not os.path.isfile(archive):  # pathlib's raises OSError for a name that is too long
-        raise FileNotFoundError(f"{shown(archive, 1000)} does not exist")
+    require_exists(archive)
     if offset + length > (size := archive.stat().st_size):
         raise ValueError(
             f"{path}: the archive has {size} bytes, expected {offset + length} or more; copy it again or "
@@ -112,8 +111,7 @@ def require_file(path: Path) -> None:
     """Raises FileNotFoundError if there is no such file, and ValueError if it is a folder or empty."""
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder, expected a recording")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{shown(path, 1000)} does not exist")
+    require_exists(path)
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
 

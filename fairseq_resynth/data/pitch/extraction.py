@@ -225,10 +225,9 @@ class F0Cache(FlatRows):
     def slice(self, row: int, start: int, length: int) -> np.ndarray:
         """F0 of a row in Hz from frame `start` on; raises ValueError if other tools wrote what is no F0."""
         f0 = super().slice(row, start, length)
-        if not ((f0 >= 0) & (f0 < np.inf)).all():
-            wrong = f0[~((f0 >= 0) & (f0 < np.inf))][0]
+        if len(wrong := f0[~((f0 >= 0) & (f0 < np.inf))]):
             raise ValueError(
-                f"{self._path}: row {row + 1} has an F0 of {wrong}, expected Hz, and 0 where unvoiced. "
+                f"{self._path}: row {row + 1} has an F0 of {wrong[0]}, expected Hz, and 0 where unvoiced. "
                 f"{self._command}"
             )
         return f0

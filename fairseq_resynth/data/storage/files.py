@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from fairseq_resynth.data.storage.messages import one_line
+from fairseq_resynth.data.storage.messages import one_line, shown
 
 _TEMPORARY = re.compile(
     r"\..*\.(?P<place>[0-9a-f]{12})\.(?P<process>\d+)\.[0-9a-f]{12}\.tmp(\..*)?"
@@ -94,6 +94,12 @@ def remove_abandoned(folder: Path) -> None:
             if ended or time.time() - entry.stat().st_mtime > _ABANDONED:
                 is_folder = entry.is_dir(follow_symlinks=False)
                 (shutil.rmtree if is_folder else os.unlink)(entry.path)
+
+
+def require_exists(path: str | Path, rest: str = "") -> None:
+    """Raises FileNotFoundError, which ends with `rest`, if there is no such file."""
+    if not os.path.isfile(path):  # pathlib's raises OSError for a name that is too long
+        raise FileNotFoundError(f"{shown(path, 1000)} does not exist{rest}")
 
 
 def check_file_name(name: str | Path, suffix: str = "") -> None:
